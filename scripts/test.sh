@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is merged. Usage: scripts/test.sh
+# Needs a Rust toolchain, a C compiler (mimalloc) and python3 with venv (the Autobahn cases);
+# as root on Debian or Ubuntu what is missing is installed, elsewhere it is named.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step="start"
+trap 'status=$?; [ $status -eq 0 ] || echo "test.sh: FAILED in step: $step" >&2' EXIT
+
+begin() {
+    step=$1
+    printf '\n== %s\n' "$step"
+}
+
+# need CHECK PACKAGE WHY: installs a Debian package when CHECK fails, or says which one to install.
+need() {
+    local check=$1 package=$2 why=$3
+    if eval "$check" >/dev/null 2>&1; then return; fi
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        echo "installing $package ($why)"
+        apt-get update -qq </dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" </dev/null
+        if eval "$check" >/dev/null 2>&1; then return; fi
+    fi
+    echo "missing: $package ($why). On Debian or Ubuntu: sudo apt-get install $package" >&2
+    exit 1
+}
+
+begin "needs"
+if ! command -v cargo >/dev/null; then
+    echo "missing: a Rust toolchain, 1.95 or newer: https://rustup.rs" >&2
+    exit 1
+fi
+if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+    echo "missing: rustfmt and clippy: rustup component add rustfmt clippy" >&2
+    exit 1
+fi
+need 'command -v cc' build-essential "a C compiler and linker"
+need 'command -v python3' python3 "runs the Autobahn cases"
+need 'python3 -c "import venv, ensurepip"' python3-venv "runs the Autobahn cases"
+
+begin "format (cargo fmt --check)"
+cargo fmt --all --check
+
+begin "lints (cargo clippy)"
+cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+
+begin "documentation (cargo doc)"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
+
+# The same release build as scripts/bench.sh makes, so that it is made once.
+begin "Autobahn cases on both servers"
+cargo build --release --workspace --bins --locked
+target="${CARGO_TARGET_DIR:-target}/release"
+scripts/autobahn.sh "$target/server-uring" "$target/server-tokio"
+
+# Unit, property, conformance, import-rule and documentation tests.
+begin "tests (cargo test)"
+cargo test --workspace --all-features --locked
+
+begin "all steps passed"
