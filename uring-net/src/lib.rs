@@ -1,1 +1,51 @@
-//! (to be written)
+//! A small safe API over io_uring for one thread with very many TCP sockets.
+//!
+//! The only home of `unsafe` in Ringside. A [`Ring`] owns its sockets, its receive buffers and every buffer that is being sent, so that
+//! nothing the kernel may still touch can be freed, whatever the caller does.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use uring_net::{Event, Ring, Token};
+//!
+//! let mut ring = Ring::builder().build()?;
+//! let listener = ring.adopt(std::net::TcpListener::bind("127.0.0.1:0")?)?;
+//! ring.accept(listener, Token(0));
+//! loop {
+//!     ring.wait(1, None)?;
+//!     while let Some(completion) = ring.next_completion() {
+//!         match completion.event {
+//!             Event::Accepted(socket) => {
+//!                 ring.receive(socket, Token(socket.index() as u64));
+//!             }
+//!             // A real server sends the next reply only after this one's `Sent`.
+//!             Event::Received(bytes) => { /* ring.send(socket, bytes, token) */ drop(bytes); }
+//!             _ => {}
+//!         }
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # Kernel
+//! Linux 6.1 or newer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, provided-buffer rings, multishot accept and receive). With 6.6 the ring does without
+//! the index array (`NO_SQARRAY`); with 6.12 wait deadlines are absolute and [`Ring::wait_batch`] batches; with 6.15 waiting is no longer counted
+//! as I/O wait. [`Setup`] says what is in force.
+
+mod buffers;
+mod builder;
+mod completion;
+mod error;
+mod op;
+mod ring;
+mod slab;
+mod waker;
+
+pub mod net;
+
+pub use buffers::ReceivedBuf;
+pub use builder::{RingBuilder, Setup, probe};
+pub use completion::{Completion, Event, OpKind, SendBuf, Token};
+pub use error::SetupError;
+pub use op::{OperationId, SocketId};
+pub use ring::{Ring, Stats};
+pub use waker::Waker;
