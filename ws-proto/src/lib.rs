@@ -1,1 +1,46 @@
-//! (to be written)
+//! Sans-I/O WebSocket, [RFC 6455], both roles: bytes in, events and bytes out. No socket, clock, runtime or logger.
+//!
+//! # Order of calls
+//!
+//! 1. [`handshake`]: a server feeds what it received to [`handshake::server::parse_request`] until it is complete, then
+//!    asks the head to [`upgrade`](handshake::server::RequestHead::upgrade) and writes the response. A client writes a
+//!    [`handshake::client::Request`] and feeds the answer to [`handshake::client::check_response`]. Bytes after the head
+//!    already belong to step 2.
+//! 2. [`Session`]: every receive buffer goes through [`Session::receive`] (events, one at a time, until `None`) or through
+//!    [`Session::echo`] (the whole buffer at once, replies written over the requests). The caller owns the buffers; a
+//!    message that lies whole in one is unmasked in place, never copied and never allocated for.
+//! 3. What the caller sends, it encodes with [`encode_frame`] (server) or [`encode_masked_frame`] (client).
+//! 4. Closing: [`Session::close`] starts it, [`Session::answer_close`] answers the peer; [`State::Closed`] says that both
+//!    Close frames have passed and TCP may be closed once the output is written.
+//!
+//! # Extensions
+//!
+//! None are implemented, so none are negotiated: a server declines whatever a client offers by leaving
+//! `Sec-WebSocket-Extensions` out of its response (section 9.1), and a client refuses a response that names one. A reserved
+//! bit is therefore always a violation.
+//!
+//! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
+
+pub use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+pub use crate::{
+    echo::{Echo, End, Reply},
+    frame::{
+        MAX_CONTROL_PAYLOAD, MAX_HEADER_BYTES, encode_frame, encode_masked_frame,
+        write_frame_header,
+    },
+    limits::Limits,
+    mask::{mask, random_key},
+    session::{Event, Input, Kind, Role, Session, State},
+    violation::Violation,
+};
+
+mod echo;
+mod frame;
+pub mod handshake;
+mod limits;
+mod mask;
+mod partial;
+mod session;
+mod utf8;
+mod violation;

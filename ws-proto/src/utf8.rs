@@ -1,0 +1,1 @@
+//! UTF-8 of text messages, RFC 6455 section 8.1.
