@@ -1,0 +1,430 @@
+//! The JSON record of one run: what was asked for, what was measured, and whether it may be used.
+//!
+//! The options that made a run are part of its record, and nothing in it depends on the machine. Every number carries its
+//! unit in its key (`_ns`, `_per_s`, `_bytes`); absolute times are nanoseconds since the Unix epoch. Fields that a later
+//! version adds are optional, so that an old reader can read a new record and a new reader an old one.
+//!
+//! "Window" has one meaning in the counts below: the measured window, from the end of the warm-up to the end of the
+//! duration. A message belongs to the window in which it was *meant* to be sent (open loop) or was sent (closed loop), and
+//! its reply counts with it even when it arrives in the drain phase.
+
+use serde::{Deserialize, Serialize};
+
+/// The `schema_version` this code writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A percentile is worth quoting when at least this many samples lie beyond it.
+pub const MIN_SAMPLES_BEYOND: f64 = 100.0;
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// Version of the loadgen that wrote this.
+    pub loadgen_version: String,
+    /// Kind of load.
+    pub kind: Kind,
+    /// The options in force, defaults filled in.
+    pub options: Options,
+    /// May the numbers be used?
+    pub validity: Validity,
+    /// Ctrl-C or SIGTERM ended the run before its time.
+    #[serde(default)]
+    pub interrupted: bool,
+    /// When the process began to connect.
+    pub started_unix_ns: u64,
+    /// Begin of the measured window; for `idle` the hold phase. 0 when the run never got there.
+    #[serde(default)]
+    pub window_start_unix_ns: u64,
+    /// Last instant of the measured window (earlier than asked for when the run ended early).
+    #[serde(default)]
+    pub window_end_unix_ns: u64,
+    /// Length of the measured window.
+    pub window_ns: u64,
+    /// Connections: asked for, up, lost.
+    pub connections: Connections,
+    /// The opening of the connections; in kind `connect` the handshakes of the measured window.
+    pub connect: ConnectPhase,
+    /// Messages that belong to the measured window.
+    pub messages: Messages,
+    /// All messages of the run, warm-up and drain included; to hold against a server's own counters.
+    #[serde(default)]
+    pub totals: Totals,
+    /// Replies received inside the measured window, per second.
+    pub throughput: Throughput,
+    /// Latency from the intended send (open loop only): free of coordinated omission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_intended: Option<Latency>,
+    /// Latency from the actual send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_actual: Option<Latency>,
+    /// Closed loop only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub littles_law: Option<LittlesLaw>,
+    /// What the generator itself needed, inside the measured window.
+    pub generator: Generator,
+    /// Kind `broadcast` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broadcast: Option<Broadcast>,
+    /// Kind `idle` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
+    /// One row per second of the measured window, and of the drain if replies came in it.
+    #[serde(default)]
+    pub series: Vec<Second>,
+}
+
+impl Record {
+    /// The latency to quote: from the intended send where there is a schedule, else from the actual send.
+    pub fn latency(&self) -> Option<&Latency> {
+        self.latency_intended
+            .as_ref()
+            .or(self.latency_actual.as_ref())
+    }
+
+    /// True when the numbers may be used.
+    pub fn is_valid(&self) -> bool {
+        self.validity.verdict == Verdict::Valid
+    }
+}
+
+/// Kind of load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Every message comes back to its sender.
+    Echo,
+    /// Every message goes to every member of a room.
+    Broadcast,
+    /// Handshakes per second.
+    Connect,
+    /// Connections that are held open.
+    Idle,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Echo => "echo",
+            Self::Broadcast => "broadcast",
+            Self::Connect => "connect",
+            Self::Idle => "idle",
+        })
+    }
+}
+
+/// The options of the run, defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// Target URLs, in the order given.
+    pub urls: Vec<String>,
+    /// Connections in all (`connect`: at a time).
+    pub connections: u64,
+    /// Length of the measured window asked for.
+    pub duration_ns: u64,
+    /// Load before the measured window, not recorded.
+    pub warmup_ns: u64,
+    /// Longest wait for outstanding replies after the window.
+    pub drain_timeout_ns: u64,
+    /// Generator threads.
+    pub threads: u64,
+    /// CPUs the threads were pinned to, in thread order; empty: not pinned.
+    #[serde(default)]
+    pub cpus: Vec<usize>,
+    /// Messages per second in all; absent: closed loop.
+    #[serde(default)]
+    pub rate_per_s: Option<f64>,
+    /// Most requests in flight per connection (broadcast: messages per publisher).
+    pub window: u64,
+    /// Payload bytes per message.
+    pub size_bytes: u64,
+    /// Connects begun per second, if limited.
+    #[serde(default)]
+    pub connect_rate_per_s: Option<f64>,
+    /// Source addresses in use; empty: the kernel chose.
+    #[serde(default)]
+    pub source_ips: Vec<String>,
+    /// Names of the extra request headers (values may be secrets and are not recorded).
+    #[serde(default)]
+    pub header_names: Vec<String>,
+    /// Subprotocols offered.
+    #[serde(default)]
+    pub subprotocols: Vec<String>,
+    /// Kind `broadcast`: members that also publish.
+    #[serde(default)]
+    pub publishers: Option<u64>,
+    /// Kind `idle`: fraction of the connections that send.
+    #[serde(default)]
+    pub active_fraction: Option<f64>,
+    /// What of a reply is checked.
+    #[serde(default)]
+    pub verification: Verification,
+}
+
+/// What of a reply is checked, by payload size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verification {
+    /// 16 bytes and more: sequence number, connection, run, and every byte of the rest.
+    #[default]
+    Full,
+    /// 8 to 15 bytes: sequence number and every byte of the rest.
+    Sequence,
+    /// 1 to 7 bytes: the low bytes of the sequence number.
+    TruncatedSequence,
+    /// Empty messages: the number of replies.
+    Count,
+}
+
+/// May the numbers be used?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validity {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why not; empty when valid.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// What a reader should know although the run is valid.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// Valid or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The numbers say what they seem to say.
+    Valid,
+    /// They do not; `reasons` says why.
+    Invalid,
+}
+
+/// Connections: asked for, up, lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Connections {
+    /// Asked for.
+    pub requested: u64,
+    /// Up when the load began.
+    pub up: u64,
+    /// Closed by the server (or by an error) before the run ended.
+    pub closed_early: u64,
+    /// Never came up.
+    pub failed: u64,
+}
+
+/// The opening of the connections.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ConnectPhase {
+    /// Handshakes completed.
+    pub completed: u64,
+    /// Connects or handshakes that failed.
+    pub failed: u64,
+    /// From the first connect to the last handshake; in kind `connect` the measured window.
+    pub elapsed_ns: u64,
+    /// `completed / elapsed`.
+    pub handshakes_per_s: f64,
+    /// From the begin of the TCP connect to the accepted upgrade.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_latency: Option<Latency>,
+}
+
+/// Messages that belong to the measured window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Messages {
+    /// Sent (broadcast: published).
+    pub sent: u64,
+    /// Replies expected to what was sent: equal to `sent`; in broadcast times the members.
+    pub expected: u64,
+    /// Distinct replies received, correct in sequence number (broadcast: deliveries).
+    pub received: u64,
+    /// `expected - received` at the end of the drain.
+    pub lost: u64,
+    /// Due by the schedule inside the window, yet never sent.
+    pub unsent: u64,
+    /// Replies received once more.
+    pub duplicated: u64,
+    /// Replies that came after a later one.
+    pub reordered: u64,
+    /// Replies with wrong content.
+    pub corrupted: u64,
+    /// Messages nobody asked for (before the first request on their connection).
+    #[serde(default)]
+    pub unsolicited: u64,
+    /// Payload bytes of `received`.
+    pub received_payload_bytes: u64,
+    /// Messages that waited for a place in the window after they were due.
+    #[serde(default)]
+    pub delayed_by_window: u64,
+}
+
+/// All messages of the run, warm-up and drain included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages received, whatever they were.
+    pub received: u64,
+    /// Pings of the server answered.
+    pub pings_answered: u64,
+    /// Handshakes completed.
+    pub handshakes: u64,
+}
+
+/// Replies received inside the measured window, per second.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Throughput {
+    /// Messages (echo: replies; broadcast: deliveries).
+    pub messages_per_s: f64,
+    /// Their payload.
+    pub payload_bytes_per_s: f64,
+}
+
+/// A latency distribution: figures and the whole histogram.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Samples.
+    pub count: u64,
+    /// Smallest.
+    pub min_ns: u64,
+    /// Arithmetic mean.
+    pub mean_ns: f64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 90th percentile.
+    pub p90_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// 99.9th percentile.
+    pub p99_9_ns: u64,
+    /// 99.99th percentile.
+    pub p99_99_ns: u64,
+    /// Largest.
+    pub max_ns: u64,
+    /// HdrHistogram, V2 with deflate, base64; values in ns, three significant digits.
+    #[serde(default)]
+    pub histogram_v2_deflate_base64: String,
+}
+
+impl Latency {
+    /// True when enough samples lie beyond `quantile` (0.99 and so on) to quote it.
+    pub fn supports(&self, quantile: f64) -> bool {
+        // A hair of tolerance: 1 - 0.99 is not exactly 0.01.
+        self.count as f64 * (1.0 - quantile) >= MIN_SAMPLES_BEYOND - 1e-6
+    }
+}
+
+/// Little's law in a closed loop: requests in flight = throughput x mean latency.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct LittlesLaw {
+    /// Connections x window.
+    pub in_flight_expected: f64,
+    /// Throughput x mean latency, as measured.
+    pub in_flight_measured: f64,
+    /// Measured / expected; 1 within 2% in a sound run.
+    pub ratio: f64,
+}
+
+/// What the generator itself needed, inside the measured window.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Generator {
+    /// CPU time of its threads in user mode.
+    pub cpu_user_ns: u64,
+    /// CPU time of its threads in the kernel.
+    pub cpu_sys_ns: u64,
+    /// CPU time per message received; absent without messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ns_per_message: Option<f64>,
+    /// One entry per thread.
+    #[serde(default)]
+    pub threads: Vec<ThreadUsage>,
+    /// How late messages were sent that had a free place in their window (open loop only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_lag: Option<ScheduleLag>,
+}
+
+/// One generator thread.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct ThreadUsage {
+    /// CPU it was pinned to.
+    #[serde(default)]
+    pub cpu: Option<usize>,
+    /// Connections it owned.
+    pub connections: u64,
+    /// CPU time / wall time.
+    pub busy_share: f64,
+    /// CPU time in user mode.
+    pub cpu_user_ns: u64,
+    /// CPU time in the kernel.
+    pub cpu_sys_ns: u64,
+}
+
+/// How late the generator itself was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ScheduleLag {
+    /// Messages.
+    pub count: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// Largest.
+    pub max_ns: u64,
+}
+
+/// Kind `broadcast`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Broadcast {
+    /// Members of the room, publishers included.
+    pub members: u64,
+    /// Members that publish.
+    pub publishers: u64,
+    /// Messages published in the window.
+    pub published: u64,
+    /// `published x members`.
+    pub deliveries_expected: u64,
+    /// Distinct deliveries of them.
+    pub deliveries: u64,
+    /// Deliveries inside the measured window, per second.
+    pub deliveries_per_s: f64,
+    /// Deliveries that came after a later message of the same publisher, at the same member.
+    pub out_of_order: u64,
+    /// Messages that reached every member; the three distributions are of these.
+    pub complete_messages: u64,
+    /// To the first receiver, from the intended (closed loop: actual) send, one sample per message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_receiver: Option<Latency>,
+    /// To the median receiver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub median_receiver: Option<Latency>,
+    /// To the last receiver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_receiver: Option<Latency>,
+}
+
+/// Kind `idle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Idle {
+    /// Connections held.
+    pub held: u64,
+    /// Of them still up at the end.
+    pub still_up: u64,
+    /// Connections that also sent.
+    pub active: u64,
+    /// Pings of the server answered.
+    pub pings_answered: u64,
+}
+
+/// One second of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Second {
+    /// Seconds since the begin of the measured window.
+    pub second: u64,
+    /// Messages sent in it.
+    pub sent: u64,
+    /// Replies received in it.
+    pub received: u64,
+    /// 99th percentile of their latency (intended send in an open loop).
+    #[serde(default)]
+    pub latency_p99_ns: Option<u64>,
+}
