@@ -1,1 +1,26 @@
-//! (to be written)
+//! Everything that makes Ringside's servers interchangeable and is not I/O.
+//!
+//! Nothing in here reads or writes a connection, sleeps or knows a runtime. The I/O model is what the
+//! referee compares, so each server brings its own; what would only add noise to the comparison lives here:
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`options`], [`units`] | the command line, and what is in force once it is checked |
+//! | [`system`] | file limit, CPU affinity, listening sockets |
+//! | [`endpoints`], [`admission`] | what a request head gets: an upgrade, a page, or an HTTP error |
+//! | [`rooms`] | who is in which room, and how a message crosses workers in batches |
+//! | [`outbox`] | what a connection still has to send, and what happens when it is too much |
+//! | [`sweep`] | idle pings and timeouts without one timer per connection |
+//! | [`counters`] | what `/metrics` and the final line say |
+//! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
+
+pub mod admission;
+pub mod counters;
+pub mod endpoints;
+pub mod lifecycle;
+pub mod options;
+pub mod outbox;
+pub mod rooms;
+pub mod sweep;
+pub mod system;
+pub mod units;

@@ -1,0 +1,186 @@
+//! Who may connect: the bytes of a request head in, an upgrade or a response out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use ws_proto::handshake::server::{RequestHead, parse_request};
+use ws_proto::handshake::{HttpError, Status};
+
+use crate::counters::{Counters, METRICS_CONTENT_TYPE, render_metrics};
+use crate::endpoints::{DEMO_PAGE, Endpoint, Route, route};
+
+/// Counts open WebSocket connections against `--max-connections`.
+#[derive(Debug)]
+pub struct Gate {
+    open: AtomicUsize,
+    max: usize,
+}
+
+impl Gate {
+    /// A gate for at most `max` at once; `None` is unlimited.
+    pub fn new(max: Option<usize>) -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            max: max.unwrap_or(usize::MAX),
+        })
+    }
+
+    /// WebSocket connections open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    fn enter(self: &Arc<Self>) -> Option<Permit> {
+        let count = |open: usize| (open < self.max).then_some(open + 1);
+        let entered = self.open.fetch_update(Relaxed, Relaxed, count);
+        entered.ok().map(|_| Permit(Arc::clone(self)))
+    }
+}
+
+/// One open WebSocket connection: keep it as long as the connection lives.
+#[derive(Debug)]
+pub struct Permit(Arc<Gate>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What a request head gets.
+#[derive(Debug)]
+pub enum Admitted {
+    /// It is not complete: call again with more behind it.
+    NeedMore,
+    /// Send the response; then it is a WebSocket.
+    Upgrade(Upgrade),
+    /// Send these bytes, then close.
+    Respond(Vec<u8>),
+}
+
+/// A granted upgrade.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// What the connection is to do.
+    pub endpoint: Endpoint,
+    /// The whole 101 response.
+    pub response: Vec<u8>,
+    /// Length of the request head. Bytes behind it belong to the WebSocket.
+    pub head_bytes: usize,
+    /// To be kept as long as the connection lives.
+    pub permit: Permit,
+}
+
+/// Answers request heads for all connections of a server.
+#[derive(Debug)]
+pub struct Admission {
+    gate: Arc<Gate>,
+    counters: Arc<Counters>,
+}
+
+impl Admission {
+    /// Admission through `gate`; `/metrics` shows `counters`.
+    pub fn new(gate: Arc<Gate>, counters: Arc<Counters>) -> Self {
+        Self { gate, counters }
+    }
+
+    /// WebSocket connections open now.
+    pub fn open(&self) -> usize {
+        self.gate.open()
+    }
+
+    /// Judges all bytes received so far on a connection of worker `worker`, and counts the outcome there.
+    pub fn admit(&self, worker: usize, received: &[u8]) -> Admitted {
+        let counters = self.counters.worker(worker);
+        let admitted = match parse_request(received) {
+            Ok(Status::Partial) => return Admitted::NeedMore,
+            Ok(Status::Complete(head)) => self.answer(worker, &head),
+            Err(error) => respond_error(error),
+        };
+        match &admitted {
+            Admitted::Upgrade(_) => counters.handshakes.add(1),
+            _ => counters.http_responses.add(1),
+        }
+        admitted
+    }
+
+    /// The 408 for a request that took too long; counts it.
+    pub fn time_out(&self, worker: usize) -> Vec<u8> {
+        self.counters.worker(worker).handshake_timeouts.add(1);
+        let mut response = Vec::new();
+        HttpError::new(408, "the request took too long").write_response(&mut response);
+        response
+    }
+
+    fn answer(&self, worker: usize, head: &RequestHead<'_>) -> Admitted {
+        match route(head.path()) {
+            Route::WebSocket(endpoint) => self.upgrade(worker, head, endpoint),
+            Route::NotFound => respond_error(HttpError::new(404, "no such page")),
+            Route::Demo => respond_page(head, "text/html; charset=utf-8", || DEMO_PAGE.into()),
+            Route::Health => respond_page(head, "text/plain; charset=utf-8", || "ok\n".into()),
+            Route::Metrics => respond_page(head, METRICS_CONTENT_TYPE, || {
+                render_metrics(&self.counters.totals(), self.gate.open())
+            }),
+        }
+    }
+
+    fn upgrade(&self, worker: usize, head: &RequestHead<'_>, endpoint: Endpoint) -> Admitted {
+        let upgrade = match head.upgrade() {
+            Ok(upgrade) => upgrade,
+            Err(error) => return respond_error(error),
+        };
+        let Some(permit) = self.gate.enter() else {
+            self.counters.worker(worker).refused.add(1);
+            return respond_error(HttpError::new(
+                503,
+                "as many connections as allowed are open",
+            ));
+        };
+        let mut response = Vec::with_capacity(192);
+        // An echo speaks whatever the client speaks, and a browser fails a connection that picks none of its offers.
+        upgrade.write_response(upgrade.subprotocols().first().copied(), &mut response);
+        Admitted::Upgrade(Upgrade {
+            endpoint,
+            response,
+            head_bytes: head.head_bytes(),
+            permit,
+        })
+    }
+}
+
+fn respond_error(error: HttpError) -> Admitted {
+    let mut response = Vec::with_capacity(256);
+    error.write_response(&mut response);
+    Admitted::Respond(response)
+}
+
+/// A page for GET and the same head without a body for HEAD (RFC 9110, section 9.3.2); 405 for other methods.
+fn respond_page(
+    head: &RequestHead<'_>,
+    content_type: &str,
+    body: impl FnOnce() -> String,
+) -> Admitted {
+    let with_body = match head.method() {
+        "GET" => true,
+        "HEAD" => false,
+        _ => return respond_text("405 Method Not Allowed", "Allow: GET, HEAD\r\n"),
+    };
+    let body = body();
+    let mut response = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    if with_body {
+        response.push_str(&body);
+    }
+    Admitted::Respond(response.into_bytes())
+}
+
+fn respond_text(status: &str, headers: &str) -> Admitted {
+    let body = "only GET and HEAD work here\n";
+    let response = format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    Admitted::Respond(response.into_bytes())
+}

@@ -1,0 +1,397 @@
+//! The server under test as a process: started on port 0, judged by what it prints, never left behind.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::client::{Raw, Response, Ws, eventually};
+
+/// How long anything that must happen may take. Generous: it only costs time where a server is wrong.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The server binary to judge, with the arguments every case starts it with.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Path of the binary.
+    pub binary: PathBuf,
+    /// Arguments that choose the flavour; each case adds its own.
+    pub args: Vec<String>,
+    /// How long a case waits for anything that must happen.
+    pub patience: Duration,
+}
+
+impl Target {
+    /// A target with the usual [`PATIENCE`].
+    pub fn new(binary: impl Into<PathBuf>, args: &[&str]) -> Target {
+        Target {
+            binary: binary.into(),
+            args: args.iter().map(|arg| arg.to_string()).collect(),
+            patience: PATIENCE,
+        }
+    }
+
+    /// Starts the server on a free loopback port with these extra options and waits for its `ready` line.
+    #[track_caller]
+    pub fn start(&self, extra: &[&str]) -> Server {
+        let mut command = Command::new(&self.binary);
+        command.args(&self.args).args(["--listen", "127.0.0.1:0"]).args(extra);
+        self.launch(command)
+    }
+
+    /// Starts the server with at most `files` file descriptors, which it cannot raise again.
+    #[track_caller]
+    pub fn start_with_few_files(&self, files: u32, extra: &[&str]) -> Server {
+        let mut command = Command::new("sh");
+        // `exec` keeps the pid, so that signals reach the server itself.
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
+        command.arg(&self.binary).args(&self.args).args(["--listen", "127.0.0.1:0"]).args(extra);
+        self.launch(command)
+    }
+
+    /// Runs the server with exactly these options (after the flavour's), expecting it to end by itself.
+    #[track_caller]
+    pub fn run_to_end(&self, options: &[&str]) -> Exit {
+        let mut command = Command::new(&self.binary);
+        command.args(&self.args).args(options);
+        Process::spawn(command, self.patience).wait()
+    }
+
+    #[track_caller]
+    fn launch(&self, command: Command) -> Server {
+        let process = Process::spawn(command, self.patience);
+        let line = match process.stdout.recv_timeout(self.patience) {
+            Ok(line) => line,
+            Err(_) => {
+                let exit = process.interrupt_and_wait();
+                panic!("no ready line; {:?}, stderr:\n{}", exit.status, exit.stderr);
+            }
+        };
+        let ready: Value =
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("the first line of stdout is not JSON ({e}): {line}"));
+        let address = ready["address"]
+            .as_str()
+            .and_then(|address| address.parse().ok())
+            .unwrap_or_else(|| panic!("the ready line has no address: {line}"));
+        Server { process: Some(process), ready, address, patience: self.patience }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    process: Option<Process>,
+    /// The `ready` line.
+    pub ready: Value,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How long to wait for anything.
+    pub patience: Duration,
+}
+
+impl Server {
+    /// The process id of the child, from the operating system.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().map_or(0, |process| process.child.id())
+    }
+
+    /// A raw TCP connection.
+    #[track_caller]
+    pub fn raw(&self) -> Raw {
+        Raw::connect(self.address, self.patience)
+    }
+
+    /// A raw TCP connection on which the upgrade is done.
+    #[track_caller]
+    pub fn upgraded(&self, path: &str) -> Raw {
+        let mut raw = self.raw();
+        raw.upgrade(path);
+        raw
+    }
+
+    /// Like [`Server::upgraded`], with a receive buffer that is soon full.
+    #[track_caller]
+    pub fn upgraded_with_small_buffer(&self, path: &str) -> Raw {
+        let mut raw = Raw::connect_with_receive_buffer(self.address, self.patience, 8 * 1024);
+        raw.upgrade(path);
+        raw
+    }
+
+    /// A well-behaved WebSocket client.
+    #[track_caller]
+    pub fn ws(&self, path: &str) -> Ws {
+        Ws::connect(self.address, path, self.patience)
+    }
+
+    /// A plain GET request on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: conformance.test\r\n\r\n"))
+    }
+
+    /// Any request on a connection of its own.
+    #[track_caller]
+    pub fn request(&self, request: &str) -> Response {
+        let mut raw = self.raw();
+        raw.send(request.as_bytes());
+        raw.response()
+    }
+
+    /// The counters of `/metrics`.
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        let response = self.get("/metrics");
+        assert_eq!(response.status, 200, "{response:?}");
+        Metrics::parse(&response.body)
+    }
+
+    /// Waits until a metric has this value.
+    #[track_caller]
+    pub fn await_metric(&self, name: &str, wanted: u64) {
+        let mut last = 0;
+        let reached = |value: u64| (value == wanted).then_some(());
+        let what = format!("{name} becomes {wanted}");
+        let deadline = Instant::now() + self.patience;
+        eventually(self.patience, &what, || {
+            last = self.metrics().get(name);
+            assert!(Instant::now() < deadline, "{name} is still {last}, not {wanted}");
+            reached(last)
+        });
+    }
+
+    /// Sends a signal to the server.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
+    }
+
+    /// Waits for the server to end.
+    #[track_caller]
+    pub fn wait(mut self) -> Exit {
+        match self.process.take() {
+            Some(process) => process.wait(),
+            None => panic!("the server was waited for already"),
+        }
+    }
+
+    /// SIGTERM, then checks that it ended well: exit 0 and a `final` line, which it returns.
+    #[track_caller]
+    pub fn stop(self) -> Value {
+        self.signal(Signal::TERM);
+        self.wait().expect_clean()
+    }
+
+    /// CPU time used so far, user and system, of all threads.
+    #[track_caller]
+    pub fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
+        // Fields 14 and 15 of proc_pid_stat(5); the name in field 2 may hold blanks but ends with ')'.
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+        // USER_HZ is 100 on every Linux architecture Rust supports.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Number of open file descriptors.
+    #[track_caller]
+    pub fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}")).count()
+    }
+
+    /// Resident memory in bytes.
+    #[track_caller]
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Server {
+    /// A server that its case did not stop must still end well, unless the case has failed already.
+    fn drop(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        if std::thread::panicking() {
+            return; // Process::drop ends it.
+        }
+        process.signal(Signal::TERM);
+        process.wait().expect_clean();
+    }
+}
+
+/// How a server ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Exit status.
+    pub status: ExitStatus,
+    /// Lines on stdout that nobody has read yet.
+    pub stdout: Vec<String>,
+    /// Everything on stderr.
+    pub stderr: String,
+}
+
+impl Exit {
+    /// Checks exit 0, no panic in the log and one `final` line; returns that line.
+    #[track_caller]
+    pub fn expect_clean(self) -> Value {
+        assert!(!self.stderr.contains("panicked at"), "the server panicked:\n{}", self.stderr);
+        assert_eq!(self.status.code(), Some(0), "{:?}, stderr:\n{}", self.status, self.stderr);
+        assert_eq!(self.stdout.len(), 1, "one final line is due, got {:?}", self.stdout);
+        let line = &self.stdout[0];
+        let last: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("the final line is not JSON ({e}): {line}"));
+        assert_eq!(last["event"], "final", "{line}");
+        last
+    }
+}
+
+/// The samples of `/metrics`, added up over labels, by name without the `ringside_` prefix and `_total` suffix.
+#[derive(Debug)]
+pub struct Metrics {
+    sums: BTreeMap<String, u64>,
+    samples: BTreeMap<String, Vec<u64>>,
+}
+
+impl Metrics {
+    /// Reads an OpenMetrics exposition, which must end with `# EOF`.
+    #[track_caller]
+    pub fn parse(body: &str) -> Metrics {
+        assert!(body.ends_with("# EOF\n"), "/metrics does not end with # EOF:\n{body}");
+        let mut metrics = Metrics { sums: BTreeMap::new(), samples: BTreeMap::new() };
+        for line in body.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line:?}"));
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("not a number: {line:?}"));
+            let name = series.split('{').next().unwrap_or(series);
+            let name = name.strip_prefix("ringside_").unwrap_or(name);
+            let name = name.strip_suffix("_total").unwrap_or(name).to_string();
+            *metrics.sums.entry(name.clone()).or_default() += value as u64;
+            metrics.samples.entry(name).or_default().push(value as u64);
+        }
+        metrics
+    }
+
+    /// The sum of a metric over its labels.
+    #[track_caller]
+    pub fn get(&self, name: &str) -> u64 {
+        match self.sums.get(name) {
+            Some(value) => *value,
+            None => panic!("no metric {name}; there are {:?}", self.sums.keys().collect::<Vec<_>>()),
+        }
+    }
+
+    /// The single samples of a metric, one per label set.
+    pub fn samples(&self, name: &str) -> &[u64] {
+        self.samples.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A child with its output collected and a watchdog beside it.
+struct Process {
+    child: Child,
+    watchdog: Option<Child>,
+    stdout: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+    patience: Duration,
+}
+
+impl Process {
+    #[track_caller]
+    fn spawn(mut command: Command, patience: Duration) -> Process {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        let watchdog = Process::watch(child.id());
+        let (sender, stdout) = mpsc::channel();
+        if let Some(pipe) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        let stderr = child.stderr.take().map(|mut pipe| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let _ = pipe.read_to_end(&mut bytes);
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
+        });
+        Process { child, watchdog: Some(watchdog), stdout, stderr, patience }
+    }
+
+    /// A shell that kills the server when this process dies in a way that runs no destructor: it waits for the end of
+    /// a pipe that only this process holds. (A parent-death signal would need `unsafe`.)
+    #[track_caller]
+    fn watch(pid: u32) -> Child {
+        Command::new("sh")
+            .args(["-c", "read -r line; kill -s KILL \"$0\" 2>/dev/null", &pid.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start sh: {e}"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        // An error means that it has ended already, which whoever waits will see.
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    #[track_caller]
+    fn wait(mut self) -> Exit {
+        let patience = self.patience;
+        let status = eventually(patience, "the server ends", || self.child.try_wait().ok().flatten());
+        self.collect(status)
+    }
+
+    fn interrupt_and_wait(mut self) -> Exit {
+        let status = self.end();
+        self.collect(status)
+    }
+
+    fn collect(&mut self, status: ExitStatus) -> Exit {
+        let stdout = self.stdout.iter().collect();
+        let stderr = self.stderr.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+        Exit { status, stdout, stderr }
+    }
+
+    /// Ends the child, politely first.
+    fn end(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + self.patience.min(Duration::from_secs(8));
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        self.child.wait().unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The watchdog goes before the pid it watches can be used again.
+        if let Some(mut watchdog) = self.watchdog.take() {
+            let _ = watchdog.kill();
+            let _ = watchdog.wait();
+        }
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            self.end();
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a server counts: per worker while it runs, summed for `/metrics` and for the final line.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
+
+/// A number that only grows. Relaxed: it is read for reports only.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// The sum so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($field:ident: $help:literal,)*) => {
+        /// Counters of one worker, on cache lines of their own: no worker slows another by counting.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct WorkerCounters {
+            $(#[doc = $help] pub $field: Counter,)*
+        }
+
+        /// Sums over all workers at one moment.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Totals {
+            $(#[doc = $help] pub $field: u64,)*
+        }
+
+        impl Totals {
+            fn include(&mut self, worker: &WorkerCounters) {
+                $(self.$field += worker.$field.get();)*
+            }
+
+            /// Name, help text and value of every counter.
+            fn rows(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($field), $help, self.$field),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    messages_received: "Data messages received from WebSocket clients",
+    messages_sent: "Data messages handed to the kernel for WebSocket clients",
+    bytes_received: "Bytes received on WebSocket connections after the handshake",
+    bytes_sent: "Bytes handed to the kernel on WebSocket connections after the handshake",
+    connections_accepted: "TCP connections accepted",
+    handshakes: "WebSocket connections opened",
+    http_responses: "Requests answered without an upgrade, errors included",
+    refused: "Upgrades answered 503 because of --max-connections",
+    handshake_timeouts: "Connections closed because their request took too long",
+    idle_timeouts: "Connections closed because they were silent too long",
+    pings_received: "Pings answered",
+    violations: "Connections closed because the client broke the protocol or a limit",
+    dropped: "Messages dropped for slow receivers",
+    slow_consumers_closed: "Connections closed because they did not read fast enough",
+    accept_errors: "Failed accepts, such as for want of file descriptors",
+    drained: "Connections open when the server began to drain",
+}
+
+/// The counters of all workers.
+#[derive(Debug)]
+pub struct Counters {
+    workers: Box<[WorkerCounters]>,
+}
+
+impl Counters {
+    /// Zeroes for `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers).map(|_| WorkerCounters::default()).collect(),
+        }
+    }
+
+    /// Counters of worker `index`. Any thread may add to them; it is merely slower for two at a time.
+    pub fn worker(&self, index: usize) -> &WorkerCounters {
+        &self.workers[index]
+    }
+
+    /// Sums over all workers.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for worker in &self.workers {
+            totals.include(worker);
+        }
+        totals
+    }
+}
+
+/// Media type of [`render_metrics`]'s text (OpenMetrics 1.0, "Text format").
+pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The body of `/metrics`: all totals and the gauge of open WebSocket connections, as OpenMetrics text.
+pub fn render_metrics(totals: &Totals, connections_open: usize) -> String {
+    let mut text = String::with_capacity(4096);
+    for (name, help, value) in totals.rows() {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "# TYPE ringside_{name} counter\n# HELP ringside_{name} {help}.\nringside_{name}_total {value}\n"
+        );
+    }
+    let _ = write!(
+        text,
+        "# TYPE ringside_connections_open gauge\n# HELP ringside_connections_open WebSocket connections open now.\nringside_connections_open {connections_open}\n# EOF\n"
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_sums_over_workers() {
+        let counters = Counters::new(3);
+        counters.worker(0).messages_received.add(5);
+        counters.worker(2).messages_received.add(2);
+        counters.worker(1).dropped.add(1);
+        let totals = counters.totals();
+        assert_eq!(totals.messages_received, 7);
+        assert_eq!(totals.dropped, 1);
+        assert_eq!(totals.violations, 0);
+    }
+
+    #[test]
+    fn workers_do_not_share_a_cache_line() {
+        assert_eq!(align_of::<WorkerCounters>(), 128);
+        assert_eq!(size_of::<WorkerCounters>() % 128, 0);
+    }
+
+    #[test]
+    fn metrics_are_open_metrics() {
+        let counters = Counters::new(1);
+        counters.worker(0).messages_sent.add(42);
+        let text = render_metrics(&counters.totals(), 3);
+        assert!(text.contains("\nringside_messages_sent_total 42\n"));
+        assert!(text.contains("# TYPE ringside_messages_sent counter\n"));
+        assert!(text.contains("\nringside_connections_open 3\n"));
+        assert!(text.ends_with("\n# EOF\n"));
+        assert_eq!(text.matches("# EOF").count(), 1);
+    }
+}

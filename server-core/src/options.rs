@@ -1,0 +1,308 @@
+//! The command line both servers share, and what is in force once it has been checked.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::system;
+use crate::units::{CpuList, parse_cpu_list, parse_duration, parse_size};
+
+/// Receive buffer of a worker in bytes. One per thread, shared by all its connections.
+pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Frames that may wait in the mailbox of one worker, in bytes. A publisher that meets a fuller one waits.
+pub const MAILBOX_BYTES: usize = 4 * 1024 * 1024;
+/// How long a connection that we are done with may take to read our last bytes and close.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much a peer may still send us (and we throw away) while it has not seen our Close frame or HTTP error.
+pub const LINGER_BYTES: usize = 64 * 1024 * 1024;
+/// How long accepting pauses when the process has run out of file descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Options of every Ringside server: flatten this into the server's own clap struct.
+#[derive(Debug, Clone, Args)]
+pub struct ServerOptions {
+    /// Address to listen on; port 0 takes a free one (the `ready` line says which)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Worker threads [default: one per CPU available, or per CPU in --cpus]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// CPUs to run on, such as 0,2-3; worker i stays on the i-th of them
+    #[arg(long, value_name = "LIST", value_parser = parse_cpu_list)]
+    pub cpus: Option<CpuList>,
+    /// Messages that may wait for one slow receiver
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1024)]
+    pub send_queue: usize,
+    /// What happens to a receiver whose queue is full
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = SlowConsumer::Close)]
+    pub slow_consumer: SlowConsumer,
+    /// Largest message accepted, in bytes (k and m suffixes); larger ones end with close code 1009
+    #[arg(long, value_name = "BYTES", default_value = "16m", value_parser = parse_size)]
+    pub max_message: u64,
+    /// Most fragments of one message; more end with close code 1009
+    #[arg(long, value_name = "N", default_value_t = 65_536)]
+    pub max_fragments: u32,
+    /// Time a client has for its request; then 408 and close
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub handshake_timeout: Duration,
+    /// Silence after which a connection is closed, with a ping after half of it; 0 never closes
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub idle_timeout: Duration,
+    /// WebSocket connections served at once, further ones get 503; 0 is unlimited
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_connections: usize,
+    /// Time connections get to close after SIGTERM or SIGINT
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+}
+
+/// What happens to a receiver whose queue is full (`--slow-consumer`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlowConsumer {
+    /// The connection is closed with code 1008
+    Close,
+    /// The message is dropped for this receiver and counted
+    Drop,
+}
+
+/// A combination of options that cannot work. The text says what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OptionsError(String);
+
+/// Options after the check: what the server really does.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen, as asked for: the port may still be 0.
+    pub listen: SocketAddr,
+    /// Number of workers, at least 1.
+    pub workers: usize,
+    /// CPUs to confine the process to, in worker order; `None` leaves affinity alone.
+    pub cpus: Option<Vec<usize>>,
+    /// Bound and policy of the outbound queue of one connection.
+    pub send_queue: SendQueue,
+    /// Message limits of the protocol.
+    pub limits: ws_proto::Limits,
+    /// Time for the request head.
+    pub handshake_timeout: Duration,
+    /// Time of silence before a connection is closed; `None` never.
+    pub idle_timeout: Option<Duration>,
+    /// WebSocket connections served at once; `None` is unlimited.
+    pub max_connections: Option<usize>,
+    /// Time to drain.
+    pub drain_timeout: Duration,
+}
+
+/// Bound and policy of the outbound queue of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendQueue {
+    /// Messages that may wait.
+    pub max_messages: usize,
+    /// What happens beyond.
+    pub slow_consumer: SlowConsumer,
+}
+
+/// The limits and buffer sizes in force, as the `ready` line records them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// Messages that may wait for one slow receiver.
+    pub send_queue_messages: usize,
+    /// What happens beyond.
+    pub slow_consumer: SlowConsumer,
+    /// Largest message accepted.
+    pub max_message_bytes: u32,
+    /// Most fragments of one message.
+    pub max_fragments: u32,
+    /// Time for the request head.
+    pub handshake_timeout_ms: u64,
+    /// Silence before a connection is closed; 0 is never.
+    pub idle_timeout_ms: u64,
+    /// WebSocket connections served at once; 0 is unlimited.
+    pub max_connections: usize,
+    /// Time to drain.
+    pub drain_timeout_ms: u64,
+    /// Receive buffer of one worker thread.
+    pub read_buffer_bytes: usize,
+    /// Frames that may wait in the mailbox of one worker.
+    pub mailbox_bytes: usize,
+    /// Length asked for the queue of connections not yet accepted.
+    pub listen_backlog: u32,
+    /// File descriptors the process may have open.
+    pub open_files: u64,
+}
+
+impl ServerOptions {
+    /// Checks the options against each other and against this machine.
+    ///
+    /// # Errors
+    /// The first impossible value or combination, with what to change.
+    pub fn resolve(&self) -> Result<Settings, OptionsError> {
+        let available = system::available_cpus()
+            .map_err(|e| OptionsError(format!("cannot read the CPU affinity: {e}")))?;
+        self.resolve_on(&available)
+    }
+
+    /// [`resolve`](Self::resolve) on a machine with the given CPUs.
+    fn resolve_on(&self, available: &[usize]) -> Result<Settings, OptionsError> {
+        let refuse = |text: String| Err(OptionsError(text));
+        if let Some(CpuList(cpus)) = &self.cpus
+            && let Some(missing) = cpus.iter().find(|cpu| !available.contains(cpu))
+        {
+            return refuse(format!(
+                "--cpus names CPU {missing}, which this process may not use; available are {available:?}"
+            ));
+        }
+        let cpu_count = self
+            .cpus
+            .as_ref()
+            .map_or(available.len(), |list| list.0.len());
+        let workers = self.workers.unwrap_or(cpu_count);
+        if workers == 0 || workers > 1024 {
+            return refuse("--workers must be between 1 and 1024".into());
+        }
+        if self.send_queue == 0 {
+            return refuse(
+                "--send-queue must be at least 1: a queue of 0 could never send what a socket does not take at once".into(),
+            );
+        }
+        let max_message = match u32::try_from(self.max_message) {
+            Ok(bytes) if (1..=1 << 30).contains(&bytes) => bytes,
+            _ => return refuse("--max-message must be between 1 byte and 1g".into()),
+        };
+        if self.max_fragments == 0 {
+            return refuse("--max-fragments must be at least 1".into());
+        }
+        if self.handshake_timeout < SHORTEST_TIMEOUT {
+            return refuse("--handshake-timeout must be at least 10ms".into());
+        }
+        if !self.idle_timeout.is_zero() && self.idle_timeout < SHORTEST_TIMEOUT * 2 {
+            return refuse("--idle-timeout must be at least 20ms, or 0 for never".into());
+        }
+        Ok(Settings {
+            listen: self.listen,
+            workers,
+            cpus: self.cpus.as_ref().map(|list| list.0.clone()),
+            send_queue: SendQueue {
+                max_messages: self.send_queue,
+                slow_consumer: self.slow_consumer,
+            },
+            limits: ws_proto::Limits {
+                max_message_bytes: max_message,
+                max_fragments: self.max_fragments,
+            },
+            handshake_timeout: self.handshake_timeout,
+            idle_timeout: Some(self.idle_timeout).filter(|t| !t.is_zero()),
+            max_connections: Some(self.max_connections).filter(|&n| n != 0),
+            drain_timeout: self.drain_timeout,
+        })
+    }
+}
+
+/// Timeouts below this cannot be kept by a sweep.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
+
+impl Settings {
+    /// The CPU that worker `index` is to stay on, when CPUs were named.
+    pub fn cpu_of_worker(&self, index: usize) -> Option<usize> {
+        self.cpus.as_ref().map(|cpus| cpus[index % cpus.len()])
+    }
+
+    /// What the `ready` line records; `open_files` is the file limit after raising it.
+    pub fn in_force(&self, open_files: u64) -> InForce {
+        InForce {
+            send_queue_messages: self.send_queue.max_messages,
+            slow_consumer: self.send_queue.slow_consumer,
+            max_message_bytes: self.limits.max_message_bytes,
+            max_fragments: self.limits.max_fragments,
+            handshake_timeout_ms: self.handshake_timeout.as_millis() as u64,
+            idle_timeout_ms: self.idle_timeout.unwrap_or_default().as_millis() as u64,
+            max_connections: self.max_connections.unwrap_or(0),
+            drain_timeout_ms: self.drain_timeout.as_millis() as u64,
+            read_buffer_bytes: READ_BUFFER_BYTES,
+            mailbox_bytes: MAILBOX_BYTES,
+            listen_backlog: system::LISTEN_BACKLOG,
+            open_files,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        server: ServerOptions,
+    }
+
+    fn resolve(line: &str) -> Result<Settings, String> {
+        let words = std::iter::once("server").chain(line.split_whitespace());
+        let cli = Cli::try_parse_from(words).map_err(|e| e.to_string())?;
+        cli.server.resolve_on(&[0, 1, 5]).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let settings = resolve("").unwrap();
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.workers, 3);
+        assert_eq!(settings.cpus, None);
+        assert_eq!(settings.send_queue.max_messages, 1024);
+        assert_eq!(settings.send_queue.slow_consumer, SlowConsumer::Close);
+        assert_eq!(settings.limits.max_message_bytes, 16 << 20);
+        assert_eq!(settings.limits.max_fragments, 65_536);
+        assert_eq!(settings.handshake_timeout, Duration::from_secs(10));
+        assert_eq!(settings.idle_timeout, Some(Duration::from_secs(60)));
+        assert_eq!(settings.max_connections, None);
+        assert_eq!(settings.drain_timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn cpus_set_the_number_of_workers_and_their_places() {
+        let settings = resolve("--cpus 5,0").unwrap();
+        assert_eq!(settings.workers, 2);
+        assert_eq!(settings.cpu_of_worker(0), Some(5));
+        assert_eq!(settings.cpu_of_worker(1), Some(0));
+        let crowded = resolve("--cpus 1 --workers 2").unwrap();
+        assert_eq!(crowded.cpu_of_worker(1), Some(1));
+        assert_eq!(resolve("--workers 7").unwrap().cpu_of_worker(0), None);
+    }
+
+    #[test]
+    fn impossible_values_are_refused_with_their_flag() {
+        for (line, names) in [
+            ("--cpus 2", "CPU 2"),
+            ("--workers 0", "--workers"),
+            ("--workers 5000", "--workers"),
+            ("--send-queue 0", "--send-queue"),
+            ("--max-message 0", "--max-message"),
+            ("--max-message 3g", "--max-message"),
+            ("--max-fragments 0", "--max-fragments"),
+            ("--handshake-timeout 0", "--handshake-timeout"),
+            ("--idle-timeout 1ms", "--idle-timeout"),
+            ("--idle-timeout soon", "--idle-timeout"),
+            ("--slow-consumer wait", "--slow-consumer"),
+            ("--listen nowhere", "--listen"),
+            ("--frobnicate", "--frobnicate"),
+        ] {
+            let error = resolve(line).map(|_| ()).unwrap_err();
+            assert!(error.contains(names), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn zero_switches_limits_off() {
+        let settings = resolve("--idle-timeout 0 --max-connections 0").unwrap();
+        assert_eq!(settings.idle_timeout, None);
+        assert_eq!(settings.max_connections, None);
+        let in_force = settings.in_force(20_000);
+        assert_eq!(in_force.idle_timeout_ms, 0);
+        assert_eq!(in_force.max_message_bytes, 16 << 20);
+    }
+}

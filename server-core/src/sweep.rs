@@ -1,0 +1,197 @@
+//! Idle pings and timeouts without one timer per connection.
+//!
+//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Sweep::verdict`] about each connection. A
+//! connection notes the tick of its last traffic in its [`Activity`]: one relaxed store for each receive, nothing else.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::options::Settings;
+
+/// When a connection was last heard of, in ticks of its worker, and whether it has been pinged since.
+#[derive(Debug)]
+pub struct Activity(AtomicU32);
+
+/// The lowest bit of an [`Activity`] says "pinged since", the others are the tick.
+const PINGED: u32 = 1;
+
+impl Activity {
+    /// Heard of at `tick`.
+    pub fn at(tick: u32) -> Self {
+        Self(AtomicU32::new(tick << 1))
+    }
+
+    /// Notes traffic from the peer at `tick`.
+    pub fn touch(&self, tick: u32) {
+        self.0.store(tick << 1, Relaxed);
+    }
+}
+
+/// How far a connection is, as far as timeouts are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The request has not been answered. Its first byte does not count as activity: trickling does not help.
+    Handshake,
+    /// A WebSocket is open.
+    Open,
+    /// Being closed: whoever closes it has a deadline of its own.
+    Closing,
+}
+
+/// What is due for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Keep,
+    /// Send it a ping. Said once for each silence.
+    Ping,
+    /// Answer 408 and close it.
+    HandshakeTimeout,
+    /// Close it.
+    IdleTimeout,
+}
+
+/// The timeouts of [`Settings`] in ticks.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    interval: Duration,
+    handshake: u32,
+    idle: Option<IdleTicks>,
+}
+
+#[derive(Debug, Clone)]
+struct IdleTicks {
+    ping: u32,
+    close: u32,
+}
+
+impl Sweep {
+    /// A plan that keeps the timeouts within an eighth of the shortest of them, or within a second.
+    pub fn new(settings: &Settings) -> Self {
+        let shortest = match settings.idle_timeout {
+            Some(idle) => settings.handshake_timeout.min(idle / 2),
+            None => settings.handshake_timeout,
+        };
+        let interval = (shortest / 8).clamp(Duration::from_millis(2), Duration::from_secs(1));
+        let ticks = |time: Duration| {
+            u32::try_from(time.as_nanos().div_ceil(interval.as_nanos())).unwrap_or(u32::MAX >> 2)
+        };
+        Self {
+            interval,
+            handshake: ticks(settings.handshake_timeout),
+            idle: settings.idle_timeout.map(|idle| IdleTicks {
+                ping: ticks(idle / 2),
+                close: ticks(idle),
+            }),
+        }
+    }
+
+    /// Time from one sweep to the next.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// What is due at tick `now` for a connection in `phase`.
+    pub fn verdict(&self, now: u32, phase: Phase, activity: &Activity) -> Verdict {
+        let seen = activity.0.load(Relaxed);
+        // One tick may have begun just before the traffic: it does not count. Ticks wrap at 31 bits.
+        let silent = (now.wrapping_sub(seen >> 1) & (u32::MAX >> 1)).saturating_sub(1);
+        match (phase, &self.idle) {
+            (Phase::Handshake, _) if silent >= self.handshake => Verdict::HandshakeTimeout,
+            (Phase::Open, Some(idle)) if silent >= idle.close => Verdict::IdleTimeout,
+            (Phase::Open, Some(idle)) if silent >= idle.ping && seen & PINGED == 0 => {
+                // Lost to a touch in between, the mark is not set: the touch wins, as it should.
+                let marked = activity
+                    .0
+                    .compare_exchange(seen, seen | PINGED, Relaxed, Relaxed);
+                if marked.is_ok() {
+                    Verdict::Ping
+                } else {
+                    Verdict::Keep
+                }
+            }
+            _ => Verdict::Keep,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::ServerOptions;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        server: ServerOptions,
+    }
+
+    fn sweep(line: &str) -> Sweep {
+        let words = std::iter::once("server").chain(line.split_whitespace());
+        Sweep::new(&Cli::parse_from(words).server.resolve().unwrap())
+    }
+
+    #[test]
+    fn the_interval_follows_the_shortest_timeout() {
+        assert_eq!(sweep("").interval(), Duration::from_secs(1));
+        let fast = sweep("--handshake-timeout 400ms");
+        assert_eq!(fast.interval(), Duration::from_millis(50));
+        let idle = sweep("--idle-timeout 800ms");
+        assert_eq!(idle.interval(), Duration::from_millis(50));
+        let shortest = sweep("--idle-timeout 20ms");
+        assert_eq!(shortest.interval(), Duration::from_millis(2));
+    }
+
+    #[test]
+    fn a_silent_connection_is_pinged_once_and_then_closed() {
+        let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
+        assert_eq!(sweep.interval(), Duration::from_millis(500));
+        let activity = Activity::at(100);
+        let verdicts: Vec<_> = (100..=117)
+            .map(|now| sweep.verdict(now, Phase::Open, &activity))
+            .collect();
+        let mut expected = vec![Verdict::Keep; 18];
+        expected[9] = Verdict::Ping;
+        expected[17] = Verdict::IdleTimeout;
+        assert_eq!(verdicts, expected);
+    }
+
+    #[test]
+    fn traffic_starts_the_silence_anew() {
+        let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
+        let activity = Activity::at(0);
+        assert_eq!(sweep.verdict(9, Phase::Open, &activity), Verdict::Ping);
+        activity.touch(10);
+        assert_eq!(sweep.verdict(17, Phase::Open, &activity), Verdict::Keep);
+        assert_eq!(sweep.verdict(19, Phase::Open, &activity), Verdict::Ping);
+    }
+
+    #[test]
+    fn a_request_has_its_own_time() {
+        let sweep = sweep("--idle-timeout 0 --handshake-timeout 2s");
+        let activity = Activity::at(0);
+        assert_eq!(sweep.verdict(8, Phase::Handshake, &activity), Verdict::Keep);
+        assert_eq!(
+            sweep.verdict(9, Phase::Handshake, &activity),
+            Verdict::HandshakeTimeout
+        );
+        assert_eq!(sweep.verdict(9999, Phase::Open, &activity), Verdict::Keep);
+        assert_eq!(
+            sweep.verdict(9999, Phase::Closing, &activity),
+            Verdict::Keep
+        );
+    }
+
+    #[test]
+    fn ticks_wrap_around() {
+        let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
+        let activity = Activity::at((u32::MAX >> 1) - 1);
+        assert_eq!(sweep.verdict(1, Phase::Open, &activity), Verdict::Keep);
+        assert_eq!(
+            sweep.verdict(20, Phase::Open, &activity),
+            Verdict::IdleTimeout
+        );
+    }
+}
