@@ -35,9 +35,11 @@ pub use crate::{
     violation::Violation,
 };
 
+mod close;
 mod echo;
 mod frame;
 pub mod handshake;
+mod intake;
 mod limits;
 mod mask;
 mod partial;

@@ -1,6 +1,11 @@
 //! One open connection: frames to events, assembly of messages, the closing handshake.
 
-use crate::{CloseCode, Control, Data, Limits, OpCode, Violation};
+use crate::{
+    CloseCode, Data, Limits, OpCode, Violation, close,
+    intake::{Payload, Step},
+    mask::random_key,
+    partial::Partial,
+};
 
 /// Which end of the connection this is. A server demands masked frames and sends unmasked ones, a client the reverse
 /// (RFC 6455, section 5.1).
@@ -79,11 +84,23 @@ pub struct Input<'b> {
 
 impl<'b> Input<'b> {
     /// All of `buf` is input, in the order received; it will be unmasked in place.
+    #[inline]
     pub fn new(buf: &'b mut [u8]) -> Self {
         Self {
             buf,
             at: 0,
             completed: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn payload(&mut self, payload: Payload) -> &mut [u8] {
+        match payload {
+            Payload::Here(range) => &mut self.buf[range],
+            Payload::Side(payload) => {
+                self.completed = payload;
+                &mut self.completed
+            }
         }
     }
 }
@@ -92,10 +109,18 @@ impl<'b> Input<'b> {
 /// lives in a side buffer that is freed when it is empty again.
 #[derive(Debug)]
 pub struct Session {
-    limits: Limits,
-    role: Role,
-    state: State,
+    pub(crate) limits: Limits,
+    pub(crate) role: Role,
+    pub(crate) state: State,
+    /// The peer broke the protocol and our Close is not written yet.
+    failed: bool,
+    /// Code of the peer's Close, for the answer.
+    pub(crate) peer_code: Option<u16>,
+    pub(crate) partial: Option<Box<Partial>>,
 }
+
+/// Hundreds of thousands of idle connections are held: each byte here counts.
+const _: () = assert!(size_of::<Session>() <= 64);
 
 impl Session {
     /// A session in [`State::Open`].
@@ -105,20 +130,42 @@ impl Session {
             limits,
             role,
             state: State::Open,
+            failed: false,
+            peer_code: None,
+            partial: None,
         }
     }
 
     /// The next event in `input`; `Ok(None)` when the input is used up (a partial frame is kept inside) or no longer
     /// matters (after a Close). Call until `None`.
     ///
+    /// Messages and pings still arrive in [`State::CloseSent`]; they must not be answered then.
+    ///
     /// # Errors
     /// The peer broke the protocol. The session still has to tell it: call [`close`](Self::close) with
     /// [`Violation::code`], send that, close TCP. Further input is ignored.
+    #[inline]
     pub fn receive<'a>(
         &'a mut self,
         input: &'a mut Input<'_>,
     ) -> Result<Option<Event<'a>>, Violation> {
-        todo!()
+        let step = self.next_step(input.buf, &mut input.at)?;
+        Ok(match step {
+            Step::Starved => None,
+            Step::Message { kind, payload } => Some(Event::Message {
+                kind,
+                payload: input.payload(payload),
+            }),
+            Step::Ping(payload) => Some(Event::Ping(input.payload(payload))),
+            Step::Pong(payload) => Some(Event::Pong(input.payload(payload))),
+            Step::Close { code, payload } => {
+                let reason = close::reason(input.payload(payload));
+                Some(Event::Close {
+                    code: code.map(CloseCode::from),
+                    reason,
+                })
+            }
+        })
     }
 
     /// Appends our Close frame to `out`: the start of a closing handshake, the answer to the peer's Close, or the last
@@ -127,17 +174,28 @@ impl Session {
     /// A code that must not be on the wire (1005, 1006, 1015, unassigned ones; section 7.4) gives a Close without payload.
     /// `reason` is cut to 123 bytes at a character boundary.
     pub fn close(&mut self, code: CloseCode, reason: &str, out: &mut Vec<u8>) {
-        todo!()
+        self.state = match self.state {
+            State::CloseReceived => State::Closed,
+            State::Open if self.failed => State::Closed,
+            State::Open => State::CloseSent,
+            State::CloseSent | State::Closed => return,
+        };
+        close::append(code, reason, self.fresh_key(), out);
     }
 
     /// Answers the peer's Close with the code it sent (section 5.5.1). Does nothing in any state but
     /// [`State::CloseReceived`].
     pub fn answer_close(&mut self, out: &mut Vec<u8>) {
-        todo!()
+        if self.state == State::CloseReceived {
+            let code = self.peer_code.map_or(CloseCode::Status, CloseCode::from);
+            self.close(code, "", out);
+        }
     }
 
-    /// How far the closing handshake is.
+    /// How far the closing handshake is. After a violation it stays what it was until [`close`](Self::close) is called; it
+    /// is [`State::Closed`] at once if our Close was already written.
     #[must_use]
+    #[inline]
     pub fn state(&self) -> State {
         self.state
     }
@@ -150,7 +208,191 @@ impl Session {
 
     /// Whether no partial frame and no partial message is held, thus no memory beyond the session itself.
     #[must_use]
+    #[inline]
     pub fn is_idle(&self) -> bool {
-        todo!()
+        self.partial.is_none()
+    }
+
+    /// Whether input still matters.
+    #[inline]
+    pub(crate) fn is_listening(&self) -> bool {
+        matches!(self.state, State::Open | State::CloseSent) && !self.failed
+    }
+
+    /// The peer broke the protocol: nothing it sends matters any more.
+    #[cold]
+    pub(crate) fn fail(&mut self) {
+        self.failed = true;
+        self.partial = None;
+        if self.state == State::CloseSent {
+            self.state = State::Closed;
+        }
+    }
+
+    /// A masking key, where this role needs one.
+    pub(crate) fn fresh_key(&self) -> Option<[u8; 4]> {
+        (self.role == Role::Client).then(random_key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Control, encode_frame, encode_masked_frame};
+
+    const KEY: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+
+    fn server() -> Session {
+        Session::new(Role::Server, Limits::default())
+    }
+
+    fn close_frame(payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_masked_frame(OpCode::Control(Control::Close), payload, KEY, &mut out);
+        out
+    }
+
+    #[test]
+    fn the_rfc_examples_are_read() {
+        // Section 5.7.
+        let mut masked_hello = [
+            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+        ];
+        let mut input = Input::new(&mut masked_hello);
+        let mut session = server();
+        assert_eq!(
+            session.receive(&mut input),
+            Ok(Some(Event::Message {
+                kind: Kind::Text,
+                payload: &mut b"Hello".to_owned()
+            }))
+        );
+        assert_eq!(session.receive(&mut input), Ok(None));
+
+        let mut fragments = [0x01, 0x03, b'H', b'e', b'l', 0x80, 0x02, b'l', b'o'];
+        let mut input = Input::new(&mut fragments);
+        let mut session = Session::new(Role::Client, Limits::default());
+        assert_eq!(
+            session.receive(&mut input),
+            Ok(Some(Event::Message {
+                kind: Kind::Text,
+                payload: &mut b"Hello".to_owned()
+            }))
+        );
+        assert!(session.is_idle());
+    }
+
+    #[test]
+    fn the_side_buffer_is_freed_when_empty() {
+        let mut bytes = [0x82, 0x83, 1, 2, 3, 4, 5, 6, 7];
+        let mut session = server();
+        let last = bytes.len() - 1;
+        for byte in &mut bytes[..last] {
+            assert_eq!(
+                session.receive(&mut Input::new(std::slice::from_mut(byte))),
+                Ok(None)
+            );
+            assert!(!session.is_idle());
+        }
+        let mut input = Input::new(&mut bytes[last..]);
+        assert_eq!(
+            session.receive(&mut input),
+            Ok(Some(Event::Message {
+                kind: Kind::Binary,
+                payload: &mut [5 ^ 1, 6 ^ 2, 7 ^ 3]
+            }))
+        );
+        assert!(session.is_idle());
+    }
+
+    #[test]
+    fn a_close_is_answered_with_its_code() {
+        for (payload, code, answer) in [
+            (
+                &b"\x0f\xa0bye"[..],
+                Some(CloseCode::Library(4000)),
+                &[0x88, 2, 0x0f, 0xa0][..],
+            ),
+            (b"", None, &[0x88, 0]),
+        ] {
+            let mut bytes = close_frame(payload);
+            bytes.extend_from_slice(&[0xFF; 9]); // ignored
+            let mut session = server();
+            let mut input = Input::new(&mut bytes);
+            let reason = if code.is_some() { "bye" } else { "" };
+            assert_eq!(
+                session.receive(&mut input),
+                Ok(Some(Event::Close { code, reason }))
+            );
+            assert_eq!(session.state(), State::CloseReceived);
+            assert_eq!(session.receive(&mut input), Ok(None));
+            let mut out = Vec::new();
+            session.answer_close(&mut out);
+            session.answer_close(&mut out);
+            session.close(CloseCode::Away, "", &mut out);
+            assert_eq!((session.state(), &out[..]), (State::Closed, answer));
+        }
+    }
+
+    #[test]
+    fn our_close_waits_for_the_answer() {
+        let mut session = server();
+        let mut out = Vec::new();
+        session.close(CloseCode::Away, "drain", &mut out);
+        session.close(CloseCode::Normal, "", &mut out);
+        assert_eq!(out, *b"\x88\x07\x03\xe9drain");
+        assert_eq!(session.state(), State::CloseSent);
+        let mut bytes = Vec::new();
+        encode_masked_frame(OpCode::Control(Control::Ping), b"late", KEY, &mut bytes);
+        bytes.extend(close_frame(b"\x03\xe9"));
+        let mut input = Input::new(&mut bytes);
+        assert_eq!(session.receive(&mut input), Ok(Some(Event::Ping(b"late"))));
+        assert_eq!(
+            session.receive(&mut input),
+            Ok(Some(Event::Close {
+                code: Some(CloseCode::Away),
+                reason: ""
+            }))
+        );
+        assert_eq!(session.state(), State::Closed);
+        session.answer_close(&mut out);
+        assert_eq!(out.len(), 9);
+    }
+
+    #[test]
+    fn a_client_masks_its_close() {
+        let mut session = Session::new(Role::Client, Limits::default());
+        let mut out = Vec::new();
+        session.close(CloseCode::Normal, "", &mut out);
+        assert_eq!(out[..2], [0x88, 0x82]);
+        let mut server = server();
+        let mut input = Input::new(&mut out);
+        assert_eq!(
+            server.receive(&mut input),
+            Ok(Some(Event::Close {
+                code: Some(CloseCode::Normal),
+                reason: ""
+            }))
+        );
+    }
+
+    #[test]
+    fn a_violation_is_told_once_and_ends_the_session() {
+        let mut unmasked = Vec::new();
+        encode_frame(Kind::Text.into(), b"hi", &mut unmasked);
+        let mut session = server();
+        let violation = session.receive(&mut Input::new(&mut unmasked)).unwrap_err();
+        assert_eq!(violation.code(), CloseCode::Protocol);
+        assert_eq!(
+            session.receive(&mut Input::new(&mut close_frame(b""))),
+            Ok(None)
+        );
+        let mut out = Vec::new();
+        session.close(violation.code(), "", &mut out);
+        session.close(violation.code(), "", &mut out);
+        assert_eq!(
+            (session.state(), &out[..]),
+            (State::Closed, &[0x88, 2, 0x03, 0xea][..])
+        );
     }
 }

@@ -1,30 +1,43 @@
 //! The client's side: write the request, check the answer.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use thiserror::Error;
+use tungstenite::handshake::derive_accept_key;
 
-use super::Status;
+use super::{MAX_HEAD_BYTES, MAX_HEADERS, Status, VERSION, is_token, list, list_has, values};
+use crate::random_key;
+
+/// Characters of 16 bytes in base64, padding included.
+const KEY_CHARS: usize = 24;
 
 /// A `Sec-WebSocket-Key`: 16 bytes in base64, fresh for each connection (RFC 6455, section 4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(String);
+pub struct Key([u8; KEY_CHARS]);
 
 impl Key {
     /// A random key.
     #[must_use]
     pub fn generate() -> Self {
-        todo!()
+        let mut nonce = [0_u8; 16];
+        for quad in nonce.chunks_exact_mut(4) {
+            quad.copy_from_slice(&random_key());
+        }
+        Self::from_nonce(nonce)
     }
 
     /// The key of a given nonce, for tests and for generators that must be quick.
     #[must_use]
     pub fn from_nonce(nonce: [u8; 16]) -> Self {
-        todo!()
+        let mut key = [0_u8; KEY_CHARS];
+        let written = BASE64_STANDARD.encode_slice(nonce, &mut key);
+        debug_assert_eq!(written, Ok(KEY_CHARS));
+        Self(key)
     }
 
     /// As it stands in the request: 24 characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).expect("base64 is ASCII")
     }
 }
 
@@ -44,7 +57,20 @@ impl Request {
     /// # Errors
     /// When either is empty or holds a blank or control character, or the target does not start with `/`.
     pub fn new(host: &str, target: &str) -> Result<Self, RequestError> {
-        todo!()
+        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        if host.is_empty() || !is_plain(host) {
+            return Err(RequestError::Host(host.to_owned()));
+        }
+        // A fragment never goes on the wire (section 3).
+        if !target.starts_with('/') || !is_plain(target) || target.contains('#') {
+            return Err(RequestError::Target(target.to_owned()));
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            target: target.to_owned(),
+            headers: Vec::new(),
+            subprotocols: Vec::new(),
+        })
     }
 
     /// Adds a header field.
@@ -52,22 +78,66 @@ impl Request {
     /// # Errors
     /// When the name is no token, the value holds a control character, or the field belongs to the handshake itself
     /// (`Host`, `Upgrade`, `Connection`, `Content-Length`, `Transfer-Encoding`, any `Sec-WebSocket-*`).
-    pub fn header(self, name: &str, value: &str) -> Result<Self, RequestError> {
-        todo!()
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, RequestError> {
+        if !is_token(name) || is_reserved(name) {
+            return Err(RequestError::HeaderName(name.to_owned()));
+        }
+        if value
+            .bytes()
+            .any(|byte| byte.is_ascii_control() && byte != b'\t')
+        {
+            return Err(RequestError::HeaderValue(name.to_owned()));
+        }
+        self.headers.push((name.to_owned(), value.to_owned()));
+        Ok(self)
     }
 
     /// Offers a subprotocol, after those offered before (section 1.9).
     ///
     /// # Errors
     /// When it is no token or was offered already.
-    pub fn subprotocol(self, name: &str) -> Result<Self, RequestError> {
-        todo!()
+    pub fn subprotocol(mut self, name: &str) -> Result<Self, RequestError> {
+        if !is_token(name) || self.subprotocols.iter().any(|offered| offered == name) {
+            return Err(RequestError::Subprotocol(name.to_owned()));
+        }
+        self.subprotocols.push(name.to_owned());
+        Ok(self)
     }
 
     /// Appends the request to `out`. No extension is offered.
     pub fn write(&self, key: &Key, out: &mut Vec<u8>) {
-        todo!()
+        let mut put = |parts: &[&str]| {
+            parts
+                .iter()
+                .for_each(|part| out.extend_from_slice(part.as_bytes()))
+        };
+        put(&["GET ", &self.target, " HTTP/1.1\r\nHost: ", &self.host]);
+        put(&[
+            "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ",
+            key.as_str(),
+        ]);
+        put(&["\r\nSec-WebSocket-Version: ", VERSION, "\r\n"]);
+        if !self.subprotocols.is_empty() {
+            put(&[
+                "Sec-WebSocket-Protocol: ",
+                &self.subprotocols.join(", "),
+                "\r\n",
+            ]);
+        }
+        for (name, value) in &self.headers {
+            put(&[name, ": ", value, "\r\n"]);
+        }
+        put(&["\r\n"]);
     }
+}
+
+/// Fields that the handshake writes itself, or that would announce a body.
+fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(
+        name.as_str(),
+        "host" | "upgrade" | "connection" | "content-length" | "transfer-encoding"
+    ) || name.starts_with("sec-websocket-")
 }
 
 /// A [`Request`] that cannot be written: our own mistake, not the server's.
@@ -110,7 +180,64 @@ pub fn check_response<'a>(
     key: &Key,
     request: &Request,
 ) -> Result<Status<Accepted<'a>>, HandshakeError> {
-    todo!()
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut fields);
+    let head_bytes = match response.parse(bytes).map_err(refuse_syntax)? {
+        httparse::Status::Complete(head_bytes) if head_bytes <= MAX_HEAD_BYTES => head_bytes,
+        httparse::Status::Partial if bytes.len() < MAX_HEAD_BYTES => return Ok(Status::Partial),
+        _ => return Err(HandshakeError::TooLarge),
+    };
+    let status = response.code.unwrap_or_default();
+    if status != 101 {
+        let reason = response.reason.unwrap_or_default().to_owned();
+        return Err(HandshakeError::Refused { status, reason });
+    }
+    if response.version != Some(1) {
+        return Err(HandshakeError::NotHttp("101 in HTTP/1.0"));
+    }
+    let subprotocol = check_fields(response.headers, key, request)?;
+    Ok(Status::Complete(Accepted {
+        head_bytes,
+        subprotocol,
+    }))
+}
+
+fn refuse_syntax(error: httparse::Error) -> HandshakeError {
+    match error {
+        httparse::Error::TooManyHeaders => HandshakeError::TooLarge,
+        httparse::Error::Version => HandshakeError::NotHttp("unknown HTTP version"),
+        httparse::Error::Status => HandshakeError::NotHttp("bad status line"),
+        _ => HandshakeError::NotHttp("bad header"),
+    }
+}
+
+/// The header fields of a 101, in the order of section 4.1; gives the subprotocol chosen.
+fn check_fields<'a>(
+    headers: &[httparse::Header<'a>],
+    key: &Key,
+    request: &Request,
+) -> Result<Option<&'a str>, HandshakeError> {
+    if !list_has(headers, "upgrade", "websocket") {
+        return Err(HandshakeError::NotUpgraded("Upgrade: websocket"));
+    }
+    if !list_has(headers, "connection", "upgrade") {
+        return Err(HandshakeError::NotUpgraded("Connection: Upgrade"));
+    }
+    let mut accepts = values(headers, "sec-websocket-accept");
+    if accepts.next() != Some(derive_accept_key(&key.0).as_str()) || accepts.next().is_some() {
+        return Err(HandshakeError::WrongAccept);
+    }
+    if let Some(extension) = list(headers, "sec-websocket-extensions").next() {
+        return Err(HandshakeError::Extension(extension.to_owned()));
+    }
+    let mut chosen = values(headers, "sec-websocket-protocol");
+    match (chosen.next(), chosen.next()) {
+        (None, _) => Ok(None),
+        (Some(name), None) if request.subprotocols.iter().any(|offered| offered == name) => {
+            Ok(Some(name))
+        }
+        (Some(name), _) => Err(HandshakeError::Subprotocol(name.to_owned())),
+    }
 }
 
 /// Why a connection was not established.
@@ -143,4 +270,145 @@ pub enum HandshakeError {
     /// A subprotocol that was not offered.
     #[error("server chose a subprotocol that was not offered: {0}")]
     Subprotocol(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\n\
+                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+    fn key() -> Key {
+        Key::from_nonce(*b"the sample nonce")
+    }
+
+    fn request() -> Request {
+        Request::new("h:1", "/ws")
+            .unwrap()
+            .subprotocol("chat")
+            .unwrap()
+    }
+
+    fn check(answer: &str) -> Result<Status<(usize, Option<String>)>, HandshakeError> {
+        Ok(
+            match check_response(answer.as_bytes(), &key(), &request())? {
+                Status::Partial => Status::Partial,
+                Status::Complete(accepted) => {
+                    Status::Complete((accepted.head_bytes, accepted.subprotocol.map(str::to_owned)))
+                }
+            },
+        )
+    }
+
+    fn with(field: &str) -> String {
+        ANSWER.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))
+    }
+
+    #[test]
+    fn writes_the_request_of_the_rfc() {
+        let request = request().header("Origin", "http://example.com").unwrap();
+        let mut out = Vec::new();
+        request.write(&key(), &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "GET /ws HTTP/1.1\r\nHost: h:1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: chat\r\nOrigin: http://example.com\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn keys_differ() {
+        assert_ne!(Key::generate(), Key::generate());
+    }
+
+    #[test]
+    fn a_request_cannot_be_broken_out_of() {
+        for (host, target) in [
+            ("", "/"),
+            ("a b", "/"),
+            ("a\r\n", "/"),
+            ("a", "x"),
+            ("a", "/ x"),
+            ("a", "/#f"),
+            ("a", ""),
+        ] {
+            assert!(Request::new(host, target).is_err(), "{host:?} {target:?}");
+        }
+        for (name, value) in [
+            ("Host", "x"),
+            ("sec-WebSocket-foo", "x"),
+            ("a b", "x"),
+            ("a", "x\r\nb: y"),
+            ("", "x"),
+        ] {
+            assert!(request().header(name, value).is_err(), "{name:?} {value:?}");
+        }
+        assert!(request().subprotocol("chat").is_err());
+        assert!(request().subprotocol("a,b").is_err());
+    }
+
+    #[test]
+    fn accepts_what_the_rfc_answers() {
+        assert_eq!(check(ANSWER), Ok(Status::Complete((ANSWER.len(), None))));
+        let chosen = with("sec-websocket-protocol: chat");
+        assert_eq!(
+            check(&chosen),
+            Ok(Status::Complete((chosen.len(), Some("chat".to_owned()))))
+        );
+        for cut in 0..ANSWER.len() {
+            assert_eq!(check(&ANSWER[..cut]), Ok(Status::Partial), "{cut}");
+        }
+    }
+
+    #[test]
+    fn each_wrong_answer_has_its_error() {
+        use HandshakeError::*;
+        let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+        let table = [
+            (
+                "HTTP/1.1 404 Not Found\r\n\r\n".to_owned(),
+                Refused {
+                    status: 404,
+                    reason: "Not Found".to_owned(),
+                },
+            ),
+            (
+                "SSH-2.0-OpenSSH_9\r\n\r\n".to_owned(),
+                NotHttp("unknown HTTP version"),
+            ),
+            (
+                ANSWER.replace("HTTP/1.1", "HTTP/1.0"),
+                NotHttp("101 in HTTP/1.0"),
+            ),
+            (
+                ANSWER.replace("WebSocket\r", "h2c\r"),
+                NotUpgraded("Upgrade: websocket"),
+            ),
+            (
+                ANSWER.replace(": upgrade", ": close"),
+                NotUpgraded("Connection: Upgrade"),
+            ),
+            (ANSWER.replace("s3pP", "S3pP"), WrongAccept),
+            (ANSWER.replace(accept, "X: y"), WrongAccept),
+            (with(accept), WrongAccept),
+            (
+                with("Sec-WebSocket-Extensions: permessage-deflate"),
+                Extension("permessage-deflate".to_owned()),
+            ),
+            (
+                with("Sec-WebSocket-Protocol: soap"),
+                Subprotocol("soap".to_owned()),
+            ),
+            (with(&vec!["X: y"; MAX_HEADERS].join("\r\n")), TooLarge),
+            (
+                with(&format!("X: {}", "y".repeat(MAX_HEAD_BYTES))),
+                TooLarge,
+            ),
+        ];
+        for (answer, expected) in table {
+            assert_eq!(check(&answer), Err(expected), "{answer}");
+        }
+    }
 }

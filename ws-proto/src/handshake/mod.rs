@@ -21,3 +21,43 @@ pub enum Status<T> {
     /// The head is whole.
     Complete(T),
 }
+
+/// Whether `name` is a token of RFC 9110, section 5.6.2: header names, subprotocols.
+fn is_token(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// Values of all fields called `name` (any case), in order. A value that is not UTF-8 reads as empty: it then fails
+/// whatever check it is for.
+fn values<'h, 'a>(
+    headers: &'h [httparse::Header<'a>],
+    name: &'h str,
+) -> impl Iterator<Item = &'a str> + use<'h, 'a> {
+    headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name))
+        .map(|header| {
+            std::str::from_utf8(header.value)
+                .unwrap_or_default()
+                .trim_matches([' ', '\t'])
+        })
+}
+
+/// Elements of the comma-separated list that all fields called `name` make together (RFC 9110, section 5.6.1).
+fn list<'h, 'a>(
+    headers: &'h [httparse::Header<'a>],
+    name: &'h str,
+) -> impl Iterator<Item = &'a str> + use<'h, 'a> {
+    values(headers, name)
+        .flat_map(|value| value.split(','))
+        .map(|element| element.trim_matches([' ', '\t']))
+        .filter(|element| !element.is_empty())
+}
+
+/// Whether the list in the fields called `name` has `token`, in any case.
+fn list_has(headers: &[httparse::Header<'_>], name: &str, token: &str) -> bool {
+    list(headers, name).any(|element| element.eq_ignore_ascii_case(token))
+}

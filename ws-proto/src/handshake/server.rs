@@ -1,6 +1,24 @@
 //! The server's side: parse the request, decide, answer.
 
-use super::{HttpError, Status};
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use tungstenite::handshake::derive_accept_key;
+
+use super::{
+    HttpError, MAX_HEAD_BYTES, MAX_HEADERS, Status, VERSION, is_token, list, list_has, values,
+};
+
+/// RFC 4648 leaves it to the decoder whether unused bits must be zero; a nonce of 16 bytes is one either way.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+);
+/// Length of a decoded `Sec-WebSocket-Key` (section 4.2.1, item 5).
+const NONCE_BYTES: usize = 16;
 
 /// Parses a request head at the start of `bytes`. Call with all bytes received so far until it is complete.
 ///
@@ -10,7 +28,35 @@ use super::{HttpError, Status};
 ///   without an end of the head
 /// * 505: not HTTP/1.x
 pub fn parse_request(bytes: &[u8]) -> Result<Status<RequestHead<'_>>, HttpError> {
-    todo!()
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut fields);
+    let head_bytes = match request.parse(bytes).map_err(refuse_syntax)? {
+        httparse::Status::Complete(head_bytes) if head_bytes <= MAX_HEAD_BYTES => head_bytes,
+        httparse::Status::Partial if bytes.len() < MAX_HEAD_BYTES => return Ok(Status::Partial),
+        _ => return Err(HttpError::new(431, "request head exceeds 16 KiB")),
+    };
+    let head = RequestHead {
+        // httparse has set all three once the head is complete.
+        method: request.method.unwrap_or_default(),
+        target: request.path.unwrap_or_default(),
+        minor_version: request.version.unwrap_or_default(),
+        headers: request.headers.to_vec(),
+        head_bytes,
+    };
+    match values(&head.headers, "host").count() {
+        1 => Ok(Status::Complete(head)),
+        0 if head.minor_version == 0 => Ok(Status::Complete(head)),
+        0 => Err(HttpError::new(400, "Host is missing")),
+        _ => Err(HttpError::new(400, "Host is given more than once")),
+    }
+}
+
+fn refuse_syntax(error: httparse::Error) -> HttpError {
+    match error {
+        httparse::Error::TooManyHeaders => HttpError::new(431, "more than 64 header fields"),
+        httparse::Error::Version => HttpError::new(505, "only HTTP/1.1 is spoken"),
+        _ => HttpError::new(400, "not an HTTP request"),
+    }
 }
 
 /// A whole request head; borrows from the bytes it was parsed from.
@@ -33,19 +79,25 @@ impl<'a> RequestHead<'a> {
     /// The request target without its query, not decoded. For an absolute target (`http://host/path`) its path.
     #[must_use]
     pub fn path(&self) -> &'a str {
-        todo!()
+        split_target(self.target).0
     }
 
     /// What follows the first `?` of the target, if there is one.
     #[must_use]
     pub fn query(&self) -> Option<&'a str> {
-        todo!()
+        split_target(self.target).1
     }
 
     /// The first field named `name` (any case), without surrounding blanks; `None` too when it is not UTF-8.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        todo!()
+        let field = self
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(field.value)
+            .ok()
+            .map(|value| value.trim_matches([' ', '\t']))
     }
 
     /// Length of the head in bytes, its empty line included. What follows belongs to the WebSocket session.
@@ -58,7 +110,7 @@ impl<'a> RequestHead<'a> {
     /// that serve both.
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
-        todo!()
+        list_has(&self.headers, "upgrade", "websocket")
     }
 
     /// Decides on the upgrade (RFC 6455, section 4.2.1).
@@ -70,8 +122,104 @@ impl<'a> RequestHead<'a> {
     ///   `Sec-WebSocket-Version` given twice or missing; the key is not 16 bytes of base64
     /// * 426: `Upgrade` does not name `websocket`, `Connection` does not name `upgrade`, or the version is not 13
     pub fn upgrade(&self) -> Result<Upgrade<'a>, HttpError> {
-        todo!()
+        if self.method != "GET" {
+            return Err(HttpError::new(405, "only GET is allowed here"));
+        }
+        if self.minor_version == 0 {
+            return Err(HttpError::new(505, "a WebSocket needs HTTP/1.1"));
+        }
+        self.refuse_body()?;
+        let version = self.at_most_once(
+            "sec-websocket-version",
+            "Sec-WebSocket-Version is given more than once",
+        )?;
+        let key = self.at_most_once(
+            "sec-websocket-key",
+            "Sec-WebSocket-Key is given more than once",
+        )?;
+        if !self.wants_upgrade() {
+            return Err(HttpError::new(
+                426,
+                "this is a WebSocket endpoint: Upgrade: websocket is missing",
+            ));
+        }
+        if !list_has(&self.headers, "connection", "upgrade") {
+            return Err(HttpError::new(426, "Connection does not name Upgrade"));
+        }
+        match version {
+            Some(VERSION) => {}
+            Some(_) => {
+                return Err(HttpError::new(
+                    426,
+                    "only Sec-WebSocket-Version 13 is spoken",
+                ));
+            }
+            None => return Err(HttpError::new(400, "Sec-WebSocket-Version is missing")),
+        }
+        let key = key.ok_or(HttpError::new(400, "Sec-WebSocket-Key is missing"))?;
+        if !is_nonce(key) {
+            return Err(HttpError::new(
+                400,
+                "Sec-WebSocket-Key is not 16 bytes in base64",
+            ));
+        }
+        Ok(Upgrade {
+            key,
+            subprotocols: list(&self.headers, "sec-websocket-protocol").collect(),
+        })
     }
+
+    /// A body would be read as frames by one side and as a body by a proxy between: request smuggling.
+    fn refuse_body(&self) -> Result<(), HttpError> {
+        if values(&self.headers, "transfer-encoding").next().is_some() {
+            return Err(HttpError::new(
+                400,
+                "an upgrade request must not have Transfer-Encoding",
+            ));
+        }
+        let is_zero =
+            |length: &str| !length.is_empty() && length.bytes().all(|digit| digit == b'0');
+        if !values(&self.headers, "content-length").all(is_zero) {
+            return Err(HttpError::new(
+                400,
+                "an upgrade request must not have a body",
+            ));
+        }
+        Ok(())
+    }
+
+    fn at_most_once(
+        &self,
+        name: &str,
+        otherwise: &'static str,
+    ) -> Result<Option<&'a str>, HttpError> {
+        let mut found = values(&self.headers, name);
+        match (found.next(), found.next()) {
+            (value, None) => Ok(value),
+            _ => Err(HttpError::new(400, otherwise)),
+        }
+    }
+}
+
+/// Path and query of an origin-form or absolute-form target (RFC 9112, section 3.2).
+fn split_target(target: &str) -> (&str, Option<&str>) {
+    let origin = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
+            rest.find(['/', '?']).map_or("/", |start| &rest[start..])
+        }
+        _ => target,
+    };
+    match origin.split_once('?') {
+        Some(("", query)) => ("/", Some(query)),
+        Some((path, query)) => (path, Some(query)),
+        None => (origin, None),
+    }
+}
+
+fn is_nonce(key: &str) -> bool {
+    // The decoder wants room for whole quads: 18 bytes for 24 characters.
+    let mut nonce = [0_u8; 18];
+    key.len() == 24 && BASE64.decode_slice(key, &mut nonce) == Ok(NONCE_BYTES)
 }
 
 /// An upgrade that may be granted.
@@ -92,6 +240,200 @@ impl<'a> Upgrade<'a> {
     /// A `subprotocol` that the client did not offer is left out, for the client would have to fail the connection
     /// (section 4.1).
     pub fn write_response(&self, subprotocol: Option<&str>, out: &mut Vec<u8>) {
-        todo!()
+        let accept = derive_accept_key(self.key.as_bytes());
+        out.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+        );
+        out.extend_from_slice(accept.as_bytes());
+        if let Some(chosen) =
+            subprotocol.filter(|name| is_token(name) && self.subprotocols.contains(name))
+        {
+            out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+            out.extend_from_slice(chosen.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "GET /ws?x=1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    fn status(request: &str) -> u16 {
+        match parse_request(request.as_bytes()) {
+            Err(error) => error.status(),
+            Ok(Status::Partial) => 0,
+            Ok(Status::Complete(head)) => {
+                head.upgrade().map_or_else(|error| error.status(), |_| 101)
+            }
+        }
+    }
+
+    fn with(field: &str) -> String {
+        GOOD.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))
+    }
+
+    #[test]
+    fn answers_the_example_of_the_rfc() {
+        let bytes = [GOOD.as_bytes(), b"\x81\x80frame"].concat();
+        let Ok(Status::Complete(head)) = parse_request(&bytes) else {
+            panic!("complete")
+        };
+        assert_eq!(
+            (head.method(), head.path(), head.query()),
+            ("GET", "/ws", Some("x=1"))
+        );
+        assert_eq!(
+            (head.head_bytes(), head.header("HOST")),
+            (GOOD.len(), Some("a"))
+        );
+        let mut out = Vec::new();
+        head.upgrade().unwrap().write_response(None, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn every_prefix_is_partial() {
+        for cut in 0..GOOD.len() {
+            assert_eq!(status(&GOOD[..cut]), 0, "{cut}");
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_status() {
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+        let without = |line: &str| GOOD.replace(&format!("{line}\r\n"), "");
+        let table = [
+            (GOOD.to_owned(), 101),
+            (with("Content-Length: 0"), 101),
+            (with("X-Blank:"), 101),
+            (
+                GOOD.replace(
+                    "Connection: keep-alive, Upgrade",
+                    "connection: close\r\nCONNECTION: ,UPGRADE ,",
+                ),
+                101,
+            ),
+            (
+                GOOD.replace("Upgrade: websocket", "upgrade: h2c, WebSocket"),
+                101,
+            ),
+            (with("Content-Length: 5"), 400),
+            (with("Content-Length: "), 400),
+            (with("Content-Length: 0\r\nContent-Length: 1"), 400),
+            (with("Transfer-Encoding: chunked"), 400),
+            (with("Host: b"), 400),
+            (with(key), 400),
+            (with("sec-websocket-version: 13"), 400),
+            (without("Host: a"), 400),
+            (without(key), 400),
+            (without("Sec-WebSocket-Version: 13"), 400),
+            (
+                GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ=="),
+                400,
+            ),
+            (
+                GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j!Q=="),
+                400,
+            ),
+            (
+                GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQQQ"),
+                400,
+            ),
+            (
+                GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "\u{e9}GhlIHNhbXBsZSBub25jZQ=="),
+                400,
+            ),
+            ("\x16\x03\x01\x02".to_owned(), 400),
+            ("GET /\r\n\r\n".to_owned(), 400),
+            (GOOD.replace("GET", "POST"), 405),
+            (GOOD.replace("Version: 13", "Version: 8"), 426),
+            (GOOD.replace("Version: 13", "Version: 13, 8"), 426),
+            (without("Upgrade: websocket"), 426),
+            (
+                GOOD.replace("Upgrade: websocket", "Upgrade: websocketx"),
+                426,
+            ),
+            (GOOD.replace("keep-alive, Upgrade", "keep-alive"), 426),
+            (GOOD.replace("HTTP/1.1", "HTTP/1.0"), 505),
+            (GOOD.replace("HTTP/1.1", "HTTP/2.0"), 505),
+        ];
+        for (request, expected) in table {
+            assert_eq!(status(&request), expected, "{request}");
+        }
+    }
+
+    #[test]
+    fn a_large_head_is_refused_whole_or_not() {
+        let many = |count: usize| {
+            (0..count)
+                .map(|i| format!("X-{i}: y"))
+                .collect::<Vec<_>>()
+                .join("\r\n")
+        };
+        assert_eq!(status(&with(&many(MAX_HEADERS - 5))), 101);
+        assert_eq!(status(&with(&many(MAX_HEADERS - 4))), 431);
+        let fill = |total: usize| with(&format!("X: {}", "y".repeat(total - GOOD.len() - 5)));
+        assert_eq!(
+            (fill(MAX_HEAD_BYTES).len(), status(&fill(MAX_HEAD_BYTES))),
+            (MAX_HEAD_BYTES, 101)
+        );
+        assert_eq!(status(&fill(MAX_HEAD_BYTES + 1)), 431);
+        assert_eq!(status(&fill(2 * MAX_HEAD_BYTES)[..MAX_HEAD_BYTES - 1]), 0);
+        assert_eq!(status(&fill(2 * MAX_HEAD_BYTES)[..MAX_HEAD_BYTES]), 431);
+    }
+
+    #[test]
+    fn subprotocols_are_offered_and_chosen() {
+        let request = with("Sec-WebSocket-Protocol: chat, soap\r\nsec-websocket-protocol: mqtt");
+        let Ok(Status::Complete(head)) = parse_request(request.as_bytes()) else {
+            panic!("complete")
+        };
+        let upgrade = head.upgrade().unwrap();
+        assert_eq!(upgrade.subprotocols(), ["chat", "soap", "mqtt"]);
+        let response = |choice| {
+            let mut out = Vec::new();
+            upgrade.write_response(choice, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert!(response(Some("soap")).contains("\r\nSec-WebSocket-Protocol: soap\r\n"));
+        assert!(!response(Some("other")).contains("Protocol:"));
+        assert!(!response(None).contains("Protocol:"));
+    }
+
+    #[test]
+    fn extensions_are_declined() {
+        let request = with("Sec-WebSocket-Extensions: permessage-deflate");
+        let Ok(Status::Complete(head)) = parse_request(request.as_bytes()) else {
+            panic!("complete")
+        };
+        let mut out = Vec::new();
+        head.upgrade().unwrap().write_response(None, &mut out);
+        assert!(
+            !String::from_utf8(out)
+                .unwrap()
+                .to_lowercase()
+                .contains("extensions")
+        );
+    }
+
+    #[test]
+    fn targets_are_split() {
+        assert_eq!(split_target("/a?b?c"), ("/a", Some("b?c")));
+        assert_eq!(split_target("http://h:1/a?b"), ("/a", Some("b")));
+        assert_eq!(split_target("http://h"), ("/", None));
+        assert_eq!(split_target("ws://h?q"), ("/", Some("q")));
+        assert_eq!(
+            split_target("/r?u=http://x/y"),
+            ("/r", Some("u=http://x/y"))
+        );
+        assert_eq!(split_target("*"), ("*", None));
     }
 }

@@ -1,0 +1,339 @@
+//! From bytes to whole messages and control frames: the receiving half of a session.
+
+use std::ops::Range;
+
+use crate::{
+    Kind, Role, Session, State, Violation, close,
+    frame::{self, BINARY, CLOSE, Expect, Header, PING, TEXT},
+    mask::{mask, mask_down},
+    partial::{OpenFrame, OpenMessage, Partial},
+    utf8,
+    violation::Rule,
+};
+
+/// The next thing that is whole.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The buffer is used up, or no longer matters.
+    Starved,
+    Message {
+        kind: Kind,
+        payload: Payload,
+    },
+    Ping(Payload),
+    Pong(Payload),
+    /// Checked; the state has moved on.
+    Close {
+        code: Option<u16>,
+        payload: Payload,
+    },
+}
+
+/// Where an unmasked payload is.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// In the buffer.
+    Here(Range<usize>),
+    /// It had arrived in pieces.
+    Side(Vec<u8>),
+}
+
+impl Session {
+    /// Takes the next whole thing from `buf`, starting at `at`, which moves behind it.
+    #[inline]
+    pub(crate) fn next_step(&mut self, buf: &mut [u8], at: &mut usize) -> Result<Step, Violation> {
+        if !self.is_listening() {
+            *at = buf.len();
+            return Ok(Step::Starved);
+        }
+        self.take_step(buf, at).map_err(|rule| {
+            self.fail();
+            Violation::from(rule)
+        })
+    }
+
+    #[inline]
+    fn take_step(&mut self, buf: &mut [u8], at: &mut usize) -> Result<Step, Rule> {
+        loop {
+            if self.partial.is_some() {
+                match self.continue_frame(buf, at)? {
+                    Continued::Nothing => {}
+                    Continued::Starved => return Ok(Step::Starved),
+                    Continued::Whole(step) => return Ok(step),
+                }
+            }
+            let Some(header) = self.take_header(buf, at)? else {
+                return Ok(Step::Starved);
+            };
+            if let Some(step) = self.take_whole_frame(&header, buf, at)? {
+                return Ok(step);
+            }
+        }
+    }
+
+    /// Goes on with a frame whose payload did not arrive whole.
+    fn continue_frame(&mut self, buf: &mut [u8], at: &mut usize) -> Result<Continued, Rule> {
+        let max = self.limits.max_message_bytes as usize;
+        let Some(partial) = &mut self.partial else {
+            return Ok(Continued::Nothing);
+        };
+        *at += partial.take_payload(&mut buf[*at..], max)?;
+        let Some(frame) = partial.frame else {
+            return Ok(Continued::Nothing);
+        };
+        if frame.missing > 0 {
+            return Ok(Continued::Starved);
+        }
+        partial.frame = None;
+        let step = if frame.is_control {
+            let payload = std::mem::take(&mut partial.control);
+            let code = check_control(frame.opcode, &payload)?;
+            Some(self.control(frame.opcode, code, Payload::Side(payload)))
+        } else if frame.fin {
+            partial.message.take().map(finish).transpose()?
+        } else {
+            None
+        };
+        self.free_partial();
+        Ok(step.map_or(Continued::Nothing, Continued::Whole))
+    }
+
+    /// Takes a whole header, or keeps what there is of it.
+    #[inline]
+    fn take_header(&mut self, buf: &[u8], at: &mut usize) -> Result<Option<Header>, Rule> {
+        let expect = self.expect();
+        if let Some(partial) = &mut self.partial
+            && partial.head.len > 0
+        {
+            while let Some(&byte) = buf.get(*at) {
+                partial.head.push(byte);
+                *at += 1;
+                if let Some(header) = frame::parse(partial.head.as_slice(), expect)? {
+                    partial.head.len = 0;
+                    self.free_partial();
+                    return Ok(Some(header));
+                }
+            }
+            return Ok(None);
+        }
+        let rest = &buf[*at..];
+        if let Some(header) = frame::parse(rest, expect)? {
+            *at += header.len;
+            return Ok(Some(header));
+        }
+        *at = buf.len();
+        if !rest.is_empty() {
+            let partial = self.partial.get_or_insert_default();
+            rest.iter().for_each(|&byte| partial.head.push(byte));
+        }
+        Ok(None)
+    }
+
+    /// The frame behind `header`, or a message that begins with it, if it is whole in `buf`; otherwise opens it.
+    #[inline]
+    fn take_whole_frame(
+        &mut self,
+        header: &Header,
+        buf: &mut [u8],
+        at: &mut usize,
+    ) -> Result<Option<Step>, Rule> {
+        let start = *at;
+        let is_whole = header.payload_len <= buf.len() - start;
+        if is_whole && header.is_control() {
+            let end = start + header.payload_len;
+            *at = end;
+            let payload = &mut buf[start..end];
+            mask(payload, header.key);
+            let code = check_control(header.opcode, payload)?;
+            return Ok(Some(self.control(
+                header.opcode,
+                code,
+                Payload::Here(start..end),
+            )));
+        }
+        if is_whole && !self.in_message() {
+            let end = if header.fin {
+                Some(self.take_frame(header, buf, at))
+            } else {
+                self.take_fragments(header, buf, at)
+            };
+            if let Some(end) = end {
+                let kind = kind_of(header.opcode);
+                if kind == Kind::Text && !utf8::is_valid(&buf[start..end]) {
+                    return Err(Rule::TextNotUtf8);
+                }
+                return Ok(Some(Step::Message {
+                    kind,
+                    payload: Payload::Here(start..end),
+                }));
+            }
+        }
+        self.open_frame(header);
+        Ok(None)
+    }
+
+    /// Unmasks one whole data frame; the end of its payload.
+    #[inline]
+    fn take_frame(&self, header: &Header, buf: &mut [u8], at: &mut usize) -> usize {
+        let end = *at + header.payload_len;
+        if self.role == Role::Server {
+            mask(&mut buf[*at..end], header.key);
+        }
+        *at = end;
+        end
+    }
+
+    /// If all frames of a fragmented message are in `buf`, one behind the other, puts it together in place; the end of its
+    /// payload. A message with anything else between its frames goes through the side buffer.
+    #[cold]
+    fn take_fragments(&self, first: &Header, buf: &mut [u8], at: &mut usize) -> Option<usize> {
+        let frames = self.scan_fragments(first, &buf[*at..])?;
+        let mut end = *at + first.payload_len;
+        mask(&mut buf[*at..end], first.key);
+        let mut read = end;
+        for _ in 1..frames {
+            let header = frame::parse(&buf[read..], self.expect_fragment(0, 0))
+                .ok()
+                .flatten()?;
+            read += header.len + header.payload_len;
+            mask_down(
+                &mut buf[end..read],
+                read - end - header.payload_len,
+                header.key,
+            );
+            end += header.payload_len;
+        }
+        *at = read;
+        Some(end)
+    }
+
+    /// Looks ahead over the frames of a message; their number, if all of them are in `bytes` and nothing is wrong with them.
+    fn scan_fragments(&self, first: &Header, bytes: &[u8]) -> Option<u32> {
+        let mut total = first.payload_len;
+        let mut read = first.payload_len;
+        let mut frames = 1;
+        loop {
+            let header = frame::parse(bytes.get(read..)?, self.expect_fragment(frames, total))
+                .ok()
+                .flatten()?;
+            read += header.len + header.payload_len;
+            if header.is_control() || read > bytes.len() {
+                return None;
+            }
+            total += header.payload_len;
+            frames += 1;
+            if header.fin {
+                return Some(frames);
+            }
+        }
+    }
+
+    /// From here on the payload is collected in the side buffer.
+    #[cold]
+    fn open_frame(&mut self, header: &Header) {
+        let partial = self.partial.get_or_insert_default();
+        if !header.is_control() {
+            let message = partial
+                .message
+                .get_or_insert_with(|| OpenMessage::new(kind_of(header.opcode)));
+            message.fragments += 1;
+        }
+        partial.frame = Some(OpenFrame::new(header));
+    }
+
+    /// A whole control frame that has been checked.
+    fn control(&mut self, opcode: u8, code: Option<u16>, payload: Payload) -> Step {
+        match opcode {
+            PING => Step::Ping(payload),
+            CLOSE => {
+                self.peer_closed(code);
+                Step::Close { code, payload }
+            }
+            _ => Step::Pong(payload),
+        }
+    }
+
+    fn peer_closed(&mut self, code: Option<u16>) {
+        self.peer_code = code;
+        self.partial = None;
+        self.state = match self.state {
+            State::CloseSent => State::Closed,
+            _ => State::CloseReceived,
+        };
+    }
+
+    #[inline]
+    fn in_message(&self) -> bool {
+        self.partial
+            .as_ref()
+            .is_some_and(|partial| partial.message.is_some())
+    }
+
+    #[inline]
+    fn expect(&self) -> Expect {
+        match self
+            .partial
+            .as_ref()
+            .and_then(|partial| partial.message.as_ref())
+        {
+            Some(message) => self.expect_fragment(message.fragments, message.payload.len()),
+            None => Expect {
+                in_message: false,
+                ..self.expect_fragment(0, 0)
+            },
+        }
+    }
+
+    /// What may follow when a message has so many frames and bytes.
+    #[inline]
+    fn expect_fragment(&self, fragments: u32, bytes: usize) -> Expect {
+        Expect {
+            masked: self.role == Role::Server,
+            in_message: true,
+            fragment_allowed: fragments < self.limits.max_fragments,
+            room: (self.limits.max_message_bytes as usize).saturating_sub(bytes),
+        }
+    }
+
+    fn free_partial(&mut self) {
+        self.partial.take_if(|partial| partial.is_empty());
+    }
+}
+
+/// What going on with an open frame gave.
+enum Continued {
+    /// No frame is open (any more).
+    Nothing,
+    Starved,
+    Whole(Step),
+}
+
+/// What the payload of a control frame must be; the code of a Close.
+fn check_control(opcode: u8, payload: &[u8]) -> Result<Option<u16>, Rule> {
+    if opcode == CLOSE {
+        close::check(payload)
+    } else {
+        Ok(None)
+    }
+}
+
+fn finish(message: OpenMessage) -> Result<Step, Rule> {
+    if !message.is_whole() {
+        return Err(Rule::TextNotUtf8);
+    }
+    Ok(Step::Message {
+        kind: message.kind,
+        payload: Payload::Side(message.payload),
+    })
+}
+
+/// Kind of a message by the opcode of its first frame.
+#[inline]
+fn kind_of(opcode: u8) -> Kind {
+    debug_assert!(matches!(opcode, TEXT | BINARY));
+    if opcode == TEXT {
+        Kind::Text
+    } else {
+        Kind::Binary
+    }
+}
