@@ -1,35 +1,277 @@
 //! The provided-buffer ring: memory that the kernel fills and callers lease.
+//!
+//! Who may touch buffer `id` when: the kernel, from the moment its entry is published in the ring until a completion names `id`; then
+//! the one [`ReceivedBuf`] made from that completion; its drop publishes `id` again. The memory itself is kept by every lease.
 
+#![expect(unsafe_code)]
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut, Range};
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::slice;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::completion::clamp;
+
+/// Private anonymous memory, page-aligned and zeroed.
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(len: usize) -> io::Result<Self> {
+        // SAFETY: a new private mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe {
+            mmap_anonymous(
+                ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }?;
+        let start = NonNull::new(start.cast())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self { start, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that was mapped, once. No lease is left (each holds the pool that holds this), and the
+        // kernel has let go of it: `Ring` unregisters the buffer ring before it lets go of the pool, or leaks the pool.
+        // An error would mean that the range is not ours, which the line above rules out; there is nothing to do about it in a drop.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The buffers of one ring and the ring of entries through which they are provided.
+pub(crate) struct BufferPool {
+    entries: Mapping,
+    memory: Mapping,
+    count: u16,
+    size: u32,
+    tail: Cell<u16>,
+    leased: Cell<u16>,
+}
+
+impl BufferPool {
+    /// `count` is a power of two, at most 32,768. All buffers are provided at once.
+    pub(crate) fn new(count: u16, size: u32) -> io::Result<Self> {
+        debug_assert!(count.is_power_of_two());
+        let bytes = usize::from(count)
+            .checked_mul(size as usize)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let pool = Self {
+            entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
+            memory: Mapping::new(bytes)?,
+            count,
+            size,
+            tail: Cell::new(0),
+            leased: Cell::new(0),
+        };
+        for id in 0..count {
+            pool.provide(id);
+        }
+        Ok(pool)
+    }
+
+    pub(crate) fn entries_address(&self) -> u64 {
+        self.entries.start.as_ptr() as u64
+    }
+
+    pub(crate) fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// How many buffers are not leased: an upper bound of what the kernel has to give (completions not yet taken hold some, too).
+    #[inline]
+    pub(crate) fn free(&self) -> usize {
+        usize::from(self.count - self.leased.get())
+    }
+
+    /// The first byte of buffer `id`.
+    #[inline]
+    fn address(&self, id: u16) -> *mut u8 {
+        assert!(
+            id < self.count,
+            "the kernel names only buffers it was given"
+        );
+        // SAFETY: `id < count`, so the offset lies inside the mapping of `count * size` bytes.
+        unsafe {
+            self.memory
+                .start
+                .as_ptr()
+                .add(usize::from(id) * self.size as usize)
+        }
+    }
+
+    /// Gives buffer `id` to the kernel.
+    #[inline]
+    fn provide(&self, id: u16) {
+        let address = self.address(id) as u64;
+        let tail = self.tail.get();
+        let base = self.entries.start.as_ptr().cast::<BufRingEntry>();
+        // SAFETY: the masked index is below `count`, the number of entries mapped at `base`; the mapping is page-aligned and zeroed, and
+        // an entry is plain integers. The kernel reads an entry only below the published tail, and at most `count` ids
+        // exist, each published once until it comes back, so the entry at `tail` is not one that the kernel may still read.
+        unsafe {
+            let entry = base.add(usize::from(tail & (self.count - 1)));
+            (*entry).set_addr(address);
+            (*entry).set_len(self.size);
+            (*entry).set_bid(id);
+        }
+        let tail = tail.wrapping_add(1);
+        self.tail.set(tail);
+        // SAFETY: the tail lives in the first entry, which is mapped, initialised (zeroed) and aligned for a u16. The kernel only reads
+        // it, and this thread makes no reference to it that outlives the store. Release: the entry is written before it is seen.
+        unsafe {
+            let published = BufRingEntry::tail(base).cast_mut();
+            AtomicU16::from_ptr(published).store(tail, Ordering::Release);
+        }
+    }
+
+    /// Takes buffer `id` with `len` bytes received.
+    ///
+    /// # Safety
+    /// A completion has named `id` since it was last provided, and no lease has been made for that completion yet.
+    #[inline]
+    pub(crate) unsafe fn lease(self: &Rc<Self>, id: u16, len: u32) -> ReceivedBuf {
+        assert!(
+            id < self.count && len <= self.size,
+            "the kernel stays inside a buffer"
+        );
+        self.leased.set(self.leased.get() + 1);
+        ReceivedBuf {
+            pool: Rc::clone(self),
+            start: 0,
+            len,
+            id,
+        }
+    }
+}
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferPool")
+            .field("count", &self.count)
+            .field("size", &self.size)
+            .field("leased", &self.leased.get())
+            .finish_non_exhaustive()
+    }
+}
 
 /// A lease of one buffer of the ring, holding bytes that were received.
 ///
 /// The bytes may be read and changed in place, cut to a part, and sent again without a copy. Dropping the lease,
 /// or the completion of the send it was given to, gives the buffer back to the kernel. While a lease lives the
 /// ring has one buffer less to receive into: copy what must be kept long.
-#[derive(Debug)]
 pub struct ReceivedBuf {
+    pool: Rc<BufferPool>,
     start: u32,
+    len: u32,
+    id: u16,
 }
 
 impl ReceivedBuf {
     /// Keeps only `range` of the present bytes (cut to what is there): afterwards the lease derefs to, and
     /// sends, only those.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "both are at most the old length"
+    )]
     pub fn narrow(&mut self, range: Range<usize>) {
-        let _ = (range, self.start);
-        todo!()
+        let range = clamp(range, self.len as usize);
+        self.start += range.start as u32;
+        self.len = range.len() as u32;
     }
 }
 
 impl Deref for ReceivedBuf {
     type Target = [u8];
+
+    #[inline]
     fn deref(&self) -> &[u8] {
-        todo!()
+        // SAFETY: `start + len` stays within `size` (asserted at the lease, only ever narrowed), so the range lies in buffer `id`; the memory is
+        // mapped (the lease holds the pool) and initialised (zeroed at first, then written by the kernel). The kernel does not write to it
+        // while the lease lives, because `id` is not provided; no other lease has this `id`; and the borrow of `self` excludes `deref_mut`.
+        unsafe {
+            slice::from_raw_parts(
+                self.pool.address(self.id).add(self.start as usize),
+                self.len as usize,
+            )
+        }
     }
 }
 
 impl DerefMut for ReceivedBuf {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        todo!()
+        // SAFETY: as in `deref`; the exclusive borrow of the only lease of this buffer makes the slice exclusive.
+        unsafe {
+            slice::from_raw_parts_mut(
+                self.pool.address(self.id).add(self.start as usize),
+                self.len as usize,
+            )
+        }
+    }
+}
+
+impl Drop for ReceivedBuf {
+    #[inline]
+    fn drop(&mut self) {
+        self.pool.leased.set(self.pool.leased.get() - 1);
+        self.pool.provide(self.id);
+    }
+}
+
+impl fmt::Debug for ReceivedBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceivedBuf")
+            .field("id", &self.id)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_counted_narrowed_and_given_back() {
+        let pool = Rc::new(BufferPool::new(4, 16).unwrap());
+        assert_eq!(pool.free(), 4);
+        // SAFETY: no kernel knows this pool, and the ids differ.
+        let (mut first, mut second) = unsafe { (pool.lease(1, 10), pool.lease(3, 16)) };
+        assert_eq!(pool.free(), 2);
+        first.copy_from_slice(b"0123456789");
+        second.fill(b'x');
+        first.narrow(2..9);
+        assert_eq!(&*first, b"2345678");
+        first.narrow(1..100);
+        assert_eq!(&*first, b"345678");
+        first.narrow(7..3);
+        assert_eq!(&*first, b"");
+        drop(first);
+        assert_eq!(pool.free(), 3);
+        assert_eq!(pool.tail.get(), 5);
+        drop(second);
+        assert_eq!(pool.free(), 4);
+    }
+
+    #[test]
+    fn a_lease_outlives_its_ring_end() {
+        let pool = Rc::new(BufferPool::new(1, 8).unwrap());
+        // SAFETY: no kernel knows this pool, and this is its only lease.
+        let lease = unsafe { pool.lease(0, 8) };
+        drop(pool);
+        assert_eq!(&*lease, &[0; 8]);
     }
 }

@@ -1,7 +1,32 @@
 //! Making a ring: sizes in, a [`Ring`] and a report of what the kernel granted out.
 
-use crate::error::SetupError;
+#![expect(unsafe_code)]
+
+use std::fmt;
+use std::io;
+
+use io_uring::{IoUring, opcode};
+
+use crate::buffers::BufferPool;
+use crate::error::{Cause, SetupError, Step};
+use crate::kernel::Kernel;
 use crate::ring::Ring;
+
+/// The most buffers a group can have.
+const MAX_BUFFERS: u16 = 1 << 15;
+
+/// The operations that are used, all in 6.1.
+const OPERATIONS: [(u8, &str); 9] = [
+    (opcode::Accept::CODE, "ACCEPT"),
+    (opcode::Connect::CODE, "CONNECT"),
+    (opcode::Recv::CODE, "RECV"),
+    (opcode::Send::CODE, "SEND"),
+    (opcode::Shutdown::CODE, "SHUTDOWN"),
+    (opcode::Close::CODE, "CLOSE"),
+    (opcode::Timeout::CODE, "TIMEOUT"),
+    (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
+    (opcode::Read::CODE, "READ"),
+];
 
 /// Sizes of a ring and its receive buffers.
 #[derive(Debug, Clone)]
@@ -57,8 +82,63 @@ impl RingBuilder {
     /// # Errors
     /// When the kernel refuses io_uring or lacks a feature; the error names cause and remedy.
     pub fn build(&self) -> Result<Ring, SetupError> {
-        todo!()
+        let (ring, no_sqarray) = self.set_up().map_err(at(Step::Setup))?;
+        let kernel = Kernel::new(ring);
+        let probe = kernel.probe().map_err(at(Step::Probe))?;
+        for (code, operation) in OPERATIONS {
+            if !probe.is_supported(code) {
+                return Err(SetupError {
+                    step: Step::Probe,
+                    cause: Cause::Restricted { operation },
+                    source: io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+                });
+            }
+        }
+        let count = self.buffer_count.clamp(1, MAX_BUFFERS).next_power_of_two();
+        let pool = BufferPool::new(count, self.buffer_size.max(1)).map_err(at(Step::Buffers))?;
+        // SAFETY: the pool's mapping is page-aligned and holds `count` entries that name buffers of the pool. `Ring::drop` unregisters before it lets go of
+        // the pool, or leaks it; when this fails, nothing was registered.
+        unsafe { kernel.register_buffers(pool.entries_address(), count) }
+            .map_err(at(Step::BufferRing))?;
+        let params = kernel.params();
+        let setup = Setup {
+            sq_entries: params.sq_entries(),
+            cq_entries: params.cq_entries(),
+            buffer_count: count,
+            buffer_size: self.buffer_size.max(1),
+            no_sqarray,
+            registered_ring_fd: kernel.registered(),
+            min_wait: params.is_feature_min_timeout(),
+            no_iowait: params.is_feature_no_iowait(),
+        };
+        Ok(Ring::new(kernel, pool, setup))
     }
+}
+
+impl RingBuilder {
+    /// With every flag; without `NO_SQARRAY` where the kernel does not know it, for that changes speed and nothing else. Says which it was.
+    fn set_up(&self) -> io::Result<(IoUring, bool)> {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_clamp()
+            .setup_cqsize(self.cq_entries.max(self.entries).max(1))
+            .setup_submit_all()
+            .setup_coop_taskrun()
+            .setup_single_issuer()
+            .setup_defer_taskrun();
+        let entries = self.entries.max(1);
+        let plain = builder.clone();
+        match builder.setup_no_sqarray().build(entries) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Ok((plain.build(entries)?, false))
+            }
+            result => Ok((result?, true)),
+        }
+    }
+}
+
+fn at(step: Step) -> impl FnOnce(io::Error) -> SetupError {
+    move |error| SetupError::new(step, error)
 }
 
 /// What the kernel granted; for the records of a run.
@@ -80,6 +160,27 @@ pub struct Setup {
     pub min_wait: bool,
     /// Waiting is not accounted as waiting for a disk (6.15).
     pub no_iowait: bool,
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "SINGLE_ISSUER|DEFER_TASKRUN|COOP_TASKRUN|SUBMIT_ALL{}{}{}{}; sq {}, cq {}, buffers {} x {} B",
+            if self.no_sqarray { "|NO_SQARRAY" } else { "" },
+            if self.registered_ring_fd {
+                "|REGISTERED_RING"
+            } else {
+                ""
+            },
+            if self.min_wait { "|ABS_TIMER" } else { "" },
+            if self.no_iowait { "|NO_IOWAIT" } else { "" },
+            self.sq_entries,
+            self.cq_entries,
+            self.buffer_count,
+            self.buffer_size,
+        )
+    }
 }
 
 /// Checks, by making and dropping a small ring, whether this process may use everything this crate needs.

@@ -31,11 +31,17 @@
 //! the index array (`NO_SQARRAY`); with 6.12 wait deadlines are absolute and [`Ring::wait_batch`] batches; with 6.15 waiting is no longer counted
 //! as I/O wait. [`Setup`] says what is in force.
 
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
+mod arm;
 mod buffers;
 mod builder;
+mod clock;
 mod completion;
 mod error;
+mod kernel;
 mod op;
+mod reap;
 mod ring;
 mod slab;
 mod waker;
@@ -45,7 +51,7 @@ pub mod net;
 pub use buffers::ReceivedBuf;
 pub use builder::{RingBuilder, Setup, probe};
 pub use completion::{Completion, Event, OpKind, SendBuf, Token};
-pub use error::SetupError;
+pub use error::{Cause, KernelVersion, SetupError, Step};
 pub use op::{OperationId, SocketId};
 pub use ring::{Ring, Stats};
 pub use waker::Waker;

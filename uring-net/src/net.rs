@@ -1,14 +1,57 @@
 //! Socket options that neither `socket2` nor `rustix` offers.
 
+#![expect(unsafe_code)]
+
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Sets `IP_BIND_ADDRESS_NO_PORT`: a later `bind` to port 0 fixes only the address and leaves the choice of the port to
-/// `connect`, which may then use one port for several destinations. Works for IPv4 and IPv6 sockets.
+/// `connect`, which may then use one port for several destinations. Works for IPv4 and IPv6 sockets (`ip(7)`).
 ///
 /// # Errors
 /// What `setsockopt` says.
 pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
-    let _ = socket;
-    todo!()
+    let on: libc::c_int = 1;
+    // SAFETY: the fd is borrowed for the call, and the option value is an initialised int of the size given, which the kernel copies.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    #[test]
+    fn binding_fixes_the_address_and_leaves_the_port_to_connect() {
+        for host in [
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+        ] {
+            let listener = TcpListener::bind(host).unwrap();
+            let socket = Socket::new(Domain::for_address(host), Type::STREAM, None).unwrap();
+            set_bind_address_no_port(&socket).unwrap();
+            socket.bind(&host.into()).unwrap();
+            assert_eq!(socket.local_addr().unwrap().as_socket().unwrap().port(), 0);
+            socket
+                .connect(&listener.local_addr().unwrap().into())
+                .unwrap();
+            assert_ne!(socket.local_addr().unwrap().as_socket().unwrap().port(), 0);
+        }
+    }
 }

@@ -1,5 +1,11 @@
-//! Names of operations: what callers hold, and how the kernel's 64-bit user data carries it.
+//! Operations: what callers hold of them, what the ring keeps of them, and how the kernel's user data names them.
 
+use std::os::fd::OwnedFd;
+
+use io_uring::types::Timespec;
+use socket2::SockAddr;
+
+use crate::completion::{OpKind, SendBuf, Token};
 use crate::slab::Key;
 
 /// Names a socket that the ring owns. Copyable; goes stale when the socket is closed, and a stale id never
@@ -15,6 +21,198 @@ impl SocketId {
     }
 }
 
-/// Names an operation in flight, for [`Ring::cancel`](crate::Ring::cancel). Goes stale at its last completion.
+/// Names an operation in flight, for [`Ring::cancel`](crate::Ring::cancel). Goes stale at its last
+/// completion (a receive's: when its socket is closed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OperationId(pub(crate) u64);
+pub struct OperationId(pub(crate) UserData);
+
+impl OperationId {
+    /// The id of an operation that failed before it began: stale from the start.
+    pub(crate) const STALE: Self = Self(UserData(0));
+}
+
+/// What a completion's user data refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Target {
+    /// Nothing: the completion of a cancellation.
+    Nothing = 0,
+    /// The multishot receive of the socket with this key.
+    Receive = 1,
+    /// The operation with this key.
+    Operation = 2,
+    /// The close of the socket with this key.
+    Close = 3,
+    /// The read behind the wakers.
+    Wake = 4,
+}
+
+/// 8 bits of target, 24 bits of generation, 32 bits of index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct UserData(pub(crate) u64);
+
+impl UserData {
+    pub(crate) const NOTHING: Self = Self(Target::Nothing as u64);
+    pub(crate) const WAKE: Self = Self((Target::Wake as u64) << 56);
+
+    #[inline]
+    pub(crate) fn new(target: Target, key: Key) -> Self {
+        Self((target as u64) << 56 | u64::from(key.generation) << 32 | u64::from(key.index))
+    }
+
+    #[inline]
+    pub(crate) fn target(self) -> Target {
+        match self.0 >> 56 {
+            1 => Target::Receive,
+            2 => Target::Operation,
+            3 => Target::Close,
+            4 => Target::Wake,
+            _ => Target::Nothing,
+        }
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
+    pub(crate) fn key(self) -> Key {
+        Key {
+            index: self.0 as u32,
+            generation: (self.0 >> 32) as u32 & 0x00ff_ffff,
+        }
+    }
+}
+
+/// What the ring keeps of a socket. An idle connection costs this much and its slab entry's generation.
+#[derive(Debug)]
+pub(crate) struct SocketSlot {
+    /// Given to the kernel's close at last.
+    pub(crate) fd: Option<OwnedFd>,
+    /// Operations of this socket that the kernel holds.
+    pub(crate) in_flight: u32,
+    /// The receive's token; once the socket is closing, the close's (the receive is silent then).
+    pub(crate) token: Token,
+    /// The accept, connect or send in flight: at most one of them at a time.
+    pub(crate) exclusive: Option<Key>,
+    pub(crate) receive: ReceiveState,
+    pub(crate) closing: bool,
+}
+
+/// Where a socket's multishot receive stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReceiveState {
+    /// Not asked for, or over.
+    Off,
+    /// The kernel holds it.
+    Armed,
+    /// The kernel holds it and was asked to cancel it.
+    Cancelling,
+    /// The kernel gave it back for want of a buffer; it waits in the ring's queue.
+    Starved,
+}
+
+impl ReceiveState {
+    pub(crate) fn in_kernel(self) -> bool {
+        matches!(self, Self::Armed | Self::Cancelling)
+    }
+}
+
+impl SocketSlot {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd: Some(fd),
+            in_flight: 0,
+            token: Token(0),
+            exclusive: None,
+            receive: ReceiveState::Off,
+            closing: false,
+        }
+    }
+}
+
+/// What the ring keeps of an operation that is not a receive or a close.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) token: Token,
+    /// Somebody wants it to end: do not start it again.
+    pub(crate) cancelled: bool,
+    pub(crate) body: Body,
+}
+
+/// The parts that differ. Everything the kernel may still read lives here, on the heap, until the last completion.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Accept {
+        socket: Key,
+    },
+    Connect {
+        socket: Key,
+        address: Box<SockAddr>,
+    },
+    Send {
+        socket: Key,
+        buf: SendBuf,
+        /// The next byte to send, the end, and how many were asked for.
+        at: usize,
+        end: usize,
+        bytes: usize,
+    },
+    Shutdown {
+        socket: Key,
+        how: i32,
+    },
+    Timeout {
+        deadline: Box<Timespec>,
+    },
+}
+
+impl Body {
+    pub(crate) fn kind(&self) -> OpKind {
+        match self {
+            Body::Accept { .. } => OpKind::Accept,
+            Body::Connect { .. } => OpKind::Connect,
+            Body::Send { .. } => OpKind::Send,
+            Body::Shutdown { .. } => OpKind::Shutdown,
+            Body::Timeout { .. } => OpKind::Timeout,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> Option<Key> {
+        match *self {
+            Body::Accept { socket }
+            | Body::Connect { socket, .. }
+            | Body::Send { socket, .. }
+            | Body::Shutdown { socket, .. } => Some(socket),
+            Body::Timeout { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_carries_target_and_key() {
+        let key = Key {
+            index: 0xdead_beef,
+            generation: 0x00ab_cdef,
+        };
+        for target in [
+            Target::Receive,
+            Target::Operation,
+            Target::Close,
+            Target::Wake,
+        ] {
+            let data = UserData::new(target, key);
+            assert_eq!(data.target(), target);
+            assert_eq!(data.key(), key);
+        }
+        assert_eq!(UserData::NOTHING.target(), Target::Nothing);
+        assert_eq!(UserData::WAKE.target(), Target::Wake);
+    }
+
+    #[test]
+    fn an_idle_socket_is_small() {
+        assert!(size_of::<Option<SocketSlot>>() <= 40);
+        assert!(size_of::<Op>() <= 80);
+    }
+}

@@ -1,15 +1,29 @@
-//! The ring: operations in, completions out.
+//! The ring: starting, cancelling and waiting. Completions are taken in [`crate::reap`].
 
+use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use io_uring::types::Timespec;
+use socket2::SockAddr;
+
+use crate::buffers::BufferPool;
 use crate::builder::{RingBuilder, Setup};
-use crate::completion::{Completion, SendBuf, Token};
-use crate::op::{OperationId, SocketId};
-use crate::waker::Waker;
+use crate::clock::{Clock, timespec};
+use crate::completion::{Completion, OpKind, SendBuf, Token, clamp};
+use crate::kernel::Kernel;
+use crate::op::{Body, Op, OperationId, ReceiveState, SocketId, SocketSlot, Target, UserData};
+use crate::reap::{cancelled, refused};
+use crate::slab::{Key, Slab};
+use crate::waker::{Wake, Waker};
+
+/// How long a dropped ring waits for the kernel to give back what it holds.
+const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One thread's io_uring, the sockets it owns and its receive buffers.
 ///
@@ -21,11 +35,53 @@ use crate::waker::Waker;
 /// as an [`Event::Failed`](crate::Event::Failed) with the buffer, like any other failure.
 #[derive(Debug)]
 pub struct Ring {
+    // Declared first, dropped first: the kernel lets go of the ring before anything it may point to goes.
+    pub(crate) kernel: Kernel,
+    pub(crate) sockets: Slab<SocketSlot>,
+    pub(crate) ops: Slab<Op>,
+    // An Rc, so that leases can keep it; it also makes the ring neither Send nor Sync, which SINGLE_ISSUER demands.
+    pub(crate) pool: Rc<BufferPool>,
+    pub(crate) wake: Option<Wake>,
+    /// Receives that wait for a buffer.
+    pub(crate) starved: VecDeque<Key>,
+    /// Completions that the ring made itself; taken before the kernel's.
+    pub(crate) ready: VecDeque<Completion>,
+    /// Operations that the kernel holds.
+    pub(crate) in_flight: usize,
+    #[expect(
+        clippy::vec_box,
+        reason = "the kernel holds the addresses of the boxes while they are in use"
+    )]
+    pub(crate) spare_addresses: Vec<Box<SockAddr>>,
+    #[expect(clippy::vec_box, reason = "as above")]
+    pub(crate) spare_times: Vec<Box<Timespec>>,
+    pub(crate) stats: Stats,
+    /// The ring is being dropped: nothing is started again.
+    pub(crate) dying: bool,
+    clock: Clock,
     setup: Setup,
-    not_send: std::marker::PhantomData<*const ()>,
 }
 
 impl Ring {
+    pub(crate) fn new(kernel: Kernel, pool: BufferPool, setup: Setup) -> Self {
+        Self {
+            kernel,
+            sockets: Slab::new(),
+            ops: Slab::new(),
+            pool: Rc::new(pool),
+            wake: None,
+            starved: VecDeque::new(),
+            ready: VecDeque::new(),
+            in_flight: 0,
+            spare_addresses: Vec::new(),
+            spare_times: Vec::new(),
+            stats: Stats::default(),
+            dying: false,
+            clock: Clock::new(),
+            setup,
+        }
+    }
+
     /// Sizes and options.
     #[must_use]
     pub fn builder() -> RingBuilder {
@@ -44,45 +100,64 @@ impl Ring {
     /// # Errors
     /// When the mode cannot be set.
     pub fn adopt(&mut self, socket: impl Into<OwnedFd>) -> io::Result<SocketId> {
-        let _ = socket.into();
-        todo!()
+        let fd = socket.into();
+        rustix::io::ioctl_fionbio(&fd, false)?;
+        Ok(SocketId(self.sockets.insert(SocketSlot::new(fd))))
     }
 
     /// The socket's descriptor, for options and addresses; `None` when the id is stale or the socket is being closed.
     #[must_use]
     pub fn fd(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
-        let _ = socket;
-        todo!()
+        self.sockets.get(socket.0)?.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// Accepts connections on a listening socket until cancelled, closed or failed: [`Accepted`](crate::Event::Accepted) for each.
     ///
     /// Accepted sockets are owned by the ring. After a [`Failed`](crate::Event::Failed) (`EMFILE`, ...) the accept is over; call again to go on.
     pub fn accept(&mut self, listener: SocketId, token: Token) -> OperationId {
-        let _ = (listener, token);
-        todo!()
+        let socket = listener.0;
+        self.begin(socket, token, Body::Accept { socket })
     }
 
     /// Connects: [`Connected`](crate::Event::Connected), or [`Failed`](crate::Event::Failed).
     pub fn connect(&mut self, socket: SocketId, address: SocketAddr, token: Token) -> OperationId {
-        let _ = (socket, address, token);
-        todo!()
+        let address = SockAddr::from(address);
+        let address = match self.spare_addresses.pop() {
+            Some(mut spare) => {
+                *spare = address;
+                spare
+            }
+            None => Box::new(address),
+        };
+        let socket = socket.0;
+        self.begin(socket, token, Body::Connect { socket, address })
     }
 
     /// Receives until the end of the stream, cancelled, closed or failed: [`Received`](crate::Event::Received) for each piece, in order.
     ///
     /// When the kernel runs out of buffers the receive pauses and goes on by itself as soon as leases come back; nothing is lost.
     pub fn receive(&mut self, socket: SocketId, token: Token) -> OperationId {
-        let _ = (socket, token);
-        todo!()
+        let errno = match self.open(socket.0) {
+            None => libc::EBADF,
+            Some(slot) if slot.receive != ReceiveState::Off => libc::EBUSY,
+            Some(slot) => {
+                slot.token = token;
+                self.arm_receive(socket.0);
+                return OperationId(UserData::new(Target::Receive, socket.0));
+            }
+        };
+        self.ready
+            .push_back(refused(token, errno, OpKind::Receive, None));
+        OperationId::STALE
     }
 
     /// Sends all of `buf`: one [`Sent`](crate::Event::Sent) when the kernel has taken the last byte.
     ///
     /// One send may be in flight per socket; another one fails with `EBUSY` (two could interleave when one is short).
     pub fn send(&mut self, socket: SocketId, buf: impl Into<SendBuf>, token: Token) -> OperationId {
-        let _ = (socket, buf.into(), token);
-        todo!()
+        let buf = buf.into();
+        let end = buf.len();
+        self.send_bytes(socket.0, buf, 0..end, token)
     }
 
     /// As [`send`](Ring::send), but only the bytes in `range` (cut to what is there).
@@ -93,14 +168,20 @@ impl Ring {
         range: Range<usize>,
         token: Token,
     ) -> OperationId {
-        let _ = (socket, buf.into(), token, range);
-        todo!()
+        let buf = buf.into();
+        let range = clamp(range, buf.len());
+        self.send_bytes(socket.0, buf, range, token)
     }
 
     /// Shuts one or both directions down: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first.
     pub fn shutdown(&mut self, socket: SocketId, how: Shutdown, token: Token) -> OperationId {
-        let _ = (socket, how, token);
-        todo!()
+        let how = match how {
+            Shutdown::Read => libc::SHUT_RD,
+            Shutdown::Write => libc::SHUT_WR,
+            Shutdown::Both => libc::SHUT_RDWR,
+        };
+        let socket = socket.0;
+        self.begin(socket, token, Body::Shutdown { socket, how })
     }
 
     /// Closes the socket and cancels what is in flight on it. The id is stale from now on.
@@ -108,21 +189,59 @@ impl Ring {
     /// A receive ends silently and what it had still to say is dropped; every other operation in flight gives its one completion
     /// (a send returns its buffer); then comes [`Closed`](crate::Event::Closed), the last completion for this socket.
     pub fn close(&mut self, socket: SocketId, token: Token) {
-        let _ = (socket, token);
-        todo!()
+        let key = socket.0;
+        let Some(slot) = self.open(key) else {
+            self.ready
+                .push_back(refused(token, libc::EBADF, OpKind::Close, None));
+            return;
+        };
+        slot.closing = true;
+        slot.token = token;
+        slot.in_flight += 1;
+        let armed = slot.receive.in_kernel();
+        if !armed {
+            // Starved: the entry in the queue finds the socket closing.
+            slot.receive = ReceiveState::Off;
+        }
+        let exclusive = slot.exclusive;
+        let fd = slot.fd.take();
+        self.in_flight += 1;
+        // In this order the kernel has ended the operations before it closes, so that the close is the last reference to the socket.
+        if armed {
+            self.arm_cancel(UserData::new(Target::Receive, key));
+        }
+        if let Some(op) = exclusive {
+            self.cancel_op(op);
+        }
+        if let Some(fd) = fd {
+            self.arm_close(key, fd);
+        }
     }
 
     /// Gives one [`TimedOut`](crate::Event::TimedOut) at `deadline` or soon after it, never before it.
     pub fn timeout(&mut self, deadline: Instant, token: Token) -> OperationId {
-        let _ = (deadline, token);
-        todo!()
+        let at = self.clock.monotonic(deadline);
+        let deadline = match self.spare_times.pop() {
+            Some(mut spare) => {
+                *spare = at;
+                spare
+            }
+            None => Box::new(at),
+        };
+        let body = Body::Timeout { deadline };
+        self.hand_over(token, body)
     }
 
     /// Cancels an operation. It still gives exactly one last completion: [`Cancelled`](crate::Event::Cancelled), or its
-    /// ordinary one if that came first. Events of a receive that arrived before are still delivered. A stale id is ignored.
+    /// ordinary one if that came first. Events of a receive that arrived before are still delivered. A stale id is ignored; the id of a
+    /// receive names the receive of that socket, whichever is in flight.
     pub fn cancel(&mut self, operation: OperationId) {
-        let _ = operation;
-        todo!()
+        let key = operation.0.key();
+        match operation.0.target() {
+            Target::Receive => self.cancel_receive(key),
+            Target::Operation => self.cancel_op(key),
+            Target::Nothing | Target::Close | Target::Wake => {}
+        }
     }
 
     /// A handle with which other threads wake this ring; each wake gives [`Woken`](crate::Event::Woken) with `token`. All wakers of a ring
@@ -131,8 +250,15 @@ impl Ring {
     /// # Errors
     /// When no eventfd can be made.
     pub fn waker(&mut self, token: Token) -> io::Result<Waker> {
-        let _ = token;
-        todo!()
+        if let Some(wake) = &mut self.wake {
+            wake.token = token;
+            return Ok(wake.waker());
+        }
+        let wake = Wake::new(token)?;
+        let waker = wake.waker();
+        self.wake = Some(wake);
+        self.arm_wake();
+        Ok(waker)
     }
 
     /// Hands everything that was started to the kernel, without waiting and without reaping.
@@ -140,7 +266,8 @@ impl Ring {
     /// # Errors
     /// What `io_uring_enter` says, apart from what the ring can ride out by itself.
     pub fn submit(&mut self) -> io::Result<()> {
-        todo!()
+        self.feed_starved();
+        self.kernel.submit()
     }
 
     /// Hands everything that was started to the kernel and waits until `min` completions are there, `deadline` passes
@@ -151,8 +278,7 @@ impl Ring {
     /// # Errors
     /// What `io_uring_enter` says, apart from a passed deadline, a signal and what the ring can ride out by itself.
     pub fn wait(&mut self, min: usize, deadline: Option<Instant>) -> io::Result<()> {
-        let _ = (min, deadline);
-        todo!()
+        self.wait_batch(min, Duration::ZERO, deadline)
     }
 
     /// As [`wait`](Ring::wait), but after `patience` one completion is enough: batches under load, answers when idle. Before 6.12 it waits for one.
@@ -165,19 +291,175 @@ impl Ring {
         patience: Duration,
         deadline: Option<Instant>,
     ) -> io::Result<()> {
-        let _ = (min, patience, deadline);
-        todo!()
-    }
-
-    /// Takes one completion, if there is one; never enters the kernel unless completions overflowed.
-    pub fn next_completion(&mut self) -> Option<Completion> {
-        todo!()
+        self.feed_starved();
+        let absolute = self.kernel.absolute();
+        let deadline = deadline.map(|deadline| {
+            if absolute {
+                self.clock.monotonic(deadline)
+            } else {
+                timespec(deadline.saturating_duration_since(Instant::now()))
+            }
+        });
+        let (min, patience) = match patience {
+            _ if !self.ready.is_empty() => (0, 0),
+            Duration::ZERO => (min, 0),
+            _ if !absolute => (min.min(1), 0),
+            patience => (min, u32::try_from(patience.as_micros()).unwrap_or(u32::MAX)),
+        };
+        self.kernel.wait(min, patience, deadline.as_ref())
     }
 
     /// How often the ring had to help itself.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        todo!()
+        Stats {
+            sq_full: self.kernel.forced,
+            cq_overflows: self.kernel.overflows,
+            ..self.stats
+        }
+    }
+}
+
+impl Ring {
+    /// The socket, if the id is not stale and it is not being closed.
+    #[inline]
+    fn open(&mut self, key: Key) -> Option<&mut SocketSlot> {
+        self.sockets.get_mut(key).filter(|slot| !slot.closing)
+    }
+
+    #[inline]
+    fn send_bytes(
+        &mut self,
+        socket: Key,
+        buf: SendBuf,
+        range: Range<usize>,
+        token: Token,
+    ) -> OperationId {
+        let body = Body::Send {
+            socket,
+            at: range.start,
+            end: range.end,
+            bytes: range.len(),
+            buf,
+        };
+        self.begin(socket, token, body)
+    }
+
+    /// Starts an operation of a socket, or refuses it.
+    #[inline]
+    fn begin(&mut self, socket: Key, token: Token, body: Body) -> OperationId {
+        let shared = matches!(body, Body::Shutdown { .. });
+        match self.open(socket) {
+            None => self.refuse(token, libc::EBADF, body),
+            Some(slot) if slot.exclusive.is_some() && !shared => {
+                self.refuse(token, libc::EBUSY, body)
+            }
+            Some(slot) => {
+                slot.in_flight += 1;
+                let id = self.hand_over(token, body);
+                if !shared && let Some(slot) = self.sockets.get_mut(socket) {
+                    slot.exclusive = Some(id.0.key());
+                }
+                id
+            }
+        }
+    }
+
+    #[inline]
+    fn hand_over(&mut self, token: Token, body: Body) -> OperationId {
+        let key = self.ops.insert(Op {
+            token,
+            cancelled: false,
+            body,
+        });
+        self.in_flight += 1;
+        self.arm_operation(key);
+        OperationId(UserData::new(Target::Operation, key))
+    }
+
+    #[cold]
+    fn refuse(&mut self, token: Token, errno: i32, body: Body) -> OperationId {
+        let op = body.kind();
+        let buf = match body {
+            Body::Send { buf, .. } => Some(buf),
+            _ => None,
+        };
+        self.ready.push_back(refused(token, errno, op, buf));
+        OperationId::STALE
+    }
+
+    fn cancel_op(&mut self, key: Key) {
+        if let Some(op) = self.ops.get_mut(key) {
+            op.cancelled = true;
+            self.arm_cancel(UserData::new(Target::Operation, key));
+        }
+    }
+
+    fn cancel_receive(&mut self, key: Key) {
+        let Some(slot) = self.open(key) else { return };
+        match slot.receive {
+            ReceiveState::Armed => {
+                slot.receive = ReceiveState::Cancelling;
+                self.arm_cancel(UserData::new(Target::Receive, key));
+            }
+            ReceiveState::Starved => {
+                slot.receive = ReceiveState::Off;
+                let token = slot.token;
+                self.ready
+                    .push_back(cancelled(token, OpKind::Receive, None));
+            }
+            ReceiveState::Off | ReceiveState::Cancelling => {}
+        }
+    }
+
+    /// Arms starved receives again, at most as many as there are buffers, in the order in which they starved.
+    #[inline]
+    fn feed_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
+        for _ in 0..self.pool.free() {
+            let Some(key) = self.starved.pop_front() else {
+                return;
+            };
+            // It may have been cancelled or closed meanwhile, or even have starved again under a newer entry.
+            if let Some(slot) = self.open(key)
+                && slot.receive == ReceiveState::Starved
+            {
+                self.arm_receive(key);
+            }
+        }
+    }
+}
+
+impl Drop for Ring {
+    /// Cancels everything and waits until the kernel holds nothing any more; only then may buffers be freed, for a closed ring
+    /// goes on working in the background for a while. Should the kernel not give back all (no such case is known), what it may still touch is leaked.
+    fn drop(&mut self) {
+        self.dying = true;
+        self.starved.clear();
+        let patience = Instant::now() + DROP_PATIENCE;
+        while self.in_flight > 0 {
+            let now = Instant::now();
+            if now >= patience {
+                break;
+            }
+            self.arm_cancel_all();
+            let turn = now + Duration::from_millis(100);
+            if self.wait(1, Some(turn)).is_err() {
+                break;
+            }
+            while let Some(completion) = self.next_completion() {
+                drop(completion);
+            }
+        }
+        if self.in_flight > 0 {
+            mem::forget(mem::replace(&mut self.ops, Slab::new()));
+            mem::forget(self.wake.take());
+        }
+        if self.in_flight > 0 || self.kernel.unregister_buffers().is_err() {
+            mem::forget(Rc::clone(&self.pool));
+        }
     }
 }
 

@@ -1,8 +1,118 @@
 //! A slab whose keys carry a generation, so that a stale key finds nothing.
 
-/// Names an entry: its place and which of the successive owners of that place is meant.
+/// Generations are 24 bits wide: they travel in the kernel's user data beside a 32-bit index and an 8-bit kind.
+const GENERATION_MASK: u32 = 0x00ff_ffff;
+
+/// Names an entry: its place, and which of the successive owners of that place is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) index: u32,
     pub(crate) generation: u32,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+/// Entries in one vector; places are used again last in, first out, so that few cache lines stay hot.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    entries: Vec<Entry<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn insert(&mut self, value: T) -> Key {
+        if let Some(index) = self.free.pop() {
+            let entry = &mut self.entries[index as usize];
+            entry.value = Some(value);
+            return Key {
+                index,
+                generation: entry.generation,
+            };
+        }
+        let index = u32::try_from(self.entries.len()).expect("memory ends before 2^32 entries");
+        self.entries.push(Entry {
+            generation: 0,
+            value: Some(value),
+        });
+        Key {
+            index,
+            generation: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        let entry = self.entries.get(key.index as usize)?;
+        if entry.generation == key.generation {
+            entry.value.as_ref()
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation == key.generation {
+            entry.value.as_mut()
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        let value = entry.value.take()?;
+        entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
+        self.free.push(key.index);
+        Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_key_finds_nothing_and_places_are_used_again() {
+        let mut slab = Slab::new();
+        let first = slab.insert("a");
+        let second = slab.insert("b");
+        assert_eq!(slab.remove(first), Some("a"));
+        assert_eq!(slab.remove(first), None);
+        let third = slab.insert("c");
+        assert_eq!(third.index, first.index);
+        assert_eq!(slab.get(first), None);
+        assert_eq!(slab.get_mut(first), None);
+        assert_eq!(slab.get(third), Some(&"c"));
+        assert_eq!(slab.get(second), Some(&"b"));
+    }
+
+    #[test]
+    fn a_generation_wraps_inside_its_24_bits() {
+        let mut slab = Slab::new();
+        let key = slab.insert(1);
+        slab.remove(key);
+        slab.entries[0].generation = GENERATION_MASK;
+        let last = slab.insert(2);
+        assert_eq!(last.generation, GENERATION_MASK);
+        assert_eq!(slab.remove(last), Some(2));
+        assert_eq!(slab.insert(3).generation, 0);
+    }
 }

@@ -1,0 +1,119 @@
+//! Every entry that is handed to the kernel is made here, with the argument why its memory outlives it.
+//!
+//! The common part: an operation's memory is held by its slot in `Ring::ops` (buffers, addresses and times on the heap, which stay where they are
+//! when the slot moves), and a slot is removed only when its last completion is taken ([`crate::reap`]). The slabs, the pool and the wake live as long as the
+//! ring; `Ring::drop` waits for the last completion, or leaks them. File descriptors are no memory: a wrong one is an error, not unsoundness;
+//! that it is never a wrong one follows from the ring's owning them and arming nothing on a closing socket.
+
+#![expect(unsafe_code)]
+
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+
+use io_uring::types::{CancelBuilder, Fd, TimeoutFlags};
+use io_uring::{opcode, squeue};
+
+use crate::kernel::BUFFER_GROUP;
+use crate::op::{Body, ReceiveState, Target, UserData};
+use crate::ring::Ring;
+use crate::slab::Key;
+
+impl Ring {
+    /// Arms the multishot receive of an open socket.
+    pub(crate) fn arm_receive(&mut self, key: Key) {
+        let Some(slot) = self.sockets.get_mut(key) else {
+            return;
+        };
+        let Some(fd) = &slot.fd else { return };
+        let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), BUFFER_GROUP)
+            .build()
+            .user_data(UserData::new(Target::Receive, key).0);
+        slot.receive = ReceiveState::Armed;
+        slot.in_flight += 1;
+        self.in_flight += 1;
+        // SAFETY: the entry points to no memory. The buffers it selects from belong to the registered pool, which outlives the operation.
+        unsafe { self.kernel.push(&entry) };
+    }
+
+    /// Hands the operation to the kernel, for the first time or again. The caller has counted it.
+    #[inline]
+    pub(crate) fn arm_operation(&mut self, key: Key) {
+        let Some(op) = self.ops.get(key) else { return };
+        let fd = op
+            .body
+            .socket()
+            .and_then(|socket| self.sockets.get(socket))
+            .and_then(|slot| slot.fd.as_ref());
+        // No descriptor only for a timeout: nothing is armed on a closing socket.
+        let fd = Fd(fd.map_or(-1, AsRawFd::as_raw_fd));
+        let entry = entry(fd, &op.body).user_data(UserData::new(Target::Operation, key).0);
+        // SAFETY: the memory is that of the body, see the head of this file. A send's bytes are only read by the kernel, and the
+        // slot gives no one else access to them until the last completion.
+        unsafe { self.kernel.push(&entry) };
+    }
+
+    /// Asks the kernel to cancel what carries `target`. Only a failed cancellation gives a completion (which nobody needs).
+    pub(crate) fn arm_cancel(&mut self, target: UserData) {
+        let entry = opcode::AsyncCancel::new(target.0)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(UserData::NOTHING.0);
+        // SAFETY: the entry points to no memory.
+        unsafe { self.kernel.push(&entry) };
+    }
+
+    /// Asks the kernel to cancel everything.
+    pub(crate) fn arm_cancel_all(&mut self) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::any().all())
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(UserData::NOTHING.0);
+        // SAFETY: the entry points to no memory.
+        unsafe { self.kernel.push(&entry) };
+    }
+
+    /// Gives the descriptor to the kernel to close. The caller has counted it.
+    pub(crate) fn arm_close(&mut self, key: Key, fd: OwnedFd) {
+        let entry = opcode::Close::new(Fd(fd.into_raw_fd()))
+            .build()
+            .user_data(UserData::new(Target::Close, key).0);
+        // SAFETY: the entry points to no memory.
+        unsafe { self.kernel.push(&entry) };
+    }
+
+    /// Arms the read behind the wakers, if there are any.
+    pub(crate) fn arm_wake(&mut self) {
+        let Some(wake) = &self.wake else { return };
+        let entry = opcode::Read::new(Fd(wake.fd()), wake.count().cast(), 8)
+            .build()
+            .user_data(UserData::WAKE.0);
+        self.in_flight += 1;
+        // SAFETY: the eight bytes are boxed in `self.wake`, which is never replaced while a read is in flight and outlives it as all slots
+        // do; they are in an UnsafeCell and nobody reads them.
+        unsafe { self.kernel.push(&entry) };
+    }
+}
+
+#[inline]
+fn entry(fd: Fd, body: &Body) -> squeue::Entry {
+    match body {
+        Body::Accept { .. } => opcode::AcceptMulti::new(fd)
+            .flags(libc::SOCK_CLOEXEC)
+            .build(),
+        Body::Connect { address, .. } => {
+            opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build()
+        }
+        Body::Send { buf, at, end, .. } => {
+            let bytes = &buf[*at..*end];
+            // Longer ones are sent in pieces: a short send is continued.
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(1 << 30);
+            // WAITALL: the kernel continues a short send by itself (5.19).
+            opcode::Send::new(fd, bytes.as_ptr(), len)
+                .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+                .build()
+        }
+        Body::Shutdown { how, .. } => opcode::Shutdown::new(fd, *how).build(),
+        Body::Timeout { deadline } => opcode::Timeout::new(&raw const **deadline)
+            .flags(TimeoutFlags::ABS)
+            .build(),
+    }
+}

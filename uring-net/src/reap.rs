@@ -1,0 +1,313 @@
+//! From the kernel's completions to ours.
+
+#![expect(unsafe_code)]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+
+use crate::completion::{Completion, Event, OpKind, SendBuf, Token};
+use crate::kernel::Cqe;
+use crate::op::{Body, Op, ReceiveState, SocketId, SocketSlot, Target, UserData};
+use crate::ring::Ring;
+use crate::slab::Key;
+
+impl Ring {
+    /// Takes one completion, if there is one; never enters the kernel unless completions overflowed.
+    #[inline]
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        loop {
+            if let Some(completion) = self.ready.pop_front() {
+                return Some(completion);
+            }
+            let cqe = self.kernel.pop()?;
+            let user_data = UserData(cqe.user_data);
+            let key = user_data.key();
+            let completion = match user_data.target() {
+                Target::Receive => self.received(key, cqe),
+                Target::Operation => self.operated(key, cqe),
+                Target::Close => {
+                    self.leave(key);
+                    None
+                }
+                Target::Wake => self.woken(cqe),
+                Target::Nothing => None,
+            };
+            if completion.is_some() {
+                return completion;
+            }
+        }
+    }
+
+    #[inline]
+    fn received(&mut self, key: Key, cqe: Cqe) -> Option<Completion> {
+        let more = cqueue::more(cqe.flags);
+        let buf = cqueue::buffer_select(cqe.flags).map(|id| {
+            let len = u32::try_from(cqe.result).unwrap_or(0);
+            // SAFETY: this completion names `id`, and each completion comes here once.
+            unsafe { self.pool.lease(id, len) }
+        });
+        let slot = self.sockets.get_mut(key)?;
+        if slot.closing {
+            // The receive is silent after `close`; the lease goes straight back.
+            if !more {
+                slot.receive = ReceiveState::Off;
+                self.leave(key);
+            }
+            return None;
+        }
+        let token = slot.token;
+        let event = match buf {
+            Some(buf) if cqe.result > 0 => {
+                if !more {
+                    self.resume_receive(key);
+                }
+                Event::Received(buf)
+            }
+            _ => {
+                debug_assert!(!more, "only bytes leave a multishot receive armed");
+                self.end_receive(key, cqe.result)?
+            }
+        };
+        Some(Completion { token, event })
+    }
+
+    /// The kernel gave the receive back although the stream goes on (its completion queue overflowed, ...).
+    #[cold]
+    fn resume_receive(&mut self, key: Key) {
+        self.leave(key);
+        let Some(slot) = self.sockets.get_mut(key) else {
+            return;
+        };
+        if slot.receive == ReceiveState::Cancelling || self.dying {
+            slot.receive = ReceiveState::Off;
+            let token = slot.token;
+            self.ready
+                .push_back(cancelled(token, OpKind::Receive, None));
+        } else {
+            self.stats.rearmed += 1;
+            self.arm_receive(key);
+        }
+    }
+
+    /// A receive's completion without bytes: the end, or a pause.
+    fn end_receive(&mut self, key: Key, result: i32) -> Option<Event> {
+        self.leave(key);
+        let slot = self.sockets.get_mut(key)?;
+        let cancelling = slot.receive == ReceiveState::Cancelling || self.dying;
+        slot.receive = ReceiveState::Off;
+        match -result {
+            0 => Some(Event::Eof),
+            libc::ENOBUFS if !cancelling => {
+                slot.receive = ReceiveState::Starved;
+                self.stats.receives_starved += 1;
+                self.starved.push_back(key);
+                None
+            }
+            libc::EINTR if !cancelling => {
+                self.stats.rearmed += 1;
+                self.arm_receive(key);
+                None
+            }
+            libc::ECANCELED | libc::ENOBUFS | libc::EINTR => Some(Event::Cancelled {
+                op: OpKind::Receive,
+                buf: None,
+            }),
+            errno => Some(Event::Failed {
+                op: OpKind::Receive,
+                error: io::Error::from_raw_os_error(errno),
+                buf: None,
+            }),
+        }
+    }
+
+    #[inline]
+    fn operated(&mut self, key: Key, cqe: Cqe) -> Option<Completion> {
+        let dying = self.dying;
+        let op = self.ops.get_mut(key)?;
+        match &mut op.body {
+            Body::Accept { .. } => return self.accepted(key, cqe),
+            Body::Send { at, end, .. } => {
+                *at += usize::try_from(cqe.result).unwrap_or(0);
+                if cqe.result > 0 && *at < *end && !op.cancelled && !dying {
+                    self.stats.sends_continued += 1;
+                    self.arm_operation(key);
+                    return None;
+                }
+            }
+            Body::Connect { .. } | Body::Shutdown { .. } | Body::Timeout { .. } => {}
+        }
+        let op = self.finish(key)?;
+        let token = op.token;
+        let kind = op.body.kind();
+        let event = match op.body {
+            Body::Send {
+                buf,
+                at,
+                end,
+                bytes,
+                ..
+            } => sent(cqe.result, at == end, buf, bytes),
+            Body::Connect { address, .. } => {
+                self.spare_addresses.push(address);
+                outcome(cqe.result, kind, Event::Connected)
+            }
+            Body::Timeout { deadline } => {
+                self.spare_times.push(deadline);
+                let result = if cqe.result == -libc::ETIME {
+                    0
+                } else {
+                    cqe.result
+                };
+                outcome(result, kind, Event::TimedOut)
+            }
+            Body::Shutdown { .. } => outcome(cqe.result, kind, Event::ShutDown),
+            Body::Accept { .. } => return None,
+        };
+        Some(Completion { token, event })
+    }
+
+    fn accepted(&mut self, key: Key, cqe: Cqe) -> Option<Completion> {
+        let op = self.ops.get(key)?;
+        let token = op.token;
+        let over = op.cancelled || self.dying;
+        let more = cqueue::more(cqe.flags);
+        if cqe.result >= 0 {
+            // SAFETY: a successful accept has put a new descriptor into our table, named only by this completion, which comes here once.
+            let fd = unsafe { OwnedFd::from_raw_fd(cqe.result) };
+            let socket = SocketId(self.sockets.insert(SocketSlot::new(fd)));
+            if !more && over {
+                self.finish(key);
+                self.ready.push_back(cancelled(token, OpKind::Accept, None));
+            } else if !more {
+                self.stats.rearmed += 1;
+                self.arm_operation(key);
+            }
+            let event = Event::Accepted(socket);
+            return Some(Completion { token, event });
+        }
+        // A peer that gave up while it waited in the queue is no reason to stop.
+        let transient = matches!(-cqe.result, libc::ECONNABORTED | libc::EINTR);
+        if transient && !over {
+            if !more {
+                self.stats.rearmed += 1;
+                self.arm_operation(key);
+            }
+            return None;
+        }
+        self.finish(key);
+        let result = if transient {
+            -libc::ECANCELED
+        } else {
+            cqe.result
+        };
+        let event = failure(result, OpKind::Accept, None);
+        Some(Completion { token, event })
+    }
+
+    #[inline]
+    fn woken(&mut self, cqe: Cqe) -> Option<Completion> {
+        self.in_flight -= 1;
+        if self.dying {
+            return None;
+        }
+        let wake = self.wake.as_ref()?;
+        let token = wake.token;
+        if cqe.result == 8 {
+            // Before the event is delivered: a wake from now on makes a new one.
+            wake.take();
+            self.arm_wake();
+            let event = Event::Woken;
+            return Some(Completion { token, event });
+        }
+        if matches!(-cqe.result, libc::EINTR | libc::EAGAIN) {
+            self.arm_wake();
+            return None;
+        }
+        let event = failure(cqe.result, OpKind::Wake, None);
+        Some(Completion { token, event })
+    }
+
+    /// Removes an operation whose last completion has been taken.
+    #[inline]
+    fn finish(&mut self, key: Key) -> Option<Op> {
+        let op = self.ops.remove(key)?;
+        match op.body.socket() {
+            Some(socket) => {
+                if let Some(slot) = self.sockets.get_mut(socket)
+                    && slot.exclusive == Some(key)
+                {
+                    slot.exclusive = None;
+                }
+                self.leave(socket);
+            }
+            None => self.in_flight -= 1,
+        }
+        Some(op)
+    }
+
+    /// The kernel holds one operation of this socket less. The last one of a closing socket ends the socket.
+    #[inline]
+    fn leave(&mut self, key: Key) {
+        self.in_flight -= 1;
+        let Some(slot) = self.sockets.get_mut(key) else {
+            return;
+        };
+        slot.in_flight -= 1;
+        if slot.closing && slot.in_flight == 0 {
+            let token = slot.token;
+            self.sockets.remove(key);
+            let event = Event::Closed;
+            self.ready.push_back(Completion { token, event });
+        }
+    }
+}
+
+#[inline]
+fn sent(result: i32, all: bool, buf: SendBuf, bytes: usize) -> Event {
+    if all {
+        return Event::Sent { buf, bytes };
+    }
+    match result {
+        0 => Event::Failed {
+            op: OpKind::Send,
+            error: io::Error::from(io::ErrorKind::WriteZero),
+            buf: Some(buf),
+        },
+        // A part was sent, and then nobody wanted the rest to be.
+        1.. => failure(-libc::ECANCELED, OpKind::Send, Some(buf)),
+        _ => failure(result, OpKind::Send, Some(buf)),
+    }
+}
+
+fn outcome(result: i32, op: OpKind, success: Event) -> Event {
+    if result < 0 {
+        failure(result, op, None)
+    } else {
+        success
+    }
+}
+
+#[cold]
+fn failure(result: i32, op: OpKind, buf: Option<SendBuf>) -> Event {
+    if result == -libc::ECANCELED {
+        return Event::Cancelled { op, buf };
+    }
+    let error = io::Error::from_raw_os_error(-result);
+    Event::Failed { op, error, buf }
+}
+
+#[cold]
+pub(crate) fn cancelled(token: Token, op: OpKind, buf: Option<SendBuf>) -> Completion {
+    let event = Event::Cancelled { op, buf };
+    Completion { token, event }
+}
+
+/// The completion of an operation that could not be started.
+#[cold]
+pub(crate) fn refused(token: Token, errno: i32, op: OpKind, buf: Option<SendBuf>) -> Completion {
+    let error = io::Error::from_raw_os_error(errno);
+    let event = Event::Failed { op, error, buf };
+    Completion { token, event }
+}

@@ -1,0 +1,85 @@
+//! Rings, sockets and waiting for the tests.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use uring_net::{Completion, Event, Ring, SocketId, Token};
+
+/// Far longer than anything here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn ring() -> Ring {
+    Ring::builder().build().unwrap()
+}
+
+/// Waits for the next completion, whatever it is.
+pub(crate) fn next(ring: &mut Ring) -> Completion {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(completion) = ring.next_completion() {
+            return completion;
+        }
+        assert!(Instant::now() < deadline, "no completion came");
+        ring.wait(1, Some(deadline)).unwrap();
+    }
+}
+
+/// Everything that comes until nothing has come for a while.
+pub(crate) fn settle(ring: &mut Ring) -> Vec<Completion> {
+    let mut all = Vec::new();
+    loop {
+        while let Some(completion) = ring.next_completion() {
+            all.push(completion);
+        }
+        let before = Instant::now();
+        let quiet = Duration::from_millis(60);
+        ring.wait(1, Some(before + quiet)).unwrap();
+        match ring.next_completion() {
+            Some(completion) => all.push(completion),
+            None if before.elapsed() >= quiet => return all,
+            None => {}
+        }
+    }
+}
+
+/// A std listener on a free port of the loopback interface.
+pub(crate) fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// A connected pair: one end in the ring, one a blocking std stream.
+pub(crate) fn pair(ring: &mut Ring) -> (SocketId, TcpStream) {
+    let (listener, address) = listener();
+    let ours = TcpStream::connect(address).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+    theirs.set_write_timeout(Some(PATIENCE)).unwrap();
+    theirs.set_nodelay(true).unwrap();
+    (ring.adopt(ours).unwrap(), theirs)
+}
+
+/// Bytes that differ from place to place, so that a swap or a loss shows.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
+}
+
+/// Takes received bytes of `token` until there are `len` of them.
+pub(crate) fn receive_exactly(ring: &mut Ring, token: Token, len: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        match next(ring) {
+            Completion {
+                token: t,
+                event: Event::Received(buf),
+            } if t == token => bytes.extend_from_slice(&buf),
+            other => panic!("{other:?} after {} bytes", bytes.len()),
+        }
+    }
+    bytes
+}

@@ -1,0 +1,363 @@
+//! Streams: accept, connect, receive, send, shutdown, close.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use common::{listener, next, pair, pattern, receive_exactly, ring, settle};
+use socket2::{Domain, Socket, Type};
+use uring_net::{Completion, Event, OpKind, Ring, SendBuf, Token};
+
+const ACCEPT: Token = Token(1);
+const CONNECT: Token = Token(2);
+const RECEIVE: Token = Token(3);
+const SEND: Token = Token(4);
+const CLOSE: Token = Token(5);
+
+#[test]
+fn both_ends_of_an_echo_live_in_one_ring() {
+    let mut ring = ring();
+    let (std_listener, address) = listener();
+    let listener = ring.adopt(std_listener).unwrap();
+    ring.accept(listener, ACCEPT);
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let client = ring.adopt(client).unwrap();
+    ring.connect(client, address, CONNECT);
+
+    let (mut server, mut connected) = (None, false);
+    while server.is_none() || !connected {
+        match next(&mut ring) {
+            Completion {
+                token: ACCEPT,
+                event: Event::Accepted(socket),
+            } => server = Some(socket),
+            Completion {
+                token: CONNECT,
+                event: Event::Connected,
+            } => connected = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    let server = server.unwrap();
+    ring.receive(server, Token(10));
+    ring.receive(client, Token(11));
+    ring.send(client, b"hello".to_vec(), SEND);
+    let mut back = Vec::new();
+    let mut sent = 0;
+    while back.len() < 5 || sent < 2 {
+        let Completion { token, event } = next(&mut ring);
+        match event {
+            Event::Received(mut bytes) if token == Token(10) => {
+                bytes.make_ascii_uppercase();
+                ring.send(server, bytes, SEND);
+            }
+            Event::Received(bytes) => back.extend_from_slice(&bytes),
+            Event::Sent { bytes, .. } => {
+                assert_eq!(bytes, 5);
+                sent += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(back, b"HELLO");
+}
+
+#[test]
+fn bytes_arrive_in_order_through_many_small_buffers() {
+    let mut ring = Ring::builder().buffers(8, 512).build().unwrap();
+    let (socket, mut peer) = pair(&mut ring);
+    let sent = pattern(2 << 20);
+    let copy = sent.clone();
+    let writer = thread::spawn(move || peer.write_all(&copy).map(|()| peer));
+    ring.receive(socket, RECEIVE);
+    assert!(receive_exactly(&mut ring, RECEIVE, sent.len()) == sent);
+    drop(writer.join().unwrap());
+    let end = next(&mut ring);
+    assert!(
+        matches!(
+            end,
+            Completion {
+                token: RECEIVE,
+                event: Event::Eof
+            }
+        ),
+        "{end:?}"
+    );
+    assert!(settle(&mut ring).is_empty());
+}
+
+#[test]
+fn running_out_of_buffers_loses_nothing() {
+    let mut ring = Ring::builder().buffers(4, 64).build().unwrap();
+    let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();
+    let sent = pattern(1000);
+    for (index, (socket, peer)) in pairs.iter().enumerate() {
+        ring.receive(*socket, Token(index as u64));
+        let mut peer = peer;
+        peer.write_all(&sent).unwrap();
+    }
+    let mut received = vec![Vec::new(); pairs.len()];
+    let mut held = Vec::new();
+    while received.iter().any(|bytes| bytes.len() < sent.len()) {
+        // Holding all buffers until nothing more can come is the worst a caller can do.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_millis(20);
+        ring.wait(1, Some(deadline)).unwrap();
+        let before = held.len();
+        while let Some(Completion { token, event }) = ring.next_completion() {
+            match event {
+                Event::Received(bytes) => {
+                    received[token.0 as usize].extend_from_slice(&bytes);
+                    held.push(bytes);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        if held.len() == before {
+            assert!(!held.is_empty(), "stalled with all buffers free");
+            held.clear();
+        }
+    }
+    assert!(received.iter().all(|bytes| *bytes == sent));
+    assert!(ring.stats().receives_starved > 0);
+}
+
+#[test]
+fn a_send_completes_when_all_bytes_are_taken() {
+    let mut ring = ring();
+    let (socket, mut peer) = pair(&mut ring);
+    socket2::SockRef::from(&ring.fd(socket).unwrap())
+        .set_send_buffer_size(4096)
+        .unwrap();
+    let bytes = pattern(8 << 20);
+    ring.send(socket, bytes.clone(), SEND);
+    ring.submit().unwrap();
+    let reader = thread::spawn(move || {
+        let mut all = Vec::new();
+        let mut chunk = [0; 3000];
+        loop {
+            match peer.read(&mut chunk).unwrap() {
+                0 => return all,
+                n => all.extend_from_slice(&chunk[..n]),
+            }
+        }
+    });
+    match next(&mut ring) {
+        Completion {
+            token: SEND,
+            event: Event::Sent { buf, bytes: n },
+        } => {
+            assert_eq!(n, bytes.len());
+            assert!(buf.into_vec().unwrap() == bytes);
+        }
+        other => panic!("{other:?}"),
+    }
+    ring.shutdown(socket, Shutdown::Write, CLOSE);
+    assert!(matches!(
+        next(&mut ring),
+        Completion {
+            token: CLOSE,
+            event: Event::ShutDown
+        }
+    ));
+    assert!(reader.join().unwrap() == bytes);
+}
+
+#[test]
+fn parts_of_every_kind_of_buffer_are_sent() {
+    let mut ring = ring();
+    let (socket, mut peer) = pair(&mut ring);
+    ring.receive(socket, RECEIVE);
+    peer.write_all(b"0123456789").unwrap();
+    let lease = match next(&mut ring).event {
+        Event::Received(lease) => lease,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(lease.len(), 10);
+    let shared: Arc<[u8]> = Arc::from(&b"shared"[..]);
+    let sends: [(SendBuf, std::ops::Range<usize>, &[u8]); 5] = [
+        (lease.into(), 2..5, b"234"),
+        (Arc::clone(&shared).into(), 0..6, b"shared"),
+        (b"vector".to_vec().into(), 3..100, b"tor"),
+        (b"empty".to_vec().into(), 2..2, b""),
+        (b"mistake".to_vec().into(), 50..60, b""),
+    ];
+    for (buf, range, expected) in sends {
+        ring.send_range(socket, buf, range, SEND);
+        match next(&mut ring) {
+            Completion {
+                token: SEND,
+                event: Event::Sent { bytes, .. },
+            } => assert_eq!(bytes, expected.len()),
+            other => panic!("{other:?}"),
+        }
+        let mut got = vec![0; expected.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(got, expected);
+    }
+    assert_eq!(
+        Arc::strong_count(&shared),
+        1,
+        "the ring keeps nothing after the completion"
+    );
+}
+
+#[test]
+fn a_second_send_in_flight_is_refused_with_its_buffer() {
+    let mut ring = ring();
+    let (socket, _peer) = pair(&mut ring);
+    ring.send(socket, vec![0; 64 << 20], SEND);
+    ring.send(socket, b"second".to_vec(), Token(9));
+    match next(&mut ring) {
+        Completion {
+            token: Token(9),
+            event:
+                Event::Failed {
+                    op: OpKind::Send,
+                    error,
+                    buf: Some(buf),
+                },
+        } => {
+            assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+            assert_eq!(&*buf, b"second");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_multishot_accept_takes_every_connection() {
+    let mut ring = Ring::builder().entries(8).cq_entries(8).build().unwrap();
+    let (std_listener, address) = listener();
+    let listener = ring.adopt(std_listener).unwrap();
+    let accept = ring.accept(listener, ACCEPT);
+    ring.submit().unwrap();
+    let clients: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    let mut accepted = Vec::new();
+    while accepted.len() < clients.len() {
+        match next(&mut ring) {
+            Completion {
+                token: ACCEPT,
+                event: Event::Accepted(socket),
+            } => accepted.push(socket),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut indices: Vec<_> = accepted.iter().map(|socket| socket.index()).collect();
+    indices.dedup();
+    assert_eq!(indices.len(), clients.len());
+    ring.cancel(accept);
+    let last = next(&mut ring);
+    assert!(
+        matches!(
+            last,
+            Completion {
+                token: ACCEPT,
+                event: Event::Cancelled {
+                    op: OpKind::Accept,
+                    ..
+                }
+            }
+        ),
+        "{last:?}"
+    );
+    let _late = TcpStream::connect(address).unwrap();
+    assert!(settle(&mut ring).is_empty());
+}
+
+#[test]
+fn a_refused_connection_is_reported() {
+    let mut ring = ring();
+    let (free, address) = listener();
+    drop(free);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let socket = ring.adopt(socket).unwrap();
+    ring.connect(socket, address, CONNECT);
+    match next(&mut ring) {
+        Completion {
+            token: CONNECT,
+            event:
+                Event::Failed {
+                    op: OpKind::Connect,
+                    error,
+                    buf: None,
+                },
+        } => {
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_ipv6_address_connects() {
+    let mut ring = ring();
+    let listener = std::net::TcpListener::bind("[::1]:0").unwrap();
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    let socket = ring.adopt(socket).unwrap();
+    ring.connect(socket, listener.local_addr().unwrap(), CONNECT);
+    assert!(matches!(
+        next(&mut ring),
+        Completion {
+            token: CONNECT,
+            event: Event::Connected
+        }
+    ));
+}
+
+#[test]
+fn a_reset_ends_the_receive_with_its_error() {
+    let mut ring = ring();
+    let (socket, peer) = pair(&mut ring);
+    ring.receive(socket, RECEIVE);
+    ring.submit().unwrap();
+    socket2::SockRef::from(&peer)
+        .set_linger(Some(std::time::Duration::ZERO))
+        .unwrap();
+    drop(peer);
+    match next(&mut ring) {
+        Completion {
+            token: RECEIVE,
+            event:
+                Event::Failed {
+                    op: OpKind::Receive,
+                    error,
+                    ..
+                },
+        } => {
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+        }
+        other => panic!("{other:?}"),
+    }
+    ring.send(socket, b"too late".to_vec(), SEND);
+    let late = next(&mut ring);
+    assert!(
+        matches!(
+            late.event,
+            Event::Failed {
+                op: OpKind::Send,
+                buf: Some(_),
+                ..
+            }
+        ),
+        "{late:?}"
+    );
+}
+
+#[test]
+fn a_nonblocking_socket_is_adopted_all_the_same() {
+    let mut ring = ring();
+    let (std_listener, address) = listener();
+    let mut peer = TcpStream::connect(address).unwrap();
+    let (ours, _) = std_listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let socket = ring.adopt(ours).unwrap();
+    ring.receive(socket, RECEIVE);
+    ring.submit().unwrap();
+    peer.write_all(b"later").unwrap();
+    assert_eq!(receive_exactly(&mut ring, RECEIVE, 5), b"later");
+}
