@@ -13,8 +13,11 @@
 //! | [`sweep`] | idle pings and timeouts without one timer per connection |
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
+//! | `conformance` (feature) | the black-box suite every server binary must pass |
 
 pub mod admission;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod counters;
 pub mod endpoints;
 pub mod lifecycle;

@@ -1,13 +1,10 @@
-//! The two clients of the suite: [`Ws`], a well-behaved one (tungstenite), and [`Raw`], which writes any bytes it likes.
+//! The client for violations: [`Raw`] writes any bytes it likes and reads strictly.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
-use tungstenite::error::ProtocolError;
-use tungstenite::protocol::WebSocketConfig;
-use tungstenite::{Error, Message, WebSocket};
 
 use super::wire::{self, Frame, SAMPLE_ACCEPT, SAMPLE_KEY};
 
@@ -25,7 +22,10 @@ impl Response {
     /// The value of the only header of this name, if there is one.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut found = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let mut found = self
+            .headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
         let first = found.next();
         assert!(found.next().is_none(), "header {name} came twice: {self:?}");
         first.map(|(_, value)| value.as_str())
@@ -33,8 +33,11 @@ impl Response {
 
     /// Whether a header of this name lists `token`, whatever its case.
     pub fn header_has(&self, name: &str, token: &str) -> bool {
-        self.header(name)
-            .is_some_and(|value| value.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
+        self.header(name).is_some_and(|value| {
+            value
+                .split(',')
+                .any(|t| t.trim().eq_ignore_ascii_case(token))
+        })
     }
 
     fn parse(head: &str) -> Result<Response, String> {
@@ -52,22 +55,17 @@ impl Response {
                 None => Err(format!("not a header line: {line:?}")),
             })
             .collect::<Result<_, _>>()?;
-        Ok(Response { status, headers, body: String::new() })
+        Ok(Response {
+            status,
+            headers,
+            body: String::new(),
+        })
     }
-}
-
-/// What a [`Raw`] client sees next.
-#[derive(Debug)]
-pub enum Next {
-    /// A whole frame.
-    Frame(Frame),
-    /// The end of the connection (FIN or RST).
-    Closed,
 }
 
 /// A TCP connection that sends exactly the bytes it is told to.
 pub struct Raw {
-    stream: TcpStream,
+    pub(super) stream: TcpStream,
     pending: Vec<u8>,
     patience: Duration,
 }
@@ -76,7 +74,8 @@ impl Raw {
     /// Connects; whatever is awaited later is awaited for at most `patience`.
     #[track_caller]
     pub fn connect(address: SocketAddr, patience: Duration) -> Raw {
-        Raw::try_connect(address, patience).unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"))
+        Raw::try_connect(address, patience)
+            .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"))
     }
 
     /// Connects, or says why not.
@@ -86,7 +85,11 @@ impl Raw {
 
     /// Connects with a receive buffer of about `bytes`, so that it is soon full when nobody reads.
     #[track_caller]
-    pub fn connect_with_receive_buffer(address: SocketAddr, patience: Duration, bytes: usize) -> Raw {
+    pub fn connect_with_receive_buffer(
+        address: SocketAddr,
+        patience: Duration,
+        bytes: usize,
+    ) -> Raw {
         let connect = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             socket.set_recv_buffer_size(bytes)?;
@@ -100,19 +103,27 @@ impl Raw {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Raw { stream, pending: Vec::new(), patience })
+        Ok(Raw {
+            stream,
+            pending: Vec::new(),
+            patience,
+        })
     }
 
     /// A second handle on the same socket, to write from another thread.
     #[track_caller]
     pub fn writer(&self) -> TcpStream {
-        self.stream.try_clone().unwrap_or_else(|e| panic!("cannot clone the socket: {e}"))
+        self.stream
+            .try_clone()
+            .unwrap_or_else(|e| panic!("cannot clone the socket: {e}"))
     }
 
     /// Sends all bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap_or_else(|e| panic!("cannot send {} bytes: {e}", bytes.len()));
+        self.stream
+            .write_all(bytes)
+            .unwrap_or_else(|e| panic!("cannot send {} bytes: {e}", bytes.len()));
     }
 
     /// Sends bytes to a server that may close at any moment; says whether they could be sent.
@@ -154,31 +165,25 @@ impl Raw {
     /// Reads the answer to an upgrade request with [`SAMPLE_KEY`] and checks it (RFC 6455 section 4.2.2).
     #[track_caller]
     pub fn expect_101(&mut self) -> Response {
-        let response = self.head();
+        let response = self.response();
         assert_eq!(response.status, 101, "{response:?}");
         assert!(response.header_has("Upgrade", "websocket"), "{response:?}");
         assert!(response.header_has("Connection", "upgrade"), "{response:?}");
-        assert_eq!(response.header("Sec-WebSocket-Accept"), Some(SAMPLE_ACCEPT), "{response:?}");
+        assert_eq!(
+            response.header("Sec-WebSocket-Accept"),
+            Some(SAMPLE_ACCEPT),
+            "{response:?}"
+        );
         response
     }
 
     /// Reads an HTTP answer with its body.
     #[track_caller]
     pub fn response(&mut self) -> Response {
-        let mut response = self.head();
-        let length: Option<usize> = response
-            .header("Content-Length")
-            .map(|value| value.parse().unwrap_or_else(|_| panic!("bad Content-Length {value:?}")));
-        while length.is_none_or(|length| self.pending.len() < length) {
-            if !self.fill() {
-                break;
-            }
+        match self.response_or_close() {
+            Some(response) => response,
+            None => panic!("the server closed instead of answering"),
         }
-        let length = length.unwrap_or(self.pending.len());
-        assert!(self.pending.len() >= length, "the body ended early: {response:?}");
-        let body: Vec<u8> = self.pending.drain(..length).collect();
-        response.body = String::from_utf8(body).unwrap_or_else(|_| panic!("the body is not UTF-8"));
-        response
     }
 
     /// Reads an HTTP answer of the given status after which the server closes.
@@ -190,37 +195,72 @@ impl Raw {
         response
     }
 
+    /// Reads the head of an HTTP answer, or `None` when the server closes without any.
     #[track_caller]
-    fn head(&mut self) -> Response {
+    pub fn response_or_close(&mut self) -> Option<Response> {
         let end = loop {
             if let Some(at) = self.pending.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(
-                self.fill(),
-                "the server closed instead of answering; so far: {:?}",
-                String::from_utf8_lossy(&self.pending)
-            );
+            if !self.fill() {
+                assert!(
+                    self.pending.is_empty(),
+                    "half an answer: \"{}\"",
+                    self.pending.escape_ascii()
+                );
+                return None;
+            }
         };
         let head: Vec<u8> = self.pending.drain(..end).collect();
-        Response::parse(&String::from_utf8_lossy(&head)).unwrap_or_else(|e| panic!("{e}"))
+        let response =
+            Response::parse(&String::from_utf8_lossy(&head)).unwrap_or_else(|e| panic!("{e}"));
+        if response.status != 101 {
+            Some(self.body_of(response))
+        } else {
+            Some(response)
+        }
     }
 
-    /// The next frame or the end.
     #[track_caller]
-    pub fn next(&mut self) -> Next {
+    fn body_of(&mut self, mut response: Response) -> Response {
+        let length: Option<usize> = response.header("Content-Length").map(|value| {
+            value
+                .parse()
+                .unwrap_or_else(|_| panic!("bad Content-Length {value:?}"))
+        });
+        while length.is_none_or(|length| self.pending.len() < length) && self.fill() {}
+        let length = length.unwrap_or(self.pending.len());
+        assert!(
+            self.pending.len() >= length,
+            "the body ended early: {response:?}"
+        );
+        let body: Vec<u8> = self.pending.drain(..length).collect();
+        response.body = String::from_utf8(body).unwrap_or_else(|_| panic!("the body is not UTF-8"));
+        response
+    }
+
+    /// The next frame, or `None` at the end of the connection (FIN or RST).
+    #[track_caller]
+    pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, used)) = Frame::parse(&self.pending) {
                 self.pending.drain(..used);
                 assert!(!frame.masked, "a server must not mask: {frame:?}");
-                assert!(frame.is_minimal(), "length not written minimally: {frame:?}");
-                assert_eq!(frame.first & 0x70, 0, "RSV bits without an extension: {frame:?}");
-                return Next::Frame(frame);
+                assert!(
+                    frame.is_minimal(),
+                    "length not written minimally: {frame:?}"
+                );
+                assert_eq!(
+                    frame.first & 0x70,
+                    0,
+                    "RSV bits without an extension: {frame:?}"
+                );
+                return Some(frame);
             }
             if !self.fill() {
-                let rest = std::mem::take(&mut self.pending);
-                assert!(rest.is_empty(), "closed within a frame, {} bytes of it came", rest.len());
-                return Next::Closed;
+                let rest = std::mem::take(&mut self.pending).len();
+                assert!(rest == 0, "closed within a frame, {rest} bytes of it came");
+                return None;
             }
         }
     }
@@ -228,9 +268,9 @@ impl Raw {
     /// The next frame.
     #[track_caller]
     pub fn frame(&mut self) -> Frame {
-        match self.next() {
-            Next::Frame(frame) => frame,
-            Next::Closed => panic!("the server closed where a frame was due"),
+        match self.next_frame() {
+            Some(frame) => frame,
+            None => panic!("the server closed where a frame was due"),
         }
     }
 
@@ -238,7 +278,12 @@ impl Raw {
     #[track_caller]
     pub fn expect(&mut self, opcode: u8, payload: &[u8]) {
         let frame = self.frame();
-        let wanted = Frame { first: wire::FIN | opcode, masked: false, header: frame.header, payload: payload.to_vec() };
+        let wanted = Frame {
+            first: wire::FIN | opcode,
+            masked: false,
+            header: frame.header,
+            payload: payload.to_vec(),
+        };
         assert!(frame == wanted, "expected {wanted:?}, got {frame:?}");
     }
 
@@ -246,9 +291,16 @@ impl Raw {
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) {
         let frame = self.frame();
-        assert_eq!(frame.opcode(), wire::CLOSE, "expected close {code}, got {frame:?}");
+        assert_eq!(
+            frame.opcode(),
+            wire::CLOSE,
+            "expected close {code}, got {frame:?}"
+        );
         assert_eq!(frame.close_code(), Some(code), "{frame:?}");
-        assert!(std::str::from_utf8(&frame.payload[2..]).is_ok(), "the reason is not UTF-8: {frame:?}");
+        assert!(
+            std::str::from_utf8(&frame.payload[2..]).is_ok(),
+            "the reason is not UTF-8: {frame:?}"
+        );
         self.expect_closed();
     }
 
@@ -257,7 +309,11 @@ impl Raw {
     pub fn expect_closed(&mut self) {
         while self.fill() {}
         let rest = std::mem::take(&mut self.pending);
-        assert!(rest.is_empty(), "bytes came where the end was due: \"{}\"", rest[..rest.len().min(200)].escape_ascii());
+        assert!(
+            rest.is_empty(),
+            "bytes came where the end was due: \"{}\"",
+            rest[..rest.len().min(200)].escape_ascii()
+        );
     }
 
     /// Echoes one short message, which shows that the connection lives.
@@ -285,7 +341,9 @@ impl Raw {
     /// Sends FIN; reading goes on.
     #[track_caller]
     pub fn finish_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).unwrap_or_else(|e| panic!("cannot half-close: {e}"));
+        self.stream
+            .shutdown(Shutdown::Write)
+            .unwrap_or_else(|e| panic!("cannot half-close: {e}"));
     }
 
     /// Ends the connection with RST.
@@ -299,11 +357,17 @@ impl Raw {
     /// The port on this side.
     #[track_caller]
     pub fn local_port(&self) -> u16 {
-        self.stream.local_addr().unwrap_or_else(|e| panic!("no local address: {e}")).port()
+        self.stream
+            .local_addr()
+            .unwrap_or_else(|e| panic!("no local address: {e}"))
+            .port()
     }
 
     fn set_timeouts(&self, read: Duration, write: Duration) {
-        let set = self.stream.set_read_timeout(Some(read)).and_then(|()| self.stream.set_write_timeout(Some(write)));
+        let set = self
+            .stream
+            .set_read_timeout(Some(read))
+            .and_then(|()| self.stream.set_write_timeout(Some(write)));
         set.unwrap_or_else(|e| panic!("cannot set timeouts: {e}"));
     }
 
@@ -319,7 +383,11 @@ impl Raw {
                     return true;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return false,
+                Err(e)
+                    if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
+                {
+                    return false;
+                }
                 Err(e) if would_block(&e) => panic!("nothing came within {:?}", self.patience),
                 Err(e) => panic!("cannot read: {e}"),
             }
@@ -333,111 +401,6 @@ pub fn upgrade_request(path: &str, extra: &str) -> String {
         "GET {path} HTTP/1.1\r\nHost: conformance.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {SAMPLE_KEY}\r\nSec-WebSocket-Version: 13\r\n{extra}\r\n"
     )
-}
-
-/// A client that keeps all the rules, with deadlines.
-pub struct Ws {
-    socket: WebSocket<TcpStream>,
-}
-
-impl Ws {
-    /// Connects and upgrades.
-    #[track_caller]
-    pub fn connect(address: SocketAddr, path: &str, patience: Duration) -> Ws {
-        let raw = Raw::connect(address, patience);
-        let config = WebSocketConfig::default().read_buffer_size(8 * 1024).write_buffer_size(0);
-        let url = format!("ws://{address}{path}");
-        match tungstenite::client::client_with_config(url, raw.stream, Some(config)) {
-            Ok((socket, _)) => Ws { socket },
-            Err(e) => panic!("the upgrade of {path} failed: {e}"),
-        }
-    }
-
-    /// Sends a message.
-    #[track_caller]
-    pub fn send(&mut self, message: impl Into<Message>) {
-        self.socket.send(message.into()).unwrap_or_else(|e| panic!("cannot send a message: {e}"));
-    }
-
-    /// The next data or close message (pings are answered on the way).
-    #[track_caller]
-    pub fn receive(&mut self) -> Message {
-        self.try_receive().unwrap_or_else(|e| panic!("no message came: {e}"))
-    }
-
-    /// The next data or close message, or what went wrong.
-    pub fn try_receive(&mut self) -> Result<Message, Error> {
-        loop {
-            match self.socket.read()? {
-                Message::Ping(_) | Message::Pong(_) => {}
-                message => return Ok(message),
-            }
-        }
-    }
-
-    /// Waits for exactly this message.
-    #[track_caller]
-    pub fn expect(&mut self, wanted: impl Into<Message>) {
-        let (wanted, got) = (wanted.into(), self.receive());
-        assert!(got == wanted, "expected {}, got {}", brief(&wanted), brief(&got));
-    }
-
-    /// Sends a message and waits for the same one.
-    #[track_caller]
-    pub fn echo(&mut self, message: impl Into<Message>) {
-        let message = message.into();
-        self.send(message.clone());
-        self.expect(message);
-    }
-
-    /// Closes with 1000 and waits until the server has answered and closed.
-    #[track_caller]
-    pub fn close(mut self) {
-        self.socket.close(None).unwrap_or_else(|e| panic!("cannot close: {e}"));
-        self.expect_end();
-    }
-
-    /// Waits for a close frame with this code, answers it, and waits for the end.
-    #[track_caller]
-    pub fn expect_close(mut self, code: u16) {
-        match self.receive() {
-            Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), code, "{frame:?}"),
-            other => panic!("expected close {code}, got {}", brief(&other)),
-        }
-        self.expect_end();
-    }
-
-    #[track_caller]
-    fn expect_end(&mut self) {
-        loop {
-            match self.socket.read() {
-                Ok(Message::Close(_)) => {}
-                Ok(other) => panic!("expected the end, got {}", brief(&other)),
-                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return,
-                Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => panic!("closed without handshake"),
-                Err(e) => panic!("expected the end, got {e}"),
-            }
-        }
-    }
-
-    /// The socket below, for the rude.
-    pub fn into_raw(self, patience: Duration) -> Raw {
-        Raw { stream: self.socket.into_inner(), pending: Vec::new(), patience }
-    }
-}
-
-/// A message in few words: 1 MiB of payload helps nobody.
-pub fn brief(message: &Message) -> String {
-    let kind = match message {
-        Message::Text(_) => "text",
-        Message::Binary(_) => "binary",
-        Message::Ping(_) => "ping",
-        Message::Pong(_) => "pong",
-        Message::Close(frame) => return format!("close {frame:?}"),
-        Message::Frame(_) => "frame",
-    };
-    let data = message.clone().into_data();
-    format!("{kind} of {} bytes \"{}\"", data.len(), data[..data.len().min(40)].escape_ascii())
 }
 
 fn would_block(error: &io::Error) -> bool {

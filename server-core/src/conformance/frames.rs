@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tungstenite::Message;
 
-use super::client::{Next, Raw};
+use super::client::Raw;
 use super::harness::Target;
 use super::wire::{self, BINARY, CONTINUATION, FIN, PING, PONG, TEXT};
 
@@ -39,7 +39,9 @@ pub fn echo_frames_are_well_formed(target: &Target) {
 pub fn thousand_pipelined_frames_in_order(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
-    let bytes: Vec<u8> = (0..1000).flat_map(|i| wire::text(&format!("message {i}"))).collect();
+    let bytes: Vec<u8> = (0..1000)
+        .flat_map(|i| wire::text(&format!("message {i}")))
+        .collect();
     raw.send(&bytes);
     for i in 0..1000 {
         raw.expect(TEXT, format!("message {i}").as_bytes());
@@ -50,8 +52,13 @@ pub fn thousand_pipelined_frames_in_order(target: &Target) {
 pub fn pipelined_frames_cut_anywhere(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
-    let sizes: Vec<usize> = (0..400).map(|i| (i * 37) % 300 + if i % 50 == 0 { 70_000 } else { 0 }).collect();
-    let bytes: Vec<u8> = sizes.iter().flat_map(|&size| wire::binary(&pattern(size))).collect();
+    let sizes: Vec<usize> = (0..400)
+        .map(|i| (i * 37) % 300 + if i % 50 == 0 { 70_000 } else { 0 })
+        .collect();
+    let bytes: Vec<u8> = sizes
+        .iter()
+        .flat_map(|&size| wire::binary(&pattern(size)))
+        .collect();
     let mut writer = raw.writer();
     let sending = std::thread::spawn(move || {
         let mut rest = bytes.as_slice();
@@ -109,7 +116,13 @@ pub fn fragments_with_a_ping_between(target: &Target) {
     raw.send(&wire::masked(CONTINUATION, b""));
     raw.send(&wire::masked(FIN | CONTINUATION, b"three"));
     expect_message(&mut raw, TEXT, b"one two three");
-    raw.send(&[wire::masked(BINARY, b""), wire::masked(FIN | CONTINUATION, b"")].concat());
+    raw.send(
+        &[
+            wire::masked(BINARY, b""),
+            wire::masked(FIN | CONTINUATION, b""),
+        ]
+        .concat(),
+    );
     expect_message(&mut raw, BINARY, b"");
     raw.expect_alive();
 }
@@ -148,7 +161,9 @@ pub fn a_payload_later_than_its_header(target: &Target) {
 /// The closing handshake repeats the code and ends the connection (RFC 6455 sections 5.5.1 and 7.1.1).
 pub fn close_code_is_echoed(target: &Target) {
     let server = target.start(&[]);
-    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
+    for code in [
+        1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999,
+    ] {
         let mut raw = server.upgraded("/ws");
         raw.send(&wire::close(code, b""));
         raw.expect_close(code);
@@ -173,7 +188,15 @@ pub fn close_without_a_code(target: &Target) {
 pub fn messages_around_a_close(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
-    raw.send(&[wire::text("before"), wire::close(1000, b"bye"), wire::text("after"), vec![0xff; 9]].concat());
+    raw.send(
+        &[
+            wire::text("before"),
+            wire::close(1000, b"bye"),
+            wire::text("after"),
+            vec![0xff; 9],
+        ]
+        .concat(),
+    );
     raw.expect(TEXT, b"before");
     raw.expect_close(1000);
 }
@@ -182,14 +205,16 @@ pub fn messages_around_a_close(target: &Target) {
 pub fn half_closed_client_gets_its_answers(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
-    let bytes: Vec<u8> = (0..100).flat_map(|i| wire::text(&format!("last words {i}"))).collect();
+    let bytes: Vec<u8> = (0..100)
+        .flat_map(|i| wire::text(&format!("last words {i}")))
+        .collect();
     raw.send(&bytes);
     raw.finish_sending();
     for i in 0..100 {
         raw.expect(TEXT, format!("last words {i}").as_bytes());
     }
     // A close frame may come before the end, nothing else.
-    if let Next::Frame(frame) = raw.next() {
+    if let Some(frame) = raw.next_frame() {
         assert_eq!(frame.opcode(), wire::CLOSE, "{frame:?}");
         raw.expect_closed();
     }
@@ -212,18 +237,27 @@ pub fn echo_pushes_back_on_a_client_that_does_not_read(target: &Target) {
         if now < frame.len() {
             break &frame[now..];
         }
-        assert!(sent < MOST, "the server took {sent} bytes from a client that reads nothing");
+        assert!(
+            sent < MOST,
+            "the server took {sent} bytes from a client that reads nothing"
+        );
     };
     other.expect_alive();
     let grown = server.resident_bytes().saturating_sub(before);
-    assert!(grown < 64 << 20, "the server hoards: it grew by {grown} bytes after taking {sent}");
+    assert!(
+        grown < 64 << 20,
+        "the server hoards: it grew by {grown} bytes after taking {sent}"
+    );
     let mut writer = raw.writer();
     let left = left.to_vec();
     let rest = std::thread::spawn(move || writer.write_all(&left));
     for _ in 0..sent.div_ceil(frame.len()) {
         raw.expect(BINARY, &pattern(MESSAGE));
     }
-    assert!(matches!(rest.join(), Ok(Ok(()))), "the rest of the last frame could not be sent");
+    assert!(
+        matches!(rest.join(), Ok(Ok(()))),
+        "the rest of the last frame could not be sent"
+    );
     raw.expect_alive();
 }
 
@@ -233,7 +267,13 @@ pub fn connections_do_not_mix(target: &Target) {
     let mut clients: Vec<Raw> = (0..16).map(|_| server.upgraded("/ws")).collect();
     for round in 0..20 {
         for (i, client) in clients.iter_mut().enumerate() {
-            client.send(&[wire::text(&format!("{i}/{round}/a")), wire::text(&format!("{i}/{round}/b"))].concat());
+            client.send(
+                &[
+                    wire::text(&format!("{i}/{round}/a")),
+                    wire::text(&format!("{i}/{round}/b")),
+                ]
+                .concat(),
+            );
         }
         for (i, client) in clients.iter_mut().enumerate() {
             client.expect(TEXT, format!("{i}/{round}/a").as_bytes());
@@ -253,14 +293,24 @@ fn expect_message(raw: &mut Raw, opcode: u8, payload: &[u8]) {
         assert_eq!(frame.opcode(), CONTINUATION, "{frame:?}");
         whole.append(&mut frame.payload);
     }
-    assert!(whole == payload, "expected {} bytes, got {}", payload.len(), whole.len());
+    assert!(
+        whole == payload,
+        "expected {} bytes, got {}",
+        payload.len(),
+        whole.len()
+    );
 }
 
 /// Bytes without a short period, so that a shifted mask or a lost byte shows.
 pub fn pattern(size: usize) -> Vec<u8> {
-    (0..size).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8).collect()
+    (0..size)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8)
+        .collect()
 }
 
 fn letters(size: usize) -> String {
-    pattern(size).iter().map(|byte| char::from(b'a' + byte % 26)).collect()
+    pattern(size)
+        .iter()
+        .map(|byte| char::from(b'a' + byte % 26))
+        .collect()
 }

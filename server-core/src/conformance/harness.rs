@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::client::{Raw, Response, Ws, eventually};
+use super::client::{Raw, Response, eventually};
+use super::ws::Ws;
 
 /// How long anything that must happen may take. Generous: it only costs time where a server is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,18 +43,31 @@ impl Target {
     /// Starts the server on a free loopback port with these extra options and waits for its `ready` line.
     #[track_caller]
     pub fn start(&self, extra: &[&str]) -> Server {
+        self.start_on("127.0.0.1:0", extra)
+    }
+
+    /// Starts the server on this address.
+    #[track_caller]
+    pub fn start_on(&self, listen: &str, extra: &[&str]) -> Server {
         let mut command = Command::new(&self.binary);
-        command.args(&self.args).args(["--listen", "127.0.0.1:0"]).args(extra);
+        command
+            .args(&self.args)
+            .args(["--listen", listen])
+            .args(extra);
         self.launch(command)
     }
 
-    /// Starts the server with at most `files` file descriptors, which it cannot raise again.
+    /// Starts the server from a shell that has run `prelude` (a `ulimit`) first.
     #[track_caller]
-    pub fn start_with_few_files(&self, files: u32, extra: &[&str]) -> Server {
+    pub fn start_in_shell(&self, prelude: &str, extra: &[&str]) -> Server {
         let mut command = Command::new("sh");
         // `exec` keeps the pid, so that signals reach the server itself.
-        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
-        command.arg(&self.binary).args(&self.args).args(["--listen", "127.0.0.1:0"]).args(extra);
+        command.args(["-c", &format!("{prelude} && exec \"$0\" \"$@\"")]);
+        command
+            .arg(&self.binary)
+            .args(&self.args)
+            .args(["--listen", "127.0.0.1:0"])
+            .args(extra);
         self.launch(command)
     }
 
@@ -75,13 +89,18 @@ impl Target {
                 panic!("no ready line; {:?}, stderr:\n{}", exit.status, exit.stderr);
             }
         };
-        let ready: Value =
-            serde_json::from_str(&line).unwrap_or_else(|e| panic!("the first line of stdout is not JSON ({e}): {line}"));
+        let ready: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|e| panic!("the first line of stdout is not JSON ({e}): {line}"));
         let address = ready["address"]
             .as_str()
             .and_then(|address| address.parse().ok())
             .unwrap_or_else(|| panic!("the ready line has no address: {line}"));
-        Server { process: Some(process), ready, address, patience: self.patience }
+        Server {
+            process: Some(process),
+            ready,
+            address,
+            patience: self.patience,
+        }
     }
 }
 
@@ -99,7 +118,9 @@ pub struct Server {
 impl Server {
     /// The process id of the child, from the operating system.
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().map_or(0, |process| process.child.id())
+        self.process
+            .as_ref()
+            .map_or(0, |process| process.child.id())
     }
 
     /// A raw TCP connection.
@@ -133,7 +154,9 @@ impl Server {
     /// A plain GET request on a connection of its own.
     #[track_caller]
     pub fn get(&self, path: &str) -> Response {
-        self.request(&format!("GET {path} HTTP/1.1\r\nHost: conformance.test\r\n\r\n"))
+        self.request(&format!(
+            "GET {path} HTTP/1.1\r\nHost: conformance.test\r\n\r\n"
+        ))
     }
 
     /// Any request on a connection of its own.
@@ -155,15 +178,18 @@ impl Server {
     /// Waits until a metric has this value.
     #[track_caller]
     pub fn await_metric(&self, name: &str, wanted: u64) {
-        let mut last = 0;
-        let reached = |value: u64| (value == wanted).then_some(());
-        let what = format!("{name} becomes {wanted}");
         let deadline = Instant::now() + self.patience;
-        eventually(self.patience, &what, || {
-            last = self.metrics().get(name);
-            assert!(Instant::now() < deadline, "{name} is still {last}, not {wanted}");
-            reached(last)
-        });
+        loop {
+            let value = self.metrics().get(name);
+            if value == wanted {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{name} is still {value}, not {wanted}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Sends a signal to the server.
@@ -183,46 +209,89 @@ impl Server {
         }
     }
 
+    /// SIGTERM, then waits for the end.
+    #[track_caller]
+    pub fn terminate(self) -> Exit {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
     /// SIGTERM, then checks that it ended well: exit 0 and a `final` line, which it returns.
     #[track_caller]
     pub fn stop(self) -> Value {
-        self.signal(Signal::TERM);
-        self.wait().expect_clean()
+        self.terminate().expect_clean()
     }
 
     /// CPU time used so far, user and system, of all threads.
     #[track_caller]
     pub fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.pid());
-        let stat = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
+        let stat =
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
         // Fields 14 and 15 of proc_pid_stat(5); the name in field 2 may hold blanks but ends with ')'.
         let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|t| t.parse::<u64>().ok())
+            .sum();
         // USER_HZ is 100 on every Linux architecture Rust supports.
         Duration::from_millis(ticks * 10)
+    }
+
+    /// CPU time used so far by each thread, by thread id, in nanoseconds (no ticks: `/proc/PID/task/TID/schedstat`).
+    #[track_caller]
+    pub fn thread_cpu_times(&self) -> BTreeMap<String, u64> {
+        let path = format!("/proc/{}/task", self.pid());
+        let threads =
+            std::fs::read_dir(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
+        let cpu_of = |thread: &std::fs::DirEntry| {
+            let schedstat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            schedstat.split(' ').next()?.parse().ok()
+        };
+        let named = |thread: std::fs::DirEntry| {
+            Some((
+                thread.file_name().to_string_lossy().into_owned(),
+                cpu_of(&thread)?,
+            ))
+        };
+        threads.filter_map(Result::ok).filter_map(named).collect()
     }
 
     /// Number of open file descriptors.
     #[track_caller]
     pub fn open_files(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid());
-        std::fs::read_dir(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}")).count()
+        std::fs::read_dir(&path)
+            .unwrap_or_else(|e| panic!("cannot read {path}: {e}"))
+            .count()
     }
 
     /// Resident memory in bytes.
     #[track_caller]
     pub fn resident_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
-        let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-        line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+        let status =
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap_or_default();
+        line.split_whitespace()
+            .next()
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
     }
 }
 
 impl Drop for Server {
     /// A server that its case did not stop must still end well, unless the case has failed already.
     fn drop(&mut self) {
-        let Some(process) = self.process.take() else { return };
+        let Some(process) = self.process.take() else {
+            return;
+        };
         if std::thread::panicking() {
             return; // Process::drop ends it.
         }
@@ -246,11 +315,27 @@ impl Exit {
     /// Checks exit 0, no panic in the log and one `final` line; returns that line.
     #[track_caller]
     pub fn expect_clean(self) -> Value {
-        assert!(!self.stderr.contains("panicked at"), "the server panicked:\n{}", self.stderr);
-        assert_eq!(self.status.code(), Some(0), "{:?}, stderr:\n{}", self.status, self.stderr);
-        assert_eq!(self.stdout.len(), 1, "one final line is due, got {:?}", self.stdout);
+        assert!(
+            !self.stderr.contains("panicked at"),
+            "the server panicked:\n{}",
+            self.stderr
+        );
+        assert_eq!(
+            self.status.code(),
+            Some(0),
+            "{:?}, stderr:\n{}",
+            self.status,
+            self.stderr
+        );
+        assert_eq!(
+            self.stdout.len(),
+            1,
+            "one final line is due, got {:?}",
+            self.stdout
+        );
         let line = &self.stdout[0];
-        let last: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("the final line is not JSON ({e}): {line}"));
+        let last: Value = serde_json::from_str(line)
+            .unwrap_or_else(|e| panic!("the final line is not JSON ({e}): {line}"));
         assert_eq!(last["event"], "final", "{line}");
         last
     }
@@ -267,11 +352,21 @@ impl Metrics {
     /// Reads an OpenMetrics exposition, which must end with `# EOF`.
     #[track_caller]
     pub fn parse(body: &str) -> Metrics {
-        assert!(body.ends_with("# EOF\n"), "/metrics does not end with # EOF:\n{body}");
-        let mut metrics = Metrics { sums: BTreeMap::new(), samples: BTreeMap::new() };
+        assert!(
+            body.ends_with("# EOF\n"),
+            "/metrics does not end with # EOF:\n{body}"
+        );
+        let mut metrics = Metrics {
+            sums: BTreeMap::new(),
+            samples: BTreeMap::new(),
+        };
         for line in body.lines().filter(|line| !line.starts_with('#')) {
-            let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line:?}"));
-            let value: f64 = value.parse().unwrap_or_else(|_| panic!("not a number: {line:?}"));
+            let (series, value) = line
+                .rsplit_once(' ')
+                .unwrap_or_else(|| panic!("not a sample: {line:?}"));
+            let value: f64 = value
+                .parse()
+                .unwrap_or_else(|_| panic!("not a number: {line:?}"));
             let name = series.split('{').next().unwrap_or(series);
             let name = name.strip_prefix("ringside_").unwrap_or(name);
             let name = name.strip_suffix("_total").unwrap_or(name).to_string();
@@ -286,7 +381,10 @@ impl Metrics {
     pub fn get(&self, name: &str) -> u64 {
         match self.sums.get(name) {
             Some(value) => *value,
-            None => panic!("no metric {name}; there are {:?}", self.sums.keys().collect::<Vec<_>>()),
+            None => panic!(
+                "no metric {name}; there are {:?}",
+                self.sums.keys().collect::<Vec<_>>()
+            ),
         }
     }
 
@@ -308,8 +406,13 @@ struct Process {
 impl Process {
     #[track_caller]
     fn spawn(mut command: Command, patience: Duration) -> Process {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
         let watchdog = Process::watch(child.id());
         let (sender, stdout) = mpsc::channel();
         if let Some(pipe) = child.stdout.take() {
@@ -328,7 +431,13 @@ impl Process {
                 String::from_utf8_lossy(&bytes).into_owned()
             })
         });
-        Process { child, watchdog: Some(watchdog), stdout, stderr, patience }
+        Process {
+            child,
+            watchdog: Some(watchdog),
+            stdout,
+            stderr,
+            patience,
+        }
     }
 
     /// A shell that kills the server when this process dies in a way that runs no destructor: it waits for the end of
@@ -336,7 +445,11 @@ impl Process {
     #[track_caller]
     fn watch(pid: u32) -> Child {
         Command::new("sh")
-            .args(["-c", "read -r line; kill -s KILL \"$0\" 2>/dev/null", &pid.to_string()])
+            .args([
+                "-c",
+                "read -r line; kill -s KILL \"$0\" 2>/dev/null",
+                &pid.to_string(),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -353,7 +466,9 @@ impl Process {
     #[track_caller]
     fn wait(mut self) -> Exit {
         let patience = self.patience;
-        let status = eventually(patience, "the server ends", || self.child.try_wait().ok().flatten());
+        let status = eventually(patience, "the server ends", || {
+            self.child.try_wait().ok().flatten()
+        });
         self.collect(status)
     }
 
@@ -364,8 +479,16 @@ impl Process {
 
     fn collect(&mut self, status: ExitStatus) -> Exit {
         let stdout = self.stdout.iter().collect();
-        let stderr = self.stderr.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
-        Exit { status, stdout, stderr }
+        let stderr = self
+            .stderr
+            .take()
+            .and_then(|reader| reader.join().ok())
+            .unwrap_or_default();
+        Exit {
+            status,
+            stdout,
+            stderr,
+        }
     }
 
     /// Ends the child, politely first.

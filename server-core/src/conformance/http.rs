@@ -8,8 +8,16 @@ use super::wire::{self, SAMPLE_KEY};
 pub fn healthz_answers_ok(target: &Target) {
     let server = target.start(&[]);
     let response = server.get("/healthz");
-    assert_eq!((response.status, response.body.trim_end()), (200, "ok"), "{response:?}");
-    assert_eq!(server.get("/healthz?deep=1").status, 200, "a query does not change the path");
+    assert_eq!(
+        (response.status, response.body.trim_end()),
+        (200, "ok"),
+        "{response:?}"
+    );
+    assert_eq!(
+        server.get("/healthz?deep=1").status,
+        200,
+        "a query does not change the path"
+    );
 }
 
 /// `/metrics` is OpenMetrics: its content type, HELP/TYPE lines, unique series and `# EOF` last.
@@ -18,9 +26,21 @@ pub fn metrics_are_openmetrics(target: &Target) {
     let response = server.get("/metrics");
     assert_eq!(response.status, 200, "{response:?}");
     let content_type = response.header("Content-Type").unwrap_or_default();
-    assert!(content_type.starts_with("application/openmetrics-text"), "{content_type:?}");
-    assert!(response.body.ends_with("\n# EOF\n"), "the last line is not # EOF:\n{}", response.body);
-    assert_eq!(response.body.matches("# EOF").count(), 1, "{}", response.body);
+    assert!(
+        content_type.starts_with("application/openmetrics-text"),
+        "{content_type:?}"
+    );
+    assert!(
+        response.body.ends_with("\n# EOF\n"),
+        "the last line is not # EOF:\n{}",
+        response.body
+    );
+    assert_eq!(
+        response.body.matches("# EOF").count(),
+        1,
+        "{}",
+        response.body
+    );
     let mut families: Vec<&str> = Vec::new();
     let mut series: Vec<&str> = Vec::new();
     for line in response.body.lines() {
@@ -29,14 +49,21 @@ pub fn metrics_are_openmetrics(target: &Target) {
         } else if !line.starts_with('#') {
             let name = line.split(['{', ' ']).next().unwrap_or_default();
             let family = families.last().copied().unwrap_or_default();
-            assert!(!family.is_empty() && name.starts_with(family), "{name} is not of the family {family:?} before it");
+            assert!(
+                !family.is_empty() && name.starts_with(family),
+                "{name} is not of the family {family:?} before it"
+            );
             series.push(line.rsplit_once(' ').map_or(line, |(series, _)| series));
         }
     }
     let count = series.len();
     series.sort_unstable();
     series.dedup();
-    assert!(count > 0 && series.len() == count, "series are missing or repeated:\n{}", response.body);
+    assert!(
+        count > 0 && series.len() == count,
+        "series are missing or repeated:\n{}",
+        response.body
+    );
 }
 
 /// Counters move with what happens: connections, messages and bytes in both directions.
@@ -48,13 +75,23 @@ pub fn metrics_count_what_happens(target: &Target) {
         client.echo("1234567890");
     }
     let during = server.metrics();
-    assert_eq!(during.get("connections_open"), before.get("connections_open") + 1, "{during:?}");
-    assert!(during.get("connections_accepted") > before.get("connections_accepted"), "{during:?}");
+    assert_eq!(
+        during.get("connections_open"),
+        before.get("connections_open") + 1,
+        "{during:?}"
+    );
+    assert!(
+        during.get("connections_accepted") > before.get("connections_accepted"),
+        "{during:?}"
+    );
     for name in ["messages_received", "messages_sent"] {
         assert_eq!(during.get(name), before.get(name) + 3, "{name}: {during:?}");
     }
     for name in ["bytes_received", "bytes_sent"] {
-        assert!(during.get(name) >= before.get(name) + 30, "{name}: {during:?}");
+        assert!(
+            during.get(name) >= before.get(name) + 30,
+            "{name}: {during:?}"
+        );
     }
     client.close();
     server.await_metric("connections_open", before.get("connections_open"));
@@ -75,16 +112,38 @@ pub fn demo_page_is_html(target: &Target) {
     let server = target.start(&[]);
     let response = server.get("/");
     assert_eq!(response.status, 200, "{response:?}");
-    assert!(response.header("Content-Type").is_some_and(|t| t.starts_with("text/html")), "{response:?}");
-    assert!(response.body.to_ascii_lowercase().contains("<!doctype html>"), "{}", response.body);
+    assert!(
+        response
+            .header("Content-Type")
+            .is_some_and(|t| t.starts_with("text/html")),
+        "{response:?}"
+    );
+    assert!(
+        response
+            .body
+            .to_ascii_lowercase()
+            .contains("<!doctype html>"),
+        "{}",
+        response.body
+    );
     assert!(response.body.contains("new WebSocket"), "{}", response.body);
-    assert!(!response.body.contains("src=\"http"), "the page loads something from elsewhere");
+    assert!(
+        !response.body.contains("src=\"http"),
+        "the page loads something from elsewhere"
+    );
 }
 
 /// Any other path is 404, for a plain request and for an upgrade.
 pub fn unknown_paths_are_404(target: &Target) {
     let server = target.start(&[]);
-    for path in ["/nothing", "/ws/", "/ws2", "/healthz/x", "/broadcast", "//ws"] {
+    for path in [
+        "/nothing",
+        "/ws/",
+        "/ws2",
+        "/healthz/x",
+        "/broadcast",
+        "//ws",
+    ] {
         assert_eq!(server.get(path).status, 404, "GET {path}");
         rejected(&server, &upgrade_request(path, ""), 404, path);
     }
@@ -97,8 +156,15 @@ pub fn bad_room_names_are_404(target: &Target) {
     for room in ["a", "A-Z_a.z-09", "...", &longest] {
         server.upgraded(&format!("/broadcast/{room}"));
     }
-    for room in ["", &too_long, "a/b", "a%2Fb", "a%20b", "a+b", "a:b", "a~b", "a/"] {
-        rejected(&server, &upgrade_request(&format!("/broadcast/{room}"), ""), 404, room);
+    for room in [
+        "", &too_long, "a/b", "a%2Fb", "a%20b", "a+b", "a:b", "a~b", "a/",
+    ] {
+        rejected(
+            &server,
+            &upgrade_request(&format!("/broadcast/{room}"), ""),
+            404,
+            room,
+        );
     }
 }
 
@@ -118,7 +184,11 @@ pub fn wrong_version_is_426(target: &Target) {
     for version in ["8", "7", "14", "0", "x", "13, 8", "130"] {
         let request = with_version(version);
         let response = rejected(&server, &request, 426, version);
-        assert_eq!(response.header("Sec-WebSocket-Version"), Some("13"), "{response:?}");
+        assert_eq!(
+            response.header("Sec-WebSocket-Version"),
+            Some("13"),
+            "{response:?}"
+        );
     }
 }
 
@@ -135,7 +205,11 @@ pub fn other_methods_are_405(target: &Target) {
 /// An upgrade with a body or with a transfer encoding is 400.
 pub fn a_body_on_an_upgrade_is_400(target: &Target) {
     let server = target.start(&[]);
-    for extra in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: nonsense\r\n"] {
+    for extra in [
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Content-Length: nonsense\r\n",
+    ] {
         rejected(&server, &upgrade_request("/ws", extra), 400, extra);
     }
 }
@@ -144,7 +218,12 @@ pub fn a_body_on_an_upgrade_is_400(target: &Target) {
 pub fn duplicate_headers_are_400(target: &Target) {
     let server = target.start(&[]);
     let key = format!("Sec-WebSocket-Key: {SAMPLE_KEY}\r\n");
-    for extra in ["Host: conformance.test\r\n", "host: other.test\r\n", &key, "Sec-WebSocket-Version: 13\r\n"] {
+    for extra in [
+        "Host: conformance.test\r\n",
+        "host: other.test\r\n",
+        &key,
+        "Sec-WebSocket-Version: 13\r\n",
+    ] {
         rejected(&server, &upgrade_request("/ws", extra), 400, extra);
     }
 }
@@ -162,9 +241,15 @@ pub fn missing_or_bad_headers_are_400(target: &Target) {
         ("key of 15 bytes", with_key("AAAAAAAAAAAAAAAAAAAA")),
         ("key of 17 bytes", with_key("AAAAAAAAAAAAAAAAAAAAAAA=")),
         ("key without padding", with_key("dGhlIHNhbXBsZSBub25jZQ")),
-        ("key that is no base64", with_key("dGhlIHNhbXBsZSBub25j!!==")),
+        (
+            "key that is no base64",
+            with_key("dGhlIHNhbXBsZSBub25j!!=="),
+        ),
         ("no Connection", good.replace("Connection: Upgrade\r\n", "")),
-        ("Connection without upgrade", good.replace("Connection: Upgrade", "Connection: keep-alive")),
+        (
+            "Connection without upgrade",
+            good.replace("Connection: Upgrade", "Connection: keep-alive"),
+        ),
     ] {
         rejected(&server, &request, 400, what);
     }
@@ -173,22 +258,40 @@ pub fn missing_or_bad_headers_are_400(target: &Target) {
 /// What is no HTTP at all gets 400 and a close.
 pub fn garbage_is_400(target: &Target) {
     let server = target.start(&[]);
-    for garbage in ["\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\r\n\r\n", "GET\r\n\r\n", "GET /ws HTTP/1.1\r\nno colon\r\n\r\n"] {
+    for garbage in [
+        "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET /ws HTTP/1.1\r\nno colon\r\n\r\n",
+    ] {
         rejected(&server, garbage, 400, garbage);
     }
-    rejected(&server, &upgrade_request("/ws", "Bad Name: x\r\n"), 400, "blank in a header name");
+    rejected(
+        &server,
+        &upgrade_request("/ws", "Bad Name: x\r\n"),
+        400,
+        "blank in a header name",
+    );
 }
 
 /// 64 headers are served, 65 are 431.
 pub fn too_many_headers_are_431(target: &Target) {
     let server = target.start(&[]);
-    let extra = |count: usize| (0..count).map(|i| format!("X-{i}: {i}\r\n")).collect::<String>();
+    let extra = |count: usize| {
+        (0..count)
+            .map(|i| format!("X-{i}: {i}\r\n"))
+            .collect::<String>()
+    };
     let own = upgrade_request("/ws", "").matches(": ").count();
     let mut raw = server.raw();
     raw.send(upgrade_request("/ws", &extra(64 - own)).as_bytes());
     raw.expect_101();
     raw.expect_alive();
-    rejected(&server, &upgrade_request("/ws", &extra(65 - own)), 431, "65 headers");
+    rejected(
+        &server,
+        &upgrade_request("/ws", &extra(65 - own)),
+        431,
+        "65 headers",
+    );
 }
 
 /// A head of up to 16 KiB is served, a longer one is 431, even when it never ends.
@@ -196,13 +299,21 @@ pub fn too_long_heads_are_431(target: &Target) {
     let server = target.start(&[]);
     let padded = |length: usize| {
         let without = upgrade_request("/ws", "X-Pad: \r\n").len();
-        upgrade_request("/ws", &format!("X-Pad: {}\r\n", "p".repeat(length - without)))
+        upgrade_request(
+            "/ws",
+            &format!("X-Pad: {}\r\n", "p".repeat(length - without)),
+        )
     };
     let mut raw = server.raw();
     raw.send(padded(16 * 1024).as_bytes());
     raw.expect_101();
     raw.expect_alive();
-    rejected(&server, &padded(16 * 1024 + 1), 431, "one byte more than 16 KiB");
+    rejected(
+        &server,
+        &padded(16 * 1024 + 1),
+        431,
+        "one byte more than 16 KiB",
+    );
     let endless = format!("GET /ws HTTP/1.1\r\nX-Pad: {}", "p".repeat(20 * 1024));
     rejected(&server, &endless, 431, "a head without an end");
 }
@@ -211,7 +322,11 @@ pub fn too_long_heads_are_431(target: &Target) {
 pub fn http_1_0_is_refused(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.raw();
-    raw.send(upgrade_request("/ws", "").replace("HTTP/1.1", "HTTP/1.0").as_bytes());
+    raw.send(
+        upgrade_request("/ws", "")
+            .replace("HTTP/1.1", "HTTP/1.0")
+            .as_bytes(),
+    );
     let response = raw.response();
     assert!(matches!(response.status, 400 | 426 | 505), "{response:?}");
     raw.expect_closed();
@@ -232,11 +347,20 @@ pub fn extension_offers_are_declined(target: &Target) {
 /// A subprotocol that was not asked for is never chosen; an offered one may be left out.
 pub fn subprotocols_are_never_made_up(target: &Target) {
     let server = target.start(&[]);
-    for (extra, allowed) in [("", vec![None]), ("Sec-WebSocket-Protocol: chat, superchat\r\n", vec![None, Some("chat"), Some("superchat")])] {
+    for (extra, allowed) in [
+        ("", vec![None]),
+        (
+            "Sec-WebSocket-Protocol: chat, superchat\r\n",
+            vec![None, Some("chat"), Some("superchat")],
+        ),
+    ] {
         let mut raw = server.raw();
         raw.send(upgrade_request("/ws", extra).as_bytes());
         let response = raw.expect_101();
-        assert!(allowed.contains(&response.header("Sec-WebSocket-Protocol")), "{response:?}");
+        assert!(
+            allowed.contains(&response.header("Sec-WebSocket-Protocol")),
+            "{response:?}"
+        );
         raw.expect_alive();
     }
 }
@@ -247,13 +371,29 @@ pub fn odd_but_valid_upgrades_are_served(target: &Target) {
     let good = upgrade_request("/ws", "");
     for (what, request) in [
         ("lower-case names", lower_case_names(&good)),
-        ("token case", good.replace("Upgrade: websocket", "Upgrade: WebSocket").replace("Connection: Upgrade", "Connection: UPGRADE")),
-        ("list of Connection tokens", good.replace("Connection: Upgrade", "Connection: keep-alive , Upgrade")),
+        (
+            "token case",
+            good.replace("Upgrade: websocket", "Upgrade: WebSocket")
+                .replace("Connection: Upgrade", "Connection: UPGRADE"),
+        ),
+        (
+            "list of Connection tokens",
+            good.replace("Connection: Upgrade", "Connection: keep-alive , Upgrade"),
+        ),
         ("blanks", good.replace("Version: 13", "Version: \t 13 \t ")),
-        ("no blank after the colon", good.replace("Version: 13", "Version:13")),
+        (
+            "no blank after the colon",
+            good.replace("Version: 13", "Version:13"),
+        ),
         ("query", good.replace("/ws ", "/ws?room=a&b=%20 ")),
-        ("Origin", good.replace("Host:", "Origin: https://elsewhere.test\r\nHost:")),
-        ("Content-Length: 0", good.replace("Host:", "Content-Length: 0\r\nHost:")),
+        (
+            "Origin",
+            good.replace("Host:", "Origin: https://elsewhere.test\r\nHost:"),
+        ),
+        (
+            "Content-Length: 0",
+            good.replace("Host:", "Content-Length: 0\r\nHost:"),
+        ),
     ] {
         let mut raw = server.raw();
         raw.send(request.as_bytes());
@@ -287,7 +427,11 @@ pub fn frames_pipelined_with_the_handshake(target: &Target) {
         let mut raw = server.raw();
         raw.send(&bytes);
         raw.expect_101();
-        expect_in_any_ping_order(&mut raw, &[(wire::TEXT, b"first"), (wire::BINARY, b"second")], b"p");
+        expect_in_any_ping_order(
+            &mut raw,
+            &[(wire::TEXT, b"first"), (wire::BINARY, b"second")],
+            b"p",
+        );
     }
 }
 
@@ -315,7 +459,10 @@ fn rejected(server: &Server, request: &str, status: u16, what: &str) -> Response
     raw.try_send(request.as_bytes());
     let response = raw.response();
     assert_eq!(response.status, status, "{what:?}: {response:?}");
-    assert!(response.header_has("Connection", "close"), "{what:?}: {response:?}");
+    assert!(
+        response.header_has("Connection", "close"),
+        "{what:?}: {response:?}"
+    );
     raw.expect_closed();
     response
 }
@@ -330,14 +477,22 @@ fn expect_in_any_ping_order(raw: &mut Raw, messages: &[(u8, &[u8])], ping: &[u8]
             assert_eq!(frame.payload, ping);
             continue;
         }
-        let Some((opcode, payload)) = due.next() else { panic!("one message too many: {frame:?}") };
-        assert_eq!((frame.opcode(), frame.payload.as_slice()), (*opcode, *payload));
+        let Some((opcode, payload)) = due.next() else {
+            panic!("one message too many: {frame:?}")
+        };
+        assert_eq!(
+            (frame.opcode(), frame.payload.as_slice()),
+            (*opcode, *payload)
+        );
     }
     assert!(due.next().is_none(), "a message is missing");
 }
 
 fn with_version(version: &str) -> String {
-    upgrade_request("/ws", "").replace("Sec-WebSocket-Version: 13", &format!("Sec-WebSocket-Version: {version}"))
+    upgrade_request("/ws", "").replace(
+        "Sec-WebSocket-Version: 13",
+        &format!("Sec-WebSocket-Version: {version}"),
+    )
 }
 
 fn lower_case_names(request: &str) -> String {
@@ -345,5 +500,9 @@ fn lower_case_names(request: &str) -> String {
         Some((name, value)) => format!("{}: {value}", name.to_ascii_lowercase()),
         None => line.to_string(),
     };
-    request.split("\r\n").map(lower).collect::<Vec<_>>().join("\r\n")
+    request
+        .split("\r\n")
+        .map(lower)
+        .collect::<Vec<_>>()
+        .join("\r\n")
 }

@@ -11,28 +11,86 @@ pub fn framing_violations_get_1002(target: &Target) {
     let server = target.start(&[]);
     for path in ["/ws", "/broadcast/judged"] {
         for rsv in [0x10, 0x20, 0x40, 0x70] {
-            violates(&server, path, 1002, "RSV bit", &wire::masked(FIN | rsv | TEXT, b"x"));
-            violates(&server, path, 1002, "RSV bit on a ping", &wire::masked(FIN | rsv | PING, b"x"));
+            violates(
+                &server,
+                path,
+                1002,
+                "RSV bit",
+                &wire::masked(FIN | rsv | TEXT, b"x"),
+            );
+            violates(
+                &server,
+                path,
+                1002,
+                "RSV bit on a ping",
+                &wire::masked(FIN | rsv | PING, b"x"),
+            );
         }
         for opcode in [0x3, 0x4, 0x5, 0x6, 0x7, 0xB, 0xC, 0xD, 0xE, 0xF] {
-            violates(&server, path, 1002, "reserved opcode", &wire::masked(FIN | opcode, b""));
+            violates(
+                &server,
+                path,
+                1002,
+                "reserved opcode",
+                &wire::masked(FIN | opcode, b""),
+            );
         }
         for opcode in [TEXT, BINARY, PING] {
-            violates(&server, path, 1002, "no mask", &wire::unmasked(FIN | opcode, b"bare"));
+            violates(
+                &server,
+                path,
+                1002,
+                "no mask",
+                &wire::unmasked(FIN | opcode, b"bare"),
+            );
         }
-        violates(&server, path, 1002, "no mask, no payload", &wire::unmasked(FIN | TEXT, b""));
+        violates(
+            &server,
+            path,
+            1002,
+            "no mask, no payload",
+            &wire::unmasked(FIN | TEXT, b""),
+        );
         for opcode in [PING, PONG, CLOSE] {
-            violates(&server, path, 1002, "fragmented control frame", &wire::masked(opcode, b""));
-            violates(&server, path, 1002, "control frame of 126 bytes", &wire::masked(FIN | opcode, &[3; 126]));
+            violates(
+                &server,
+                path,
+                1002,
+                "fragmented control frame",
+                &wire::masked(opcode, b""),
+            );
+            violates(
+                &server,
+                path,
+                1002,
+                "control frame of 126 bytes",
+                &wire::masked(FIN | opcode, &[3; 126]),
+            );
         }
         for first in [CONTINUATION, FIN | CONTINUATION] {
-            violates(&server, path, 1002, "continuation of nothing", &wire::masked(first, b"x"));
+            violates(
+                &server,
+                path,
+                1002,
+                "continuation of nothing",
+                &wire::masked(first, b"x"),
+            );
         }
         for first in [TEXT, FIN | TEXT, BINARY, FIN | BINARY] {
             let bytes = [wire::masked(TEXT, b"begun"), wire::masked(first, b"new")].concat();
-            violates(&server, path, 1002, "new message within a fragmented one", &bytes);
+            violates(
+                &server,
+                path,
+                1002,
+                "new message within a fragmented one",
+                &bytes,
+            );
         }
-        let bytes = [wire::masked(TEXT, b"a"), wire::masked(FIN | CONTINUATION, b"b"), wire::masked(FIN | CONTINUATION, b"c")];
+        let bytes = [
+            wire::masked(TEXT, b"a"),
+            wire::masked(FIN | CONTINUATION, b"b"),
+            wire::masked(FIN | CONTINUATION, b"c"),
+        ];
         let mut raw = server.upgraded(path);
         raw.send(&bytes.concat());
         raw.expect(TEXT, b"ab");
@@ -43,20 +101,70 @@ pub fn framing_violations_get_1002(target: &Target) {
 /// Lengths that are not written in as few bytes as they need, or use the top bit: 1002 (RFC 6455 section 5.2).
 pub fn length_violations_get_1002(target: &Target) {
     let server = target.start(&[]);
-    violates(&server, "/ws", 1002, "5 bytes in 16 bits", &wire::with_16_bit_length(FIN | TEXT, b"hello"));
-    violates(&server, "/ws", 1002, "125 bytes in 16 bits", &wire::with_16_bit_length(FIN | BINARY, &[1; 125]));
-    violates(&server, "/ws", 1002, "5 bytes in 64 bits", &wire::with_64_bit_length(FIN | TEXT, b"hello"));
-    violates(&server, "/ws", 1002, "65535 bytes in 64 bits", &wire::with_64_bit_length(FIN | BINARY, &[1; 65_535]));
-    violates(&server, "/ws", 1002, "top bit", &wire::long_header(FIN | BINARY, 1 << 63));
-    violates(&server, "/ws", 1002, "all bits", &wire::long_header(FIN | BINARY, u64::MAX));
+    violates(
+        &server,
+        "/ws",
+        1002,
+        "5 bytes in 16 bits",
+        &wire::with_16_bit_length(FIN | TEXT, b"hello"),
+    );
+    violates(
+        &server,
+        "/ws",
+        1002,
+        "125 bytes in 16 bits",
+        &wire::with_16_bit_length(FIN | BINARY, &[1; 125]),
+    );
+    violates(
+        &server,
+        "/ws",
+        1002,
+        "5 bytes in 64 bits",
+        &wire::with_64_bit_length(FIN | TEXT, b"hello"),
+    );
+    violates(
+        &server,
+        "/ws",
+        1002,
+        "65535 bytes in 64 bits",
+        &wire::with_64_bit_length(FIN | BINARY, &[1; 65_535]),
+    );
+    violates(
+        &server,
+        "/ws",
+        1002,
+        "top bit",
+        &wire::long_header(FIN | BINARY, 1 << 63),
+    );
+    violates(
+        &server,
+        "/ws",
+        1002,
+        "all bits",
+        &wire::long_header(FIN | BINARY, u64::MAX),
+    );
 }
 
 /// Close frames with one byte or with a code that must not be on the wire: 1002.
 pub fn close_violations_get_1002(target: &Target) {
     let server = target.start(&[]);
-    violates(&server, "/ws", 1002, "close of one byte", &wire::masked(FIN | CLOSE, &[3]));
-    for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
-        violates(&server, "/ws", 1002, &format!("close code {code}"), &wire::close(code, b"why"));
+    violates(
+        &server,
+        "/ws",
+        1002,
+        "close of one byte",
+        &wire::masked(FIN | CLOSE, &[3]),
+    );
+    for code in [
+        0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535,
+    ] {
+        violates(
+            &server,
+            "/ws",
+            1002,
+            &format!("close code {code}"),
+            &wire::close(code, b"why"),
+        );
     }
 }
 
@@ -79,11 +187,33 @@ pub fn bad_utf8_gets_1007(target: &Target) {
             violates(&server, path, 1007, &what, &wire::masked(FIN | TEXT, bad));
         }
         let long = [&[b'a'; 70_000], bad].concat();
-        violates(&server, "/ws", 1007, &format!("{what} after 70,000 letters"), &wire::masked(FIN | TEXT, &long));
+        violates(
+            &server,
+            "/ws",
+            1007,
+            &format!("{what} after 70,000 letters"),
+            &wire::masked(FIN | TEXT, &long),
+        );
         let cut = bad.len() / 2;
-        let bytes = [wire::masked(TEXT, &bad[..cut]), wire::masked(FIN | CONTINUATION, &bad[cut..])].concat();
-        violates(&server, "/ws", 1007, &format!("{what} in fragments"), &bytes);
-        violates(&server, "/ws", 1007, &format!("{what} in a reason"), &wire::close(1000, bad));
+        let bytes = [
+            wire::masked(TEXT, &bad[..cut]),
+            wire::masked(FIN | CONTINUATION, &bad[cut..]),
+        ]
+        .concat();
+        violates(
+            &server,
+            "/ws",
+            1007,
+            &format!("{what} in fragments"),
+            &bytes,
+        );
+        violates(
+            &server,
+            "/ws",
+            1007,
+            &format!("{what} in a reason"),
+            &wire::close(1000, bad),
+        );
     }
     // The same bytes are fine in a binary message.
     let mut raw = server.upgraded("/ws");
@@ -98,11 +228,33 @@ pub fn too_big_messages_get_1009(target: &Target) {
         let mut raw = server.upgraded(path);
         raw.send(&wire::binary(&[7; 70_000]));
         raw.expect(BINARY, &[7; 70_000]);
-        violates(&server, path, 1009, "one byte too many", &wire::binary(&[7; 70_001]));
-        violates(&server, path, 1009, "header of a huge message", &wire::long_header(FIN | BINARY, 1 << 40));
-        violates(&server, path, 1009, "header of the hugest message", &wire::long_header(FIN | BINARY, (1 << 63) - 1));
+        violates(
+            &server,
+            path,
+            1009,
+            "one byte too many",
+            &wire::binary(&[7; 70_001]),
+        );
+        violates(
+            &server,
+            path,
+            1009,
+            "header of a huge message",
+            &wire::long_header(FIN | BINARY, 1 << 40),
+        );
+        violates(
+            &server,
+            path,
+            1009,
+            "header of the hugest message",
+            &wire::long_header(FIN | BINARY, (1 << 63) - 1),
+        );
         let half = [7; 35_000];
-        let bytes = [wire::masked(BINARY, &half), wire::masked(CONTINUATION, &half), wire::masked(FIN | CONTINUATION, b"1")];
+        let bytes = [
+            wire::masked(BINARY, &half),
+            wire::masked(CONTINUATION, &half),
+            wire::masked(FIN | CONTINUATION, b"1"),
+        ];
         violates(&server, path, 1009, "fragments in sum", &bytes.concat());
     }
 }
@@ -116,8 +268,17 @@ pub fn default_message_limit_is_16_mib(target: &Target) {
     let frame = wire::binary(&most);
     let sending = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &frame));
     raw.expect(BINARY, &most);
-    assert!(matches!(sending.join(), Ok(Ok(()))), "16 MiB could not be sent");
-    violates(&server, "/ws", 1009, "16 MiB and one byte", &wire::long_header(FIN | BINARY, (16 << 20) + 1));
+    assert!(
+        matches!(sending.join(), Ok(Ok(()))),
+        "16 MiB could not be sent"
+    );
+    violates(
+        &server,
+        "/ws",
+        1009,
+        "16 MiB and one byte",
+        &wire::long_header(FIN | BINARY, (16 << 20) + 1),
+    );
 }
 
 /// A message may have 65,536 fragments, and no more: 1009.
@@ -130,14 +291,25 @@ pub fn too_many_fragments_get_1009(target: &Target) {
     raw.send(&[start.as_slice(), &middle, &end].concat());
     raw.expect(BINARY, &[b'f'; 65_536]);
     let one_more = wire::masked(CONTINUATION, b"f");
-    violates(&server, "/ws", 1009, "65,537 fragments", &[start.as_slice(), &middle, &one_more, &end].concat());
+    violates(
+        &server,
+        "/ws",
+        1009,
+        "65,537 fragments",
+        &[start.as_slice(), &middle, &one_more, &end].concat(),
+    );
 }
 
 /// What came before a violation is answered, what follows it is not.
 pub fn messages_around_a_violation(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
-    let bytes = [wire::text("before"), wire::masked(FIN | 0x3, b"bad"), wire::text("after")].concat();
+    let bytes = [
+        wire::text("before"),
+        wire::masked(FIN | 0x3, b"bad"),
+        wire::text("after"),
+    ]
+    .concat();
     raw.send(&bytes);
     raw.expect(TEXT, b"before");
     raw.expect_close(1002);
@@ -167,8 +339,20 @@ pub fn violations_leave_others_alone(target: &Target) {
     let mut member = server.upgraded("/broadcast/calm");
     let mut echo = server.upgraded("/ws");
     for _ in 0..20 {
-        violates(&server, "/broadcast/calm", 1002, "no mask", &wire::unmasked(FIN | TEXT, b"bare"));
-        violates(&server, "/ws", 1007, "bad text", &wire::masked(FIN | TEXT, b"\xff"));
+        violates(
+            &server,
+            "/broadcast/calm",
+            1002,
+            "no mask",
+            &wire::unmasked(FIN | TEXT, b"bare"),
+        );
+        violates(
+            &server,
+            "/ws",
+            1007,
+            "bad text",
+            &wire::masked(FIN | TEXT, b"\xff"),
+        );
     }
     member.expect_alive();
     echo.expect_alive();

@@ -93,7 +93,12 @@ pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
 
 fn push_masked(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&MASK);
-    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
 }
 
 /// A frame as it came from a server.
@@ -113,9 +118,15 @@ impl Frame {
     /// The first frame of `bytes` and the number of bytes it takes; `None` when more are needed.
     pub fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
         let (&first, &second) = (bytes.first()?, bytes.get(1)?);
-        let (mut header, length) = match second & 0x7f {
-            126 => (4, u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?) as usize),
-            127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+        let (mut header, length): (usize, usize) = match second & 0x7f {
+            126 => (
+                4,
+                u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?) as usize,
+            ),
+            127 => (
+                10,
+                u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize,
+            ),
             n => (2, n as usize),
         };
         let masked = second & 0x80 != 0;
@@ -123,7 +134,15 @@ impl Frame {
             header += 4;
         }
         let payload = bytes.get(header..header.checked_add(length)?)?.to_vec();
-        Some((Frame { first, masked, header, payload }, header + length))
+        Some((
+            Frame {
+                first,
+                masked,
+                header,
+                payload,
+            },
+            header + length,
+        ))
     }
 
     /// The opcode.
@@ -172,7 +191,9 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc_comes_out_byte_for_byte() {
         // RFC 6455 section 5.7: a single-frame masked text message "Hello".
-        let expected = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        let expected = [
+            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+        ];
         assert_eq!(text("Hello"), expected);
     }
 
@@ -191,7 +212,10 @@ mod tests {
             assert_eq!(Frame::parse(&bytes[..cut]), None);
         }
         let (frame, used) = Frame::parse(&bytes).expect("whole");
-        assert_eq!((frame.opcode(), frame.payload.len(), used), (BINARY, 200, 204));
+        assert_eq!(
+            (frame.opcode(), frame.payload.len(), used),
+            (BINARY, 200, 204)
+        );
         assert!(frame.is_minimal() && !frame.masked);
     }
 }

@@ -1,0 +1,408 @@
+//! From the command line to the last line: what a server says, how it starts, how it drains, how it ends.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use super::client::{Raw, eventually, upgrade_request};
+use super::harness::{Exit, Target};
+use super::wire::{self, TEXT};
+use super::ws::Ws;
+
+/// Options every server has, as `--help` lists them.
+const FLAGS: [&str; 12] = [
+    "--listen",
+    "--workers",
+    "--cpus",
+    "--send-queue",
+    "--slow-consumer",
+    "--max-message",
+    "--max-fragments",
+    "--handshake-timeout",
+    "--idle-timeout",
+    "--max-connections",
+    "--drain-timeout",
+    "--help",
+];
+
+/// The `ready` line says who serves where with what, and is true.
+pub fn ready_line_is_complete_and_true(target: &Target) {
+    let server = target.start(&["--workers", "3"]);
+    let ready = &server.ready;
+    assert_eq!(ready["event"], "ready", "{ready}");
+    for key in ["server", "version", "runtime"] {
+        assert!(
+            ready[key].as_str().is_some_and(|value| !value.is_empty()),
+            "{key}: {ready}"
+        );
+    }
+    let binary = target
+        .binary
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    assert_eq!(ready["server"], *binary, "{ready}");
+    assert!(
+        ready["runtime"]
+            .as_str()
+            .is_some_and(|r| r.contains(char::is_numeric)),
+        "no runtime version: {ready}"
+    );
+    assert!(
+        ready["flavor"].is_string() || ready["engine"].is_string(),
+        "{ready}"
+    );
+    assert_eq!(ready["pid"], server.pid(), "{ready}");
+    assert_eq!(ready["workers"], 3, "{ready}");
+    assert!(ready["cpus"].is_array(), "{ready}");
+    assert!(
+        server.address.ip().is_loopback() && server.address.port() != 0,
+        "{ready}"
+    );
+    for key in ["read_buffer_bytes", "mailbox_bytes", "open_files"] {
+        assert!(
+            ready["options"][key].as_u64() > Some(0),
+            "options.{key}: {ready}"
+        );
+    }
+    server.upgraded("/ws").expect_alive();
+}
+
+/// The `ready` line records the limits in force: the documented defaults, or what was asked for.
+pub fn ready_line_records_the_options(target: &Target) {
+    type Rows = [(&'static str, u64)];
+    let check = |args: &[&str], policy: &str, rows: &Rows| {
+        let server = target.start(args);
+        let options = &server.ready["options"];
+        assert_eq!(options["slow_consumer"], policy, "{options}");
+        for (key, value) in rows {
+            assert_eq!(options[key], *value, "{key}: {options}");
+        }
+    };
+    let defaults: &Rows = &[
+        ("send_queue_messages", 1024),
+        ("max_message_bytes", 16 << 20),
+        ("max_fragments", 65_536),
+        ("handshake_timeout_ms", 10_000),
+        ("idle_timeout_ms", 60_000),
+        ("max_connections", 0),
+        ("drain_timeout_ms", 5_000),
+    ];
+    check(&[], "close", defaults);
+    let args = "--send-queue 7 --slow-consumer drop --max-message 128k --max-fragments 70000 --handshake-timeout 1500ms \
+                --idle-timeout 2m --max-connections 11 --drain-timeout 3";
+    let asked: &Rows = &[
+        ("send_queue_messages", 7),
+        ("max_message_bytes", 128 << 10),
+        ("max_fragments", 70_000),
+        ("handshake_timeout_ms", 1_500),
+        ("idle_timeout_ms", 120_000),
+        ("max_connections", 11),
+        ("drain_timeout_ms", 3_000),
+    ];
+    check(&args.split_whitespace().collect::<Vec<_>>(), "drop", asked);
+}
+
+/// `--cpus` gives one worker per CPU named, and no thread leaves them.
+pub fn cpus_confine_the_server(target: &Target) {
+    let cpu = first_allowed_cpu("/proc/self/status");
+    let server = target.start(&["--cpus", &cpu]);
+    assert_eq!(server.ready["workers"], 1, "{}", server.ready);
+    assert_eq!(server.ready["cpus"].to_string(), format!("[{cpu}]"));
+    server.upgraded("/ws").expect_alive();
+    for thread in server.thread_cpu_times().keys() {
+        let path = format!("/proc/{}/task/{thread}/status", server.pid());
+        assert_eq!(allowed_cpus(&path), cpu, "{path}");
+    }
+}
+
+/// SIGTERM: exit 0 with one `final` line whose counters are what happened.
+pub fn sigterm_ends_with_the_final_line(target: &Target) {
+    ends_well_after(target, Signal::TERM);
+}
+
+/// SIGINT does the same.
+pub fn sigint_ends_with_the_final_line(target: &Target) {
+    ends_well_after(target, Signal::INT);
+}
+
+fn ends_well_after(target: &Target, signal: Signal) {
+    let server = target.start(&[]);
+    let mut client = server.ws("/ws");
+    for _ in 0..3 {
+        client.echo("1234567890");
+    }
+    client.close();
+    server.signal(signal);
+    let last = server.wait().expect_clean();
+    for (key, value) in [
+        ("messages_received", 3),
+        ("messages_sent", 3),
+        ("connections_accepted", 1),
+    ] {
+        assert_eq!(last[key], value, "{key}: {last}");
+    }
+    for key in ["bytes_received", "bytes_sent"] {
+        assert!(last[key].as_u64() >= Some(30), "{key}: {last}");
+    }
+    for key in [
+        "dropped",
+        "slow_consumers_closed",
+        "violations",
+        "accept_errors",
+        "refused",
+    ] {
+        assert_eq!(last[key], 0, "{key}: {last}");
+    }
+}
+
+/// Drain: every connection gets 1001, and the server ends as soon as all have answered.
+pub fn drain_closes_everyone_with_1001(target: &Target) {
+    let server = target.start(&["--drain-timeout", "60s"]);
+    let path = |i| {
+        if i % 2 == 0 {
+            "/ws".to_string()
+        } else {
+            format!("/broadcast/{}", i % 3)
+        }
+    };
+    let mut clients: Vec<Ws> = (0..40).map(|i| server.ws(&path(i))).collect();
+    clients[0].echo("before the end");
+    server.signal(Signal::TERM);
+    for client in clients {
+        client.expect_close(1001);
+    }
+    let last = server.wait().expect_clean();
+    assert_eq!(last["connections_accepted"], 40, "{last}");
+}
+
+/// Drain ends within `--drain-timeout` though a client never answers.
+pub fn drain_does_not_wait_for_the_silent(target: &Target) {
+    let server = target.start(&["--drain-timeout", "300ms"]);
+    let mut silent = server.upgraded("/ws");
+    let mut member = server.upgraded("/broadcast/silent");
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    server.wait().expect_clean();
+    assert!(
+        start.elapsed().as_secs() < 5,
+        "a drain of 300 ms took {:?}",
+        start.elapsed()
+    );
+    silent.expect_close(1001);
+    member.expect_close(1001);
+}
+
+/// Drain ends within `--drain-timeout` though clients read nothing and the server has much to send them.
+pub fn drain_does_not_wait_for_the_stuck(target: &Target) {
+    let server = target.start(&[
+        "--drain-timeout",
+        "300ms",
+        "--slow-consumer",
+        "drop",
+        "--send-queue",
+        "100",
+    ]);
+    let mut stuck = server.upgraded_with_small_buffer("/ws");
+    let member = server.upgraded_with_small_buffer("/broadcast/stuck");
+    let mut sender = server.ws("/broadcast/stuck");
+    let bytes = wire::binary(&vec![7; 1 << 20]);
+    while stuck.send_until_stuck(&bytes, std::time::Duration::from_millis(200)) == bytes.len() {}
+    for _ in 0..40 {
+        sender.echo(tungstenite::Message::binary(vec![7; 1 << 20]));
+    }
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    server.wait().expect_clean();
+    assert!(
+        start.elapsed().as_secs() < 5,
+        "a drain of 300 ms took {:?}",
+        start.elapsed()
+    );
+    drop((stuck, member, sender));
+}
+
+/// Drain is not held up by a connection that has not finished its request.
+pub fn drain_does_not_wait_for_handshakes(target: &Target) {
+    let server = target.start(&["--drain-timeout", "60s", "--handshake-timeout", "60s"]);
+    let mut silent = server.raw();
+    let mut partial = server.raw();
+    partial.send(b"GET /ws HTTP/1.1\r\nHost: conf");
+    server.upgraded("/ws").expect_alive();
+    server.signal(Signal::TERM);
+    server.wait().expect_clean();
+    for raw in [&mut silent, &mut partial] {
+        raw.response_or_close();
+    }
+}
+
+/// From the signal on nobody new is served, while those who are still closing may finish.
+pub fn drain_accepts_nobody_new(target: &Target) {
+    let server = target.start(&["--drain-timeout", "60s"]);
+    let mut closing = server.upgraded("/ws");
+    server.signal(Signal::TERM);
+    let frame = closing.frame();
+    assert_eq!(
+        (frame.opcode(), frame.close_code()),
+        (wire::CLOSE, Some(1001)),
+        "{frame:?}"
+    );
+    eventually(server.patience, "new connections are turned away", || {
+        let Ok(mut raw) = Raw::try_connect(server.address, server.patience) else {
+            return Some(());
+        };
+        raw.try_send(upgrade_request("/ws", "").as_bytes());
+        match raw.response_or_close() {
+            Some(response) if response.status == 101 => None,
+            _ => Some(()),
+        }
+    });
+    closing.send(&wire::close(1001, b""));
+    closing.expect_closed();
+    server.wait().expect_clean();
+}
+
+/// Replies to what was read before the signal leave before the 1001, none torn or out of order.
+pub fn drain_sends_what_is_due_first(target: &Target) {
+    let server = target.start(&[]);
+    let mut raw = server.upgraded("/ws");
+    let frames: Vec<u8> = (0..200)
+        .flat_map(|i| wire::text(&format!("due {i}")))
+        .collect();
+    raw.send(&frames);
+    raw.expect(TEXT, b"due 0");
+    server.signal(Signal::TERM);
+    let mut due = 1;
+    loop {
+        match raw.next_frame() {
+            Some(frame) if frame.opcode() == TEXT => {
+                assert_eq!(frame.payload, format!("due {due}").as_bytes());
+                due += 1;
+            }
+            Some(frame) => {
+                assert_eq!(
+                    (frame.opcode(), frame.close_code()),
+                    (wire::CLOSE, Some(1001)),
+                    "{frame:?}"
+                );
+                break;
+            }
+            None => panic!("closed without 1001 after {due} replies"),
+        }
+    }
+    raw.send(&wire::close(1001, b""));
+    raw.expect_closed();
+    server.wait().expect_clean();
+}
+
+/// An address that another program listens on: a clear message, exit code not 0, nothing on stdout.
+pub fn address_in_use_is_a_clear_error(target: &Target) {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("cannot bind: {e}"));
+    let address = taken
+        .local_addr()
+        .unwrap_or_else(|e| panic!("no address: {e}"));
+    in_use(
+        target.run_to_end(&["--listen", &address.to_string()]),
+        address,
+    );
+}
+
+/// A second server on the address of a first one is refused as well: they would share the connections.
+pub fn second_server_on_an_address_is_refused(target: &Target) {
+    let server = target.start(&["--workers", "2"]);
+    in_use(
+        target.run_to_end(&["--workers", "2", "--listen", &server.address.to_string()]),
+        server.address,
+    );
+    server.upgraded("/ws").expect_alive();
+}
+
+/// A server can be started again at once on the address it has just left with connections open.
+pub fn restart_on_the_same_address(target: &Target) {
+    let server = target.start(&[]);
+    let clients: Vec<Ws> = (0..5).map(|_| server.ws("/ws")).collect();
+    let address = server.address;
+    server.signal(Signal::TERM);
+    for client in clients {
+        client.expect_close(1001);
+    }
+    server.wait().expect_clean();
+    let again = target.start_on(&address.to_string(), &[]);
+    assert_eq!(again.address, address);
+    again.upgraded("/ws").expect_alive();
+}
+
+/// IPv6 addresses work like IPv4 ones (where the machine has IPv6).
+pub fn listens_on_ipv6(target: &Target) {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let server = target.start_on("[::1]:0", &[]);
+    assert!(server.address.is_ipv6(), "{}", server.ready);
+    server.upgraded("/ws").expect_alive();
+}
+
+/// Unknown flags and impossible values: exit 2, the flag named on stderr, nothing on stdout.
+pub fn bad_usage_exits_2(target: &Target) {
+    for (line, named) in [
+        ("--frobnicate", "--frobnicate"),
+        ("stray", "stray"),
+        ("--listen nowhere", "--listen"),
+        ("--workers many", "--workers"),
+        ("--workers 0", "--workers"),
+        ("--slow-consumer wait", "--slow-consumer"),
+        ("--max-message 12q", "--max-message"),
+        ("--idle-timeout soon", "--idle-timeout"),
+        ("--send-queue 0", "--send-queue"),
+        ("--cpus 100000", "--cpus"),
+        ("--cpus 3-1", "--cpus"),
+    ] {
+        let exit = target.run_to_end(&line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(exit.status.code(), Some(2), "{line}: {exit:?}");
+        assert!(exit.stderr.contains(named), "{line}: {exit:?}");
+        assert!(exit.stdout.is_empty(), "{line}: {exit:?}");
+    }
+}
+
+/// `--help` lists every option and exits 0; so does `--version`.
+pub fn help_lists_every_option(target: &Target) {
+    let exit = target.run_to_end(&["--help"]);
+    assert_eq!(exit.status.code(), Some(0), "{exit:?}");
+    let help = exit.stdout.join("\n");
+    for flag in FLAGS {
+        assert!(help.contains(flag), "{flag} is missing:\n{help}");
+    }
+    let exit = target.run_to_end(&["--version"]);
+    assert_eq!(exit.status.code(), Some(0), "{exit:?}");
+}
+
+#[track_caller]
+fn in_use(exit: Exit, address: SocketAddr) {
+    assert!(
+        matches!(exit.status.code(), Some(code) if code != 0),
+        "{exit:?}"
+    );
+    assert!(
+        exit.stderr.contains(&address.to_string()),
+        "the message does not name {address}: {exit:?}"
+    );
+    assert!(exit.stderr.to_lowercase().contains("in use"), "{exit:?}");
+    assert!(!exit.stderr.contains("panicked at"), "{exit:?}");
+    assert!(exit.stdout.is_empty(), "{exit:?}");
+}
+
+fn first_allowed_cpu(path: &str) -> String {
+    let list = allowed_cpus(path);
+    list.split([',', '-']).next().unwrap_or("0").to_string()
+}
+
+#[track_caller]
+fn allowed_cpus(path: &str) -> String {
+    let status =
+        std::fs::read_to_string(path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.unwrap_or_default().trim().to_string()
+}

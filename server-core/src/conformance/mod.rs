@@ -1,0 +1,224 @@
+//! The black-box conformance suite: written once, run against each server *binary* as a process.
+//!
+//! A case is a named function of a [`Target`]. It starts its own server on a free port, judges what comes out of sockets,
+//! stdout, stderr and `/proc`, and panics with a reason when a rule is broken. Nothing here uses `ws-proto`: well-behaved
+//! clients are tungstenite's, violations are bytes written by hand.
+//!
+//! In a server crate (`server-core` with feature `conformance` as a dev-dependency), one `#[test]` per case:
+//!
+//! ```ignore
+//! mod multi {
+//!     server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "multi"] }
+//! }
+//! ```
+//!
+//! By hand, against any binary with the same options: `conformance [--smoke] [--filter TEXT] -- BINARY [ARGS...]`.
+
+pub mod broadcast;
+pub mod client;
+pub mod frames;
+pub mod harness;
+pub mod http;
+pub mod lifecycle;
+pub mod limits;
+pub mod violations;
+pub mod wire;
+pub mod ws;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use harness::Target;
+
+/// A case of the suite.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// `module::function`.
+    pub name: &'static str,
+    /// Whether it belongs to the subset that takes no more than a few seconds in all.
+    pub smoke: bool,
+    /// The case itself; it panics when the server breaks the rule.
+    pub run: fn(&Target),
+}
+
+impl Case {
+    /// Runs the case; the reason when it fails.
+    ///
+    /// # Errors
+    /// The text of the panic with which the case failed.
+    pub fn judge(&self, target: &Target) -> Result<(), String> {
+        catch_unwind(AssertUnwindSafe(|| (self.run)(target))).map_err(|cause| panic_text(&*cause))
+    }
+}
+
+/// Hands the list of all cases, by module, to a macro. The one place to add a case to; `smoke` or `full` says whether it
+/// is in the short subset.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_list {
+    ($($with:ident)::+, $($context:tt)*) => {
+        $($with)::+! {
+            $($context)*
+            lifecycle {
+                smoke ready_line_is_complete_and_true
+                full ready_line_records_the_options
+                full cpus_confine_the_server
+                smoke sigterm_ends_with_the_final_line
+                full sigint_ends_with_the_final_line
+                smoke drain_closes_everyone_with_1001
+                full drain_does_not_wait_for_the_silent
+                full drain_does_not_wait_for_the_stuck
+                full drain_does_not_wait_for_handshakes
+                full drain_accepts_nobody_new
+                full drain_sends_what_is_due_first
+                full address_in_use_is_a_clear_error
+                full second_server_on_an_address_is_refused
+                full restart_on_the_same_address
+                full listens_on_ipv6
+                full bad_usage_exits_2
+                full help_lists_every_option
+            }
+            http {
+                smoke healthz_answers_ok
+                smoke metrics_are_openmetrics
+                smoke metrics_count_what_happens
+                full metrics_count_violations
+                full demo_page_is_html
+                full unknown_paths_are_404
+                full bad_room_names_are_404
+                smoke plain_get_on_ws_is_426
+                full wrong_version_is_426
+                full other_methods_are_405
+                full a_body_on_an_upgrade_is_400
+                full duplicate_headers_are_400
+                full missing_or_bad_headers_are_400
+                full garbage_is_400
+                full too_many_headers_are_431
+                full too_long_heads_are_431
+                full http_1_0_is_refused
+                smoke extension_offers_are_declined
+                full subprotocols_are_never_made_up
+                full odd_but_valid_upgrades_are_served
+                full handshake_and_frames_byte_at_a_time
+                full frames_pipelined_with_the_handshake
+                full a_client_that_gives_up_mid_handshake
+            }
+            frames {
+                smoke echo_of_every_size
+                full echo_frames_are_well_formed
+                smoke thousand_pipelined_frames_in_order
+                full pipelined_frames_cut_anywhere
+                full pings_between_messages_keep_their_place
+                smoke pong_repeats_the_ping
+                full fragments_with_a_ping_between
+                full characters_cut_by_fragments
+                full a_payload_later_than_its_header
+                smoke close_code_is_echoed
+                full close_without_a_code
+                full messages_around_a_close
+                full half_closed_client_gets_its_answers
+                full echo_pushes_back_on_a_client_that_does_not_read
+                full connections_do_not_mix
+            }
+            violations {
+                smoke framing_violations_get_1002
+                full length_violations_get_1002
+                full close_violations_get_1002
+                smoke bad_utf8_gets_1007
+                full too_big_messages_get_1009
+                full default_message_limit_is_16_mib
+                full too_many_fragments_get_1009
+                full messages_around_a_violation
+                full violations_byte_at_a_time
+                full violations_leave_others_alone
+            }
+            broadcast {
+                smoke every_member_gets_every_message
+                full messages_of_every_size
+                smoke rooms_are_isolated
+                full a_new_member_misses_nothing
+                full members_come_and_go
+                smoke order_per_sender_for_every_receiver
+                full two_hundred_members_over_all_workers
+                full thousand_pipelined_publishes
+                full fragmented_publish_arrives_whole
+                full slow_reader_is_closed
+                full slow_reader_cannot_linger
+                full slow_reader_loses_messages
+            }
+            limits {
+                full handshake_timeout_closes_the_silent
+                full handshake_timeout_stops_a_drip
+                full idle_timeout_keeps_who_answers
+                full idle_timeout_closes_the_silent
+                smoke max_connections_refuses_and_recovers
+                full file_limit_is_raised
+                full out_of_files_is_survived
+                full resets_leave_the_count_right
+                full churn_leaves_nothing_behind
+            }
+        }
+    };
+}
+
+/// Makes every case of the suite a `#[test]` against one server binary.
+#[macro_export]
+macro_rules! conformance_tests {
+    (binary: $binary:expr, args: $args:tt $(,)?) => {
+        $crate::conformance_list! { $crate::conformance_as_tests, ($binary) $args }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_as_tests {
+    (($binary:expr) $args:tt $($module:ident { $($kind:ident $case:ident)* })*) => {
+        $(mod $module {
+            $(#[test]
+            fn $case() {
+                let args: &[&str] = &$args;
+                $crate::conformance::$module::$case(&$crate::conformance::Target::new($binary, args));
+            })*
+        })*
+    };
+}
+
+macro_rules! as_table {
+    ($($module:ident { $($kind:ident $case:ident)* })*) => {
+        &[$($(Case {
+            name: concat!(stringify!($module), "::", stringify!($case)),
+            smoke: matches!(stringify!($kind).as_bytes(), b"smoke"),
+            run: $module::$case,
+        },)*)*]
+    };
+}
+
+/// All cases.
+pub const CASES: &[Case] = conformance_list!(as_table,);
+
+/// The text a panic was raised with.
+pub fn panic_text(cause: &(dyn Any + Send)) -> String {
+    let text = cause.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| cause.downcast_ref::<&str>().copied())
+        .unwrap_or("failed without a word")
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_smoke_subset_is_a_real_subset() {
+        let mut names: Vec<_> = CASES.iter().map(|case| case.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CASES.len());
+        let smoke = CASES.iter().filter(|case| case.smoke).count();
+        assert!(
+            smoke > 10 && smoke * 2 < CASES.len(),
+            "{smoke} of {}",
+            CASES.len()
+        );
+    }
+}
