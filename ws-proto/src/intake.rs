@@ -6,7 +6,7 @@ use crate::{
     Kind, Role, Session, State, Violation, close,
     frame::{self, BINARY, CLOSE, Expect, Header, PING, TEXT},
     mask::{mask, mask_down},
-    partial::{OpenFrame, OpenMessage, Partial},
+    partial::{OpenFrame, OpenMessage},
     utf8,
     violation::Rule,
 };
