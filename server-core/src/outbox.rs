@@ -45,7 +45,7 @@ pub enum Pushed {
     /// The receiver is too slow and is to be closed with 1008 (`--slow-consumer close`): the unsent messages are gone, and
     /// pushes have no effect any more. Said once; then [`Pushed::Ended`].
     Overflow,
-    /// Refused, for the outbox has [ended](Outbox::end).
+    /// Refused, for the outbox was [closed](Outbox::close) or [ended](Outbox::end).
     Ended,
 }
 
@@ -119,6 +119,12 @@ impl Outbox {
             let queue = self.0.get_or_insert_default();
             queue.pieces.push_back(Piece::Control(bytes));
         }
+    }
+
+    /// Appends our Close frame behind everything queued; takes no more messages, for nothing may follow it.
+    pub fn close(&mut self, frame: impl Into<Bytes>) {
+        self.push_control(frame);
+        self.0.get_or_insert_default().ended = true;
     }
 
     /// Gives up the messages that have not begun to be sent and takes no more. Control frames stay and may still be

@@ -91,6 +91,14 @@ pub struct FrameBuilder {
 }
 
 impl FrameBuilder {
+    /// With room for `bytes` bytes of frames: a receive of that size fits, for our headers are shorter than a client's.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            messages: 0,
+        }
+    }
+
     /// Encodes one more message.
     pub fn push(&mut self, kind: Kind, payload: &[u8]) {
         encode_frame(kind.into(), payload, &mut self.bytes);

@@ -1,0 +1,396 @@
+//! One connection, one task: handshake, echo, and the way it ends.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use server_core::admission::{Admitted, Upgrade};
+use server_core::endpoints::Endpoint;
+use server_core::lifecycle::AliveGuard;
+use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
+use server_core::sweep::Phase;
+use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
+use ws_proto::{CloseCode, Control, End, OpCode, Reply, Role, Session, State, encode_frame};
+
+use crate::link::{Link, Order, Wake};
+use crate::member;
+use crate::worker::Worker;
+
+/// How serving a connection ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The peer is gone: nothing can be sent any more.
+    Gone,
+    /// Our last bytes are in the outbox; the peer is to get them.
+    Part,
+}
+
+/// What one turn of reading led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The connection goes on.
+    GoOn,
+    /// The peer ended its stream without a word.
+    Eof,
+    /// Close frames have been exchanged, or ours tells the peer what it did wrong: send what there is and part.
+    Over,
+}
+
+/// Serves a connection from its first byte to its last.
+pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, alive: AliveGuard) {
+    let link = Link::new(stream, &worker).await;
+    let registered = Registered::new(&worker, &link);
+    let ending = match handshake(&worker, &link).await {
+        Ok(opened) => {
+            link.activity.touch(worker.tick());
+            link.set_phase(Phase::Open);
+            let Upgrade {
+                endpoint, response, ..
+            } = opened.upgrade;
+            let _permit = opened.upgrade.permit;
+            match endpoint {
+                Endpoint::Echo => echo(&worker, &link, response, opened.early).await,
+                Endpoint::Broadcast(room) => {
+                    let place = registered.place;
+                    member::serve(&worker, &link, place, room, response, opened.early).await
+                }
+            }
+        }
+        Err(ending) => ending,
+    };
+    if ending == Ending::Part {
+        // Boxed, so that the task of an open connection need not have room for it.
+        Box::pin(part(&worker, &link)).await;
+    }
+    drop(registered);
+    drop(link);
+    drop(alive);
+}
+
+/// A connection's entry in its worker's list.
+struct Registered<'a> {
+    worker: &'a Worker,
+    place: u32,
+}
+
+impl<'a> Registered<'a> {
+    fn new(worker: &'a Worker, link: &Arc<Link>) -> Self {
+        let place = worker.register(link);
+        Self { worker, place }
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.worker.unregister(self.place);
+    }
+}
+
+/// A request that was granted, and what the client sent behind it.
+struct Opened {
+    upgrade: Upgrade,
+    early: Vec<u8>,
+}
+
+async fn handshake(worker: &Worker, link: &Link) -> Result<Opened, Ending> {
+    let mut received = Vec::new();
+    loop {
+        match link.wait(false).await {
+            Wake::Ready => {}
+            Wake::Ordered(order) if order.includes(Order::REQUEST_TIMEOUT) => {
+                let response = worker.server.admission.time_out(worker.index);
+                link.outbox().push_control(response);
+                return Err(Ending::Part);
+            }
+            Wake::Ordered(order) if order.includes(Order::DRAIN) => return Err(Ending::Gone),
+            Wake::Ordered(_) => continue,
+        }
+        let (admitted, behind_head) = match read_head(worker, link, &mut received) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => return Err(Ending::Gone),
+            Ok(admitted) => admitted,
+        };
+        match admitted {
+            Admitted::NeedMore => {}
+            Admitted::Upgrade(upgrade) => {
+                return Ok(Opened {
+                    upgrade,
+                    early: behind_head,
+                });
+            }
+            Admitted::Respond(response) => {
+                link.outbox().push_control(response);
+                return Err(Ending::Part);
+            }
+        }
+    }
+}
+
+/// Reads once and judges what has been received. Bytes are kept only when the head does not come in one piece. The second
+/// value is what follows the head of an upgrade.
+fn read_head(
+    worker: &Worker,
+    link: &Link,
+    received: &mut Vec<u8>,
+) -> io::Result<(Admitted, Vec<u8>)> {
+    with_scratch(|scratch| {
+        let n = link.try_read(&mut scratch.buf)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut all = &scratch.buf[..n];
+        if !received.is_empty() {
+            received.extend_from_slice(all);
+            all = received;
+        }
+        let admitted = worker.server.admission.admit(worker.index, all);
+        let behind_head = match &admitted {
+            Admitted::Upgrade(upgrade) => all[upgrade.head_bytes..].to_vec(),
+            _ => Vec::new(),
+        };
+        if received.is_empty() && matches!(admitted, Admitted::NeedMore) {
+            received.extend_from_slice(&scratch.buf[..n]);
+        }
+        Ok((admitted, behind_head))
+    })
+}
+
+/// Sends everything back. While a reply cannot be written the connection is not read.
+async fn echo(worker: &Worker, link: &Link, response: Vec<u8>, mut early: Vec<u8>) -> Ending {
+    let mut session = Session::new(Role::Server, worker.server.settings.limits);
+    let mut unsent = Unsent::from(response);
+    let mut turn = Turn::GoOn;
+    if !early.is_empty() {
+        let mut spill = Vec::new();
+        turn = echo_bytes(worker, &mut session, &mut early, &mut spill, |reply| {
+            unsent.append(reply);
+            Ok(())
+        })
+        .unwrap_or(Turn::Eof);
+        drop(early);
+    }
+    loop {
+        if flush(worker, link, &mut unsent).is_err() {
+            return Ending::Gone;
+        }
+        match turn {
+            Turn::GoOn => {}
+            Turn::Eof => return Ending::Gone,
+            Turn::Over => return part_with(link, unsent),
+        }
+        match link.wait(!unsent.is_empty()).await {
+            Wake::Ready if unsent.is_empty() => {
+                turn = match echo_turn(worker, link, &mut session, &mut unsent) {
+                    Ok(turn) => turn,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::GoOn,
+                    Err(_) => Turn::Eof,
+                };
+            }
+            Wake::Ready => {}
+            Wake::Ordered(order) => {
+                if order.includes(Order::PING) && session.state() == State::Open {
+                    unsent.append(PING);
+                }
+                if order.includes(Order::DRAIN) {
+                    session.close(CloseCode::Away, GOING_AWAY, unsent.bytes());
+                }
+                if order.includes(Order::IDLE_TIMEOUT) {
+                    worker.counters().idle_timeouts.add(1);
+                    session.close(CloseCode::Away, IDLE, unsent.bytes());
+                    turn = Turn::Over;
+                }
+            }
+        }
+    }
+}
+
+/// One read, and one write of all replies to it. What the socket does not take is appended to `unsent`.
+fn echo_turn(
+    worker: &Worker,
+    link: &Link,
+    session: &mut Session,
+    unsent: &mut Unsent,
+) -> io::Result<Turn> {
+    with_scratch(|scratch| {
+        let n = link.try_read(&mut scratch.buf)?;
+        if n == 0 {
+            return Ok(Turn::Eof);
+        }
+        link.activity.touch(worker.tick());
+        let (received, spill) = (&mut scratch.buf[..n], &mut scratch.spill);
+        echo_bytes(worker, session, received, spill, |reply| {
+            let sent = link.try_write(reply)?;
+            worker.counters().bytes_sent.add(sent as u64);
+            unsent.append(&reply[sent..]);
+            Ok(())
+        })
+    })
+}
+
+/// Lets the session reply to `received` and hands all replies to `send`, in one piece.
+fn echo_bytes(
+    worker: &Worker,
+    session: &mut Session,
+    received: &mut [u8],
+    spill: &mut Vec<u8>,
+    send: impl FnOnce(&[u8]) -> io::Result<()>,
+) -> io::Result<Turn> {
+    let echo = session.echo(received, spill);
+    let counters = worker.counters();
+    counters.bytes_received.add(received.len() as u64);
+    counters.messages_received.add(echo.messages);
+    counters.messages_sent.add(echo.messages);
+    if echo.pings > 0 {
+        counters.pings_received.add(echo.pings);
+    }
+    match echo.reply {
+        Reply::None => {}
+        Reply::InPlace(range) => send(&received[range])?,
+        Reply::Spilled => {
+            let outcome = send(spill);
+            spill.clear();
+            spill.shrink_to(READ_BUFFER_BYTES);
+            outcome?;
+        }
+    }
+    match echo.end {
+        None => return Ok(Turn::GoOn),
+        Some(End::PeerClosed(_)) => {}
+        Some(End::Violation(violation)) => {
+            counters.violations.add(1);
+            tracing::debug!(%violation, section = violation.section(), "closing");
+        }
+    }
+    Ok(Turn::Over)
+}
+
+/// Replies that the socket did not take yet.
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    /// How many of them are sent.
+    sent: usize,
+}
+
+impl From<Vec<u8>> for Unsent {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, sent: 0 }
+    }
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// To append to.
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+/// Writes what the socket takes; frees the memory when that was all.
+fn flush(worker: &Worker, link: &Link, unsent: &mut Unsent) -> io::Result<()> {
+    while !unsent.is_empty() {
+        let n = link.try_write(&unsent.bytes[unsent.sent..])?;
+        if n == 0 {
+            break;
+        }
+        link.activity.touch(worker.tick());
+        worker.counters().bytes_sent.add(n as u64);
+        unsent.sent += n;
+        if unsent.sent == unsent.bytes.len() {
+            *unsent = Unsent::default();
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the rest to [`part`].
+fn part_with(link: &Link, mut unsent: Unsent) -> Ending {
+    unsent.bytes.drain(..unsent.sent);
+    link.outbox().close(unsent.bytes);
+    Ending::Part
+}
+
+/// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own: closing a socket with
+/// unread bytes would reset the connection and could destroy our last words on the way. All of it in bounded time.
+async fn part(worker: &Worker, link: &Link) {
+    link.set_phase(Phase::Closing);
+    // An error means that the peer is gone or does not read: either way there is nothing more to do.
+    let _ = try_part(worker, link).await;
+}
+
+async fn try_part(worker: &Worker, link: &Link) -> io::Result<()> {
+    let counters = worker.counters();
+    loop {
+        let (messages, bytes) = link.flush()?;
+        counters.messages_sent.add(messages);
+        counters.bytes_sent.add(bytes);
+        if link.outbox().is_empty() {
+            break;
+        }
+        // Anew for each piece: a slow peer gets everything, one that does not read gets no more.
+        within(LINGER_TIMEOUT, link.wait(true)).await?;
+    }
+    link.shutdown_write()?;
+    within(LINGER_TIMEOUT, discard(link)).await?
+}
+
+async fn within<T>(limit: Duration, what: impl Future<Output = T>) -> io::Result<T> {
+    tokio::time::timeout(limit, what)
+        .await
+        .map_err(|_: Elapsed| io::ErrorKind::TimedOut.into())
+}
+
+/// Reads to the end of the stream, or as much as is bearable.
+async fn discard(link: &Link) -> io::Result<()> {
+    let mut discarded = 0;
+    while discarded < LINGER_BYTES {
+        link.wait(false).await;
+        match with_scratch(|scratch| link.try_read(&mut scratch.buf)) {
+            Ok(0) => break,
+            Ok(n) => discarded += n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reason of the Close frames of a drain.
+pub(crate) const GOING_AWAY: &str = "server is going away";
+/// Reason of the Close frame after `--idle-timeout`.
+pub(crate) const IDLE: &str = "idle for too long";
+/// An empty ping (RFC 6455, section 5.5.2): FIN and opcode 9, no payload.
+pub(crate) const PING: &[u8] = &[0x89, 0];
+
+/// Appends a pong.
+pub(crate) fn pong(payload: &[u8], out: &mut Vec<u8>) {
+    encode_frame(OpCode::Control(Control::Pong), payload, out);
+}
+
+/// Buffers of a thread, used by all its connections in turn and never across an await.
+pub(crate) struct Scratch {
+    /// To receive into.
+    pub(crate) buf: Box<[u8]>,
+    /// For replies that cannot be made in place. Empty between uses.
+    pub(crate) spill: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        buf: vec![0; READ_BUFFER_BYTES].into(),
+        spill: Vec::new(),
+    });
+}
+
+pub(crate) fn with_scratch<T>(f: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(f)
+}

@@ -1,0 +1,173 @@
+//! The part of a connection that others than its task may touch: fan-out, sweep, drain.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use rustix::net::{Shutdown, shutdown};
+use server_core::outbox::Outbox;
+use server_core::sweep::{Activity, Phase};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::worker::Worker;
+
+/// What others tell the task of a connection: a set of bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Order(u8);
+
+impl Order {
+    /// The peer has been silent: send a ping.
+    pub(crate) const PING: Self = Self(1);
+    /// The peer has been silent for too long.
+    pub(crate) const IDLE_TIMEOUT: Self = Self(1 << 1);
+    /// The request took too long.
+    pub(crate) const REQUEST_TIMEOUT: Self = Self(1 << 2);
+    /// The server is going away.
+    pub(crate) const DRAIN: Self = Self(1 << 3);
+    /// The outbox overflowed.
+    pub(crate) const TOO_SLOW: Self = Self(1 << 4);
+    /// Something is in the outbox that was empty.
+    pub(crate) const FLUSH: Self = Self(1 << 5);
+
+    pub(crate) fn includes(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Why a waiting task goes on.
+#[derive(Debug)]
+pub(crate) enum Wake {
+    /// The socket may be ready for what was waited for.
+    Ready,
+    /// Somebody wants something.
+    Ordered(Order),
+}
+
+/// A connection as others see it.
+pub(crate) struct Link {
+    stream: TcpStream,
+    /// Of the connection's task, which is the same at every poll: there is no need to register it again and again.
+    task: Waker,
+    orders: AtomicU8,
+    phase: AtomicU8,
+    pub(crate) activity: Activity,
+    outbox: Mutex<Outbox>,
+}
+
+impl Link {
+    /// Must be called within the connection's own task, whose waker it keeps.
+    pub(crate) async fn new(stream: TcpStream, worker: &Worker) -> Arc<Self> {
+        let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        Arc::new(Self {
+            stream,
+            task,
+            orders: AtomicU8::new(0),
+            phase: AtomicU8::new(Phase::Handshake as u8),
+            activity: Activity::at(worker.tick()),
+            outbox: Mutex::new(Outbox::new()),
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            x if x == Phase::Handshake as u8 => Phase::Handshake,
+            x if x == Phase::Open as u8 => Phase::Open,
+            _ => Phase::Closing,
+        }
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Tells the connection's task something and wakes it.
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.fetch_or(order.0, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+
+    /// Orders come first, so that a busy connection hears them too.
+    pub(crate) fn poll_orders(&self) -> Poll<Order> {
+        if self.orders.load(Ordering::Relaxed) == 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(Order(self.orders.swap(0, Ordering::Acquire)))
+    }
+
+    /// Waits until the socket is readable, or writable, or an order comes.
+    pub(crate) async fn wait(&self, for_writing: bool) -> Wake {
+        poll_fn(|cx| {
+            if let Poll::Ready(order) = self.poll_orders() {
+                return Poll::Ready(Wake::Ordered(order));
+            }
+            if for_writing {
+                ready!(self.poll_writable(cx));
+            } else {
+                ready!(self.poll_readable(cx));
+            }
+            Poll::Ready(Wake::Ready)
+        })
+        .await
+    }
+
+    /// An error counts as readable: reading will name it.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_read_ready(cx).map(drop)
+    }
+
+    /// An error counts as writable: writing will name it.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_write_ready(cx).map(drop)
+    }
+
+    /// Reads what there is. A short read has emptied the socket, so readiness is taken back at once: that saves the
+    /// second read that would only say `WouldBlock` (epoll(7) on edge-triggered stream sockets).
+    pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut got = None;
+        let outcome = self.stream.try_io(Interest::READABLE, || {
+            let n = rustix::io::read(&self.stream, &mut *buf)?;
+            got = Some(n);
+            if n > 0 && n < buf.len() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        });
+        got.map_or(outcome, Ok)
+    }
+
+    /// Writes what the socket takes, possibly nothing.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            outcome => outcome,
+        }
+    }
+
+    /// Ends our direction: the peer reads the end of the stream after our last bytes.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        Ok(shutdown(&self.stream, Shutdown::Write)?)
+    }
+
+    /// The outbox. Whoever holds it is the writer.
+    pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes from the outbox until it is empty or the socket is full; returns the messages and bytes sent.
+    pub(crate) fn flush(&self) -> io::Result<(u64, u64)> {
+        let mut outbox = self.outbox();
+        let (mut messages, mut bytes) = (0, 0);
+        while let Some(next) = outbox.next() {
+            let sent = self.try_write(next)?;
+            if sent == 0 {
+                break;
+            }
+            messages += outbox.advance(sent);
+            bytes += sent as u64;
+        }
+        Ok((messages, bytes))
+    }
+}

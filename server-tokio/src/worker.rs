@@ -1,0 +1,257 @@
+//! Workers: what they share, what each owns, and the two ways to run them.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context;
+use server_core::admission::{Admission, Gate};
+use server_core::counters::{Counters, WorkerCounters};
+use server_core::lifecycle::Alive;
+use server_core::options::{MAILBOX_BYTES, Settings};
+use server_core::rooms::Rooms;
+use server_core::sweep::{Sweep, Verdict};
+use server_core::system;
+use slab::Slab;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::link::{Link, Order};
+use crate::{fanout, listener};
+
+/// What all workers share.
+pub(crate) struct Server {
+    pub(crate) settings: Settings,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) admission: Admission,
+    pub(crate) rooms: Rooms<Arc<Link>>,
+    pub(crate) alive: Alive,
+    /// Becomes true once.
+    pub(crate) draining: watch::Sender<bool>,
+    /// An accept loop is out of descriptors and waits for `freed`.
+    pub(crate) starving: AtomicBool,
+    pub(crate) freed: Notify,
+    sweep: Sweep,
+}
+
+impl Server {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let counters = Arc::new(Counters::new(settings.workers));
+        let gate = Gate::new(settings.max_connections);
+        Self {
+            admission: Admission::new(Arc::clone(&gate), Arc::clone(&counters)),
+            rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
+            alive: Alive::default(),
+            draining: watch::Sender::new(false),
+            starving: AtomicBool::new(false),
+            freed: Notify::new(),
+            sweep: Sweep::new(&settings),
+            settings,
+            counters,
+            gate,
+        }
+    }
+
+    /// Tells every worker to stop accepting and to close its connections.
+    pub(crate) fn begin_drain(&self) {
+        let open = self.gate.open() as u64;
+        self.counters.worker(0).drained.add(open);
+        self.draining.send_replace(true);
+    }
+
+    /// Completes when the drain begins.
+    pub(crate) async fn drain_begins(&self) {
+        // An error would mean that the sender, which is a field of ours, is gone.
+        let _ = self.draining.subscribe().wait_for(|begun| *begun).await;
+    }
+}
+
+/// One worker: a share of the connections, with their fan-out, sweep and counters.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) server: Arc<Server>,
+    /// Counts sweeps.
+    tick: AtomicU32,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Default)]
+struct Connections {
+    links: Slab<Arc<Link>>,
+    draining: bool,
+}
+
+/// Connections looked at while the lock of a worker's list is held.
+const SWEEP_STRIDE: usize = 1024;
+
+impl Worker {
+    fn new(index: usize, server: &Arc<Server>) -> Arc<Self> {
+        Arc::new(Self {
+            index,
+            server: Arc::clone(server),
+            tick: AtomicU32::new(0),
+            connections: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        self.server.counters.worker(self.index)
+    }
+
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    /// Enters a connection into the list that the sweep and the drain go through; returns its place.
+    pub(crate) fn register(&self, link: &Arc<Link>) -> u32 {
+        let mut connections = self.lock();
+        if connections.draining {
+            link.order(Order::DRAIN);
+        }
+        // Places are indices of open connections: far fewer than 2^32.
+        connections.links.insert(Arc::clone(link)) as u32
+    }
+
+    pub(crate) fn unregister(&self, place: u32) {
+        self.lock().links.remove(place as usize);
+        if self.server.starving.load(Ordering::Relaxed) {
+            self.server.freed.notify_waiters();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sweeps until the drain begins, then tells every connection.
+    async fn sweep(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(self.server.sweep.interval());
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let drain_begins = self.server.drain_begins();
+        tokio::pin!(drain_begins);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => self.sweep_once().await,
+                () = &mut drain_begins => break,
+            }
+        }
+        let mut connections = self.lock();
+        connections.draining = true;
+        for (_, link) in &connections.links {
+            link.order(Order::DRAIN);
+        }
+    }
+
+    async fn sweep_once(&self) {
+        let now = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut from = 0;
+        loop {
+            let places = from..from + SWEEP_STRIDE;
+            {
+                let connections = self.lock();
+                if places.start >= connections.links.capacity() {
+                    return;
+                }
+                for link in places.clone().filter_map(|at| connections.links.get(at)) {
+                    match self.server.sweep.verdict(now, link.phase(), &link.activity) {
+                        Verdict::Keep => {}
+                        Verdict::Ping => link.order(Order::PING),
+                        Verdict::HandshakeTimeout => link.order(Order::REQUEST_TIMEOUT),
+                        Verdict::IdleTimeout => link.order(Order::IDLE_TIMEOUT),
+                    }
+                }
+            }
+            from = places.end;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The threads that run the workers.
+pub(crate) enum Running {
+    Multi(Runtime),
+    PerCore,
+}
+
+impl Running {
+    /// Lets go of the threads without waiting for what they still do.
+    pub(crate) fn stop(self) {
+        if let Self::Multi(runtime) = self {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run wherever there is time.
+pub(crate) fn start_multi(
+    server: &Arc<Server>,
+    listeners: Vec<TcpListener>,
+) -> anyhow::Result<Running> {
+    let settings = server.settings.clone();
+    let started = AtomicUsize::new(0);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(settings.workers)
+        .thread_name("worker")
+        .enable_all()
+        .on_thread_start(move || {
+            let index = started.fetch_add(1, Ordering::Relaxed);
+            pin_worker(&settings, index);
+        })
+        .build()
+        .context("cannot start the runtime")?;
+    let workers: Arc<[_]> = (0..server.settings.workers)
+        .map(|index| Worker::new(index, server))
+        .collect();
+    let _inside = runtime.enter();
+    for worker in workers.iter() {
+        runtime.spawn(Arc::clone(worker).sweep());
+        runtime.spawn(fanout::run(Arc::clone(worker)));
+    }
+    for listener in listeners {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
+    }
+    Ok(Running::Multi(runtime))
+}
+
+/// One single-threaded runtime per worker, each with a listener of its own.
+pub(crate) fn start_per_core(
+    server: &Arc<Server>,
+    listeners: Vec<TcpListener>,
+) -> anyhow::Result<Running> {
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a runtime")?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let worker = Worker::new(index, server);
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                pin_worker(&worker.server.settings, index);
+                runtime.spawn(Arc::clone(&worker).sweep());
+                runtime.spawn(fanout::run(Arc::clone(&worker)));
+                runtime.spawn(listener::accept(listener, Arc::new([worker])));
+                runtime.block_on(std::future::pending::<()>());
+            })
+            .context("cannot start a worker")?;
+    }
+    Ok(Running::PerCore)
+}
+
+/// Keeps the calling thread on the CPU of worker `index`, where CPUs were named.
+fn pin_worker(settings: &Settings, index: usize) {
+    if let Some(cpu) = settings.cpu_of_worker(index)
+        && let Err(error) = system::confine_thread(&[cpu])
+    {
+        tracing::warn!(%error, "worker {index} is not pinned");
+    }
+}
