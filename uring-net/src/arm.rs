@@ -17,6 +17,9 @@ use crate::op::{Body, ReceiveState, Target, UserData};
 use crate::ring::Ring;
 use crate::slab::Key;
 
+/// The most bytes one send operation asks for; the ring continues. Far below the limit of 2 GiB, so that the continuation is an everyday path.
+const PIECE: u32 = 16 << 20;
+
 impl Ring {
     /// Arms the multishot receive of an open socket.
     pub(crate) fn arm_receive(&mut self, key: Key) {
@@ -104,8 +107,7 @@ fn entry(fd: Fd, body: &Body) -> squeue::Entry {
         }
         Body::Send { buf, at, end, .. } => {
             let bytes = &buf[*at..*end];
-            // Longer ones are sent in pieces: a short send is continued.
-            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(1 << 30);
+            let len = u32::try_from(bytes.len()).map_or(PIECE, |len| len.min(PIECE));
             // WAITALL: the kernel continues a short send by itself (5.19).
             opcode::Send::new(fd, bytes.as_ptr(), len)
                 .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)

@@ -114,6 +114,7 @@ impl Ring {
     /// Accepts connections on a listening socket until cancelled, closed or failed: [`Accepted`](crate::Event::Accepted) for each.
     ///
     /// Accepted sockets are owned by the ring. After a [`Failed`](crate::Event::Failed) (`EMFILE`, ...) the accept is over; call again to go on.
+    /// The limit on open files counts as it was when the accept was started.
     pub fn accept(&mut self, listener: SocketId, token: Token) -> OperationId {
         let socket = listener.0;
         self.begin(socket, token, Body::Accept { socket })

@@ -1,5 +1,7 @@
 //! Streams: accept, connect, receive, send, shutdown, close.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -131,12 +133,12 @@ fn a_send_completes_when_all_bytes_are_taken() {
     socket2::SockRef::from(&ring.fd(socket).unwrap())
         .set_send_buffer_size(4096)
         .unwrap();
-    let bytes = pattern(8 << 20);
+    let bytes = pattern(40 << 20);
     ring.send(socket, bytes.clone(), SEND);
     ring.submit().unwrap();
     let reader = thread::spawn(move || {
         let mut all = Vec::new();
-        let mut chunk = [0; 3000];
+        let mut chunk = [0; 30_000];
         loop {
             match peer.read(&mut chunk).unwrap() {
                 0 => return all,
@@ -163,6 +165,7 @@ fn a_send_completes_when_all_bytes_are_taken() {
         }
     ));
     assert!(reader.join().unwrap() == bytes);
+    assert!(ring.stats().sends_continued >= 2);
 }
 
 #[test]
