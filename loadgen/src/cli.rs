@@ -1,0 +1,405 @@
+//! The command line. What cannot work together is refused here, with what to do instead.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::{self, Config, Files, Traffic},
+    record::Kind,
+    units::{CpuList, parse_count, parse_cpus, parse_duration, parse_rate},
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the run is valid
+  1    the run is invalid or failed; the reasons are printed, and the record is written
+  2    usage: a flag, a combination, a target or a file that cannot work
+  130  interrupted (Ctrl-C or SIGTERM): what was measured is printed and written, marked interrupted
+
+Numbers take k (thousand) and m (million); durations are 500ms, 10s, 2m (a bare number is seconds).";
+
+/// Loads WebSocket servers and measures honestly: open or closed loop, every reply verified, a verdict on every run.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Kinds of load.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send messages that the server sends back; without --rate as fast as --window allows (closed loop: capacity),
+    /// with it on a schedule (open loop: latency)
+    #[command(after_help = EXIT_CODES)]
+    Echo {
+        /// Flags of every kind of load.
+        #[command(flatten)]
+        common: Common,
+        /// What to send.
+        #[command(flatten)]
+        messages: Messages,
+    },
+    /// Publish to a room whose members all receive every message; latency to the first, median and last receiver
+    #[command(after_help = EXIT_CODES)]
+    Broadcast {
+        /// Flags of every kind of load.
+        #[command(flatten)]
+        common: Common,
+        /// What to send.
+        #[command(flatten)]
+        messages: Messages,
+        /// Members that publish; every connection is a member of the room, publishers included
+        #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
+        publishers: u64,
+    },
+    /// Connect, shake hands, close, again: handshakes per second with -c at a time
+    #[command(after_help = EXIT_CODES)]
+    Connect {
+        /// Flags of every kind of load.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Hold connections open, answer pings, and say at the end whether all are still up
+    #[command(after_help = EXIT_CODES)]
+    Idle {
+        /// Flags of every kind of load.
+        #[command(flatten)]
+        common: Common,
+        /// Fraction of the connections that send echo messages at --rate, 0 to 1
+        #[arg(long, value_name = "FRACTION", requires = "rate")]
+        active: Option<f64>,
+        /// Messages per second in all, over the active connections
+        #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate, requires = "active")]
+        rate: Option<f64>,
+        /// Payload bytes per message
+        #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = parse_count)]
+        size: u64,
+    },
+}
+
+/// Flags of every kind of load.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Targets, ws://HOST[:PORT][/PATH]; connections take turns
+    #[arg(required = true, value_name = "URL")]
+    pub urls: Vec<String>,
+    /// Connections in all
+    #[arg(short, long, value_name = "N", default_value = "10", value_parser = parse_count)]
+    pub connections: u64,
+    /// Length of the measured window
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Load before the measured window, not recorded
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub warmup: Duration,
+    /// Threads [default: one per CPU available, at most one per connection]
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    pub threads: Option<u64>,
+    /// Connects begun per second, in all [default: as fast as they succeed]
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub connect_rate: Option<f64>,
+    /// Addresses to connect from, in turn [default: the kernel's choice; for loopback targets 127.0.0.0/8 where needed]
+    #[arg(long, value_name = "IP,IP", value_delimiter = ',')]
+    pub source_ips: Vec<IpAddr>,
+    /// Extra request header; repeatable
+    #[arg(short = 'H', long, value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// Subprotocol to offer; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub subprotocol: Vec<String>,
+    /// CPUs to pin the threads to, in turn: 0,2-3 [default: not pinned]
+    #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
+    pub cpus: Option<CpuList>,
+    /// Longest wait for outstanding replies at the end
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+    /// What stdout gets: a summary for people, or the record
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+    /// Write the record to FILE
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the percentile distribution (values in ms) to FILE
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
+    /// Write the histogram log (one interval per second) to FILE
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
+    /// No progress, no summary: only errors, the exit code and the files (--format json still prints the record)
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Flags of the kinds that send messages all the time.
+#[derive(Debug, Args)]
+pub struct Messages {
+    /// Messages per second in all (open loop) [default: closed loop]
+    #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+    /// Requests in flight per connection (broadcast: messages per publisher). In an open loop a message that finds no
+    /// place waits, and its waiting counts in the intended latency
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
+    pub window: u64,
+    /// Payload bytes per message; 16 and more are verified in full
+    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = parse_count)]
+    pub size: u64,
+}
+
+/// What stdout gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A summary for people.
+    Text,
+    /// The record.
+    Json,
+}
+
+/// What to print and where to write.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// What stdout gets.
+    pub format: Format,
+    /// Neither progress nor summary.
+    pub quiet: bool,
+    /// Files to write.
+    pub files: Files,
+}
+
+impl Cli {
+    /// Checks the combination of flags.
+    ///
+    /// # Errors
+    /// A sentence that says what to do instead.
+    pub fn check(self) -> Result<(Config, Output), String> {
+        let (kind, common, traffic) = match self.command {
+            Command::Echo { common, messages } => (Kind::Echo, common, echo(&messages)),
+            Command::Broadcast {
+                common,
+                messages,
+                publishers,
+            } => {
+                let traffic = broadcast(&messages, publishers, common.connections)?;
+                (Kind::Broadcast, common, traffic)
+            }
+            Command::Connect { common } => (Kind::Connect, common, Traffic::default()),
+            Command::Idle {
+                common,
+                active,
+                rate,
+                size,
+            } => {
+                let traffic = idle(active, rate, size, common.connections)?;
+                (Kind::Idle, common, traffic)
+            }
+        };
+        let output = Output {
+            format: common.format,
+            quiet: common.quiet,
+            files: Files {
+                json: common.json.clone(),
+                hgrm: common.hgrm.clone(),
+                hlog: common.hlog.clone(),
+            },
+        };
+        let has_latency = match kind {
+            Kind::Idle => traffic.rate_per_s.is_some(),
+            Kind::Echo | Kind::Broadcast | Kind::Connect => true,
+        };
+        if !has_latency && (output.files.hgrm.is_some() || output.files.hlog.is_some()) {
+            return Err("an idle run without --active measures no latency: leave out --hgrm and --hlog, or add --active and --rate".into());
+        }
+        Ok((config(kind, common, traffic)?, output))
+    }
+}
+
+fn echo(messages: &Messages) -> Traffic {
+    Traffic {
+        rate_per_s: messages.rate,
+        window: messages.window,
+        size: messages.size,
+        ..Traffic::default()
+    }
+}
+
+fn broadcast(messages: &Messages, publishers: u64, members: u64) -> Result<Traffic, String> {
+    let least = config::BROADCAST_LEAST_SIZE;
+    if messages.size < least {
+        return Err(format!(
+            "a broadcast message carries its publisher, number and send time: use --size {least} or more"
+        ));
+    }
+    if publishers == 0 || publishers > members {
+        return Err(format!(
+            "publishers are members too: --publishers must be 1 to {members} here; raise -c for more"
+        ));
+    }
+    Ok(Traffic {
+        publishers: Some(publishers),
+        ..echo(messages)
+    })
+}
+
+fn idle(
+    active: Option<f64>,
+    rate: Option<f64>,
+    size: u64,
+    connections: u64,
+) -> Result<Traffic, String> {
+    let fraction = active.unwrap_or(0.0);
+    if !(0.0..=1.0).contains(&fraction) {
+        return Err("--active is a fraction of the connections: 0 to 1, such as 0.01".into());
+    }
+    let count = (fraction * connections as f64).round();
+    if active.is_some() && count < 1.0 {
+        return Err(format!(
+            "--active {fraction} of {connections} connections is none: raise it, or leave out --active and --rate"
+        ));
+    }
+    Ok(Traffic {
+        rate_per_s: rate,
+        size,
+        active_fraction: active,
+        active_connections: active.map(|_| count as u64),
+        ..Traffic::default()
+    })
+}
+
+fn config(kind: Kind, common: Common, traffic: Traffic) -> Result<Config, String> {
+    if common.connections == 0 {
+        return Err("-c 0 opens no connection: use 1 or more".into());
+    }
+    if common.duration.is_zero() {
+        return Err("-d 0 measures nothing: use 1s or more".into());
+    }
+    if common.threads == Some(0) {
+        return Err("-t 0 has nobody to do the work: use 1 or more, or leave it out".into());
+    }
+    if traffic.window == 0 {
+        return Err("--window 0 never sends: use 1 or more".into());
+    }
+    if traffic.size > config::MOST_SIZE {
+        return Err(format!(
+            "--size {} is more than the {} bytes this generator can receive in one message",
+            traffic.size,
+            config::MOST_SIZE
+        ));
+    }
+    for (flag, rate) in [
+        ("--rate", traffic.rate_per_s),
+        ("--connect-rate", common.connect_rate),
+    ] {
+        if rate.is_some_and(|rate| rate < 0.001) {
+            return Err(format!(
+                "{flag} 0 never sends: use 0.001 or more, or leave it out"
+            ));
+        }
+    }
+    let slots = traffic.window.saturating_mul(common.connections);
+    if slots > config::MOST_IN_FLIGHT {
+        return Err(format!(
+            "{} connections x window {} = {slots} requests in flight, more than the {} this generator keeps track of: lower one of them",
+            common.connections,
+            traffic.window,
+            config::MOST_IN_FLIGHT
+        ));
+    }
+    let headers = common
+        .header
+        .iter()
+        .map(|header| match header.split_once(':') {
+            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            None => Err(format!(
+                "header {header:?} has no colon: write 'Name: value'"
+            )),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Config {
+        kind,
+        urls: common.urls,
+        connections: common.connections,
+        duration: common.duration,
+        warmup: common.warmup,
+        drain_timeout: common.drain_timeout,
+        threads: common.threads,
+        cpus: common.cpus.map(|list| list.0).unwrap_or_default(),
+        connect_rate_per_s: common.connect_rate,
+        source_ips: common.source_ips,
+        headers,
+        subprotocols: common.subprotocol,
+        traffic,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str) -> Result<(Config, Output), String> {
+        let cli = Cli::try_parse_from(std::iter::once("loadgen").chain(line.split_whitespace()))
+            .map_err(|error| error.to_string())?;
+        cli.check()
+    }
+
+    #[test]
+    fn reads_the_conventional_flags() {
+        let (config, output) = check(
+            "echo -c 10k -d 30s --warmup 2s -t 2 -r 50k --window 4 -s 1k --connect-rate 5k --source-ips 127.0.0.2,127.0.0.3 \
+             -H X-A:b --subprotocol chat --cpus 0-1 --json r.json ws://a/ws ws://b/ws",
+        )
+        .unwrap();
+        assert_eq!(config.connections, 10_000);
+        assert_eq!(config.traffic.rate_per_s, Some(50_000.0));
+        assert_eq!((config.traffic.window, config.traffic.size), (4, 1_000));
+        assert_eq!(config.urls.len(), 2);
+        assert_eq!(config.source_ips.len(), 2);
+        assert_eq!(config.headers, [("X-A".to_owned(), "b".to_owned())]);
+        assert_eq!(config.cpus, [0, 1]);
+        assert_eq!(output.format, Format::Text);
+    }
+
+    #[test]
+    fn refuses_what_cannot_work_and_says_what_to_do() {
+        for (line, hint) in [
+            ("echo -c 0 ws://a", "use 1 or more"),
+            ("echo -d 0 ws://a", "use 1s or more"),
+            ("echo -t 0 ws://a", "-t 0"),
+            ("echo --window 0 ws://a", "--window 0"),
+            ("echo -r 0 ws://a", "--rate 0"),
+            ("echo --connect-rate 0 ws://a", "--connect-rate 0"),
+            ("echo -s 100m ws://a", "--size"),
+            ("echo -c 1m --window 1k ws://a", "requests in flight"),
+            ("echo -H nocolon ws://a", "colon"),
+            ("echo", "<URL>"),
+            ("echo --publishers 2 ws://a", "--publishers"),
+            ("broadcast -c 10 --publishers 11 ws://a", "1 to 10"),
+            ("broadcast -c 10 --publishers 0 ws://a", "1 to 10"),
+            ("broadcast -s 8 ws://a", "--size 24"),
+            ("connect -r 10 ws://a", "-r"),
+            ("idle --active 0.5 ws://a", "--rate"),
+            ("idle -r 100 ws://a", "--active"),
+            ("idle --active 2 -r 1 ws://a", "0 to 1"),
+            ("idle --active 0.001 -r 1 -c 10 ws://a", "is none"),
+            ("idle --hgrm x ws://a", "--hgrm"),
+            ("idle --window 2 ws://a", "--window"),
+            ("frobnicate ws://a", "frobnicate"),
+        ] {
+            let error = check(line).unwrap_err();
+            assert!(error.contains(hint), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn idle_counts_its_active_connections() {
+        let (config, _) = check("idle -c 10k --active 0.01 -r 1k ws://a").unwrap();
+        assert_eq!(config.traffic.active_connections, Some(100));
+    }
+
+    #[test]
+    fn clap_agrees() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

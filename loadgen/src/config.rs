@@ -1,0 +1,131 @@
+//! What a run is asked to do, checked and in units.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use crate::record::{Kind, Options, Verification};
+
+/// A broadcast payload carries sequence number, publisher, run and send time.
+pub const BROADCAST_LEAST_SIZE: u64 = 24;
+/// Largest payload: what the WebSocket session accepts as one message.
+pub const MOST_SIZE: u64 = 16 << 20;
+/// Most requests in flight, all connections together: 8 bytes each are kept.
+pub const MOST_IN_FLIGHT: u64 = 1 << 28;
+
+/// One run, as asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Kind of load.
+    pub kind: Kind,
+    /// Targets as typed.
+    pub urls: Vec<String>,
+    /// Connections in all.
+    pub connections: u64,
+    /// Length of the measured window.
+    pub duration: Duration,
+    /// Load before it.
+    pub warmup: Duration,
+    /// Longest wait for outstanding replies.
+    pub drain_timeout: Duration,
+    /// Threads; `None`: one per CPU available.
+    pub threads: Option<u64>,
+    /// CPUs to pin them to, in turn; empty: not pinned.
+    pub cpus: Vec<usize>,
+    /// Connects begun per second.
+    pub connect_rate_per_s: Option<f64>,
+    /// Source addresses; empty: chosen by the plan.
+    pub source_ips: Vec<IpAddr>,
+    /// Extra request headers.
+    pub headers: Vec<(String, String)>,
+    /// Subprotocols to offer.
+    pub subprotocols: Vec<String>,
+    /// What is sent.
+    pub traffic: Traffic,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traffic {
+    /// Messages per second in all; `None`: closed loop.
+    pub rate_per_s: Option<f64>,
+    /// Requests in flight per connection or publisher.
+    pub window: u64,
+    /// Payload bytes.
+    pub size: u64,
+    /// Broadcast: members that publish.
+    pub publishers: Option<u64>,
+    /// Idle: fraction that sends, as asked for.
+    pub active_fraction: Option<f64>,
+    /// Idle: connections that send.
+    pub active_connections: Option<u64>,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self {
+            rate_per_s: None,
+            window: 1,
+            size: 0,
+            publishers: None,
+            active_fraction: None,
+            active_connections: None,
+        }
+    }
+}
+
+/// Files to write, each optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The record.
+    pub json: Option<PathBuf>,
+    /// Percentile distribution.
+    pub hgrm: Option<PathBuf>,
+    /// Histogram log.
+    pub hlog: Option<PathBuf>,
+}
+
+impl Config {
+    /// The options as the record keeps them; `threads` and `source_ips` as the plan decided.
+    pub fn to_options(&self, threads: usize, source_ips: &[IpAddr]) -> Options {
+        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Options {
+            urls: self.urls.clone(),
+            connections: self.connections,
+            duration_ns: ns(self.duration),
+            warmup_ns: ns(self.warmup),
+            drain_timeout_ns: ns(self.drain_timeout),
+            threads: threads as u64,
+            cpus: self.cpus.clone(),
+            rate_per_s: self.traffic.rate_per_s,
+            window: self.traffic.window,
+            size_bytes: self.traffic.size,
+            connect_rate_per_s: self.connect_rate_per_s,
+            source_ips: source_ips.iter().map(ToString::to_string).collect(),
+            header_names: self.headers.iter().map(|(name, _)| name.clone()).collect(),
+            subprotocols: self.subprotocols.clone(),
+            publishers: self.traffic.publishers,
+            active_fraction: self.traffic.active_fraction,
+            verification: Verification::of_size(self.traffic.size),
+        }
+    }
+
+    /// True when messages are sent at all.
+    pub fn has_traffic(&self) -> bool {
+        match self.kind {
+            Kind::Echo | Kind::Broadcast => true,
+            Kind::Idle => self.traffic.active_connections.is_some(),
+            Kind::Connect => false,
+        }
+    }
+}
+
+impl Verification {
+    /// What can be checked in a payload of `size` bytes.
+    pub fn of_size(size: u64) -> Self {
+        match size {
+            0 => Self::Count,
+            1..=7 => Self::TruncatedSequence,
+            8..=15 => Self::Sequence,
+            _ => Self::Full,
+        }
+    }
+}

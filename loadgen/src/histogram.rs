@@ -1,0 +1,117 @@
+//! Histograms: how they are made, packed and summarised.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hdrhistogram::{
+    Histogram,
+    serialization::{Deserializer, Serializer, V2DeflateSerializer, V2Serializer},
+};
+
+use crate::record::{Latency, ScheduleLag};
+
+/// Latencies in nanoseconds.
+pub type Latencies = Histogram<u64>;
+
+/// One hour: no run waits longer for a reply.
+const MOST_NS: u64 = 3_600_000_000_000;
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// An empty histogram, 1 ns to 1 h with three significant digits.
+pub fn new() -> Latencies {
+    Histogram::new_with_bounds(1, MOST_NS, SIGNIFICANT_DIGITS)
+        .expect("the bounds are constants that the crate accepts")
+}
+
+/// Packs a histogram for keeping (V2, uncompressed: a few bytes per distinct value).
+pub fn pack(histogram: &Latencies) -> Vec<u8> {
+    let mut packed = Vec::new();
+    V2Serializer::new()
+        .serialize(histogram, &mut packed)
+        .expect("a histogram of our own bounds can be serialised into memory");
+    packed
+}
+
+/// Adds a [`pack`]ed histogram of our own.
+pub fn add_packed(total: &mut Latencies, packed: &[u8]) {
+    let part: Latencies = Deserializer::new()
+        .deserialize(&mut &packed[..])
+        .expect("it was packed by this process");
+    merge(total, &part);
+}
+
+/// Adds a histogram of our own.
+pub fn merge(total: &mut Latencies, part: &Latencies) {
+    total
+        .add(part)
+        .expect("all histograms of a run have the same bounds");
+}
+
+/// Figures and the whole histogram; `None` when it is empty.
+pub fn summarise(histogram: &Latencies) -> Option<Latency> {
+    if histogram.is_empty() {
+        return None;
+    }
+    let mut packed = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(histogram, &mut packed)
+        .expect("a histogram of our own bounds can be serialised into memory");
+    let at = |quantile| histogram.value_at_quantile(quantile);
+    Some(Latency {
+        count: histogram.len(),
+        min_ns: histogram.min(),
+        mean_ns: histogram.mean(),
+        p50_ns: at(0.5),
+        p90_ns: at(0.9),
+        p99_ns: at(0.99),
+        p99_9_ns: at(0.999),
+        p99_99_ns: at(0.9999),
+        max_ns: histogram.max(),
+        histogram_v2_deflate_base64: STANDARD.encode(packed),
+    })
+}
+
+/// The figures of a schedule lag; `None` when nothing was scheduled.
+pub fn lag(histogram: &Latencies) -> Option<ScheduleLag> {
+    (!histogram.is_empty()).then(|| ScheduleLag {
+        count: histogram.len(),
+        p50_ns: histogram.value_at_quantile(0.5),
+        p99_ns: histogram.value_at_quantile(0.99),
+        max_ns: histogram.max(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packing_loses_nothing() {
+        let mut one = new();
+        for value in [1, 1_000, 123_456_789, MOST_NS] {
+            one.saturating_record(value);
+        }
+        let mut total = new();
+        add_packed(&mut total, &pack(&one));
+        add_packed(&mut total, &pack(&one));
+        assert_eq!(total.len(), 8);
+        assert_eq!(total.max(), one.max());
+        assert!(pack(&new()).len() < 100);
+    }
+
+    #[test]
+    fn the_record_holds_the_whole_histogram() {
+        let mut histogram = new();
+        histogram.saturating_record_n(1_000_000, 999);
+        histogram.saturating_record(50_000_000);
+        let latency = summarise(&histogram).unwrap();
+        assert_eq!(latency.count, 1_000);
+        assert!((999_000..1_001_000).contains(&latency.p99_ns));
+        assert!(latency.max_ns >= 50_000_000);
+        assert!(latency.supports(0.9) && !latency.supports(0.99));
+        let packed = STANDARD
+            .decode(&latency.histogram_v2_deflate_base64)
+            .unwrap();
+        let back: Latencies = Deserializer::new().deserialize(&mut &packed[..]).unwrap();
+        assert_eq!(back, histogram);
+        assert_eq!(summarise(&new()), None);
+    }
+}

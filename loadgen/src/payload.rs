@@ -1,0 +1,206 @@
+//! What a message says, so that its reply can be verified.
+//!
+//! ```text
+//! byte 0        8         12      16           24
+//!      sequence  stream    run     sent (ns)    fill ...
+//! ```
+//!
+//! Little-endian. `stream` is the connection (echo) or the publisher (broadcast), `sent` is written in broadcast only; what
+//! does not fit is left out, and the fill takes its place: 8 to 15 bytes carry the sequence number and fill, 1 to 7 bytes its
+//! low bytes. The fill is pseudo-random, different for each run, and compared byte for byte.
+//!
+//! Every frame is masked with a fresh key, so that no server can profit from a constant one. The keys come from a fast
+//! generator seeded by the system per thread: section 10.3 of RFC 6455 asks for unpredictable keys to protect
+//! intermediaries from scripts that do not control the mask, which a load generator's own payload does not need.
+
+use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
+use ws_proto::{Data, MAX_HEADER_BYTES, OpCode, mask, write_frame_header};
+
+/// Builds and checks the messages of one thread.
+#[derive(Debug)]
+pub struct Payload {
+    /// The whole payload, sequence and stream left zero.
+    template: Vec<u8>,
+    header: [u8; MAX_HEADER_BYTES],
+    header_len: usize,
+    stamped: bool,
+    keys: SmallRng,
+}
+
+/// What a verified message says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    /// The low [`bits`](Payload::sequence_bits) bits of its sequence number.
+    pub seq: u64,
+    /// Connection or publisher; `None` when there was no room for it.
+    pub stream: Option<u32>,
+    /// Send time; 0 when not stamped.
+    pub sent_ns: u64,
+}
+
+/// The content is not what was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Corrupted;
+
+impl Payload {
+    /// Messages of `size` bytes for the run `nonce`. `stamped` ones carry their send time and need 24 bytes.
+    pub fn new(size: usize, nonce: u32, stamped: bool) -> Self {
+        let mut template = vec![0; size];
+        SmallRng::seed_from_u64(u64::from(nonce)).fill_bytes(&mut template);
+        let labelled = size.min(if stamped { 24 } else { 16 });
+        template[..labelled].fill(0);
+        if size >= 16 {
+            template[12..16].copy_from_slice(&nonce.to_le_bytes());
+        } else if size > 8 {
+            SmallRng::seed_from_u64(u64::from(nonce)).fill_bytes(&mut template[8..]);
+        }
+        let mut header = [0; MAX_HEADER_BYTES];
+        let header_len =
+            write_frame_header(OpCode::Data(Data::Binary), size, Some([0; 4]), &mut header);
+        Self {
+            template,
+            header,
+            header_len,
+            stamped,
+            keys: rand::make_rng(),
+        }
+    }
+
+    /// Payload bytes.
+    pub fn size(&self) -> usize {
+        self.template.len()
+    }
+
+    /// How many bits of the sequence number a message carries.
+    pub fn sequence_bits(&self) -> u32 {
+        (self.template.len().min(8) * 8) as u32
+    }
+
+    /// Appends a masked frame.
+    pub fn write_frame(&mut self, stream: u32, seq: u64, sent_ns: u64, out: &mut Vec<u8>) {
+        let key = self.keys.random::<[u8; 4]>();
+        let start = out.len() + self.header_len;
+        out.extend_from_slice(&self.header[..self.header_len]);
+        out[start - 4..].copy_from_slice(&key);
+        out.extend_from_slice(&self.template);
+        let payload = &mut out[start..];
+        let seq_len = payload.len().min(8);
+        payload[..seq_len].copy_from_slice(&seq.to_le_bytes()[..seq_len]);
+        if payload.len() >= 16 {
+            payload[8..12].copy_from_slice(&stream.to_le_bytes());
+        }
+        if self.stamped {
+            payload[16..24].copy_from_slice(&sent_ns.to_le_bytes());
+        }
+        mask(payload, key);
+    }
+
+    /// Reads the label of a received message and compares the rest.
+    ///
+    /// # Errors
+    /// When any byte outside the label differs.
+    pub fn check(&self, payload: &[u8]) -> Result<Label, Corrupted> {
+        let template = &self.template[..];
+        if payload.len() != template.len() {
+            return Err(Corrupted);
+        }
+        let mut seq = [0; 8];
+        let seq_len = payload.len().min(8);
+        seq[..seq_len].copy_from_slice(&payload[..seq_len]);
+        let mut label = Label {
+            seq: u64::from_le_bytes(seq),
+            stream: None,
+            sent_ns: 0,
+        };
+        let fill = match payload.len() {
+            0..=7 => payload.len(),
+            8..=15 => 8,
+            _ => {
+                label.stream = Some(read_u32(&payload[8..12]));
+                if payload[12..16] != template[12..16] {
+                    return Err(Corrupted);
+                }
+                if self.stamped {
+                    label.sent_ns = u64::from(read_u32(&payload[16..20]))
+                        | u64::from(read_u32(&payload[20..24])) << 32;
+                    24
+                } else {
+                    16
+                }
+            }
+        };
+        if payload[fill..] != template[fill..] {
+            return Err(Corrupted);
+        }
+        Ok(label)
+    }
+}
+
+fn read_u32(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 8 | u32::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use ws_proto::{Event, Input, Limits, Role, Session};
+
+    /// What a server would see.
+    fn unmasked(mut frame: Vec<u8>) -> Vec<u8> {
+        let mut session = Session::new(Role::Server, Limits::default());
+        let mut input = Input::new(&mut frame);
+        match session.receive(&mut input).unwrap().unwrap() {
+            Event::Message { payload, .. } => payload.to_vec(),
+            event => panic!("{event:?}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_label_survives_the_trip(size in 0_usize..300, stream: u32, seq: u64, nonce: u32) {
+            let mut payload = Payload::new(size, nonce, false);
+            let mut frame = Vec::new();
+            payload.write_frame(stream, seq, 0, &mut frame);
+            let label = payload.check(&unmasked(frame)).unwrap();
+            let bits = payload.sequence_bits();
+            let kept = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+            prop_assert_eq!(label.seq, seq & kept);
+            prop_assert_eq!(label.stream, (size >= 16).then_some(stream));
+        }
+
+        #[test]
+        fn any_flipped_byte_shows(size in 16_usize..200, at: prop::sample::Index, bit in 0_u8..8) {
+            let mut payload = Payload::new(size, 7, false);
+            let mut frame = Vec::new();
+            payload.write_frame(3, 5, 0, &mut frame);
+            let mut bytes = unmasked(frame);
+            bytes[at.index(size)] ^= 1 << bit;
+            let same = Label { seq: 5, stream: Some(3), sent_ns: 0 };
+            prop_assert_ne!(payload.check(&bytes), Ok(same));
+        }
+    }
+
+    #[test]
+    fn a_stamp_survives_and_lengths_are_checked() {
+        let mut payload = Payload::new(24, 1, true);
+        let mut frame = Vec::new();
+        payload.write_frame(9, 2, 0x1234_5678_9abc, &mut frame);
+        let bytes = unmasked(frame);
+        assert_eq!(payload.check(&bytes).unwrap().sent_ns, 0x1234_5678_9abc);
+        assert_eq!(payload.check(&bytes[..23]), Err(Corrupted));
+    }
+
+    #[test]
+    fn two_frames_have_two_keys() {
+        let mut payload = Payload::new(64, 1, false);
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        payload.write_frame(0, 0, 0, &mut one);
+        payload.write_frame(0, 0, 0, &mut two);
+        assert_ne!(one, two);
+        assert_eq!(unmasked(one), unmasked(two));
+    }
+}

@@ -1,0 +1,179 @@
+//! Where to connect: URLs checked, names resolved, the handshake request made.
+
+use std::{
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    time::Duration,
+};
+
+use url::{Host, Url};
+use ws_proto::handshake::client::Request;
+
+use crate::config::Config;
+
+/// How long a name with several addresses is probed per address.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One target.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// As typed.
+    pub url: String,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// What to ask for.
+    pub request: Request,
+}
+
+/// Checks and resolves all targets of a run.
+///
+/// # Errors
+/// A sentence per first target that cannot work.
+pub fn resolve_all(config: &Config) -> Result<Vec<Target>, String> {
+    config.urls.iter().map(|url| resolve(url, config)).collect()
+}
+
+fn resolve(text: &str, config: &Config) -> Result<Target, String> {
+    let url = parse(text)?;
+    let host = url.host().ok_or_else(|| format!("{text}: no host"))?;
+    let port = url.port_or_known_default().unwrap_or(80);
+    let host_field = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_string(),
+    };
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let mut request =
+        Request::new(&host_field, &target).map_err(|error| format!("{text}: {error}"))?;
+    for (name, value) in &config.headers {
+        request = request
+            .header(name, value)
+            .map_err(|error| error.to_string())?;
+    }
+    for name in &config.subprotocols {
+        request = request
+            .subprotocol(name)
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(Target {
+        url: text.to_owned(),
+        address: address(&host, port).map_err(|error| format!("{text}: {error}"))?,
+        request,
+    })
+}
+
+fn parse(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text)
+        .map_err(|error| format!("{text}: {error}; write ws://HOST[:PORT][/PATH]"))?;
+    match url.scheme() {
+        "ws" => {}
+        "wss" => {
+            return Err(format!(
+                "{text}: wss:// needs TLS, which this generator does not speak; end TLS in a proxy and use ws://, \
+                 or the cost of TLS would be measured as the server's"
+            ));
+        }
+        scheme => return Err(format!("{text}: scheme {scheme}:// is not ws://")),
+    }
+    if url.fragment().is_some() {
+        return Err(format!("{text}: a WebSocket URL has no #fragment"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!(
+            "{text}: user and password in the URL are not sent; use -H 'Authorization: ...'"
+        ));
+    }
+    Ok(url)
+}
+
+/// The address of a host. A name with several addresses (`localhost` often has two) is probed with a plain TCP connect, in the resolver's
+/// order, because a server rarely listens on all; if none answers, the first is taken and the run will say what is wrong.
+fn address(host: &Host<&str>, port: u16) -> Result<SocketAddr, String> {
+    let name = match host {
+        Host::Ipv4(ip) => return Ok((*ip, port).into()),
+        Host::Ipv6(ip) => return Ok((*ip, port).into()),
+        Host::Domain(name) => name,
+    };
+    let mut addresses: Vec<SocketAddr> = (*name, port)
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot resolve {name}: {error}"))?
+        .collect();
+    addresses.dedup();
+    let first = *addresses
+        .first()
+        .ok_or_else(|| format!("{name} has no address"))?;
+    if addresses.len() == 1 {
+        return Ok(first);
+    }
+    Ok(addresses
+        .into_iter()
+        .find(|address| TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok())
+        .unwrap_or(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Traffic;
+    use crate::record::Kind;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn config(url: &str) -> Config {
+        Config {
+            kind: Kind::Echo,
+            urls: vec![url.to_owned()],
+            connections: 1,
+            duration: Duration::from_secs(1),
+            warmup: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            threads: None,
+            cpus: Vec::new(),
+            connect_rate_per_s: None,
+            source_ips: Vec::new(),
+            headers: Vec::new(),
+            subprotocols: Vec::new(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for (url, expected) in [
+            (
+                "ws://127.0.0.1:9/ws",
+                SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
+            ),
+            ("ws://127.0.0.1", (Ipv4Addr::LOCALHOST, 80).into()),
+            ("ws://[::1]:9/ws?a=b", (Ipv6Addr::LOCALHOST, 9).into()),
+        ] {
+            let targets = resolve_all(&config(url)).unwrap();
+            assert_eq!(targets[0].address, expected, "{url}");
+        }
+        let localhost = resolve_all(&config("ws://localhost:9/")).unwrap();
+        assert!(localhost[0].address.ip().is_loopback());
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        for (url, hint) in [
+            ("wss://a/ws", "use ws://"),
+            ("http://a/", "not ws://"),
+            ("127.0.0.1:80/ws", "ws://HOST"),
+            ("nonsense", "ws://HOST"),
+            ("ws://a/#b", "#fragment"),
+            ("ws://me:secret@a/", "Authorization"),
+            ("ws://name.invalid/ws", "cannot resolve"),
+        ] {
+            let error = resolve_all(&config(url)).unwrap_err();
+            assert!(error.contains(hint), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn headers_are_checked() {
+        let mut config = config("ws://127.0.0.1/");
+        config.headers = vec![("Host".into(), "other".into())];
+        assert!(resolve_all(&config).unwrap_err().contains("Host"));
+    }
+}
