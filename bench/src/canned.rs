@@ -1,0 +1,159 @@
+//! Canned runs for tests.
+
+use loadgen::record::Record;
+use serde_json::json;
+
+use crate::config::{Kind, Load, Scenario};
+use crate::metrics;
+use crate::record::{GeneratorSide, MemoryLook, RunRecord, SCHEMA_VERSION, ServerSide, Status};
+use crate::sampler::WindowUse;
+
+const START: u64 = 1_790_000_000_000_000_000;
+
+pub(crate) fn scenario(name: &str) -> Scenario {
+    Scenario {
+        name: name.to_owned(),
+        title: "Echo 64 B, 1,000 connections, window 1".to_owned(),
+        shows: "Capacity when each client waits for its reply.".to_owned(),
+        does_not_show: "Latency that can be trusted.".to_owned(),
+        kind: Kind::Echo,
+        connections: 1000,
+        size_bytes: 64,
+        publishers: 1,
+        load: Some(Load::Window(1)),
+        headline: None,
+        generator_args: vec![],
+    }
+}
+
+/// A valid closed-loop run of one second with this throughput, 0.9 s of server CPU and 3,000 bytes per connection.
+pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord {
+    let loadgen = loadgen_record(per_s, None);
+    let messages = per_s as u64;
+    let mut run = RunRecord {
+        schema_version: SCHEMA_VERSION,
+        bout: "echo-64b-w1-c1000".to_owned(),
+        contestant: contestant.to_owned(),
+        block,
+        position: 1,
+        status: Status::Valid,
+        reasons: vec![],
+        warnings: vec![],
+        metrics: Default::default(),
+        started_unix_ns: START,
+        elapsed_ns: 2_000_000_000,
+        machine_steal_ns: Some(0),
+        scenario: scenario("echo-64b-w1-c1000"),
+        server: ServerSide {
+            command: vec![contestant.to_owned()],
+            cpus: "0".parse().unwrap(),
+            pid: Some(42),
+            ready: Some(json!({"event": "ready", "server": contestant, "runtime": "tokio 1.54.1"})),
+            final_line: Some(final_line(messages * 2)),
+            exit: Some("exited with 0".to_owned()),
+            window: Some(WindowUse {
+                cpu_ns: 900_000_000,
+                cpu_share: 0.9,
+                voluntary_switches: 500,
+                involuntary_switches: 5,
+                rss_bytes: 8_000_000,
+                pss_bytes: None,
+                kernel: None,
+                looks: 20,
+            }),
+            before: MemoryLook {
+                rss_bytes: Some(5_000_000),
+                ..Default::default()
+            },
+            after: MemoryLook {
+                rss_bytes: Some(6_000_000),
+                ..Default::default()
+            },
+            cpu_ticks: None,
+        },
+        generator: GeneratorSide {
+            command: vec!["loadgen".to_owned()],
+            cpus: "1".parse().unwrap(),
+            rate_per_s: None,
+            exit: Some("exited with 0".to_owned()),
+        },
+        loadgen: Some(loadgen),
+    };
+    fill(&mut run);
+    run
+}
+
+/// The same in an open loop at this rate: `p99_ns` from the intended send, 100 µs from the actual one.
+pub(crate) fn open_run(contestant: &str, block: usize, rate: f64, p99_ns: u64) -> RunRecord {
+    let mut run = echo_run(contestant, block, rate);
+    run.scenario.name = "echo-64b-open-50".to_owned();
+    run.scenario.title = "Echo 64 B, 1,000 connections, open loop at 50% of capacity".to_owned();
+    run.scenario.load = Some(Load::FractionOfCapacity(0.5));
+    run.bout = run.scenario.name.clone();
+    run.generator.rate_per_s = Some(rate);
+    run.loadgen = Some(loadgen_record(rate, Some(p99_ns)));
+    fill(&mut run);
+    run
+}
+
+/// Extracts the metrics again after a change.
+pub(crate) fn fill(run: &mut RunRecord) {
+    run.metrics = run
+        .loadgen
+        .as_ref()
+        .map(|record| metrics::extract(run.scenario.kind, record, &run.server))
+        .unwrap_or_default();
+}
+
+/// The run as it would be if the server had died.
+pub(crate) fn failed(mut run: RunRecord, reason: &str) -> RunRecord {
+    run.status = Status::Failed;
+    run.reasons = vec![reason.to_owned()];
+    run.loadgen = None;
+    run.metrics.clear();
+    run
+}
+
+fn final_line(messages: u64) -> serde_json::Value {
+    let totals = server_core::counters::Totals {
+        messages_received: messages,
+        messages_sent: messages,
+        connections_accepted: 1000,
+        handshakes: 1000,
+        ..Default::default()
+    };
+    serde_json::to_value(server_core::lifecycle::Final {
+        drained_in_time: true,
+        totals,
+    })
+    .unwrap()
+}
+
+fn loadgen_record(per_s: f64, intended_p99_ns: Option<u64>) -> Record {
+    let latency = |p50: u64, p99: u64| {
+        json!({"count": per_s as u64, "min_ns": p50 / 2, "mean_ns": p50 as f64, "p50_ns": p50, "p90_ns": p50 * 2,
+               "p99_ns": p99, "p99_9_ns": p99 * 2, "p99_99_ns": p99 * 3, "max_ns": p99 * 4})
+    };
+    let mut record = json!({
+        "schema_version": 1, "loadgen_version": "0.1.0", "kind": "echo",
+        "options": {"urls": ["ws://127.0.0.1:40000/ws"], "connections": 1000, "duration_ns": 1_000_000_000_u64,
+                    "warmup_ns": 0, "drain_timeout_ns": 0, "threads": 1, "window": 1, "size_bytes": 64,
+                    "rate_per_s": intended_p99_ns.map(|_| per_s)},
+        "validity": {"verdict": "valid"},
+        "started_unix_ns": START, "window_start_unix_ns": START + 500_000_000,
+        "window_end_unix_ns": START + 1_500_000_000, "window_ns": 1_000_000_000_u64,
+        "connections": {"requested": 1000, "up": 1000, "closed_early": 0, "failed": 0},
+        "connect": {"completed": 1000, "failed": 0, "elapsed_ns": 100_000_000, "handshakes_per_s": 10_000.0},
+        "messages": {"sent": per_s as u64, "expected": per_s as u64, "received": per_s as u64, "lost": 0, "unsent": 0,
+                     "duplicated": 0, "reordered": 0, "corrupted": 0, "received_payload_bytes": 0},
+        "totals": {"sent": per_s as u64 * 2, "received": per_s as u64 * 2, "pings_answered": 0, "handshakes": 1000},
+        "throughput": {"messages_per_s": per_s, "payload_bytes_per_s": per_s * 64.0},
+        "latency_actual": latency(50_000, 100_000),
+        "generator": {"cpu_user_ns": 1, "cpu_sys_ns": 1,
+                      "threads": [{"connections": 1000, "busy_share": 0.5, "cpu_user_ns": 1, "cpu_sys_ns": 1}]},
+    });
+    if let Some(p99_ns) = intended_p99_ns {
+        record["latency_intended"] = latency(p99_ns / 2, p99_ns);
+    }
+    serde_json::from_value(record).unwrap()
+}

@@ -1,0 +1,229 @@
+//! `scenarios/*.toml`: a load with its expectations.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{is_name, load_toml};
+
+/// A load, and in prose what it shows and what it does not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// The file's stem.
+    #[serde(default)]
+    pub name: String,
+    /// One line for tables.
+    pub title: String,
+    /// What a difference here means.
+    pub shows: String,
+    /// What it must not be read as.
+    pub does_not_show: String,
+    /// Subcommand of the generator.
+    pub kind: Kind,
+    /// Connections (members, for a broadcast).
+    pub connections: u64,
+    /// Payload, in bytes.
+    #[serde(default = "default_size")]
+    pub size_bytes: u64,
+    /// Members that publish (broadcast only).
+    #[serde(default = "one")]
+    pub publishers: u64,
+    /// How the generator offers the load (echo and broadcast only).
+    #[serde(default)]
+    pub load: Option<Load>,
+    /// Metric of the headline; without it the kind's own.
+    #[serde(default)]
+    pub headline: Option<String>,
+    /// Further arguments for the generator, as they are.
+    #[serde(default)]
+    pub generator_args: Vec<String>,
+}
+
+/// Subcommand of the generator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Request and reply on `/ws`.
+    Echo,
+    /// Every message to every member of one room.
+    Broadcast,
+    /// Opening handshakes.
+    Connect,
+    /// Open connections that do nothing.
+    Idle,
+}
+
+impl Kind {
+    /// The generator's subcommand.
+    pub fn subcommand(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Broadcast => "broadcast",
+            Self::Connect => "connect",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// How the generator offers the load.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Load {
+    /// Closed loop: this many requests in flight per connection.
+    Window(u64),
+    /// Open loop: messages per second, total.
+    Rate(f64),
+    /// Open loop at this fraction of the smallest contestant's capacity, measured in the suite.
+    FractionOfCapacity(f64),
+}
+
+fn default_size() -> u64 {
+    64
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Scenario {
+    /// Key of the capacity this scenario's rate is a fraction of: scenarios of one key share a calibration.
+    pub fn capacity_key(&self) -> Option<String> {
+        match self.load {
+            Some(Load::FractionOfCapacity(_)) => Some(format!(
+                "capacity-{}b-c{}",
+                self.size_bytes, self.connections
+            )),
+            _ => None,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let needs_load = matches!(self.kind, Kind::Echo | Kind::Broadcast);
+        ensure!(self.connections > 0, "`connections` must be at least 1");
+        ensure!(self.publishers > 0, "`publishers` must be at least 1");
+        ensure!(
+            self.publishers <= self.connections,
+            "more publishers than members"
+        );
+        ensure!(
+            !needs_load || self.load.is_some(),
+            "this kind needs a [load]: window, rate or fraction_of_capacity"
+        );
+        ensure!(
+            needs_load || self.load.is_none(),
+            "this kind takes no [load]"
+        );
+        match self.load {
+            Some(Load::FractionOfCapacity(fraction)) => {
+                ensure!(
+                    fraction > 0.0 && fraction <= 1.0,
+                    "fraction_of_capacity must be above 0 and at most 1"
+                );
+                ensure!(
+                    self.kind == Kind::Echo,
+                    "fraction_of_capacity is for echo: capacity is measured with echoes"
+                );
+            }
+            Some(Load::Rate(rate)) => {
+                ensure!(rate.is_finite() && rate > 0.0, "rate must be positive")
+            }
+            Some(Load::Window(window)) => ensure!(window > 0, "window must be at least 1"),
+            None => {}
+        }
+        if let Some(headline) = &self.headline {
+            ensure!(
+                crate::metrics::find(self.kind, headline).is_some(),
+                "`headline`: no metric `{headline}` for this kind; known: {}",
+                crate::metrics::of_kind(self.kind)
+                    .map(|metric| metric.key)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A scenario by name (`scenarios/NAME.toml` under `config_dir`) or by path (ends in `.toml`).
+pub fn load_scenario(config_dir: &Path, name_or_path: &str) -> Result<Scenario> {
+    let (path, name) = super::suite::locate(config_dir, "scenarios", name_or_path)?;
+    ensure!(is_name(&name), "`{name}` cannot be a scenario's name");
+    let mut scenario: Scenario = load_toml(&path)?;
+    scenario.name = name;
+    scenario
+        .check()
+        .map_err(|error| error.context(format!("{} is not what it should be", path.display())))?;
+    Ok(scenario)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn load(body: &str) -> Result<Scenario> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mine.toml");
+        fs::write(
+            &file,
+            format!("title = 't'\nshows = 's'\ndoes_not_show = 'n'\n{body}"),
+        )
+        .unwrap();
+        load_scenario(Path::new("/nowhere"), file.to_str().unwrap())
+    }
+
+    #[test]
+    fn a_path_outside_the_repository_works() {
+        let scenario = load("kind = 'echo'\nconnections = 10\nload = { window = 4 }\n").unwrap();
+        assert_eq!(scenario.name, "mine");
+        assert_eq!(scenario.load, Some(Load::Window(4)));
+        assert_eq!(scenario.size_bytes, 64);
+    }
+
+    #[test]
+    fn impossible_combinations_are_named() {
+        let cases = [
+            ("kind = 'echo'\nconnections = 10\n", "needs a [load]"),
+            (
+                "kind = 'idle'\nconnections = 10\nload = { window = 1 }\n",
+                "takes no [load]",
+            ),
+            (
+                "kind = 'echo'\nconnections = 0\nload = { window = 1 }\n",
+                "at least 1",
+            ),
+            (
+                "kind = 'echo'\nconnections = 1\nload = { fraction_of_capacity = 1.5 }\n",
+                "at most 1",
+            ),
+            (
+                "kind = 'broadcast'\nconnections = 1\npublishers = 2\nload = { rate = 5.0 }\n",
+                "more publishers",
+            ),
+            (
+                "kind = 'echo'\nconnections = 1\nload = { window = 1 }\nheadline = 'luck'\n",
+                "no metric `luck`",
+            ),
+            ("kind = 'ballet'\nconnections = 1\n", "ballet"),
+        ];
+        for (body, expected) in cases {
+            let message = format!("{:#}", load(body).unwrap_err());
+            assert!(
+                message.contains(expected) && message.contains("mine.toml"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn scenarios_of_one_shape_share_a_calibration() {
+        let half = load("kind = 'echo'\nconnections = 10\nload = { fraction_of_capacity = 0.5 }\n")
+            .unwrap();
+        let most = load("kind = 'echo'\nconnections = 10\nload = { fraction_of_capacity = 0.8 }\n")
+            .unwrap();
+        assert_eq!(half.capacity_key(), most.capacity_key());
+        assert_eq!(half.capacity_key().unwrap(), "capacity-64b-c10");
+    }
+}

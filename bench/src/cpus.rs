@@ -1,0 +1,154 @@
+//! Sets of CPUs, and how server and generator share the machine.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// A set of CPU numbers, written as the kernel does: `0,2-3`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct CpuSet(Vec<usize>);
+
+impl CpuSet {
+    /// Of these numbers, in any order, repeated or not.
+    pub fn new(mut cpus: Vec<usize>) -> Self {
+        cpus.sort_unstable();
+        cpus.dedup();
+        Self(cpus)
+    }
+
+    /// Ascending CPU numbers.
+    pub fn cpus(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// How many CPUs.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// No CPU at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The CPUs this thread may run on.
+    pub fn allowed() -> Result<Self> {
+        let set =
+            rustix::thread::sched_getaffinity(None).context("cannot read the CPU affinity")?;
+        Ok(Self(
+            (0..rustix::thread::CpuSet::MAX_CPU)
+                .filter(|cpu| set.is_set(*cpu))
+                .collect(),
+        ))
+    }
+
+    /// Pins the calling thread (and what it spawns) to this set.
+    pub fn pin_current_thread(&self) -> Result<()> {
+        let mut set = rustix::thread::CpuSet::new();
+        for cpu in &self.0 {
+            ensure!(*cpu < rustix::thread::CpuSet::MAX_CPU, "no CPU {cpu}");
+            set.set(*cpu);
+        }
+        rustix::thread::sched_setaffinity(None, &set)
+            .with_context(|| format!("cannot pin to CPUs {self}"))
+    }
+
+    /// Server's and generator's half: the lower half serves; the generator gets the larger half of an odd number, because a
+    /// run it limits is void. With one CPU both share it.
+    pub fn halves(&self) -> (Self, Self) {
+        if self.0.len() < 2 {
+            return (self.clone(), self.clone());
+        }
+        let (server, generator) = self.0.split_at(self.0.len() / 2);
+        (Self(server.to_vec()), Self(generator.to_vec()))
+    }
+}
+
+impl fmt::Display for CpuSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for run in self.0.chunk_by(|a, b| a + 1 == *b) {
+            let (first, last) = (run[0], run[run.len() - 1]);
+            match run.len() {
+                1 => write!(f, "{separator}{first}")?,
+                _ => write!(f, "{separator}{first}-{last}")?,
+            }
+            separator = ",";
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for CpuSet {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut cpus = Vec::new();
+        for part in text.trim().split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number = |digits: &str| {
+                digits
+                    .parse::<usize>()
+                    .with_context(|| format!("`{text}` is no CPU list such as 0,2-3"))
+            };
+            let (first, last) = (number(first)?, number(last)?);
+            ensure!(
+                first <= last && last < 65_536,
+                "`{text}` is no CPU list such as 0,2-3"
+            );
+            cpus.extend(first..=last);
+        }
+        Ok(Self::new(cpus))
+    }
+}
+
+impl From<CpuSet> for String {
+    fn from(set: CpuSet) -> Self {
+        set.to_string()
+    }
+}
+
+impl TryFrom<String> for CpuSet {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_read_and_print_as_the_kernel_writes_them() {
+        for (text, cpus, printed) in [
+            ("0", vec![0], "0"),
+            ("0,2-3", vec![0, 2, 3], "0,2-3"),
+            ("3,1,2,2", vec![1, 2, 3], "1-3"),
+            ("0-1\n", vec![0, 1], "0-1"),
+        ] {
+            let set: CpuSet = text.parse().unwrap();
+            assert_eq!(set.cpus(), cpus);
+            assert_eq!(set.to_string(), printed);
+        }
+        for bad in ["", "a", "2-1", "0,", "-1", "0-99999999"] {
+            assert!(bad.parse::<CpuSet>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn halves_are_disjoint_wherever_they_can_be() {
+        let halves = |text: &str| {
+            let (server, generator) = text.parse::<CpuSet>().unwrap().halves();
+            (server.to_string(), generator.to_string())
+        };
+        assert_eq!(halves("0-1"), ("0".into(), "1".into()));
+        assert_eq!(halves("0-7"), ("0-3".into(), "4-7".into()));
+        assert_eq!(halves("0-2"), ("0".into(), "1-2".into()));
+        assert_eq!(halves("5"), ("5".into(), "5".into()));
+    }
+}

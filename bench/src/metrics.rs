@@ -1,0 +1,346 @@
+//! The figures a run is summed up in: one table that extraction, comparison and report share.
+
+use std::collections::BTreeMap;
+
+use loadgen::record::{Latency, Record};
+
+use crate::config::{Kind, Load, Scenario};
+use crate::record::ServerSide;
+use crate::stats::percentile_has_samples;
+use crate::verdict::Direction::{self, HigherIsBetter, LowerIsBetter};
+
+/// One figure of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Key in records and summaries; ends in the unit.
+    pub key: &'static str,
+    /// For tables.
+    pub title: &'static str,
+    /// How tables print it.
+    pub unit: Unit,
+    /// Which end is good; `None`: a fact, not a merit.
+    pub direction: Option<Direction>,
+    kind: Kind,
+    extract: fn(&Facts<'_>) -> Option<f64>,
+}
+
+/// How a figure is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Events per second.
+    PerSecond,
+    /// Nanoseconds.
+    Nanoseconds,
+    /// Bytes.
+    Bytes,
+    /// Share of one, printed as a percentage.
+    Share,
+    /// A plain number.
+    Number,
+}
+
+/// What extraction may look at.
+struct Facts<'a> {
+    loadgen: &'a Record,
+    server: &'a ServerSide,
+}
+
+/// All figures of a run, by key. Figures that the run cannot give are present as `None`.
+pub fn extract(kind: Kind, loadgen: &Record, server: &ServerSide) -> BTreeMap<String, Option<f64>> {
+    let facts = Facts { loadgen, server };
+    let finite = |value: &f64| value.is_finite();
+    of_kind(kind)
+        .map(|metric| {
+            (
+                metric.key.to_owned(),
+                (metric.extract)(&facts).filter(finite),
+            )
+        })
+        .collect()
+}
+
+/// The metrics of a kind, in the order of the report.
+pub fn of_kind(kind: Kind) -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().filter(move |metric| metric.kind == kind)
+}
+
+/// A metric by key.
+pub fn find(kind: Kind, key: &str) -> Option<&'static Metric> {
+    of_kind(kind).find(|metric| metric.key == key)
+}
+
+/// The metrics that a comparison of two contestants in this scenario is about, its headline first.
+///
+/// At a fixed rate the throughput is the rate, whoever serves; it is not compared.
+pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
+    let fixed_rate = matches!(
+        scenario.load,
+        Some(Load::Rate(_) | Load::FractionOfCapacity(_))
+    );
+    let headline = headline(scenario);
+    let mut metrics: Vec<&Metric> = of_kind(scenario.kind)
+        .filter(|metric| {
+            metric.direction.is_some() && !(fixed_rate && metric.unit == Unit::PerSecond)
+        })
+        .filter(|metric| fixed_rate || !metric.key.starts_with("latency_intended"))
+        .collect();
+    metrics.sort_by_key(|metric| metric.key != headline);
+    metrics
+}
+
+/// Key of the metric that decides a bout.
+pub fn headline(scenario: &Scenario) -> &str {
+    if let Some(headline) = &scenario.headline {
+        return headline;
+    }
+    match (scenario.kind, scenario.load) {
+        (Kind::Echo, Some(Load::Window(_)) | None) => "messages_per_s",
+        (Kind::Echo, Some(_)) => "latency_intended_p99_ns",
+        (Kind::Broadcast, Some(Load::Window(_)) | None) => "deliveries_per_s",
+        (Kind::Broadcast, Some(_)) => "latency_last_receiver_p50_ns",
+        (Kind::Connect, _) => "handshakes_per_s",
+        (Kind::Idle, _) => "server_bytes_per_connection",
+    }
+}
+
+macro_rules! metric {
+    ($kind:ident, $key:literal, $title:literal, $unit:ident, $direction:expr, $extract:expr) => {
+        Metric {
+            key: $key,
+            title: $title,
+            unit: Unit::$unit,
+            direction: $direction,
+            kind: Kind::$kind,
+            extract: $extract,
+        }
+    };
+}
+
+const UP: Option<Direction> = Some(HigherIsBetter);
+const DOWN: Option<Direction> = Some(LowerIsBetter);
+
+#[rustfmt::skip]
+static METRICS: &[Metric] = &[
+    metric!(Echo, "messages_per_s", "echoes/s", PerSecond, UP, |f| Some(f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "latency_intended_p50_ns", "p50 intended", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+    metric!(Echo, "latency_intended_p90_ns", "p90 intended", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 90.0)),
+    metric!(Echo, "latency_intended_p99_ns", "p99 intended", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+    metric!(Echo, "latency_intended_p99_9_ns", "p99.9 intended", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
+    metric!(Echo, "latency_actual_p50_ns", "p50 actual", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 50.0)),
+    metric!(Echo, "latency_actual_p90_ns", "p90 actual", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 90.0)),
+    metric!(Echo, "latency_actual_p99_ns", "p99 actual", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.0)),
+    metric!(Echo, "latency_actual_p99_9_ns", "p99.9 actual", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.9)),
+    metric!(Echo, "server_cpu_ns_per_message", "server CPU/message", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "server_context_switches_per_message", "switches/message", Number, None, |f| switches_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "server_bytes_per_connection", "memory/connection", Bytes, DOWN, bytes_per_connection),
+    metric!(Echo, "server_cpu_share", "server CPU", Share, None, server_cpu_share),
+    metric!(Echo, "generator_cpu_share", "generator CPU", Share, None, generator_cpu_share),
+
+    metric!(Broadcast, "deliveries_per_s", "deliveries/s", PerSecond, UP, |f| Some(f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
+    metric!(Broadcast, "latency_first_receiver_p50_ns", "first member p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.first_receiver.as_ref(), 50.0)),
+    metric!(Broadcast, "latency_median_receiver_p50_ns", "median member p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.median_receiver.as_ref(), 50.0)),
+    metric!(Broadcast, "latency_last_receiver_p50_ns", "last member p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 50.0)),
+    metric!(Broadcast, "latency_last_receiver_p99_ns", "last member p99", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 99.0)),
+    metric!(Broadcast, "server_cpu_ns_per_delivery", "server CPU/delivery", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
+    metric!(Broadcast, "server_bytes_per_connection", "memory/connection", Bytes, DOWN, bytes_per_connection),
+    metric!(Broadcast, "server_cpu_share", "server CPU", Share, None, server_cpu_share),
+    metric!(Broadcast, "generator_cpu_share", "generator CPU", Share, None, generator_cpu_share),
+
+    metric!(Connect, "handshakes_per_s", "handshakes/s", PerSecond, UP, |f| Some(f.loadgen.connect.handshakes_per_s)),
+    metric!(Connect, "latency_handshake_p50_ns", "p50", Nanoseconds, DOWN, |f| p(f.loadgen.connect.handshake_latency.as_ref(), 50.0)),
+    metric!(Connect, "latency_handshake_p99_ns", "p99", Nanoseconds, DOWN, |f| p(f.loadgen.connect.handshake_latency.as_ref(), 99.0)),
+    metric!(Connect, "server_cpu_ns_per_handshake", "server CPU/handshake", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.connect.handshakes_per_s)),
+    metric!(Connect, "server_cpu_share", "server CPU", Share, None, server_cpu_share),
+    metric!(Connect, "generator_cpu_share", "generator CPU", Share, None, generator_cpu_share),
+
+    metric!(Idle, "server_bytes_per_connection", "memory/connection", Bytes, DOWN, bytes_per_connection),
+    metric!(Idle, "server_pss_bytes_per_connection", "PSS/connection", Bytes, None, pss_per_connection),
+    metric!(Idle, "kernel_bytes_per_connection_both_ends", "kernel/connection (both ends)", Bytes, None, kernel_per_connection),
+    metric!(Idle, "server_rss_bytes_after", "RSS after all left", Bytes, None, |f| Some(f.server.after.rss_bytes? as f64)),
+    metric!(Idle, "server_cpu_share", "server CPU", Share, None, server_cpu_share),
+];
+
+/// A percentile with enough samples beyond it.
+fn p(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
+    let latency = latency?;
+    let value = match percentile {
+        50.0 => latency.p50_ns,
+        90.0 => latency.p90_ns,
+        99.0 => latency.p99_ns,
+        _ => latency.p99_9_ns,
+    };
+    percentile_has_samples(percentile, latency.count).then_some(value as f64)
+}
+
+/// Events inside the window, from their rate.
+fn events(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
+    let events = per_s * facts.loadgen.window_ns as f64 / 1e9;
+    (events > 0.0).then_some(events)
+}
+
+fn cpu_per(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
+    Some(facts.server.window?.cpu_ns as f64 / events(facts, per_s)?)
+}
+
+fn switches_per(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
+    let window = facts.server.window?;
+    Some((window.voluntary_switches + window.involuntary_switches) as f64 / events(facts, per_s)?)
+}
+
+fn server_cpu_share(facts: &Facts<'_>) -> Option<f64> {
+    Some(facts.server.window?.cpu_share)
+}
+
+/// The busiest thread's share: one full thread limits the generator, whatever the others do.
+fn generator_cpu_share(facts: &Facts<'_>) -> Option<f64> {
+    facts
+        .loadgen
+        .generator
+        .threads
+        .iter()
+        .map(|thread| thread.busy_share)
+        .reduce(f64::max)
+}
+
+/// (RSS in the window - RSS before the first connection) / connections.
+fn bytes_per_connection(facts: &Facts<'_>) -> Option<f64> {
+    growth_per_connection(
+        facts,
+        facts.server.window?.rss_bytes,
+        facts.server.before.rss_bytes?,
+    )
+}
+
+fn pss_per_connection(facts: &Facts<'_>) -> Option<f64> {
+    growth_per_connection(
+        facts,
+        facts.server.window?.pss_bytes?,
+        facts.server.before.pss_bytes?,
+    )
+}
+
+/// Slab caches and socket buffers. On loopback both ends of a connection are in it.
+fn kernel_per_connection(facts: &Facts<'_>) -> Option<f64> {
+    let (during, before) = (facts.server.window?.kernel?, facts.server.before.kernel?);
+    growth_per_connection(
+        facts,
+        during.slab_bytes + during.tcp_buffer_bytes,
+        before.slab_bytes + before.tcp_buffer_bytes,
+    )
+}
+
+fn growth_per_connection(facts: &Facts<'_>, during: u64, before: u64) -> Option<f64> {
+    let connections = facts.loadgen.connections.up;
+    (connections > 0).then(|| (during as f64 - before as f64) / connections as f64)
+}
+
+/// A figure for people: three significant digits and a unit.
+pub fn format(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::PerSecond | Unit::Number => scaled(value, &[(1e9, "G"), (1e6, "M"), (1e3, "k")], ""),
+        Unit::Nanoseconds => scaled(value, &[(1e9, " s"), (1e6, " ms"), (1e3, " µs")], " ns"),
+        Unit::Bytes => scaled(
+            value,
+            &[
+                (1_073_741_824.0, " GiB"),
+                (1_048_576.0, " MiB"),
+                (1024.0, " KiB"),
+            ],
+            " B",
+        ),
+        Unit::Share => format!("{:.0}%", value * 100.0),
+    }
+}
+
+fn scaled(value: f64, steps: &[(f64, &str)], rest: &str) -> String {
+    let (divisor, suffix) = steps
+        .iter()
+        .find(|(step, _)| value.abs() >= *step)
+        .copied()
+        .unwrap_or((1.0, rest));
+    let value = value / divisor;
+    match value.abs() {
+        small if small < 10.0 => format!("{value:.2}{suffix}"),
+        middle if middle < 100.0 => format!("{value:.1}{suffix}"),
+        _ => format!("{value:.0}{suffix}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canned;
+
+    #[test]
+    fn figures_of_a_known_run() {
+        let run = canned::echo_run("server-uring", 1, 100_000.0);
+        let metrics = extract(Kind::Echo, run.loadgen.as_ref().unwrap(), &run.server);
+        assert_eq!(metrics["messages_per_s"], Some(100_000.0));
+        // 0.9 s of CPU for 100,000 messages in a window of 1 s.
+        assert_eq!(metrics["server_cpu_ns_per_message"], Some(9_000.0));
+        assert_eq!(metrics["server_cpu_share"], Some(0.9));
+        // 3 MB more than before, 1,000 connections.
+        assert_eq!(metrics["server_bytes_per_connection"], Some(3_000.0));
+        assert_eq!(metrics["latency_intended_p99_ns"], None);
+        assert!(metrics["latency_actual_p99_ns"].is_some());
+        // Exactly 100 samples beyond it: just enough. One fewer in a thousand is not.
+        assert!(metrics["latency_actual_p99_9_ns"].is_some());
+        let run = canned::echo_run("server-uring", 1, 99_000.0);
+        assert_eq!(run.metrics["latency_actual_p99_9_ns"], None);
+    }
+
+    #[test]
+    fn keys_are_unique_per_kind_and_name_their_unit() {
+        for kind in [Kind::Echo, Kind::Broadcast, Kind::Connect, Kind::Idle] {
+            let keys: Vec<&str> = of_kind(kind).map(|metric| metric.key).collect();
+            let unique: std::collections::BTreeSet<&&str> = keys.iter().collect();
+            assert_eq!(unique.len(), keys.len());
+            for metric in of_kind(kind) {
+                let word = match metric.unit {
+                    Unit::PerSecond => "_per_s",
+                    Unit::Nanoseconds => "_ns",
+                    Unit::Bytes => "_bytes",
+                    Unit::Share => "_share",
+                    Unit::Number => "_per_",
+                };
+                assert!(metric.key.contains(word), "{}", metric.key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fixed_rate_compares_latency_from_the_intended_send_and_not_the_rate() {
+        let mut scenario = canned::scenario("echo-open");
+        scenario.load = Some(Load::FractionOfCapacity(0.5));
+        let keys: Vec<&str> = compared(&scenario)
+            .iter()
+            .map(|metric| metric.key)
+            .collect();
+        assert_eq!(keys[0], "latency_intended_p99_ns");
+        assert!(!keys.contains(&"messages_per_s"));
+        scenario.load = Some(Load::Window(1));
+        let keys: Vec<&str> = compared(&scenario)
+            .iter()
+            .map(|metric| metric.key)
+            .collect();
+        assert_eq!(keys[0], "messages_per_s");
+        assert!(!keys.contains(&"latency_intended_p99_ns"));
+    }
+
+    #[test]
+    fn figures_read_well() {
+        for (unit, value, text) in [
+            (Unit::PerSecond, 1_234_567.0, "1.23M"),
+            (Unit::PerSecond, 99_940.0, "99.9k"),
+            (Unit::Nanoseconds, 950.0, "950 ns"),
+            (Unit::Nanoseconds, 12_345_678.0, "12.3 ms"),
+            (Unit::Bytes, 260.4, "260 B"),
+            (Unit::Bytes, 8_192.0, "8.00 KiB"),
+            (Unit::Bytes, -2_048.0, "-2.00 KiB"),
+            (Unit::Share, 0.974, "97%"),
+            (Unit::Number, 0.0312, "0.03"),
+        ] {
+            assert_eq!(format(unit, value), text);
+        }
+    }
+}

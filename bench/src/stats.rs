@@ -1,0 +1,251 @@
+//! Statistics over runs. Pure functions; the run is the unit, never the message.
+//!
+//! Every formula here is written out for strangers in `bench-results/README.md`; change both or neither.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rng::SplitMix64;
+
+/// Below this many paired runs no claim is made, whatever the interval says.
+pub const RUNS_FOR_A_CLAIM: usize = 10;
+/// Resamples of the bootstrap.
+pub const RESAMPLES: usize = 10_000;
+/// A percentile with fewer samples than this beyond it is noise and is suppressed.
+pub const SAMPLES_BEYOND: f64 = 100.0;
+
+/// Several runs in a few numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Number of runs.
+    pub n: usize,
+    /// Median of the runs.
+    pub median: f64,
+    /// Median absolute deviation from the median, in the unit of the value, not scaled.
+    pub mad: f64,
+    /// First quartile.
+    pub q1: f64,
+    /// Third quartile.
+    pub q3: f64,
+    /// Smallest run.
+    pub min: f64,
+    /// Largest run.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of `values`; `None` if there are none or one of them is not finite.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let sorted = sorted(values)?;
+        let median = quantile(&sorted, 0.5);
+        let deviations: Vec<f64> = sorted.iter().map(|value| (value - median).abs()).collect();
+        Some(Self {
+            n: sorted.len(),
+            median,
+            mad: median_of(&deviations)?,
+            q1: quantile(&sorted, 0.25),
+            q3: quantile(&sorted, 0.75),
+            min: sorted[0],
+            max: sorted[sorted.len() - 1],
+        })
+    }
+}
+
+/// Ratio of two contestants over the blocks in which both have a valid run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PairedRatio {
+    /// Number of pairs.
+    pub pairs: usize,
+    /// exp(median of ln(first / second)).
+    pub ratio: f64,
+    /// Lower end of the bootstrap 95% interval of `ratio`.
+    pub ci_low: f64,
+    /// Upper end of the bootstrap 95% interval of `ratio`.
+    pub ci_high: f64,
+    /// Seed of the resampling.
+    pub seed: u64,
+}
+
+/// Ratio first / second over `pairs`, each the two values of one block.
+///
+/// The estimate is exp(median of the log-ratios). The interval is the percentile bootstrap: [`RESAMPLES`] times draw as many
+/// pairs as there are, with replacement, and take the median of their log-ratios; the 2.5% and 97.5% quantiles of those
+/// medians (linear interpolation) are its ends. `None` without pairs or when a value is not positive and finite.
+pub fn paired_ratio(pairs: &[(f64, f64)], seed: u64) -> Option<PairedRatio> {
+    let usable = |value: f64| value.is_finite() && value > 0.0;
+    if pairs.is_empty() || !pairs.iter().all(|(a, b)| usable(*a) && usable(*b)) {
+        return None;
+    }
+    let log_ratios: Vec<f64> = pairs.iter().map(|(a, b)| (a / b).ln()).collect();
+    let estimate = median_of(&log_ratios)?;
+    let medians = bootstrap_medians(&log_ratios, seed);
+    Some(PairedRatio {
+        pairs: pairs.len(),
+        ratio: estimate.exp(),
+        ci_low: quantile(&medians, 0.025).exp(),
+        ci_high: quantile(&medians, 0.975).exp(),
+        seed,
+    })
+}
+
+/// Sorted medians of [`RESAMPLES`] resamples of `values` (not empty).
+fn bootstrap_medians(values: &[f64], seed: u64) -> Vec<f64> {
+    let mut rng = SplitMix64::new(seed);
+    let mut resample = vec![0.0; values.len()];
+    let mut medians: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            for slot in &mut resample {
+                *slot = values[rng.below(values.len())];
+            }
+            resample.sort_unstable_by(f64::total_cmp);
+            quantile(&resample, 0.5)
+        })
+        .collect();
+    medians.sort_unstable_by(f64::total_cmp);
+    medians
+}
+
+/// Median of unsorted values; `None` if there are none or one is not finite.
+pub fn median_of(values: &[f64]) -> Option<f64> {
+    sorted(values).map(|sorted| quantile(&sorted, 0.5))
+}
+
+/// Quantile of sorted, non-empty values by linear interpolation (type 7: NumPy's and R's default).
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let position = q * (sorted.len() - 1) as f64;
+    let below = position.floor() as usize;
+    let above = (below + 1).min(sorted.len() - 1);
+    sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
+}
+
+/// Whether a histogram of `count` samples has [`SAMPLES_BEYOND`] of them beyond `percentile` (0..100).
+pub fn percentile_has_samples(percentile: f64, count: u64) -> bool {
+    // The half sample forgives the rounding of 1 - 0.99 and nothing else.
+    count as f64 * (100.0 - percentile) / 100.0 + 0.5 >= SAMPLES_BEYOND
+}
+
+fn sorted(values: &[f64]) -> Option<Vec<f64>> {
+    if values.is_empty() || !values.iter().all(|value| value.is_finite()) {
+        return None;
+    }
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    Some(sorted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() <= 1e-12 * a.abs().max(b.abs()).max(1.0)
+    }
+
+    #[test]
+    fn quantiles_match_numpy() {
+        // numpy.quantile([1, 2, 4, 8], [0, .25, .5, .75, 1]) = [1, 1.75, 3, 5, 8]
+        let values = [1.0, 2.0, 4.0, 8.0];
+        let quantiles: Vec<f64> = [0.0, 0.25, 0.5, 0.75, 1.0]
+            .iter()
+            .map(|q| quantile(&values, *q))
+            .collect();
+        assert_eq!(quantiles, [1.0, 1.75, 3.0, 5.0, 8.0]);
+        assert_eq!(quantile(&[5.0], 0.975), 5.0);
+    }
+
+    #[test]
+    fn spread_of_a_known_sample() {
+        let spread = Spread::of(&[8.0, 1.0, 4.0, 2.0]).unwrap();
+        assert_eq!(
+            spread,
+            Spread {
+                n: 4,
+                median: 3.0,
+                mad: 1.5,
+                q1: 1.75,
+                q3: 5.0,
+                min: 1.0,
+                max: 8.0
+            }
+        );
+        assert_eq!(Spread::of(&[]), None);
+        assert_eq!(Spread::of(&[1.0, f64::NAN]), None);
+    }
+
+    #[test]
+    fn a_constant_factor_is_found_exactly_whatever_the_drift() {
+        let pairs: Vec<(f64, f64)> = (1..=12)
+            .map(|i| (1.25 * f64::from(i), f64::from(i)))
+            .collect();
+        let ratio = paired_ratio(&pairs, 1).unwrap();
+        assert!(
+            close(ratio.ratio, 1.25) && close(ratio.ci_low, 1.25) && close(ratio.ci_high, 1.25)
+        );
+        assert_eq!(ratio.pairs, 12);
+    }
+
+    #[test]
+    fn swapping_the_sides_inverts_ratio_and_interval() {
+        let pairs = [(1.0, 1.1), (1.3, 1.0), (0.9, 1.0), (1.2, 1.1), (1.05, 1.0)];
+        let swapped: Vec<(f64, f64)> = pairs.iter().map(|(a, b)| (*b, *a)).collect();
+        let (ab, ba) = (
+            paired_ratio(&pairs, 9).unwrap(),
+            paired_ratio(&swapped, 9).unwrap(),
+        );
+        assert!(close(ab.ratio, 1.0 / ba.ratio));
+        assert!(close(ab.ci_low, 1.0 / ba.ci_high) && close(ab.ci_high, 1.0 / ba.ci_low));
+    }
+
+    #[test]
+    fn interval_matches_the_python_of_the_readme() {
+        // Computed with the snippet in bench-results/README.md, seed 42.
+        let pairs: Vec<(f64, f64)> = [1.10, 1.02, 1.07, 0.97, 1.12, 1.05, 1.01, 1.09, 1.04, 1.06]
+            .iter()
+            .map(|ratio| (*ratio, 1.0))
+            .collect();
+        let ratio = paired_ratio(&pairs, 42).unwrap();
+        assert!(close(ratio.ratio, 1.054_988_151_592_234_8), "{ratio:?}");
+        assert!(
+            close(ratio.ci_low, 1.02) && close(ratio.ci_high, 1.09),
+            "{ratio:?}"
+        );
+    }
+
+    #[test]
+    fn interval_covers_the_truth_about_as_often_as_it_says() {
+        // 10 pairs with 10% noise and true ratio 1: an interval that excludes 1 is a false claim.
+        let mut rng = SplitMix64::new(2024);
+        let mut noise = || {
+            (0..12)
+                .map(|_| rng.next_u64() as f64 / u64::MAX as f64)
+                .sum::<f64>()
+                - 6.0
+        };
+        let trials = 60;
+        let wrong = (0..trials)
+            .filter(|trial| {
+                let pairs: Vec<(f64, f64)> = (0..10)
+                    .map(|_| ((0.1 * noise()).exp(), (0.1 * noise()).exp()))
+                    .collect();
+                let ratio = paired_ratio(&pairs, *trial).unwrap();
+                ratio.ci_low > 1.0 || ratio.ci_high < 1.0
+            })
+            .count();
+        assert!(wrong <= 7, "{wrong} of {trials} intervals missed the truth");
+    }
+
+    #[test]
+    fn values_that_have_no_logarithm_give_no_ratio() {
+        assert_eq!(paired_ratio(&[], 1), None);
+        assert_eq!(paired_ratio(&[(0.0, 1.0)], 1), None);
+        assert_eq!(paired_ratio(&[(1.0, f64::INFINITY)], 1), None);
+    }
+
+    #[test]
+    fn percentiles_need_a_hundred_samples_beyond() {
+        assert!(percentile_has_samples(99.0, 10_000));
+        assert!(!percentile_has_samples(99.0, 9_900));
+        assert!(percentile_has_samples(99.9, 100_000));
+        assert!(!percentile_has_samples(99.99, 100_000));
+        assert!(percentile_has_samples(50.0, 200));
+    }
+}

@@ -1,0 +1,322 @@
+//! The referee's own checks on a run, on top of the generator's verdict. Pure: what was seen goes in, a ruling comes out.
+
+use loadgen::record::{Kind, Record, Verdict};
+use server_core::lifecycle::Final;
+
+use crate::record::{ServerSide, Status};
+
+/// A generator thread busier than this had no time left for more load.
+pub const GENERATOR_FULL: f64 = 0.97;
+/// A server busier than this was at its limit, so a full generator did not hold it back much.
+pub const SERVER_FULL: f64 = 0.90;
+/// More CPU time than this share of the run taken by the hypervisor earns a warning.
+pub const STEAL_SHARE: f64 = 0.02;
+
+/// What is known about a run when it is over.
+#[derive(Debug, Default)]
+pub struct Evidence<'a> {
+    /// The generator's record, if it wrote one.
+    pub loadgen: Option<&'a Record>,
+    /// What was seen of the server.
+    pub server: Option<&'a ServerSide>,
+    /// Why there was no run, or not a whole one: the server did not start, died, or had to be killed; the generator broke.
+    pub failures: Vec<String>,
+    /// Somebody ended the suite.
+    pub interrupted: bool,
+    /// Time the hypervisor took, as a share of the run and of all CPUs.
+    pub steal_share: Option<f64>,
+}
+
+/// What the referee says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruling {
+    /// The status.
+    pub status: Status,
+    /// Why it is not valid.
+    pub reasons: Vec<String>,
+    /// What a reader should know all the same.
+    pub warnings: Vec<String>,
+}
+
+/// Rules on a run.
+pub fn rule(evidence: &Evidence<'_>) -> Ruling {
+    let mut reasons = evidence.failures.clone();
+    let mut warnings = Vec::new();
+    if evidence.interrupted {
+        reasons.insert(0, "the suite was interrupted during this run".to_owned());
+        return Ruling {
+            status: Status::Interrupted,
+            reasons,
+            warnings,
+        };
+    }
+    if let Some(record) = evidence.loadgen {
+        reasons.extend(generator_verdict(record));
+        warnings.extend(
+            record
+                .validity
+                .warnings
+                .iter()
+                .map(|warning| format!("generator: {warning}")),
+        );
+        if let Some(server) = evidence.server {
+            reasons.extend(generator_was_the_limit(record, server));
+            match final_counters(server) {
+                Ok(counters) => reasons.extend(contradictions(record, &counters)),
+                Err(reason) => reasons.push(reason),
+            }
+            if server.window.is_none() {
+                reasons.push("the server could not be watched over the whole window".to_owned());
+            }
+        }
+    } else if reasons.is_empty() {
+        reasons.push("the generator left no record".to_owned());
+    }
+    if let Some(share) = evidence.steal_share.filter(|share| *share > STEAL_SHARE) {
+        warnings.push(format!(
+            "the hypervisor took {:.1}% of the CPUs during the run",
+            share * 100.0
+        ));
+    }
+    let status = if !evidence.failures.is_empty() || evidence.loadgen.is_none() {
+        Status::Failed
+    } else if reasons.is_empty() {
+        Status::Valid
+    } else {
+        Status::Invalid
+    };
+    Ruling {
+        status,
+        reasons,
+        warnings,
+    }
+}
+
+fn generator_verdict(record: &Record) -> Vec<String> {
+    let mut reasons: Vec<String> = record
+        .validity
+        .reasons
+        .iter()
+        .map(|reason| format!("generator: {reason}"))
+        .collect();
+    if record.validity.verdict == Verdict::Invalid && reasons.is_empty() {
+        reasons.push("generator: the run is invalid".to_owned());
+    }
+    reasons
+}
+
+/// In a closed loop a full generator beside a server with time to spare measures the generator.
+fn generator_was_the_limit(record: &Record, server: &ServerSide) -> Option<String> {
+    if record.options.rate_per_s.is_some() || record.kind == Kind::Idle {
+        return None;
+    }
+    let busiest = record
+        .generator
+        .threads
+        .iter()
+        .map(|thread| thread.busy_share)
+        .fold(0.0, f64::max);
+    let server_share = server.window?.cpu_share;
+    (busiest > GENERATOR_FULL && server_share < SERVER_FULL).then(|| {
+        format!(
+            "the generator was the limit: its busiest thread used {:.0}% of a CPU, the server {:.0}% of its own",
+            busiest * 100.0,
+            server_share * 100.0
+        )
+    })
+}
+
+fn final_counters(server: &ServerSide) -> Result<Final, String> {
+    let line = server
+        .final_line
+        .as_ref()
+        .ok_or("the server printed no line of final counters")?;
+    serde_json::from_value(line.clone())
+        .map_err(|error| format!("the server's final line is not in order: {error}"))
+}
+
+/// Where the server's counters and the generator's cannot both be true.
+fn contradictions(record: &Record, server: &Final) -> Vec<String> {
+    let (totals, counted) = (&record.totals, &server.totals);
+    let mut found = Vec::new();
+    let mut check = |holds: bool, text: String| {
+        if !holds {
+            found.push(text);
+        }
+    };
+    check(
+        counted.messages_sent >= totals.received,
+        format!(
+            "the generator received {} messages, the server says it sent {}",
+            totals.received, counted.messages_sent
+        ),
+    );
+    check(
+        counted.messages_received <= totals.sent,
+        format!(
+            "the generator sent {} messages, the server says it received {}",
+            totals.sent, counted.messages_received
+        ),
+    );
+    check(
+        counted.connections_accepted >= totals.handshakes,
+        format!(
+            "the generator completed {} handshakes, the server says it accepted {} connections",
+            totals.handshakes, counted.connections_accepted
+        ),
+    );
+    for (count, what) in [
+        (counted.violations, "violations of the protocol"),
+        (counted.dropped, "dropped messages"),
+        (
+            counted.slow_consumers_closed,
+            "connections closed for slowness",
+        ),
+        (counted.refused, "refused connections"),
+        (counted.accept_errors, "failed accepts"),
+    ] {
+        check(count == 0, format!("the server counted {count} {what}"));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canned;
+    use crate::record::RunRecord;
+
+    fn rule_on(run: &RunRecord) -> Ruling {
+        rule(&Evidence {
+            loadgen: run.loadgen.as_ref(),
+            server: Some(&run.server),
+            ..Default::default()
+        })
+    }
+
+    fn changed(change: impl FnOnce(&mut Record, &mut ServerSide)) -> Ruling {
+        let mut run = canned::echo_run("server-uring", 1, 100_000.0);
+        let mut record = run.loadgen.take().unwrap();
+        change(&mut record, &mut run.server);
+        run.loadgen = Some(record);
+        rule_on(&run)
+    }
+
+    #[test]
+    fn a_sound_run_is_valid() {
+        assert_eq!(
+            changed(|_, _| {}),
+            Ruling {
+                status: Status::Valid,
+                reasons: vec![],
+                warnings: vec![]
+            }
+        );
+    }
+
+    #[test]
+    fn a_full_generator_voids_a_closed_loop_unless_the_server_is_full_too() {
+        let full = |server_share: f64, rate: Option<f64>| {
+            changed(|record, server| {
+                record.options.rate_per_s = rate;
+                record.generator.threads[0].busy_share = 0.99;
+                server.window.as_mut().unwrap().cpu_share = server_share;
+            })
+        };
+        let ruling = full(0.6, None);
+        assert_eq!(ruling.status, Status::Invalid);
+        assert!(
+            ruling.reasons[0].contains("the generator was the limit")
+                && ruling.reasons[0].contains("99%")
+        );
+        assert_eq!(full(0.95, None).status, Status::Valid);
+        assert_eq!(
+            full(0.6, Some(1000.0)).status,
+            Status::Valid,
+            "the generator's own lag check rules open loops"
+        );
+    }
+
+    #[test]
+    fn the_generators_verdict_counts() {
+        let ruling = changed(|record, _| {
+            record.validity.verdict = Verdict::Invalid;
+            record.validity.reasons = vec!["3 messages lost".into()];
+            record.validity.warnings = vec!["few samples".into()];
+        });
+        assert_eq!(ruling.status, Status::Invalid);
+        assert_eq!(ruling.reasons, ["generator: 3 messages lost"]);
+        assert_eq!(ruling.warnings, ["generator: few samples"]);
+    }
+
+    #[test]
+    fn counters_that_contradict_each_other_void_the_run() {
+        type Change = fn(&mut Record, &mut ServerSide);
+        let cases: [(Change, &str); 5] = [
+            (
+                |record, _| record.totals.received += 1,
+                "the server says it sent",
+            ),
+            (
+                |record, _| record.totals.sent -= 1,
+                "the server says it received",
+            ),
+            (|record, _| record.totals.handshakes = 5_000, "accepted"),
+            (
+                |_, server| server.final_line.as_mut().unwrap()["dropped"] = 7.into(),
+                "7 dropped messages",
+            ),
+            (
+                |_, server| server.final_line = None,
+                "no line of final counters",
+            ),
+        ];
+        for (change, expected) in cases {
+            let ruling = changed(change);
+            assert_eq!(ruling.status, Status::Invalid);
+            assert!(
+                ruling
+                    .reasons
+                    .iter()
+                    .any(|reason| reason.contains(expected)),
+                "{:?}",
+                ruling.reasons
+            );
+        }
+    }
+
+    #[test]
+    fn no_record_or_a_dead_server_is_a_failure_and_an_interrupt_is_its_own_thing() {
+        let none = rule(&Evidence::default());
+        assert_eq!((none.status, none.reasons.len()), (Status::Failed, 1));
+        let run = canned::echo_run("server-uring", 1, 100_000.0);
+        let died = rule(&Evidence {
+            loadgen: run.loadgen.as_ref(),
+            server: Some(&run.server),
+            failures: vec!["the server was killed by signal 9".into()],
+            ..Default::default()
+        });
+        assert_eq!(died.status, Status::Failed);
+        let interrupted = rule(&Evidence {
+            interrupted: true,
+            ..Default::default()
+        });
+        assert_eq!(interrupted.status, Status::Interrupted);
+    }
+
+    #[test]
+    fn steal_is_a_warning() {
+        let run = canned::echo_run("server-uring", 1, 100_000.0);
+        let ruling = rule(&Evidence {
+            loadgen: run.loadgen.as_ref(),
+            server: Some(&run.server),
+            steal_share: Some(0.051),
+            ..Default::default()
+        });
+        assert_eq!(ruling.status, Status::Valid);
+        assert_eq!(
+            ruling.warnings,
+            ["the hypervisor took 5.1% of the CPUs during the run"]
+        );
+    }
+}
