@@ -157,3 +157,38 @@ fn loadgen_record(per_s: f64, intended_p99_ns: Option<u64>) -> Record {
     }
     serde_json::from_value(record).unwrap()
 }
+
+/// Two contestants, ten blocks, seed 7.
+pub(crate) fn setting() -> crate::summary::Setting {
+    use crate::summary::{Capacity, Entrant, Setting};
+    let entrant = |name: &str, about: &str| Entrant {
+        name: name.to_owned(),
+        about: about.to_owned(),
+        runtime: Some("tokio 1.54.1".to_owned()),
+        excluded: None,
+    };
+    Setting {
+        suite: "quick".to_owned(),
+        seed: 7,
+        started_utc: "2026-11-22T10:00:00Z".to_owned(),
+        revision: "abc1234".to_owned(),
+        machine: "vm: AMD EPYC, 2 CPUs, virtual machine, Linux 6.18.0 x86_64".to_owned(),
+        server_cpus: "0".to_owned(),
+        generator_cpus: "1".to_owned(),
+        repeats: 10,
+        runs_needed: 8,
+        interrupted: false,
+        contestants: vec![
+            entrant("server-uring", "io_uring, one thread per core, engine monoio"),
+            entrant("server-tokio", "tokio's work-stealing runtime"),
+        ],
+        capacities: [(
+            "capacity-64b-c1000".to_owned(),
+            Capacity {
+                messages_per_s: [("server-uring".to_owned(), 112_000.0), ("server-tokio".to_owned(), 100_000.0)].into(),
+                smallest_per_s: 100_000.0,
+            },
+        )]
+        .into(),
+    }
+}

@@ -7,6 +7,7 @@ pub mod generator;
 pub mod interrupt;
 pub mod machine;
 pub mod metrics;
+pub mod plan;
 pub mod preflight;
 pub mod proc;
 pub mod process;
@@ -16,6 +17,7 @@ pub mod run;
 pub mod sampler;
 pub mod server;
 pub mod stats;
+pub mod summary;
 pub mod validity;
 pub mod verdict;
 

@@ -1,0 +1,353 @@
+//! What a suite found, from its run records: the content of `summary.json`. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Scenario;
+use crate::metrics::{self, Metric};
+use crate::record::{RunRecord, Status};
+use crate::rng::derive_seed;
+use crate::stats::{PairedRatio, Spread, paired_ratio};
+use crate::verdict::{Direction, Verdict, judge};
+
+/// Everything `summary.json` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// [`crate::record::SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// What was run, where.
+    pub setting: Setting,
+    /// Every bout has enough valid runs of every contestant, and nobody was excluded.
+    pub complete: bool,
+    /// What a reader must know before the figures.
+    pub notes: Vec<String>,
+    /// One entry per scenario.
+    pub bouts: Vec<Bout>,
+}
+
+/// What was run, where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Name of the suite.
+    pub suite: String,
+    /// Seed of every order and every interval.
+    pub seed: u64,
+    /// When it began, UTC.
+    pub started_utc: String,
+    /// Git revision, with `-dirty` if files differed from it.
+    pub revision: String,
+    /// The machine in one line.
+    pub machine: String,
+    /// CPUs of the servers.
+    pub server_cpus: String,
+    /// CPUs of the generator.
+    pub generator_cpus: String,
+    /// Blocks planned per bout.
+    pub repeats: usize,
+    /// Valid runs each contestant needs per bout.
+    pub runs_needed: usize,
+    /// Somebody ended the suite early.
+    pub interrupted: bool,
+    /// The contestants, in the order of tables.
+    pub contestants: Vec<Entrant>,
+    /// Capacities that rates are fractions of, by key, messages per second.
+    pub capacities: BTreeMap<String, Capacity>,
+}
+
+/// A contestant of the suite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entrant {
+    /// Its name.
+    pub name: String,
+    /// Its one line.
+    pub about: String,
+    /// Runtime and version, from its `ready` line.
+    pub runtime: Option<String>,
+    /// Why it took no part.
+    pub excluded: Option<String>,
+}
+
+/// Capacity of each contestant, measured before the bouts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// By contestant: median of its calibration runs.
+    pub messages_per_s: BTreeMap<String, f64>,
+    /// The smallest of them: what rates are fractions of.
+    pub smallest_per_s: f64,
+}
+
+/// All runs of one scenario.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bout {
+    /// What was run.
+    pub scenario: Scenario,
+    /// Rate in force, messages per second (open loops).
+    pub rate_per_s: Option<f64>,
+    /// Key of the metric that decides it.
+    pub headline: String,
+    /// One entry per contestant.
+    pub contestants: Vec<Showing>,
+    /// One entry per pair of contestants.
+    pub pairs: Vec<Pair>,
+    /// Runs that do not count.
+    pub problems: Vec<Problem>,
+}
+
+/// A contestant in a bout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Showing {
+    /// Its name.
+    pub contestant: String,
+    /// Runs.
+    pub runs: usize,
+    /// Valid ones.
+    pub valid_runs: usize,
+    /// As many as needed.
+    pub enough: bool,
+    /// Over the valid runs; `null` where no valid run has the figure.
+    pub metrics: BTreeMap<String, Option<Spread>>,
+}
+
+/// Two contestants in a bout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Above the line of every ratio.
+    pub first: String,
+    /// Below it.
+    pub second: String,
+    /// The headline metric first.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// Two contestants by one metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Key of the metric.
+    pub metric: String,
+    /// Its good end.
+    pub direction: Direction,
+    /// Blocks in which both have a valid run with this figure.
+    pub blocks: Vec<usize>,
+    /// first / second, with interval and the seed to recompute it.
+    #[serde(flatten)]
+    pub ratio: PairedRatio,
+    /// What that means.
+    pub verdict: Verdict,
+}
+
+/// A run that does not count.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Who.
+    pub contestant: String,
+    /// Which block.
+    pub block: usize,
+    /// Not valid.
+    pub status: Status,
+    /// Why.
+    pub reasons: Vec<String>,
+}
+
+/// Sums up the runs of all bouts.
+pub fn summarize(setting: Setting, scenarios: &[Scenario], runs: &[RunRecord]) -> Summary {
+    let bouts: Vec<Bout> = scenarios.iter().map(|scenario| bout(&setting, scenario, runs)).collect();
+    let excluded = setting.contestants.iter().any(|entrant| entrant.excluded.is_some());
+    let enough = bouts.iter().flat_map(|bout| &bout.contestants).all(|showing| showing.enough);
+    let notes = notes(&setting, &bouts);
+    Summary {
+        schema_version: crate::record::SCHEMA_VERSION,
+        complete: enough && !excluded && !setting.interrupted,
+        setting,
+        notes,
+        bouts,
+    }
+}
+
+fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
+    let runs: Vec<&RunRecord> = runs.iter().filter(|run| run.bout == scenario.name).collect();
+    let names: Vec<&str> = setting
+        .contestants
+        .iter()
+        .filter(|entrant| entrant.excluded.is_none())
+        .map(|entrant| entrant.name.as_str())
+        .collect();
+    let mut pairs = Vec::new();
+    for (place, first) in names.iter().enumerate() {
+        for second in &names[place + 1..] {
+            pairs.push(pair(setting.seed, scenario, first, second, &runs));
+        }
+    }
+    Bout {
+        scenario: scenario.clone(),
+        rate_per_s: runs.iter().find_map(|run| run.generator.rate_per_s),
+        headline: metrics::headline(scenario).to_owned(),
+        contestants: names.iter().map(|name| showing(setting.runs_needed, scenario, name, &runs)).collect(),
+        pairs,
+        problems: runs
+            .iter()
+            .filter(|run| run.status != Status::Valid)
+            .map(|run| Problem {
+                contestant: run.contestant.clone(),
+                block: run.block,
+                status: run.status,
+                reasons: run.reasons.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunRecord]) -> Showing {
+    let own: Vec<&&RunRecord> = runs.iter().filter(|run| run.contestant == name).collect();
+    let valid: Vec<&&&RunRecord> = own.iter().filter(|run| run.status == Status::Valid).collect();
+    let spread = |metric: &Metric| {
+        let values: Vec<f64> = valid.iter().filter_map(|run| run.metric(metric.key)).collect();
+        (metric.key.to_owned(), Spread::of(&values))
+    };
+    Showing {
+        contestant: name.to_owned(),
+        runs: own.len(),
+        valid_runs: valid.len(),
+        enough: valid.len() >= runs_needed,
+        metrics: metrics::of_kind(scenario.kind).map(spread).collect(),
+    }
+}
+
+fn pair(suite_seed: u64, scenario: &Scenario, first: &str, second: &str, runs: &[&RunRecord]) -> Pair {
+    let comparisons = metrics::compared(scenario)
+        .into_iter()
+        .filter_map(|metric| compare(suite_seed, scenario, metric, first, second, runs))
+        .collect();
+    Pair { first: first.to_owned(), second: second.to_owned(), comparisons }
+}
+
+fn compare(
+    suite_seed: u64,
+    scenario: &Scenario,
+    metric: &Metric,
+    first: &str,
+    second: &str,
+    runs: &[&RunRecord],
+) -> Option<Comparison> {
+    let direction = metric.direction?;
+    let by_block = |name: &str| -> BTreeMap<usize, f64> {
+        runs.iter()
+            .filter(|run| run.contestant == name && run.status == Status::Valid)
+            .filter_map(|run| Some((run.block, run.metric(metric.key)?)))
+            .collect()
+    };
+    let (of_first, of_second) = (by_block(first), by_block(second));
+    let joined: Vec<(usize, (f64, f64))> = of_first
+        .iter()
+        .filter_map(|(block, value)| Some((*block, (*value, *of_second.get(block)?))))
+        .collect();
+    let values: Vec<(f64, f64)> = joined.iter().map(|(_, values)| *values).collect();
+    let seed = derive_seed(suite_seed, &format!("{}/{}/{first}/{second}", scenario.name, metric.key));
+    let ratio = paired_ratio(&values, seed)?;
+    Some(Comparison {
+        metric: metric.key.to_owned(),
+        direction,
+        blocks: joined.iter().map(|(block, _)| *block).collect(),
+        verdict: judge(first, second, direction, &ratio),
+        ratio,
+    })
+}
+
+fn notes(setting: &Setting, bouts: &[Bout]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if setting.interrupted {
+        notes.push("INTERRUPTED: the suite was ended early; what had been run is below.".to_owned());
+    }
+    for entrant in &setting.contestants {
+        if let Some(reason) = &entrant.excluded {
+            notes.push(format!("EXCLUDED: {}: {reason}", entrant.name));
+        }
+    }
+    for bout in bouts {
+        for showing in bout.contestants.iter().filter(|showing| !showing.enough) {
+            notes.push(format!(
+                "TOO FEW VALID RUNS: {} of {} in {}, {} needed.",
+                showing.valid_runs, showing.contestant, bout.scenario.name, setting.runs_needed
+            ));
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canned;
+
+    fn suite(blocks: usize) -> Vec<RunRecord> {
+        (1..=blocks)
+            .flat_map(|block| {
+                let drift = 1.0 - 0.02 * block as f64;
+                [
+                    canned::echo_run("server-uring", block, 112_000.0 * drift),
+                    canned::echo_run("server-tokio", block, 100_000.0 * drift),
+                ]
+            })
+            .collect()
+    }
+
+    fn summary_of(runs: &[RunRecord]) -> Summary {
+        summarize(canned::setting(), &[canned::scenario("echo-64b-w1-c1000")], runs)
+    }
+
+    #[test]
+    fn a_known_ratio_comes_out_whatever_the_drift() {
+        let summary = summary_of(&suite(10));
+        assert!(summary.complete && summary.notes.is_empty());
+        let comparison = &summary.bouts[0].pairs[0].comparisons[0];
+        assert_eq!(comparison.metric, "messages_per_s");
+        assert_eq!(comparison.verdict.words, "server-uring 1.12x [1.12, 1.12]");
+        assert_eq!(comparison.blocks, (1..=10).collect::<Vec<_>>());
+        assert_eq!(summary.bouts[0].contestants[0].valid_runs, 10);
+    }
+
+    #[test]
+    fn a_failed_run_is_a_row_and_takes_its_partner_out_of_the_pairs_only() {
+        let mut runs = suite(10);
+        runs[4] = canned::failed(runs[4].clone(), "the server was killed by signal 9");
+        let summary = summary_of(&runs);
+        let bout = &summary.bouts[0];
+        assert_eq!((bout.contestants[0].runs, bout.contestants[0].valid_runs), (10, 9));
+        assert_eq!(bout.contestants[1].valid_runs, 10);
+        let comparison = &bout.pairs[0].comparisons[0];
+        assert_eq!(comparison.ratio.pairs, 9);
+        assert!(!comparison.blocks.contains(&3));
+        assert!(comparison.verdict.words.starts_with("too few runs for a claim (n=9)"));
+        assert_eq!(bout.problems.len(), 1);
+        assert!(summary.complete, "9 of 10 are enough");
+    }
+
+    #[test]
+    fn too_few_valid_runs_exclusion_and_interruption_make_it_incomplete() {
+        let mut runs = suite(10);
+        for place in [0, 2, 4] {
+            runs[place] = canned::failed(runs[place].clone(), "x");
+        }
+        let summary = summary_of(&runs);
+        assert!(!summary.complete);
+        assert!(summary.notes[0].contains("TOO FEW VALID RUNS: 7 of server-uring"), "{:?}", summary.notes);
+
+        let mut setting = canned::setting();
+        setting.contestants[0].excluded = Some("conformance: 2 cases fail".into());
+        let scenarios = [canned::scenario("echo-64b-w1-c1000")];
+        let summary = summarize(setting, &scenarios, &suite(10));
+        assert!(!summary.complete && summary.bouts[0].pairs.is_empty());
+        assert_eq!(summary.bouts[0].contestants.len(), 1);
+
+        let mut setting = canned::setting();
+        setting.interrupted = true;
+        assert!(!summarize(setting, &scenarios, &suite(10)).complete);
+    }
+
+    #[test]
+    fn the_json_reads_back() {
+        let summary = summary_of(&suite(3));
+        let text = serde_json::to_string(&summary).unwrap();
+        assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+    }
+}
