@@ -9,11 +9,12 @@
 
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
-use io_uring::types::{CancelBuilder, Fd, TimeoutFlags};
+use io_uring::types::{CancelBuilder, Fd, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
+use crate::completion::Token;
 use crate::kernel::BUFFER_GROUP;
-use crate::op::{Body, ReceiveState, Target, UserData};
+use crate::op::{Body, Op, OperationId, ReceiveState, Target, UserData};
 use crate::ring::Ring;
 use crate::slab::Key;
 
@@ -37,21 +38,63 @@ impl Ring {
         unsafe { self.kernel.push(&entry) };
     }
 
-    /// Hands the operation to the kernel, for the first time or again. The caller has counted it.
+    /// Starts an operation of a socket, or refuses it.
     #[inline]
-    pub(crate) fn arm_operation(&mut self, key: Key) {
-        let Some(op) = self.ops.get(key) else { return };
-        let fd = op
-            .body
-            .socket()
-            .and_then(|socket| self.sockets.get(socket))
-            .and_then(|slot| slot.fd.as_ref());
-        // No descriptor only for a timeout: nothing is armed on a closing socket.
-        let fd = Fd(fd.map_or(-1, AsRawFd::as_raw_fd));
-        let entry = entry(fd, &op.body).user_data(UserData::new(Target::Operation, key).0);
+    pub(crate) fn begin(&mut self, socket: Key, token: Token, body: Body) -> OperationId {
+        let shared = matches!(body, Body::Shutdown { .. });
+        let (slot, fd) = match self.sockets.get_mut(socket) {
+            Some(slot) if shared || slot.exclusive.is_none() => match &slot.fd {
+                Some(fd) => {
+                    let fd = Fd(fd.as_raw_fd());
+                    (slot, fd)
+                }
+                // Closing.
+                None => return self.refuse(token, libc::EBADF, body),
+            },
+            Some(slot) if slot.fd.is_some() => return self.refuse(token, libc::EBUSY, body),
+            _ => return self.refuse(token, libc::EBADF, body),
+        };
+        let entry = entry(fd, &body);
+        let key = self.ops.insert(Op::new(token, body));
+        slot.in_flight += 1;
+        if !shared {
+            slot.exclusive = Some(key);
+        }
+        self.in_flight += 1;
+        let name = UserData::new(Target::Operation, key);
         // SAFETY: the memory is that of the body, see the head of this file. A send's bytes are only read by the kernel, and the
         // slot gives no one else access to them until the last completion.
-        unsafe { self.kernel.push(&entry) };
+        unsafe { self.kernel.push(&entry.user_data(name.0)) };
+        OperationId(name)
+    }
+
+    /// Starts a timeout.
+    pub(crate) fn begin_timeout(&mut self, token: Token, deadline: Box<Timespec>) -> OperationId {
+        let body = Body::Timeout { deadline };
+        let entry = entry(Fd(-1), &body);
+        let key = self.ops.insert(Op::new(token, body));
+        self.in_flight += 1;
+        let name = UserData::new(Target::Operation, key);
+        // SAFETY: the time is boxed in the body, see the head of this file.
+        unsafe { self.kernel.push(&entry.user_data(name.0)) };
+        OperationId(name)
+    }
+
+    /// Hands the rest of a send, or an accept that the kernel ended, to the kernel again. It is still counted.
+    pub(crate) fn arm_again(&mut self, key: Key) {
+        let Some(op) = self.ops.get(key) else { return };
+        let Some(fd) = op
+            .body
+            .socket()
+            .and_then(|socket| self.sockets.get(socket)?.fd.as_ref())
+        else {
+            debug_assert!(false, "nothing is armed again on a closing socket");
+            return;
+        };
+        let entry = entry(Fd(fd.as_raw_fd()), &op.body);
+        let name = UserData::new(Target::Operation, key);
+        // SAFETY: as in `begin`.
+        unsafe { self.kernel.push(&entry.user_data(name.0)) };
     }
 
     /// Asks the kernel to cancel what carries `target`. Only a failed cancellation gives a completion (which nobody needs).

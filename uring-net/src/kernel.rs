@@ -30,6 +30,8 @@ pub(crate) struct Kernel {
     /// Entries that found the queue full while the kernel would not take any; in order, after everything in the queue.
     spill: VecDeque<squeue::Entry>,
     registered: bool,
+    /// The kernel had no memory for a completion that did not fit into the queue, and dropped it.
+    lost: bool,
     wait_flags: EnterFlags,
     /// Submissions forced by a full queue.
     pub(crate) forced: u64,
@@ -60,6 +62,7 @@ impl Kernel {
             ring,
             spill: VecDeque::new(),
             registered,
+            lost: false,
             wait_flags,
             forced: 0,
             overflows: 0,
@@ -170,7 +173,10 @@ impl Kernel {
                 return Ok(());
             }
             // SAFETY: no argument is passed, so there is nothing to be valid but the numbers; `queued` entries were written.
-            let taken = unsafe { self.submitter.enter::<()>(queued, 0, 0, None) }?;
+            let taken = match unsafe { self.submitter.enter::<()>(queued, 0, 0, None) } {
+                Ok(taken) => taken,
+                Err(error) => return self.ride_out(error),
+            };
             if all || taken == 0 {
                 return Ok(());
             }
@@ -180,7 +186,7 @@ impl Kernel {
     /// Submits, lets deferred work run, flushes an overflown completion queue, and waits for `min` completions. A passed deadline and a signal are no errors,
     /// and neither is a refusal while there are completions to take: taking them is the cure.
     ///
-    /// `deadline` is absolute or relative as [`absolute`](Self::absolute) says.
+    /// `deadline` is absolute or relative as [`absolute`](Self::absolute) says. `EBADR`, for good: a completion was dropped by the kernel for want of memory.
     pub(crate) fn wait(
         &mut self,
         min: usize,
@@ -196,6 +202,7 @@ impl Kernel {
             }
         }
         match self.enter(min, min_wait_micros, deadline) {
+            Ok(()) if self.lost => Err(io::Error::from_raw_os_error(libc::EBADR)),
             Ok(()) => Ok(()),
             Err(error) => self.ride_out(error),
         }
@@ -204,14 +211,14 @@ impl Kernel {
     fn ride_out(&self, error: io::Error) -> io::Result<()> {
         match error.raw_os_error() {
             Some(libc::ETIME | libc::EINTR) => Ok(()),
-            Some(libc::EBUSY | libc::EAGAIN | libc::EBADR) if self.ready() => Ok(()),
+            Some(libc::EBUSY | libc::EAGAIN) if self.ready() => Ok(()),
             _ => Err(error),
         }
     }
 
     #[inline]
     fn enter(
-        &self,
+        &mut self,
         min: usize,
         min_wait_micros: u32,
         deadline: Option<&Timespec>,
@@ -223,11 +230,18 @@ impl Kernel {
         let min = u32::try_from(min).unwrap_or(u32::MAX);
         // SAFETY: EXT_ARG says that the argument is a getevents_arg, which SubmitArgs transparently is; it and the timespec it points
         // to live until the call returns, and the kernel keeps neither. `queued` entries were written.
-        unsafe {
+        let result = unsafe {
             self.submitter
                 .enter(self.queued(), min, self.wait_flags.bits(), Some(&args))
-        }?;
-        Ok(())
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // The kernel says it once; we remember.
+                self.lost |= error.raw_os_error() == Some(libc::EBADR);
+                Err(error)
+            }
+        }
     }
 
     /// Whether a completion can be taken without entering the kernel.

@@ -137,6 +137,17 @@ pub(crate) struct Op {
     pub(crate) body: Body,
 }
 
+impl Op {
+    #[inline]
+    pub(crate) fn new(token: Token, body: Body) -> Self {
+        Self {
+            token,
+            cancelled: false,
+            body,
+        }
+    }
+}
+
 /// The parts that differ. Everything the kernel may still read lives here, on the heap, until the last completion.
 #[derive(Debug)]
 pub(crate) enum Body {

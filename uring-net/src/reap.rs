@@ -132,7 +132,7 @@ impl Ring {
                 *at += usize::try_from(cqe.result).unwrap_or(0);
                 if cqe.result > 0 && *at < *end && !op.cancelled && !dying {
                     self.stats.sends_continued += 1;
-                    self.arm_operation(key);
+                    self.arm_again(key);
                     return None;
                 }
             }
@@ -182,7 +182,7 @@ impl Ring {
                 self.ready.push_back(cancelled(token, OpKind::Accept, None));
             } else if !more {
                 self.stats.rearmed += 1;
-                self.arm_operation(key);
+                self.arm_again(key);
             }
             let event = Event::Accepted(socket);
             return Some(Completion { token, event });
@@ -192,7 +192,7 @@ impl Ring {
         if transient && !over {
             if !more {
                 self.stats.rearmed += 1;
-                self.arm_operation(key);
+                self.arm_again(key);
             }
             return None;
         }

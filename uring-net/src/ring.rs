@@ -229,8 +229,7 @@ impl Ring {
             }
             None => Box::new(at),
         };
-        let body = Body::Timeout { deadline };
-        self.hand_over(token, body)
+        self.begin_timeout(token, deadline)
     }
 
     /// Cancels an operation. It still gives exactly one last completion: [`Cancelled`](crate::Event::Cancelled), or its
@@ -346,40 +345,8 @@ impl Ring {
         self.begin(socket, token, body)
     }
 
-    /// Starts an operation of a socket, or refuses it.
-    #[inline]
-    fn begin(&mut self, socket: Key, token: Token, body: Body) -> OperationId {
-        let shared = matches!(body, Body::Shutdown { .. });
-        match self.open(socket) {
-            None => self.refuse(token, libc::EBADF, body),
-            Some(slot) if slot.exclusive.is_some() && !shared => {
-                self.refuse(token, libc::EBUSY, body)
-            }
-            Some(slot) => {
-                slot.in_flight += 1;
-                let id = self.hand_over(token, body);
-                if !shared && let Some(slot) = self.sockets.get_mut(socket) {
-                    slot.exclusive = Some(id.0.key());
-                }
-                id
-            }
-        }
-    }
-
-    #[inline]
-    fn hand_over(&mut self, token: Token, body: Body) -> OperationId {
-        let key = self.ops.insert(Op {
-            token,
-            cancelled: false,
-            body,
-        });
-        self.in_flight += 1;
-        self.arm_operation(key);
-        OperationId(UserData::new(Target::Operation, key))
-    }
-
     #[cold]
-    fn refuse(&mut self, token: Token, errno: i32, body: Body) -> OperationId {
+    pub(crate) fn refuse(&mut self, token: Token, errno: i32, body: Body) -> OperationId {
         let op = body.kind();
         let buf = match body {
             Body::Send { buf, .. } => Some(buf),

@@ -1,22 +1,18 @@
-//! Beginnings and ends: cancel, close, timeouts, wakers, full queues, dropping.
+//! Cancelling, closing, timeouts, waking.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, listener, next, pair, pattern, receive_exactly, ring, settle};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use uring_net::{Completion, Event, OpKind, Ring, SocketId, Token};
+use uring_net::{Completion, Event, OpKind, Ring, Token};
 
 const RECEIVE: Token = Token(3);
 const SEND: Token = Token(4);
@@ -324,164 +320,6 @@ fn wakes_from_other_threads_are_seen_and_what_they_wrote_with_them() {
 }
 
 #[test]
-fn more_operations_than_entries_are_submitted_along_the_way() {
-    let mut ring = Ring::builder().entries(4).cq_entries(8).build().unwrap();
-    let past = Instant::now();
-    for index in 0..1000 {
-        ring.timeout(past, Token(index));
-    }
-    let mut seen: Vec<u64> = settle(&mut ring)
-        .iter()
-        .map(|completion| completion.token.0)
-        .collect();
-    seen.sort_unstable();
-    assert!(seen.into_iter().eq(0..1000));
-    assert!(ring.stats().sq_full > 0);
-}
-
-#[test]
-fn an_overflown_completion_queue_loses_nothing() {
-    let mut ring = Ring::builder()
-        .entries(4)
-        .cq_entries(4)
-        .buffers(256, 64)
-        .build()
-        .unwrap();
-    let mut pairs: Vec<(SocketId, TcpStream)> = (0..20).map(|_| pair(&mut ring)).collect();
-    let sent = pattern(2000);
-    for (index, (socket, peer)) in pairs.iter_mut().enumerate() {
-        ring.receive(*socket, Token(index as u64));
-        ring.submit().unwrap();
-        peer.write_all(&sent).unwrap();
-    }
-    let mut received = vec![Vec::new(); pairs.len()];
-    while received.iter().any(|bytes| bytes.len() < sent.len()) {
-        match next(&mut ring) {
-            Completion {
-                token,
-                event: Event::Received(bytes),
-            } => received[token.0 as usize].extend_from_slice(&bytes),
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!(received.iter().all(|bytes| *bytes == sent));
-    assert!(
-        ring.stats().cq_overflows + ring.stats().rearmed > 0,
-        "{:?}",
-        ring.stats()
-    );
-}
-
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// Runs the named test of this file again in a process of its own, where nothing else opens descriptors. True in that process.
-fn alone(test: &str) -> bool {
-    if std::env::var_os("URING_NET_ALONE").is_some() {
-        return true;
-    }
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env("URING_NET_ALONE", "1")
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    false
-}
-
-#[test]
-fn an_accept_without_descriptors_fails_and_can_be_started_again() {
-    if !alone("an_accept_without_descriptors_fails_and_can_be_started_again") {
-        return;
-    }
-    let mut ring = ring();
-    let (std_listener, address) = listener();
-    let listener = ring.adopt(std_listener).unwrap();
-    let _clients: Vec<_> = (0..3)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
-    let limit = getrlimit(Resource::Nofile);
-    let lowest_free = fs::File::open("/dev/null").unwrap().as_raw_fd();
-    let room_for_one = Rlimit {
-        current: Some(lowest_free as u64 + 1),
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, room_for_one).unwrap();
-    ring.accept(listener, Token(1));
-    let mut accepted = 0;
-    let error = loop {
-        match next(&mut ring).event {
-            Event::Accepted(_) => accepted += 1,
-            Event::Failed {
-                op: OpKind::Accept,
-                error,
-                ..
-            } => break error,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
-    assert_eq!(accepted, 1);
-    assert!(settle(&mut ring).is_empty(), "no spinning");
-    setrlimit(Resource::Nofile, limit).unwrap();
-    ring.accept(listener, Token(1));
-    while accepted < 3 {
-        match next(&mut ring).event {
-            Event::Accepted(_) => accepted += 1,
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-#[test]
-fn dropping_a_ring_with_everything_in_flight_leaves_nothing_behind() {
-    if !alone("dropping_a_ring_with_everything_in_flight_leaves_nothing_behind") {
-        return;
-    }
-    let before = open_descriptors();
-    let mut lease = None;
-    for round in 0..20 {
-        let mut ring = Ring::builder().buffers(8, 64).build().unwrap();
-        let (std_listener, address) = listener();
-        let listener = ring.adopt(std_listener).unwrap();
-        ring.accept(listener, Token(1));
-        let waker = ring.waker(WAKE).unwrap();
-        ring.timeout(Instant::now() + Duration::from_secs(3600), TIMER);
-        let mut peers = Vec::new();
-        for _ in 0..4 {
-            let (socket, mut peer) = pair(&mut ring);
-            ring.receive(socket, RECEIVE);
-            ring.send(socket, vec![0; 16 << 20], SEND);
-            peer.write_all(&pattern(1000)).unwrap();
-            peers.push((socket, peer));
-        }
-        peers.push((listener, TcpStream::connect(address).unwrap()));
-        if round % 2 == 0 {
-            ring.wait(1, Some(Instant::now() + PATIENCE)).unwrap();
-            while let Some(completion) = ring.next_completion() {
-                if let Event::Received(bytes) = completion.event {
-                    lease = Some(bytes);
-                }
-            }
-            ring.close(peers[0].0, CLOSE);
-        }
-        let start = Instant::now();
-        drop(ring);
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "took {:?}",
-            start.elapsed()
-        );
-        waker.wake();
-    }
-    // A lease may outlive its ring.
-    assert!(lease.is_some_and(|bytes| !bytes.is_empty()));
-    assert_eq!(open_descriptors(), before);
-}
-
-#[test]
 fn closing_frees_descriptors_and_the_address() {
     let mut ring = ring();
     let (std_listener, address) = listener();
@@ -510,35 +348,4 @@ fn closing_frees_descriptors_and_the_address() {
         "{events:?}"
     );
     TcpListener::bind(address).unwrap();
-}
-
-#[test]
-fn the_report_says_what_is_in_force() {
-    let setup = uring_net::probe().unwrap();
-    assert!(setup.cq_entries >= 16);
-    let text = setup.to_string();
-    assert!(
-        text.contains("DEFER_TASKRUN") && text.contains("buffers 8 x 4096 B"),
-        "{text}"
-    );
-}
-
-#[test]
-fn odd_sizes_are_made_to_fit() {
-    let ring = Ring::builder()
-        .entries(0)
-        .cq_entries(0)
-        .buffers(3, 0)
-        .build()
-        .unwrap();
-    assert_eq!(ring.setup().buffer_count, 4);
-    assert_eq!(ring.setup().buffer_size, 1);
-    let ring = Ring::builder()
-        .entries(u32::MAX)
-        .cq_entries(u32::MAX)
-        .buffers(u16::MAX, 64)
-        .build()
-        .unwrap();
-    assert_eq!(ring.setup().buffer_count, 32_768);
-    assert_eq!(ring.setup().sq_entries, 32_768);
 }
