@@ -103,7 +103,10 @@ impl Signal {
     /// Has the current task woken by the next [`raise`](Self::raise).
     pub(crate) fn wake_later(&self, cx: &Context<'_>) {
         let mut waiting = self.0.borrow_mut();
-        if waiting.last().is_none_or(|last| !last.will_wake(cx.waker())) {
+        if waiting
+            .last()
+            .is_none_or(|last| !last.will_wake(cx.waker()))
+        {
             waiting.push(cx.waker().clone());
         }
     }

@@ -1,0 +1,128 @@
+//! Receive buffers: small ones that wait on sockets, large ones for what is known to be there.
+//!
+//! A receive of io_uring holds its buffer while it waits, so a large one for each connection would cost 64 KiB for each
+//! idle one, and waiting for readiness first would cost another operation for each message. So each connection waits
+//! with a buffer of the size of its recent bursts, 256 bytes to begin with; when that is filled there is more, and the
+//! next receive borrows one of the worker's large buffers.
+
+use std::cell::RefCell;
+
+use server_core::options::READ_BUFFER_BYTES;
+
+/// Size of the buffer of a connection that receives little or nothing.
+const SMALLEST: usize = 256;
+/// Size of the largest buffer a connection waits with.
+const LARGEST: usize = 32 * 1024;
+/// Large buffers kept for reuse.
+const SPARES: usize = 16;
+
+/// The large buffers of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Spares(RefCell<Vec<Vec<u8>>>);
+
+/// The receive buffer of one connection, between two receives.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    buf: Vec<u8>,
+    /// The last receive filled its buffer.
+    more: bool,
+    /// Received since a receive last emptied the socket.
+    burst: usize,
+}
+
+impl Intake {
+    /// A buffer for the next receive.
+    pub(crate) fn take(&mut self, spares: &Spares) -> Vec<u8> {
+        if self.more {
+            let spare = spares.0.borrow_mut().pop();
+            return spare.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_BYTES));
+        }
+        if self.buf.capacity() == 0 {
+            self.buf = Vec::with_capacity(SMALLEST);
+        }
+        std::mem::take(&mut self.buf)
+    }
+
+    /// The buffer is back, and `received` bytes came with it.
+    pub(crate) fn put(&mut self, buf: Vec<u8>, received: usize, spares: &Spares) {
+        self.more = received == buf.capacity();
+        self.burst = self.burst.saturating_add(received);
+        if buf.capacity() >= READ_BUFFER_BYTES {
+            let mut spares = spares.0.borrow_mut();
+            if spares.len() < SPARES {
+                spares.push(buf);
+            }
+        } else {
+            self.buf = buf;
+        }
+        if !self.more {
+            let wanted = buffer_for(std::mem::take(&mut self.burst));
+            let have = self.buf.capacity();
+            if wanted > have || wanted < have / 2 {
+                self.buf = Vec::with_capacity(wanted);
+            }
+        }
+    }
+}
+
+/// Size of a buffer that takes bursts of this size whole, with some to spare.
+fn buffer_for(burst: usize) -> usize {
+    (burst + burst / 4)
+        .next_power_of_two()
+        .clamp(SMALLEST, LARGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Receives bursts and returns how many receives each took.
+    fn receive(intake: &mut Intake, spares: &Spares, mut burst: usize) -> usize {
+        for receives in 1.. {
+            let mut buf = intake.take(spares);
+            let received = burst.min(buf.capacity());
+            buf.resize(received, 0);
+            burst -= received;
+            let emptied = received < buf.capacity();
+            intake.put(buf, received, spares);
+            if emptied {
+                return receives;
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn a_buffer_follows_the_bursts() {
+        let (mut intake, spares) = (Intake::default(), Spares::default());
+        assert_eq!(receive(&mut intake, &spares, 70), 1);
+        assert_eq!(intake.buf.capacity(), SMALLEST);
+        assert_eq!(receive(&mut intake, &spares, 1120), 2);
+        assert_eq!(intake.buf.capacity(), 2048);
+        assert_eq!(receive(&mut intake, &spares, 1120), 1);
+        assert_eq!(receive(&mut intake, &spares, 6), 1);
+        assert_eq!(
+            intake.buf.capacity(),
+            SMALLEST,
+            "an answer to a ping frees it"
+        );
+    }
+
+    #[test]
+    fn large_buffers_are_reused_and_not_kept_by_the_connection() {
+        let (mut intake, spares) = (Intake::default(), Spares::default());
+        assert_eq!(receive(&mut intake, &spares, 100_000), 3);
+        assert_eq!(spares.0.borrow().len(), 1);
+        assert_eq!(intake.buf.capacity(), LARGEST);
+        assert_eq!(receive(&mut intake, &spares, 100_000), 3);
+        assert_eq!(spares.0.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_burst_of_the_exact_size_is_only_a_wrong_guess() {
+        let (mut intake, spares) = (Intake::default(), Spares::default());
+        let buf = intake.take(&spares);
+        intake.put(buf, SMALLEST, &spares);
+        assert!(intake.take(&spares).capacity() >= READ_BUFFER_BYTES);
+    }
+}

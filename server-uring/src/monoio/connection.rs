@@ -1,0 +1,388 @@
+//! One connection, one task: handshake, echo, and the way it ends.
+
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+
+use ::monoio::BufResult;
+use ::monoio::io::{AsyncReadRent, AsyncWriteRent, Splitable};
+use ::monoio::net::TcpStream;
+use ::monoio::net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf};
+use server_core::admission::{Admitted, Upgrade};
+use server_core::endpoints::Endpoint;
+use server_core::lifecycle::AliveGuard;
+use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
+use server_core::sweep::Phase;
+use ws_proto::{CloseCode, Control, End, OpCode, Reply, Role, Session, State, encode_frame};
+
+use crate::monoio::buffers::Intake;
+use crate::monoio::link::{Link, Order, Wake};
+use crate::monoio::member;
+use crate::monoio::worker::{MemberKey, Worker};
+
+/// How serving a connection ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The peer is gone: nothing can be sent any more.
+    Gone,
+    /// Our last bytes are sent or in the outbox; the peer is to get them.
+    Part,
+}
+
+/// What one turn of reading led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The connection goes on.
+    GoOn,
+    /// The peer ended its stream without a word.
+    Eof,
+    /// Close frames have been exchanged, or ours tells the peer what it did wrong: send what there is and part.
+    Over,
+}
+
+/// Serves a connection from its first byte to its last.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, alive: AliveGuard) {
+    let (mut incoming, outgoing) = stream.into_split();
+    let link = Link::new(outgoing, &worker).await;
+    let registered = Registered::new(&worker, &link);
+    let ending = match Box::pin(handshake(&worker, &link, &mut incoming)).await {
+        Ok(opened) => {
+            link.activity.touch(worker.tick());
+            link.set_phase(Phase::Open);
+            let Upgrade {
+                endpoint, response, ..
+            } = opened.upgrade;
+            let _permit = opened.upgrade.permit;
+            match endpoint {
+                Endpoint::Echo => echo(&worker, &link, &mut incoming, response, opened.early).await,
+                Endpoint::Broadcast(room) => {
+                    let key = registered.key;
+                    // Boxed, so that the task of an echo need not have room for it.
+                    Box::pin(member::serve(
+                        &worker,
+                        &link,
+                        &mut incoming,
+                        key,
+                        room,
+                        response,
+                        opened.early,
+                    ))
+                    .await
+                }
+            }
+        }
+        Err(ending) => ending,
+    };
+    if ending == Ending::Part {
+        Box::pin(part(&worker, &link, &mut incoming)).await;
+    }
+    // Whoever still writes lets go of the socket.
+    link.expire();
+    drop(registered);
+    drop(link);
+    drop(alive);
+}
+
+/// A connection's entry in its worker's list.
+struct Registered<'a> {
+    worker: &'a Worker,
+    key: MemberKey,
+}
+
+impl<'a> Registered<'a> {
+    fn new(worker: &'a Worker, link: &Rc<Link>) -> Self {
+        let key = worker.register(link);
+        Self { worker, key }
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.worker.unregister(self.key);
+    }
+}
+
+/// A request that was granted, and what the client sent behind it.
+struct Opened {
+    upgrade: Upgrade,
+    early: Vec<u8>,
+}
+
+/// Size of the receive buffer for a request head. Most heads come whole in it.
+const HEAD_BYTES: usize = 1024;
+
+async fn handshake(
+    worker: &Worker,
+    link: &Link,
+    incoming: &mut TcpOwnedReadHalf,
+) -> Result<Opened, Ending> {
+    let mut received = Vec::new();
+    let mut buf = Vec::with_capacity(HEAD_BYTES);
+    loop {
+        let mut read = pin!(incoming.read(buf));
+        buf = loop {
+            match link.wait(&mut read).await {
+                Wake::Ready(outcome) => match filled(outcome) {
+                    Ok(buf) => break buf,
+                    Err(_) => return Err(Ending::Gone),
+                },
+                Wake::Ordered(order) if order.includes(Order::REQUEST_TIMEOUT) => {
+                    let response = worker.server.admission.time_out(worker.index);
+                    link.outbox().push_control(response);
+                    return Err(Ending::Part);
+                }
+                Wake::Ordered(order) if order.includes(Order::DRAIN) => return Err(Ending::Gone),
+                Wake::Ordered(_) => {}
+                Wake::Expired => return Err(Ending::Gone),
+            }
+        };
+        let (admitted, behind_head) = read_head(worker, &buf, &mut received);
+        match admitted {
+            Admitted::NeedMore => {}
+            Admitted::Upgrade(upgrade) => {
+                return Ok(Opened {
+                    upgrade,
+                    early: behind_head,
+                });
+            }
+            Admitted::Respond(response) => {
+                link.outbox().push_control(response);
+                return Err(Ending::Part);
+            }
+        }
+    }
+}
+
+/// The bytes of a receive, of which there is at least one.
+pub(crate) fn filled((outcome, buf): BufResult<usize, Vec<u8>>) -> io::Result<Vec<u8>> {
+    match outcome? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(buf),
+    }
+}
+
+/// Judges what has been received. Bytes are kept only when the head does not come in one piece. The second value is what
+/// follows the head of an upgrade.
+fn read_head(worker: &Worker, just_now: &[u8], received: &mut Vec<u8>) -> (Admitted, Vec<u8>) {
+    let mut all = just_now;
+    if !received.is_empty() {
+        received.extend_from_slice(all);
+        all = received;
+    }
+    let admitted = worker.server.admission.admit(worker.index, all);
+    let behind_head = match &admitted {
+        Admitted::Upgrade(upgrade) => all[upgrade.head_bytes..].to_vec(),
+        _ => Vec::new(),
+    };
+    if received.is_empty() && matches!(admitted, Admitted::NeedMore) {
+        received.extend_from_slice(just_now);
+    }
+    (admitted, behind_head)
+}
+
+/// Sends everything back. While a reply cannot be written the connection is not read.
+async fn echo(
+    worker: &Worker,
+    link: &Rc<Link>,
+    incoming: &mut TcpOwnedReadHalf,
+    response: Vec<u8>,
+    early: Vec<u8>,
+) -> Ending {
+    // Nobody else writes to an echo: its task is the writer from the first byte to the last.
+    let Some(mut outgoing) = link.take_socket() else {
+        return Ending::Gone;
+    };
+    let ending = match echo_turns(worker, link, incoming, &mut outgoing, response, early).await {
+        Ok(Turn::Over) => Ending::Part,
+        Ok(Turn::GoOn | Turn::Eof) | Err(_) => Ending::Gone,
+    };
+    link.return_socket(outgoing);
+    ending
+}
+
+async fn echo_turns(
+    worker: &Worker,
+    link: &Rc<Link>,
+    incoming: &mut TcpOwnedReadHalf,
+    outgoing: &mut TcpOwnedWriteHalf,
+    mut unsent: Vec<u8>,
+    mut early: Vec<u8>,
+) -> io::Result<Turn> {
+    let mut session = Session::new(Role::Server, worker.server.settings.limits);
+    let mut intake = Intake::default();
+    let mut spill = Vec::new();
+    let mut turn = Turn::GoOn;
+    if !early.is_empty() {
+        let (reply, next) = echo_bytes(worker, &mut session, &mut early, &mut spill);
+        match reply {
+            Reply::None => {}
+            Reply::InPlace(range) => unsent.extend_from_slice(&early[range]),
+            Reply::Spilled => unsent.append(&mut spill),
+        }
+        turn = next;
+    }
+    drop(early);
+    loop {
+        if !unsent.is_empty() {
+            let length = unsent.len();
+            link.send(outgoing, std::mem::take(&mut unsent), 0..length)
+                .await
+                .0?;
+        }
+        if turn != Turn::GoOn {
+            return Ok(turn);
+        }
+        let mut read = pin!(incoming.read(intake.take(&worker.spares)));
+        let outcome = loop {
+            let order = match link.wait(&mut read).await {
+                Wake::Ready(outcome) => break outcome,
+                Wake::Ordered(order) => order,
+                Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
+            };
+            turn = obey(worker, link, &mut session, order, &mut unsent);
+            let length = unsent.len();
+            link.send(outgoing, std::mem::take(&mut unsent), 0..length)
+                .await
+                .0?;
+            if turn != Turn::GoOn {
+                return Ok(turn);
+            }
+        };
+        let Ok(mut buf) = filled(outcome) else {
+            return Ok(Turn::Eof);
+        };
+        link.activity.touch(worker.tick());
+        let received = buf.len();
+        let (reply, next) = echo_bytes(worker, &mut session, &mut buf, &mut spill);
+        if next == Turn::Over {
+            link.limit(LINGER_TIMEOUT);
+        }
+        match reply {
+            Reply::None => {}
+            Reply::InPlace(range) => {
+                let (sent, back) = link.send(outgoing, buf, range).await;
+                sent?;
+                buf = back.unwrap_or_default();
+            }
+            Reply::Spilled => unsent = std::mem::take(&mut spill),
+        }
+        intake.put(buf, received, &worker.spares);
+        turn = next;
+    }
+}
+
+/// Does what others ask for.
+fn obey(
+    worker: &Worker,
+    link: &Rc<Link>,
+    session: &mut Session,
+    order: Order,
+    unsent: &mut Vec<u8>,
+) -> Turn {
+    if order.includes(Order::PING) && session.state() == State::Open {
+        unsent.extend_from_slice(PING);
+    }
+    if order.includes(Order::DRAIN) {
+        session.close(CloseCode::Away, GOING_AWAY, unsent);
+    }
+    if order.includes(Order::IDLE_TIMEOUT) {
+        worker.counters().idle_timeouts.add(1);
+        session.close(CloseCode::Away, IDLE, unsent);
+        link.limit(LINGER_TIMEOUT);
+        return Turn::Over;
+    }
+    Turn::GoOn
+}
+
+/// Lets the session reply to `received`.
+fn echo_bytes(
+    worker: &Worker,
+    session: &mut Session,
+    received: &mut [u8],
+    spill: &mut Vec<u8>,
+) -> (Reply, Turn) {
+    let echo = session.echo(received, spill);
+    let counters = worker.counters();
+    counters.bytes_received.add(received.len() as u64);
+    counters.messages_received.add(echo.messages);
+    counters.messages_sent.add(echo.messages);
+    if echo.pings > 0 {
+        counters.pings_received.add(echo.pings);
+    }
+    match echo.end {
+        None => return (echo.reply, Turn::GoOn),
+        Some(End::PeerClosed(_)) => {}
+        Some(End::Violation(violation)) => {
+            counters.violations.add(1);
+            tracing::debug!(%violation, section = violation.section(), "closing");
+        }
+    }
+    (echo.reply, Turn::Over)
+}
+
+/// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own: closing a socket with
+/// unread bytes would reset the connection and could destroy our last words on the way. All of it in bounded time.
+async fn part(worker: &Worker, link: &Rc<Link>, incoming: &mut TcpOwnedReadHalf) {
+    link.set_phase(Phase::Closing);
+    link.limit(LINGER_TIMEOUT);
+    // An error means that the peer is gone or does not read: either way there is nothing more to do.
+    let _ = try_part(worker, link, incoming).await;
+}
+
+async fn try_part(
+    worker: &Worker,
+    link: &Rc<Link>,
+    incoming: &mut TcpOwnedReadHalf,
+) -> io::Result<()> {
+    let mut outgoing = loop {
+        match link.take_socket() {
+            Some(outgoing) => break outgoing,
+            None => link.written().await?,
+        }
+    };
+    let sent = link.send_outbox(&mut outgoing).await;
+    let ended = match sent {
+        Ok(()) => outgoing.shutdown().await,
+        Err(error) => Err(error),
+    };
+    link.return_socket(outgoing);
+    ended?;
+    link.limit(LINGER_TIMEOUT);
+    discard(worker, link, incoming).await
+}
+
+/// Reads to the end of the stream, or as much as is bearable.
+async fn discard(worker: &Worker, link: &Link, incoming: &mut TcpOwnedReadHalf) -> io::Result<()> {
+    let mut intake = Intake::default();
+    let mut discarded = 0;
+    while discarded < LINGER_BYTES {
+        let mut read = pin!(incoming.read(intake.take(&worker.spares)));
+        let outcome = loop {
+            match link.wait(&mut read).await {
+                Wake::Ready(outcome) => break outcome,
+                Wake::Ordered(_) => {}
+                Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        };
+        let buf = match filled(outcome) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            outcome => outcome?,
+        };
+        let received = buf.len();
+        discarded += received;
+        intake.put(buf, received, &worker.spares);
+    }
+    Ok(())
+}
+
+/// Reason of the Close frames of a drain.
+pub(crate) const GOING_AWAY: &str = "server is going away";
+/// Reason of the Close frame after `--idle-timeout`.
+pub(crate) const IDLE: &str = "idle for too long";
+/// An empty ping (RFC 6455, section 5.5.2): FIN and opcode 9, no payload.
+pub(crate) const PING: &[u8] = &[0x89, 0];
+
+/// Appends a pong.
+pub(crate) fn pong(payload: &[u8], out: &mut Vec<u8>) {
+    encode_frame(OpCode::Control(Control::Pong), payload, out);
+}

@@ -1,0 +1,293 @@
+//! The part of a connection that others than its task may touch: fan-out, sweep, drain. All on one thread.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::ops::Range;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use ::monoio::buf::IoBuf;
+use ::monoio::io::AsyncWriteRent;
+use ::monoio::net::tcp::TcpOwnedWriteHalf;
+use server_core::options::LINGER_TIMEOUT;
+use server_core::outbox::Outbox;
+use server_core::rooms::Frames;
+use server_core::sweep::{Activity, Phase};
+
+use crate::monoio::worker::Worker;
+
+/// The most that a writer takes out of an outbox at once.
+const LARGEST_PIECE: usize = 256 * 1024;
+
+/// What others tell the task of a connection: a set of bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Order(u8);
+
+impl Order {
+    /// The peer has been silent: send a ping.
+    pub(crate) const PING: Self = Self(1);
+    /// The peer has been silent for too long.
+    pub(crate) const IDLE_TIMEOUT: Self = Self(1 << 1);
+    /// The request took too long.
+    pub(crate) const REQUEST_TIMEOUT: Self = Self(1 << 2);
+    /// The server is going away.
+    pub(crate) const DRAIN: Self = Self(1 << 3);
+    /// The outbox overflowed.
+    pub(crate) const TOO_SLOW: Self = Self(1 << 4);
+
+    pub(crate) fn includes(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Why a waiting task goes on.
+#[derive(Debug)]
+pub(crate) enum Wake<T> {
+    /// The operation has completed.
+    Ready(T),
+    /// Somebody wants something.
+    Ordered(Order),
+    /// The time to close is over, or the connection broke: let go of everything.
+    Expired,
+}
+
+/// A connection as others see it.
+pub(crate) struct Link {
+    worker: Rc<Worker>,
+    /// Of the connection's task, which is the same at every poll: there is no need to register it again and again.
+    task: Waker,
+    orders: Cell<u8>,
+    phase: Cell<Phase>,
+    pub(crate) activity: Activity,
+    outbox: RefCell<Outbox>,
+    /// The half of the socket to write to. Whoever takes it is the writer.
+    socket: Cell<Option<TcpOwnedWriteHalf>>,
+    /// A writer other than the connection's task, to be woken when it is to let go.
+    writer: Cell<Option<Waker>>,
+    /// The connection's task waits for the writer to finish.
+    awaited: Cell<bool>,
+    /// When the patience with the peer ends, where there is an end to it.
+    deadline: Cell<Option<Instant>>,
+    expired: Cell<bool>,
+}
+
+impl Link {
+    /// Must be called within the connection's own task, whose waker it keeps.
+    pub(crate) async fn new(socket: TcpOwnedWriteHalf, worker: &Rc<Worker>) -> Rc<Self> {
+        let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        Rc::new(Self {
+            worker: Rc::clone(worker),
+            task,
+            orders: Cell::new(0),
+            phase: Cell::new(Phase::Handshake),
+            activity: Activity::at(worker.tick()),
+            outbox: RefCell::new(Outbox::new()),
+            socket: Cell::new(Some(socket)),
+            writer: Cell::new(None),
+            awaited: Cell::new(false),
+            deadline: Cell::new(None),
+            expired: Cell::new(false),
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    /// Tells the connection's task something and wakes it.
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.set(self.orders.get() | order.0);
+        self.task.wake_by_ref();
+    }
+
+    /// Expired, or ordered something: both come first, so that a busy connection hears them too.
+    pub(crate) fn poll_orders<T>(&self) -> Poll<Wake<T>> {
+        if self.expired.get() {
+            return Poll::Ready(Wake::Expired);
+        }
+        match self.orders.replace(0) {
+            0 => Poll::Pending,
+            orders => Poll::Ready(Wake::Ordered(Order(orders))),
+        }
+    }
+
+    /// Waits until an operation is complete, or until an order comes. The operation goes on meanwhile: wait again for the
+    /// same one, or its bytes are lost.
+    pub(crate) async fn wait<F: Future>(&self, operation: &mut Pin<&mut F>) -> Wake<F::Output> {
+        poll_fn(|cx| match self.poll_orders() {
+            Poll::Pending => operation.as_mut().poll(cx).map(Wake::Ready),
+            wake => wake,
+        })
+        .await
+    }
+
+    /// Gives the peer so much time from now, and from each time that it takes some bytes. Then the connection expires.
+    pub(crate) fn limit(self: &Rc<Self>, patience: Duration) {
+        let watched = self.deadline.replace(Some(Instant::now() + patience));
+        if watched.is_none() {
+            self.worker.watch(self);
+        }
+    }
+
+    /// When the connection expires, if there is a limit.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline.get()
+    }
+
+    /// Ends whatever is under way on this connection, for good.
+    pub(crate) fn expire(&self) {
+        self.expired.set(true);
+        self.task.wake_by_ref();
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
+    /// The outbox. Borrowed for a moment, never across an await.
+    pub(crate) fn outbox(&self) -> RefMut<'_, Outbox> {
+        self.outbox.borrow_mut()
+    }
+
+    /// Becomes the writer, if nobody is.
+    pub(crate) fn take_socket(&self) -> Option<TcpOwnedWriteHalf> {
+        self.socket.take()
+    }
+
+    /// Is the writer no more.
+    pub(crate) fn return_socket(&self, socket: TcpOwnedWriteHalf) {
+        self.writer.set(None);
+        self.socket.set(Some(socket));
+        if self.awaited.replace(false) {
+            self.task.wake_by_ref();
+        }
+    }
+
+    /// Whether somebody is writing; the connection's task is woken when that ends.
+    pub(crate) fn is_writing(&self) -> bool {
+        let socket = self.socket.take();
+        let writing = socket.is_none();
+        self.socket.set(socket);
+        self.awaited.set(writing);
+        writing
+    }
+
+    /// Waits, in the connection's task, until nobody is writing.
+    ///
+    /// # Errors
+    /// The connection has expired.
+    pub(crate) async fn written(&self) -> io::Result<()> {
+        poll_fn(|_| {
+            if self.expired.get() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            if self.is_writing() {
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// As the writer, sends `range` of `buf`. Gives the buffer back, but on expiry: then the kernel still holds it.
+    pub(crate) async fn send<B: IoBuf>(
+        &self,
+        socket: &mut TcpOwnedWriteHalf,
+        mut buf: B,
+        range: Range<usize>,
+    ) -> (io::Result<()>, Option<B>) {
+        let mut at = range.start;
+        while at < range.end {
+            let write = pin!(socket.write(buf.slice(at..range.end)));
+            let Some((result, slice)) = self.unless_expired(write).await else {
+                return (Err(io::ErrorKind::TimedOut.into()), None);
+            };
+            buf = slice.into_inner();
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), Some(buf)),
+                Ok(n) => {
+                    at += n;
+                    self.worker.counters().bytes_sent.add(n as u64);
+                    self.activity.touch(self.worker.tick());
+                    if self.deadline.get().is_some() {
+                        self.deadline.set(Some(Instant::now() + LINGER_TIMEOUT));
+                    }
+                }
+                Err(error) => return (Err(error), Some(buf)),
+            }
+        }
+        (Ok(()), Some(buf))
+    }
+
+    async fn unless_expired<F: Future>(&self, mut operation: Pin<&mut F>) -> Option<F::Output> {
+        poll_fn(|cx| {
+            if self.expired.get() {
+                return Poll::Ready(None);
+            }
+            let outcome = operation.as_mut().poll(cx);
+            if outcome.is_pending() && !self.task.will_wake(cx.waker()) {
+                self.writer.set(Some(cx.waker().clone()));
+            }
+            outcome.map(Some)
+        })
+        .await
+    }
+
+    /// As the writer, sends what is in the outbox and what comes into it meanwhile. What is given to the kernel is out of
+    /// the outbox at once: there it could be given up.
+    pub(crate) async fn send_outbox(&self, socket: &mut TcpOwnedWriteHalf) -> io::Result<()> {
+        loop {
+            let next = self.outbox().next_bytes();
+            let Some(mut bytes) = next else {
+                return Ok(());
+            };
+            bytes.truncate(LARGEST_PIECE);
+            let length = bytes.len();
+            let messages = self.outbox().advance(length);
+            self.send(socket, bytes, 0..length).await.0?;
+            self.worker.counters().messages_sent.add(messages);
+        }
+    }
+
+    /// Sees to it that what is in the outbox is sent: by the writer at work, or by a new one.
+    pub(crate) fn flush(self: &Rc<Self>) {
+        if let Some(socket) = self.take_socket() {
+            ::monoio::spawn(write(Rc::clone(self), socket, None));
+        }
+    }
+
+    /// Sends `frames` past the empty outbox, if nobody is writing.
+    pub(crate) fn send_now(self: &Rc<Self>, frames: &Frames) -> bool {
+        let Some(socket) = self.take_socket() else {
+            return false;
+        };
+        ::monoio::spawn(write(Rc::clone(self), socket, Some(frames.clone())));
+        true
+    }
+}
+
+/// A writer: sends `first`, then the outbox.
+async fn write(link: Rc<Link>, mut socket: TcpOwnedWriteHalf, first: Option<Frames>) {
+    let mut result = Ok(());
+    if let Some(Frames { bytes, messages }) = first {
+        let length = bytes.len();
+        result = link.send(&mut socket, bytes, 0..length).await.0;
+        if result.is_ok() {
+            link.worker.counters().messages_sent.add(messages.into());
+        }
+    }
+    if result.is_ok() {
+        result = link.send_outbox(&mut socket).await;
+    }
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection broke while it was written to");
+        link.expire();
+    }
+    link.return_socket(socket);
+}

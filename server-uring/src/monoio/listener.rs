@@ -1,0 +1,117 @@
+//! Accepting connections.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+
+use ::monoio::net::{TcpListener, TcpStream};
+use server_core::system::is_out_of_descriptors;
+
+use crate::monoio::connection;
+use crate::monoio::worker::Worker;
+
+/// Accept operations in flight on each worker: with one-shot operations, connections accepted in one turn of the ring.
+pub(crate) const ACCEPTS: usize = 16;
+
+/// Accepts until the drain begins. One of the [`ACCEPTS`] loops of a worker.
+pub(crate) async fn accept(listener: Rc<TcpListener>, worker: Rc<Worker>) {
+    let mut drain_begins = pin!(worker.drain_begins());
+    loop {
+        let accepted = unless(drain_begins.as_mut(), listener.accept()).await;
+        let Some(accepted) = accepted else {
+            return;
+        };
+        match accepted {
+            Ok((stream, _)) => serve(&worker, stream),
+            Err(error) => {
+                worker.counters().accept_errors.add(1);
+                if is_out_of_descriptors(&error) {
+                    let recovered = if worker.starving.replace(true) {
+                        unless(drain_begins.as_mut(), wait_for_others(&worker)).await
+                    } else {
+                        unless(
+                            drain_begins.as_mut(),
+                            accept_sparingly(&listener, &worker, error),
+                        )
+                        .await
+                    };
+                    if recovered.is_none() {
+                        return;
+                    }
+                } else {
+                    tracing::debug!(%error, "a connection was lost before it was accepted");
+                }
+            }
+        }
+    }
+}
+
+fn serve(worker: &Rc<Worker>, stream: TcpStream) {
+    worker.counters().connections_accepted.add(1);
+    let alive = worker.server.alive.enter();
+    ::monoio::spawn(connection::serve(Rc::clone(worker), stream, alive));
+}
+
+/// Out of descriptors, one loop goes on, and tries when there is somebody to accept and either a connection has closed or
+/// a moment has passed: descriptors may also come free elsewhere. Returns when there seem to be enough again.
+async fn accept_sparingly(listener: &TcpListener, worker: &Rc<Worker>, error: io::Error) {
+    tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more)");
+    let mut in_a_row = 0;
+    while in_a_row < ACCEPTS {
+        // The kernel takes the descriptor before it looks for a connection, so an accept may not wait for one now.
+        if listener.readable(true).await.is_err() {
+            break;
+        }
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                serve(worker, stream);
+                in_a_row += 1;
+            }
+            Err(error) => {
+                worker.counters().accept_errors.add(1);
+                tracing::debug!(%error, "still cannot accept");
+                in_a_row = 0;
+                raised(&worker.freed).await;
+            }
+        }
+    }
+    tracing::info!("accepting again");
+    worker.starving.set(false);
+}
+
+/// The other loops wait meanwhile.
+async fn wait_for_others(worker: &Worker) {
+    while worker.starving.get() {
+        raised(&worker.freed).await;
+    }
+}
+
+/// Waits for the next time that a signal is raised.
+async fn raised(signal: &crate::monoio::wake::Signal) {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        signal.wake_later(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Waits for `what`, but no longer than until `end`.
+async fn unless<E, T>(mut end: Pin<&mut E>, what: impl Future<Output = T>) -> Option<T>
+where
+    E: Future<Output = ()>,
+{
+    let mut what = pin!(what);
+    poll_fn(|cx| {
+        if let Poll::Ready(value) = what.as_mut().poll(cx) {
+            return Poll::Ready(Some(value));
+        }
+        end.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}

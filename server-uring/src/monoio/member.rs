@@ -1,0 +1,229 @@
+//! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes through its outbox.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use ::monoio::BufResult;
+use ::monoio::io::AsyncReadRent;
+use ::monoio::net::tcp::TcpOwnedReadHalf;
+use server_core::endpoints::RoomName;
+use server_core::rooms::{FrameBuilder, Publication, Room};
+use ws_proto::{CloseCode, Event, Input, Role, Session, State};
+
+use crate::monoio::buffers::Intake;
+use crate::monoio::connection::{Ending, GOING_AWAY, IDLE, PING, Turn, filled, pong};
+use crate::monoio::link::{self, Link, Order};
+use crate::monoio::wake::wake_on_bell;
+use crate::monoio::worker::{MemberKey, Worker};
+
+/// Why a waiting member goes on.
+enum Wake {
+    Ordered(Order),
+    Published,
+    Read(BufResult<usize, Vec<u8>>),
+    Expired,
+}
+
+struct Member<'a> {
+    worker: &'a Worker,
+    link: &'a Rc<Link>,
+    session: Session,
+    /// Received and not yet in every mailbox. While there is one, nothing is read.
+    publication: Option<Publication>,
+}
+
+/// Serves a member until it ends or is ended. It is in the room from before its 101 leaves.
+pub(crate) async fn serve(
+    worker: &Worker,
+    link: &Rc<Link>,
+    incoming: &mut TcpOwnedReadHalf,
+    key: MemberKey,
+    room: RoomName,
+    response: Vec<u8>,
+    mut early: Vec<u8>,
+) -> Ending {
+    link.outbox().push_control(response);
+    let membership = Membership::new(worker, key, room);
+    link.flush();
+    let mut member = Member {
+        worker,
+        link,
+        session: Session::new(Role::Server, worker.server.settings.limits),
+        publication: None,
+    };
+    let mut intake = Intake::default();
+    let mut turn = if early.is_empty() {
+        Turn::GoOn
+    } else {
+        member.take(&mut early)
+    };
+    drop(early);
+    loop {
+        // What is still to be published is so, also of a member that parts.
+        let mut read = pin!(incoming.read(intake.take(&worker.spares)));
+        let outcome = loop {
+            let parting = match turn {
+                Turn::GoOn => false,
+                Turn::Eof => return Ending::Gone,
+                Turn::Over => true,
+            };
+            if parting && member.publication.is_none() {
+                return Ending::Part;
+            }
+            match member.wait(&membership.room, parting, read.as_mut()).await {
+                Wake::Ordered(order) => {
+                    if !parting && member.obey(order) {
+                        turn = Turn::Over;
+                    }
+                }
+                Wake::Published => member.publication = None,
+                Wake::Read(outcome) => break outcome,
+                Wake::Expired => return Ending::Gone,
+            }
+        };
+        let Ok(mut buf) = filled(outcome) else {
+            return Ending::Gone;
+        };
+        link.activity.touch(worker.tick());
+        let received = buf.len();
+        turn = member.take(&mut buf);
+        intake.put(buf, received, &worker.spares);
+    }
+}
+
+impl Member<'_> {
+    /// Waits for whatever can be done next. What is queued goes out before anything is taken in: a member that does not
+    /// read is not read from.
+    async fn wait<R>(&mut self, room: &Arc<Room>, parting: bool, mut read: Pin<&mut R>) -> Wake
+    where
+        R: Future<Output = BufResult<usize, Vec<u8>>>,
+    {
+        poll_fn(|cx| {
+            match self.link.poll_orders::<()>() {
+                Poll::Ready(link::Wake::Ordered(order)) => {
+                    return Poll::Ready(Wake::Ordered(order));
+                }
+                Poll::Ready(_) => return Poll::Ready(Wake::Expired),
+                Poll::Pending => {}
+            }
+            if let Some(publication) = &mut self.publication {
+                let rooms = &self.worker.server.rooms;
+                let bell = Waker::from(Arc::clone(self.worker.bell()));
+                let published =
+                    rooms.poll_publish(&mut Context::from_waker(&bell), room, publication);
+                if published.is_pending() {
+                    wake_on_bell(cx);
+                }
+                return published.map(|()| Wake::Published);
+            }
+            if self.link.is_writing() || parting {
+                return Poll::Pending;
+            }
+            read.as_mut().poll(cx).map(Wake::Read)
+        })
+        .await
+    }
+
+    /// Takes in what was received: all its messages become one publication.
+    fn take(&mut self, received: &mut [u8]) -> Turn {
+        let counters = self.worker.counters();
+        counters.bytes_received.add(received.len() as u64);
+        let mut built = FrameBuilder::with_capacity(received.len());
+        let mut replies = Vec::new();
+        let mut input = Input::new(received);
+        let turn = loop {
+            match self.session.receive(&mut input) {
+                Ok(None) => break Turn::GoOn,
+                Ok(Some(Event::Message { kind, payload })) => built.push(kind, payload),
+                Ok(Some(Event::Ping(payload))) => {
+                    counters.pings_received.add(1);
+                    pong(payload, &mut replies);
+                }
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close { .. })) => {
+                    self.session.answer_close(&mut replies);
+                    self.link.outbox().close(std::mem::take(&mut replies));
+                    break Turn::Over;
+                }
+                Err(violation) => {
+                    counters.violations.add(1);
+                    tracing::debug!(%violation, section = violation.section(), "closing");
+                    self.session
+                        .close(violation.code(), violation.reason(), &mut replies);
+                    self.last_words(std::mem::take(&mut replies));
+                    break Turn::Over;
+                }
+            }
+        };
+        if self.session.state() == State::CloseSent {
+            return turn;
+        }
+        self.link.outbox().push_control(replies);
+        self.link.flush();
+        if let Some(frames) = built.take() {
+            counters.messages_received.add(frames.messages.into());
+            self.publication = Some(Publication::new(frames));
+        }
+        turn
+    }
+
+    /// Does what others ask for; `true` when that ends the connection.
+    fn obey(&mut self, order: Order) -> bool {
+        let mut frame = Vec::new();
+        if order.includes(Order::TOO_SLOW) {
+            self.session
+                .close(CloseCode::Policy, "reads too slowly", &mut frame);
+            self.last_words(frame);
+            return true;
+        }
+        if order.includes(Order::IDLE_TIMEOUT) {
+            self.worker.counters().idle_timeouts.add(1);
+            self.session.close(CloseCode::Away, IDLE, &mut frame);
+            self.last_words(frame);
+            return true;
+        }
+        if order.includes(Order::DRAIN) {
+            self.session.close(CloseCode::Away, GOING_AWAY, &mut frame);
+            self.link.outbox().close(frame);
+            self.link.flush();
+        } else if order.includes(Order::PING)
+            && self.session.state() == State::Open
+            && !self.link.is_writing()
+        {
+            self.link.outbox().push_control(PING);
+            self.link.flush();
+        }
+        false
+    }
+
+    /// Sends nothing any more but what has begun, and `frame`.
+    fn last_words(&self, frame: Vec<u8>) {
+        let mut outbox = self.link.outbox();
+        outbox.end();
+        outbox.close(frame);
+    }
+}
+
+/// Being in a room.
+struct Membership<'a> {
+    worker: &'a Worker,
+    room: Arc<Room>,
+    key: MemberKey,
+}
+
+impl<'a> Membership<'a> {
+    fn new(worker: &'a Worker, key: MemberKey, room: RoomName) -> Self {
+        let room = worker.server.rooms.join(room, worker.index, key.place, key);
+        Self { worker, room, key }
+    }
+}
+
+impl Drop for Membership<'_> {
+    fn drop(&mut self) {
+        let rooms = &self.worker.server.rooms;
+        rooms.leave(Arc::clone(&self.room), self.worker.index, self.key.place);
+    }
+}

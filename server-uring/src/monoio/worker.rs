@@ -1,0 +1,366 @@
+//! Workers: what they share, what each owns, and the thread that runs it.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
+use std::net::TcpListener;
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::Poll;
+use std::time::Instant;
+use std::{io, process, thread};
+
+use anyhow::Context;
+use server_core::admission::{Admission, Gate};
+use server_core::counters::{Counters, WorkerCounters};
+use server_core::lifecycle::Alive;
+use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, MAILBOX_BYTES, Settings};
+use server_core::rooms::Rooms;
+use server_core::sweep::{Sweep, Verdict};
+use server_core::system;
+use slab::Slab;
+
+use crate::monoio::buffers::Spares;
+use crate::monoio::link::{Link, Order};
+use crate::monoio::ring::SQ_ENTRIES;
+use crate::monoio::timer::Ticker;
+use crate::monoio::wake::{Bell, Signal, wake_on_bell};
+use crate::monoio::{fanout, listener, ring};
+
+/// What all workers share.
+pub(crate) struct Server {
+    pub(crate) settings: Settings,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) admission: Admission,
+    pub(crate) rooms: Rooms<MemberKey>,
+    pub(crate) alive: Alive,
+    /// Becomes true once.
+    pub(crate) draining: AtomicBool,
+    /// One for each worker.
+    bells: Vec<Arc<Bell>>,
+    sweep: Sweep,
+}
+
+impl Server {
+    /// # Errors
+    /// No descriptors for the workers' bells.
+    pub(crate) fn new(settings: Settings) -> io::Result<Self> {
+        let counters = Arc::new(Counters::new(settings.workers));
+        let gate = Gate::new(settings.max_connections);
+        Ok(Self {
+            admission: Admission::new(Arc::clone(&gate), Arc::clone(&counters)),
+            rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
+            alive: Alive::default(),
+            draining: AtomicBool::new(false),
+            bells: (0..settings.workers)
+                .map(Bell::new)
+                .collect::<io::Result<_>>()?,
+            sweep: Sweep::new(&settings),
+            settings,
+            counters,
+            gate,
+        })
+    }
+
+    /// Tells every worker to stop accepting and to close its connections.
+    pub(crate) fn begin_drain(&self) {
+        let open = self.gate.open() as u64;
+        self.counters.worker(0).drained.add(open);
+        self.draining.store(true, Ordering::Release);
+        self.bells.iter().for_each(|bell| bell.ring());
+    }
+}
+
+/// How the fan-out finds a member among the connections of its worker. The place may have a new tenant by then, hence the
+/// serial number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemberKey {
+    pub(crate) place: u32,
+    serial: u32,
+}
+
+/// One worker: a thread with a ring and a share of the connections, with their fan-out, sweep and counters.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) server: Arc<Server>,
+    /// Large receive buffers.
+    pub(crate) spares: Spares,
+    /// Counts sweeps.
+    tick: Cell<u32>,
+    serials: Cell<u32>,
+    connections: RefCell<Slab<(u32, Rc<Link>)>>,
+    /// Connections that have a deadline.
+    watched: RefCell<Vec<Weak<Link>>>,
+    draining: Cell<bool>,
+    drain: Signal,
+    /// The accept loops are out of descriptors and wait for `freed`.
+    pub(crate) starving: Cell<bool>,
+    pub(crate) freed: Signal,
+    /// Reads as empty, at once.
+    null: ::monoio::fs::File,
+}
+
+impl Worker {
+    fn new(index: usize, server: &Arc<Server>) -> io::Result<Rc<Self>> {
+        let null = std::fs::File::open("/dev/null")?;
+        Ok(Rc::new(Self {
+            index,
+            server: Arc::clone(server),
+            spares: Spares::default(),
+            tick: Cell::new(0),
+            serials: Cell::new(0),
+            connections: RefCell::default(),
+            watched: RefCell::default(),
+            draining: Cell::new(false),
+            drain: Signal::new(),
+            starving: Cell::new(false),
+            freed: Signal::new(),
+            null: ::monoio::fs::File::from_std(null)?,
+        }))
+    }
+
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        self.server.counters.worker(self.index)
+    }
+
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick.get()
+    }
+
+    /// What others than this worker call to wake it.
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.server.bells[self.index]
+    }
+
+    /// Enters a connection into the list that the sweep and the drain go through.
+    pub(crate) fn register(&self, link: &Rc<Link>) -> MemberKey {
+        if self.draining.get() {
+            link.order(Order::DRAIN);
+        }
+        let serial = self.serials.get();
+        self.serials.set(serial.wrapping_add(1));
+        let place = self
+            .connections
+            .borrow_mut()
+            .insert((serial, Rc::clone(link)));
+        MemberKey {
+            // Places are indices of open connections: far fewer than 2^32.
+            place: place as u32,
+            serial,
+        }
+    }
+
+    pub(crate) fn unregister(&self, key: MemberKey) {
+        self.connections.borrow_mut().remove(key.place as usize);
+        if self.starving.get() {
+            self.freed.raise();
+        }
+    }
+
+    /// The connection that got this key, unless it is gone.
+    pub(crate) fn link(&self, key: MemberKey) -> Option<Rc<Link>> {
+        let connections = self.connections.borrow();
+        let (serial, link) = connections.get(key.place as usize)?;
+        (*serial == key.serial).then(|| Rc::clone(link))
+    }
+
+    /// Has the deadline of a connection observed.
+    pub(crate) fn watch(&self, link: &Rc<Link>) {
+        self.watched.borrow_mut().push(Rc::downgrade(link));
+    }
+
+    /// Completes when the drain begins.
+    pub(crate) async fn drain_begins(&self) {
+        let mut waiting = false;
+        poll_fn(|cx| {
+            if self.draining.get() {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut waiting, true) {
+                self.drain.wake_later(cx);
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Lets all tasks that are runnable run, and then the ring: every operation that need not wait for a peer is complete
+    /// afterwards. In place of a yield, which monoio would answer by running this task again and nothing else.
+    pub(crate) async fn turn(&self) {
+        // Queued behind the others, so that what they start is in the ring before the read below.
+        ::monoio::spawn(async {}).await;
+        let (_, _) = self.null.read_at(vec![0; 1], 0).await;
+    }
+
+    /// Waits for the drain, then tells every connection.
+    async fn wait_for_drain(self: Rc<Self>) {
+        poll_fn(|cx| {
+            if self.server.draining.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            wake_on_bell(cx);
+            Poll::Pending
+        })
+        .await;
+        self.draining.set(true);
+        self.drain.raise();
+        for (_, (_, link)) in self.connections.borrow().iter() {
+            link.order(Order::DRAIN);
+        }
+    }
+
+    /// Sweeps until the worker ends.
+    async fn sweep(self: Rc<Self>) -> io::Result<()> {
+        let mut ticker = Ticker::every(self.server.sweep.interval())?;
+        loop {
+            let ticks = ticker.tick().await?;
+            self.tick.set(self.tick.get().wrapping_add(ticks));
+            if !self.draining.get() {
+                self.sweep_once();
+            }
+        }
+    }
+
+    fn sweep_once(&self) {
+        let now = self.tick.get();
+        for (_, (_, link)) in self.connections.borrow().iter() {
+            match self.server.sweep.verdict(now, link.phase(), &link.activity) {
+                Verdict::Keep => {}
+                Verdict::Ping => link.order(Order::PING),
+                Verdict::HandshakeTimeout => link.order(Order::REQUEST_TIMEOUT),
+                Verdict::IdleTimeout => {
+                    link.order(Order::IDLE_TIMEOUT);
+                    if link.deadline().is_none() {
+                        // It hears no order while it writes to a peer that does not read.
+                        link.limit(LINGER_TIMEOUT);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends what is over its time, and gives the accept loops another try, every [`ACCEPT_PAUSE`].
+    async fn watch_time(self: Rc<Self>) -> io::Result<()> {
+        let mut ticker = Ticker::every(ACCEPT_PAUSE)?;
+        loop {
+            ticker.tick().await?;
+            self.freed.raise();
+            if self.watched.borrow().is_empty() {
+                continue;
+            }
+            let now = Instant::now();
+            self.watched.borrow_mut().retain(|link| {
+                let Some(link) = link.upgrade() else {
+                    return false;
+                };
+                let over = link.deadline().is_some_and(|deadline| deadline <= now);
+                if over {
+                    link.expire();
+                }
+                !over
+            });
+        }
+    }
+}
+
+/// Starts one thread for each worker, each with a ring and a listener of its own. Returns when all of them serve.
+///
+/// # Errors
+/// A thread or a ring could not be made.
+pub(crate) fn start(server: &Arc<Server>, listeners: Vec<TcpListener>) -> anyhow::Result<()> {
+    let (report, reports) = mpsc::channel();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let (server, report) = (Arc::clone(server), report.clone());
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                pin_worker(&server.settings, index);
+                let end = panic::catch_unwind(AssertUnwindSafe(|| {
+                    run(index, &server, listener, &report)
+                }));
+                match end {
+                    Ok(error) => drop(report.send(Err(error))),
+                    // It has been printed. No server is whole without all of its workers.
+                    Err(_panic) => process::exit(1),
+                }
+            })
+            .context("cannot start a worker")?;
+    }
+    for _ in 0..server.settings.workers {
+        reports.recv().context("a worker ended before it began")??;
+    }
+    Ok(())
+}
+
+/// What a worker reports: that it serves, or why it cannot.
+type Report = mpsc::Sender<anyhow::Result<()>>;
+
+/// Runs a worker on this thread. Returns only why it could not begin.
+fn run(
+    index: usize,
+    server: &Arc<Server>,
+    listener: TcpListener,
+    report: &Report,
+) -> anyhow::Error {
+    let mut runtime = match ring::build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return anyhow::Error::new(error).context(format!(
+                "cannot set up the ring of worker {index} ({SQ_ENTRIES} entries; too little memory, or `ulimit -n` too low?)"
+            ));
+        }
+    };
+    runtime.block_on(async {
+        let started = begin(index, server, listener).await;
+        match started {
+            Ok(()) => {
+                // Nobody listens any more when another worker has failed; then the process ends anyway.
+                let _ = report.send(Ok(()));
+                pending().await
+            }
+            Err(error) => error,
+        }
+    })
+}
+
+/// Starts the tasks of a worker.
+async fn begin(index: usize, server: &Arc<Server>, listener: TcpListener) -> anyhow::Result<()> {
+    let worker = Worker::new(index, server).context("cannot start a worker")?;
+    essential(index, "wake-ups", Arc::clone(worker.bell()).listen());
+    essential(index, "sweep", Rc::clone(&worker).sweep());
+    essential(index, "clock", Rc::clone(&worker).watch_time());
+    ::monoio::spawn(Rc::clone(&worker).wait_for_drain());
+    ::monoio::spawn(fanout::run(Rc::clone(&worker)));
+    // io_uring answers EAGAIN instead of waiting for a non-blocking one.
+    listener.set_nonblocking(false)?;
+    let listener = Rc::new(::monoio::net::TcpListener::from_std(listener)?);
+    for _ in 0..listener::ACCEPTS {
+        ::monoio::spawn(listener::accept(Rc::clone(&listener), Rc::clone(&worker)));
+    }
+    Ok(())
+}
+
+/// Runs a task without which the worker is of no use.
+fn essential(
+    index: usize,
+    what: &'static str,
+    task: impl Future<Output = io::Result<()>> + 'static,
+) {
+    ::monoio::spawn(async move {
+        if let Err(error) = task.await {
+            eprintln!("error: worker {index}: {what} failed: {error}");
+            process::exit(1);
+        }
+    });
+}
+
+/// Keeps the calling thread on the CPU of worker `index`, where CPUs were named.
+fn pin_worker(settings: &Settings, index: usize) {
+    if let Some(cpu) = settings.cpu_of_worker(index)
+        && let Err(error) = system::confine_thread(&[cpu])
+    {
+        tracing::warn!(%error, "worker {index} is not pinned");
+    }
+}
