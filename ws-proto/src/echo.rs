@@ -80,6 +80,9 @@ impl Session {
                 self.fail();
                 break Err(Rule::TextNotUtf8.into());
             }
+            if at == replies.buf.len() {
+                break Ok(());
+            }
             match self.next_step(replies.buf, &mut at) {
                 Ok(Step::Starved) => break Ok(()),
                 Ok(step) => self.reply_to(step, &mut replies, &mut echo),
