@@ -99,7 +99,9 @@ fn close_ends_everything_and_comes_last() {
     ring.send(socket, vec![7; 64 << 20], SEND);
     ring.submit().unwrap();
     peer.write_all(b"never seen").unwrap();
-    ring.wait(1, Some(Instant::now() + PATIENCE)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    ring.wait(1, Some(deadline)).unwrap();
+    assert!(Instant::now() < deadline);
     ring.close(socket, CLOSE);
     assert!(ring.fd(socket).is_none());
     let events = settle(&mut ring);

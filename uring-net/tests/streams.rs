@@ -126,25 +126,19 @@ fn running_out_of_buffers_loses_nothing() {
     assert!(ring.stats().receives_starved > 0);
 }
 
-#[test]
-fn a_send_completes_when_all_bytes_are_taken() {
-    let mut ring = ring();
+/// Sends `bytes` to a reader that counts on the other end; gives back the ring.
+fn send_all(mut ring: Ring, bytes: &[u8], send_buffer: Option<usize>) -> Ring {
     let (socket, mut peer) = pair(&mut ring);
-    socket2::SockRef::from(&ring.fd(socket).unwrap())
-        .set_send_buffer_size(4096)
-        .unwrap();
-    let bytes = pattern(40 << 20);
-    ring.send(socket, bytes.clone(), SEND);
+    if let Some(size) = send_buffer {
+        socket2::SockRef::from(&ring.fd(socket).unwrap())
+            .set_send_buffer_size(size)
+            .unwrap();
+    }
+    ring.send(socket, bytes.to_vec(), SEND);
     ring.submit().unwrap();
     let reader = thread::spawn(move || {
         let mut all = Vec::new();
-        let mut chunk = [0; 30_000];
-        loop {
-            match peer.read(&mut chunk).unwrap() {
-                0 => return all,
-                n => all.extend_from_slice(&chunk[..n]),
-            }
-        }
+        peer.read_to_end(&mut all).map(|_| all)
     });
     match next(&mut ring) {
         Completion {
@@ -157,14 +151,29 @@ fn a_send_completes_when_all_bytes_are_taken() {
         other => panic!("{other:?}"),
     }
     ring.shutdown(socket, Shutdown::Write, CLOSE);
-    assert!(matches!(
-        next(&mut ring),
-        Completion {
-            token: CLOSE,
-            event: Event::ShutDown
-        }
-    ));
-    assert!(reader.join().unwrap() == bytes);
+    let end = next(&mut ring);
+    assert!(
+        matches!(
+            end,
+            Completion {
+                token: CLOSE,
+                event: Event::ShutDown
+            }
+        ),
+        "{end:?}"
+    );
+    assert!(reader.join().unwrap().unwrap() == bytes);
+    ring
+}
+
+#[test]
+fn a_send_completes_when_a_small_socket_buffer_has_taken_all() {
+    send_all(ring(), &pattern(1 << 20), Some(4096));
+}
+
+#[test]
+fn a_send_too_long_for_one_operation_is_continued() {
+    let ring = send_all(ring(), &pattern(40 << 20), None);
     assert!(ring.stats().sends_continued >= 2);
 }
 
