@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod histogram;
 pub mod limits;
 pub mod pacer;

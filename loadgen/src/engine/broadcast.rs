@@ -1,0 +1,352 @@
+//! Broadcast: every message of a publisher comes to every member of the room, the publisher included.
+//!
+//! A delivery's send time travels in the message, its intended time is computed from the schedule, so receivers need nothing
+//! from the publisher's thread. In an open loop publishers follow the schedule whatever the room does. In a closed loop a
+//! message is finished when every member of every thread has it; then its publisher sends the next one.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::Sender,
+    },
+};
+
+use ws_proto::Kind;
+
+use crate::{
+    engine::{
+        board::Board,
+        shared::Times,
+        spread::{FinishedPart, Part},
+        stats::Stats,
+        traffic::{Io, Traffic},
+    },
+    pacer::{Pacer, schedule_index},
+    payload::Payload,
+    plan::Plan,
+    sequence::{Arrival, Overtaken, Sequence},
+};
+
+/// Messages published in one go before the clock is read again.
+const BATCH: u64 = 16;
+/// Finished parts handed over at a time.
+const PARTS_AT_A_TIME: usize = 256;
+
+/// The broadcast traffic of one thread.
+#[derive(Debug)]
+pub struct Broadcast {
+    payload: Payload,
+    plan: Arc<Plan>,
+    thread: usize,
+    window: u64,
+    /// Publishers of this thread, its first connections, and of all.
+    own_publishers: usize,
+    publishers: usize,
+    /// Schedules of all threads; empty: closed loop.
+    pacers: Vec<Option<Pacer>>,
+    board: Option<Arc<Board>>,
+    parts: Sender<Vec<FinishedPart>>,
+    outbox: Vec<FinishedPart>,
+    /// Next sequence number per own publisher.
+    next_seq: Vec<u64>,
+    issued: u64,
+    lost: Vec<bool>,
+    /// What each member has got of each publisher: member-major.
+    received: Vec<Sequence>,
+    overtaken: Overtaken<()>,
+    /// What all members of this thread have got, per publisher.
+    feeds: Vec<Feed>,
+    /// Distinct deliveries to this thread's members.
+    deliveries: u64,
+    /// Messages published by all threads.
+    published: Arc<AtomicU64>,
+}
+
+/// Messages of one publisher that not all members of this thread have.
+#[derive(Debug, Default)]
+struct Feed {
+    first: u64,
+    open: VecDeque<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    receivers: u64,
+    part: Part,
+}
+
+/// What [`Broadcast::new`] needs to know.
+#[derive(Debug)]
+pub struct BroadcastPlan {
+    /// Messages to build; stamped.
+    pub payload: Payload,
+    /// Who owns which connection.
+    pub plan: Arc<Plan>,
+    /// This thread.
+    pub thread: usize,
+    /// Messages in flight per publisher in a closed loop.
+    pub window: u64,
+    /// Publishers of all threads.
+    pub publishers: usize,
+    /// Messages per second in all; `None`: closed loop.
+    pub rate_per_s: Option<f64>,
+    /// Closed loop: shared by the threads.
+    pub board: Option<Arc<Board>>,
+    /// Messages published by all threads, shared by them.
+    pub published: Arc<AtomicU64>,
+    /// Where finished parts go.
+    pub parts: Sender<Vec<FinishedPart>>,
+}
+
+impl Broadcast {
+    /// Before the load begins.
+    pub fn new(plan: BroadcastPlan) -> Self {
+        let members = plan.plan.count(plan.thread);
+        let own_publishers = plan.plan.count_of(plan.publishers, plan.thread);
+        let pacers = match plan.rate_per_s {
+            None => Vec::new(),
+            Some(rate) => (0..plan.plan.threads)
+                .map(|thread| {
+                    let share = plan.plan.count_of(plan.publishers, thread);
+                    Pacer::new(rate, share, plan.publishers, thread)
+                })
+                .collect(),
+        };
+        let mut feeds = Vec::new();
+        feeds.resize_with(plan.publishers, Feed::default);
+        Self {
+            payload: plan.payload,
+            thread: plan.thread,
+            window: plan.window,
+            own_publishers,
+            publishers: plan.publishers,
+            pacers,
+            board: plan.board,
+            parts: plan.parts,
+            outbox: Vec::new(),
+            next_seq: vec![0; own_publishers],
+            issued: 0,
+            lost: vec![false; members],
+            received: vec![Sequence::default(); members * plan.publishers],
+            overtaken: Overtaken::default(),
+            feeds,
+            deliveries: 0,
+            published: plan.published,
+            plan: plan.plan,
+        }
+    }
+
+    fn is_open_loop(&self) -> bool {
+        !self.pacers.is_empty()
+    }
+
+    fn own_pacer(&self) -> Option<Pacer> {
+        *self.pacers.get(self.thread)?
+    }
+
+    /// When message `seq` of `publisher` (of any thread), sent at `sent`, was meant to be sent.
+    fn meant(&self, publisher: u32, seq: u64, sent: u64, times: &Times) -> u64 {
+        let owner = publisher as usize % self.plan.threads;
+        match self.pacers.get(owner).copied().flatten() {
+            Some(pacer) => {
+                let local = publisher as usize / self.plan.threads;
+                let streams = self.plan.count_of(self.publishers, owner);
+                times.start + pacer.due_at_ns(schedule_index(seq, local, streams))
+            }
+            None => sent,
+        }
+    }
+
+    fn publish(&mut self, local: usize, io: &mut Io<'_>) {
+        let seq = self.next_seq[local];
+        self.next_seq[local] += 1;
+        if self.lost[local] {
+            return;
+        }
+        let publisher = self.plan.global(self.thread, local) as u32;
+        if let Some(board) = &self.board {
+            board.published(publisher, seq);
+        }
+        self.payload
+            .write_frame(publisher, seq, io.now, io.links.outgoing(local));
+        let meant = self.meant(publisher, seq, io.now, &io.times);
+        io.stats.sent(&io.times, meant);
+        self.published.fetch_add(1, Relaxed);
+        if self.is_open_loop() {
+            io.stats.scheduled(&io.times, meant, io.now);
+        }
+    }
+
+    fn issue(&mut self, pacer: Pacer, io: &mut Io<'_>) {
+        let most = pacer.due_before(io.times.to.saturating_sub(io.times.start));
+        loop {
+            let due = pacer
+                .due(io.now.saturating_sub(io.times.start))
+                .min(most)
+                .min(self.issued + BATCH);
+            if self.issued >= due {
+                return;
+            }
+            while self.issued < due {
+                let local = (self.issued % self.own_publishers as u64) as usize;
+                self.publish(local, io);
+                self.issued += 1;
+            }
+            io.links.flush();
+            // A failure to submit shows at the next wait.
+            let _ = io.links.ring().submit();
+            io.now = io.clock.now();
+        }
+    }
+
+    /// A message of an own publisher has reached everybody.
+    fn refill(&mut self, local: usize, io: &mut Io<'_>) {
+        if io.now < io.times.to {
+            self.publish(local, io);
+        }
+    }
+
+    fn delivered(&mut self, publisher: u32, seq: u64, sent: u64, io: &mut Io<'_>) {
+        let meant = self.meant(publisher, seq, sent, &io.times);
+        io.stats.reply(&io.times, io.now, meant, sent);
+        if io.times.contain(meant) {
+            io.stats.window.received_payload_bytes += self.payload.size() as u64;
+        }
+        self.deliveries += 1;
+        let members = self.lost.len() as u64;
+        let feed = &mut self.feeds[publisher as usize];
+        let Some(index) = seq.checked_sub(feed.first) else {
+            return;
+        };
+        while feed.open.len() as u64 <= index {
+            feed.open.push_back(Open::default());
+        }
+        let open = &mut feed.open[index as usize];
+        open.receivers += 1;
+        open.part.note(io.now);
+        if open.receivers < members {
+            return;
+        }
+        let part = std::mem::take(&mut open.part);
+        while feed
+            .open
+            .front()
+            .is_some_and(|open| open.receivers == members)
+        {
+            feed.open.pop_front();
+            feed.first += 1;
+        }
+        if io.times.contain(meant) {
+            self.outbox.push(FinishedPart {
+                message: (publisher, seq),
+                meant,
+                part,
+            });
+        }
+        if self.outbox.len() >= PARTS_AT_A_TIME {
+            self.hand_over();
+        }
+        self.tell_publisher(publisher, seq, io);
+    }
+
+    fn tell_publisher(&mut self, publisher: u32, seq: u64, io: &mut Io<'_>) {
+        let Some(board) = &self.board else { return };
+        if board.received(publisher, seq, self.thread)
+            && publisher as usize % self.plan.threads == self.thread
+        {
+            self.refill(publisher as usize / self.plan.threads, io);
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if !self.outbox.is_empty() {
+            // Nobody listens any more: the run is over.
+            let _ = self.parts.send(std::mem::take(&mut self.outbox));
+        }
+    }
+}
+
+impl Traffic for Broadcast {
+    fn start(&mut self, io: &mut Io<'_>) {
+        if self.is_open_loop() {
+            return;
+        }
+        for local in 0..self.own_publishers {
+            for _ in 0..self.window {
+                self.publish(local, io);
+            }
+        }
+    }
+
+    fn tick(&mut self, io: &mut Io<'_>) {
+        if let Some(board) = self.board.clone() {
+            for local in board.take_freed(self.thread) {
+                self.refill(local as usize, io);
+            }
+        }
+        if let Some(pacer) = self.own_pacer()
+            && io.now >= io.times.start
+        {
+            self.issue(pacer, io);
+        }
+    }
+
+    fn next_due(&self, times: &Times) -> Option<u64> {
+        let due = times.start + self.own_pacer()?.due_at_ns(self.issued);
+        (due < times.to).then_some(due)
+    }
+
+    fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>) {
+        io.stats.totals.received += 1;
+        let label = match self.payload.check(payload) {
+            Ok(label) if kind == Kind::Binary => label,
+            _ => return io.stats.corrupted(&io.times, None),
+        };
+        let publisher = label.stream.unwrap_or(u32::MAX);
+        if publisher as usize >= self.publishers {
+            return io.stats.corrupted(&io.times, None);
+        }
+        let sequence = &mut self.received[conn * self.publishers + publisher as usize];
+        // What was sent is known to the publisher's thread only; the schedule and the stamp make inventions unlikely.
+        sequence.sent = label.seq.saturating_add(1).max(sequence.sent);
+        let stream = (conn * self.publishers) as u64 + u64::from(publisher);
+        match sequence.arrive(label.seq) {
+            Arrival::Ahead { skipped } => {
+                for seq in label.seq - skipped..label.seq {
+                    self.overtaken.insert((stream, seq), ());
+                }
+                self.delivered(publisher, label.seq, label.sent_ns, io);
+            }
+            Arrival::Behind | Arrival::Unknown => {
+                if self.overtaken.remove(&(stream, label.seq)).is_some() {
+                    io.stats.window.reordered += 1;
+                    self.delivered(publisher, label.seq, label.sent_ns, io);
+                } else {
+                    io.stats.window.duplicated += 1;
+                }
+            }
+        }
+    }
+
+    fn lost(&mut self, conn: usize) {
+        // What it had still to get stays outstanding until the drain gives up: it is lost, and the run says so.
+        self.lost[conn] = true;
+    }
+
+    fn is_busy(&self) -> bool {
+        self.deliveries < self.published.load(Relaxed) * self.lost.len() as u64
+    }
+
+    fn finish(&mut self, times: &Times, stats: &mut Stats) {
+        self.hand_over();
+        stats.due = match self.own_pacer() {
+            Some(pacer) => {
+                let before = |at: u64| pacer.due_before(at.saturating_sub(times.start));
+                before(times.to).saturating_sub(before(times.from))
+            }
+            None => stats.window.sent,
+        };
+    }
+}

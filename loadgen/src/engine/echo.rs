@@ -1,0 +1,305 @@
+//! Echo: every message comes back to its sender. Kind `idle` is this with only a part of the connections sending, or none.
+
+use ws_proto::Kind;
+
+use crate::{
+    engine::{
+        shared::Times,
+        stats::Stats,
+        traffic::{Io, Traffic},
+    },
+    pacer::{Pacer, schedule_index, stream_due},
+    payload::Payload,
+    sequence::{Arrival, Overtaken, Sequence},
+};
+
+/// Messages sent in one go before the clock is read again and the kernel gets to see them.
+const BATCH: u64 = 64;
+
+/// The echo traffic of one thread. Its first `streams` connections send.
+#[derive(Debug)]
+pub struct Echo {
+    payload: Payload,
+    /// What the first connection is called in messages, and the distance to the next one.
+    first_name: u32,
+    name_step: u32,
+    window: u64,
+    /// `None`: closed loop.
+    pacer: Option<Pacer>,
+    streams: Vec<Stream>,
+    /// When each request in flight was sent: `window` places per connection.
+    sent_at: Vec<u64>,
+    overtaken: Overtaken<u64>,
+    /// Messages of the schedule handed out so far, sent or waiting for a place.
+    issued: u64,
+    in_flight: u64,
+    waiting: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Stream {
+    sequence: Sequence,
+    lost: bool,
+}
+
+/// What [`Echo::new`] needs to know.
+#[derive(Debug)]
+pub struct EchoPlan {
+    /// Messages to build.
+    pub payload: Payload,
+    /// Connections of this thread that send.
+    pub streams: usize,
+    /// This thread.
+    pub thread: usize,
+    /// All threads.
+    pub threads: usize,
+    /// Requests in flight per connection.
+    pub window: u64,
+    /// The schedule; `None`: closed loop.
+    pub pacer: Option<Pacer>,
+}
+
+impl Echo {
+    /// Before the load begins.
+    pub fn new(plan: EchoPlan) -> Self {
+        Self {
+            payload: plan.payload,
+            first_name: plan.thread as u32,
+            name_step: plan.threads as u32,
+            window: plan.window,
+            pacer: plan.pacer,
+            streams: vec![Stream::default(); plan.streams],
+            sent_at: vec![0; plan.streams * plan.window as usize],
+            overtaken: Overtaken::default(),
+            issued: 0,
+            in_flight: 0,
+            waiting: 0,
+        }
+    }
+
+    fn name(&self, conn: usize) -> u32 {
+        self.first_name + self.name_step * conn as u32
+    }
+
+    fn slot(&self, conn: usize, seq: u64) -> usize {
+        conn * self.window as usize + (seq % self.window) as usize
+    }
+
+    /// When message `seq` of `conn`, sent at `sent`, was meant to be sent.
+    fn meant(&self, conn: usize, seq: u64, sent: u64, times: &Times) -> u64 {
+        match &self.pacer {
+            Some(pacer) => {
+                let index = schedule_index(seq, conn, self.streams.len());
+                times.start + pacer.due_at_ns(index)
+            }
+            None => sent,
+        }
+    }
+
+    fn has_room(&self, conn: usize) -> bool {
+        self.streams[conn].sequence.in_flight() < self.window
+    }
+
+    fn send_next(&mut self, conn: usize, io: &mut Io<'_>) {
+        let sequence = &mut self.streams[conn].sequence;
+        let seq = sequence.sent;
+        sequence.sent += 1;
+        self.in_flight += 1;
+        let slot = self.slot(conn, seq);
+        self.sent_at[slot] = io.now;
+        let name = self.name(conn);
+        self.payload
+            .write_frame(name, seq, 0, io.links.outgoing(conn));
+        io.stats
+            .sent(&io.times, self.meant(conn, seq, io.now, &io.times));
+    }
+
+    /// Hands out what the schedule asks for now: sent where there is room, left waiting where there is none.
+    fn issue(&mut self, pacer: Pacer, io: &mut Io<'_>) {
+        let streams = self.streams.len() as u64;
+        // Nothing new is meant to be sent after the window.
+        let most = pacer.due_before(io.times.to.saturating_sub(io.times.start));
+        loop {
+            let due = pacer
+                .due(io.now.saturating_sub(io.times.start))
+                .min(most)
+                .min(self.issued + BATCH);
+            if self.issued >= due {
+                return;
+            }
+            while self.issued < due {
+                let conn = (self.issued % streams) as usize;
+                let meant = io.times.start + pacer.due_at_ns(self.issued);
+                let stream = &self.streams[conn];
+                let in_turn = stream.sequence.sent == self.issued / streams;
+                if stream.lost {
+                    // Never to be sent; `finish` counts it.
+                } else if in_turn && self.has_room(conn) {
+                    self.send_next(conn, io);
+                    io.stats.scheduled(&io.times, meant, io.now);
+                } else {
+                    self.waiting += 1;
+                    if io.times.contain(meant) {
+                        io.stats.window.delayed_by_window += 1;
+                    }
+                }
+                self.issued += 1;
+            }
+            io.links.flush();
+            // A failure to submit shows at the next wait.
+            let _ = io.links.ring().submit();
+            io.now = io.clock.now();
+        }
+    }
+
+    /// A place in the window of `conn` is free again.
+    fn refill(&mut self, conn: usize, io: &mut Io<'_>) {
+        if self.pacer.is_none() {
+            if io.now < io.times.to {
+                self.send_next(conn, io);
+            }
+            return;
+        }
+        let due = stream_due(self.issued, conn, self.streams.len());
+        while self.streams[conn].sequence.sent < due && self.has_room(conn) {
+            self.waiting -= 1;
+            self.send_next(conn, io);
+        }
+    }
+
+    fn settle(&mut self, conn: usize, seq: u64, sent: u64, io: &mut Io<'_>) {
+        self.in_flight -= 1;
+        let meant = self.meant(conn, seq, sent, &io.times);
+        io.stats.reply(&io.times, io.now, meant, sent);
+        io.stats.window.received_payload_bytes += if io.times.contain(meant) {
+            self.payload.size() as u64
+        } else {
+            0
+        };
+        self.refill(conn, io);
+    }
+
+    /// Wrong content: taken for the answer to the oldest request, so that a closed loop goes on.
+    fn corrupted(&mut self, conn: usize, io: &mut Io<'_>) {
+        let sequence = &mut self.streams[conn].sequence;
+        let seq = sequence.expected;
+        if sequence.sent == seq {
+            io.stats.corrupted(&io.times, None);
+            return;
+        }
+        sequence.expected += 1;
+        self.in_flight -= 1;
+        let sent = self.sent_at[self.slot(conn, seq)];
+        let meant = self.meant(conn, seq, sent, &io.times);
+        io.stats.corrupted(&io.times, Some(meant));
+        self.refill(conn, io);
+    }
+
+    /// Messages `range` of `conn` were overtaken: their send times move out of the window's places.
+    fn overtake(&mut self, conn: usize, range: std::ops::Range<u64>) {
+        for seq in range {
+            let sent = self.sent_at[self.slot(conn, seq)];
+            self.overtaken.insert((conn as u64, seq), sent);
+        }
+    }
+}
+
+impl Traffic for Echo {
+    fn start(&mut self, io: &mut Io<'_>) {
+        if self.pacer.is_some() {
+            return;
+        }
+        for conn in 0..self.streams.len() {
+            for _ in 0..self.window {
+                if !self.streams[conn].lost {
+                    self.send_next(conn, io);
+                }
+            }
+            if conn as u64 % BATCH == BATCH - 1 {
+                io.links.flush();
+                let _ = io.links.ring().submit();
+                io.now = io.clock.now();
+            }
+        }
+    }
+
+    fn tick(&mut self, io: &mut Io<'_>) {
+        if let Some(pacer) = self.pacer
+            && io.now >= io.times.start
+        {
+            self.issue(pacer, io);
+        }
+    }
+
+    fn next_due(&self, times: &Times) -> Option<u64> {
+        let due = times.start + self.pacer?.due_at_ns(self.issued);
+        (due < times.to).then_some(due)
+    }
+
+    fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>) {
+        io.stats.totals.received += 1;
+        let Some(stream) = self.streams.get(conn) else {
+            io.stats.window.unsolicited += 1;
+            return;
+        };
+        if stream.sequence.sent == 0 {
+            io.stats.window.unsolicited += 1;
+            return;
+        }
+        let name = self.name(conn);
+        let label = match self.payload.check(payload) {
+            Ok(label) if kind == Kind::Binary && label.stream.is_none_or(|s| s == name) => label,
+            _ => return self.corrupted(conn, io),
+        };
+        let sequence = &mut self.streams[conn].sequence;
+        let seq = sequence.restore(label.seq, self.payload.sequence_bits());
+        match sequence.arrive(seq) {
+            Arrival::Ahead { skipped } => {
+                if skipped > 0 {
+                    self.overtake(conn, seq - skipped..seq);
+                }
+                let sent = self.sent_at[self.slot(conn, seq)];
+                self.settle(conn, seq, sent, io);
+            }
+            Arrival::Behind => match self.overtaken.remove(&(conn as u64, seq)) {
+                Some(sent) => {
+                    self.streams[conn].sequence.missing -= 1;
+                    io.stats.window.reordered += 1;
+                    self.settle(conn, seq, sent, io);
+                }
+                None => io.stats.window.duplicated += 1,
+            },
+            // With no bits of a number, one reply too many is a duplicate.
+            Arrival::Unknown if self.payload.size() == 0 => io.stats.window.duplicated += 1,
+            Arrival::Unknown => self.corrupted(conn, io),
+        }
+    }
+
+    fn lost(&mut self, conn: usize) {
+        let streams = self.streams.len();
+        let Some(stream) = self.streams.get_mut(conn) else {
+            return;
+        };
+        if std::mem::replace(&mut stream.lost, true) {
+            return;
+        }
+        self.in_flight -= stream.sequence.in_flight();
+        if self.pacer.is_some() {
+            self.waiting -= stream_due(self.issued, conn, streams) - stream.sequence.sent;
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.in_flight > 0 || self.waiting > 0
+    }
+
+    fn finish(&mut self, times: &Times, stats: &mut Stats) {
+        stats.due = match &self.pacer {
+            Some(pacer) => {
+                let before = |at: u64| pacer.due_before(at.saturating_sub(times.start));
+                before(times.to).saturating_sub(before(times.from))
+            }
+            None => stats.window.sent,
+        };
+    }
+}

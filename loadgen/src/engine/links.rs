@@ -1,0 +1,145 @@
+//! Sockets and what is waiting to be written to them: one send in flight per socket, everything else in one buffer behind it.
+
+use std::net::Shutdown;
+
+use uring_net::{Ring, SendBuf, SocketId, Token};
+
+/// Buffers kept for the next message, and the largest worth keeping.
+const POOLED_BUFFERS: usize = 4096;
+const POOLED_CAPACITY: usize = 64 << 10;
+
+/// One connection's socket.
+#[derive(Debug, Default)]
+struct Link {
+    socket: Option<SocketId>,
+    /// Bytes behind the send in flight.
+    out: Vec<u8>,
+    sending: bool,
+    dirty: bool,
+}
+
+/// The sockets of a thread, by connection.
+#[derive(Debug)]
+pub struct Links {
+    ring: Ring,
+    links: Vec<Link>,
+    dirty: Vec<u32>,
+    pool: Vec<Vec<u8>>,
+}
+
+impl Links {
+    /// No sockets yet.
+    pub fn new(ring: Ring, connections: usize) -> Self {
+        let mut links = Vec::new();
+        links.resize_with(connections, Link::default);
+        Self {
+            ring,
+            links,
+            dirty: Vec::new(),
+            pool: Vec::new(),
+        }
+    }
+
+    /// The ring, to wait and to take completions.
+    pub fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    /// `conn` has a socket from now on.
+    pub fn attach(&mut self, conn: usize, socket: SocketId) {
+        self.links[conn].socket = Some(socket);
+    }
+
+    /// The socket of `conn`.
+    pub fn socket(&self, conn: usize) -> Option<SocketId> {
+        self.links[conn].socket
+    }
+
+    /// Where the next bytes for `conn` go; they leave at the next [`flush`](Self::flush).
+    #[inline]
+    pub fn outgoing(&mut self, conn: usize) -> &mut Vec<u8> {
+        let link = &mut self.links[conn];
+        if !link.dirty {
+            link.dirty = true;
+            self.dirty.push(conn as u32);
+        }
+        if link.out.capacity() == 0
+            && let Some(buffer) = self.pool.pop()
+        {
+            link.out = buffer;
+        }
+        &mut link.out
+    }
+
+    /// Starts a send for every connection that has bytes to send and no send in flight.
+    pub fn flush(&mut self) {
+        while let Some(conn) = self.dirty.pop() {
+            self.links[conn as usize].dirty = false;
+            self.start_send(conn as usize);
+        }
+    }
+
+    fn start_send(&mut self, conn: usize) {
+        let link = &mut self.links[conn];
+        if link.sending || link.out.is_empty() {
+            return;
+        }
+        let buffer = std::mem::take(&mut link.out);
+        match link.socket {
+            Some(socket) => {
+                link.sending = true;
+                self.ring.send(socket, buffer, Token(conn as u64));
+            }
+            None => self.recycle(buffer),
+        }
+    }
+
+    /// The send in flight of `conn` is over; the next one starts, if there is something to send.
+    #[inline]
+    pub fn sent(&mut self, conn: usize, buffer: Option<SendBuf>) {
+        if let Some(buffer) = buffer.and_then(SendBuf::into_vec) {
+            self.recycle(buffer);
+        }
+        self.links[conn].sending = false;
+        self.start_send(conn);
+    }
+
+    /// Nothing in flight and nothing waiting.
+    pub fn is_quiet(&self, conn: usize) -> bool {
+        !self.links[conn].sending && self.links[conn].out.is_empty()
+    }
+
+    #[inline]
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.pool.len() < POOLED_BUFFERS && buffer.capacity() <= POOLED_CAPACITY {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+
+    /// No more bytes will be written.
+    pub fn shutdown_write(&mut self, conn: usize) {
+        if let Some(socket) = self.links[conn].socket {
+            self.ring
+                .shutdown(socket, Shutdown::Write, Token(conn as u64));
+        }
+    }
+
+    /// Closes the socket; `Closed` comes when it is gone.
+    pub fn close(&mut self, conn: usize) {
+        let link = &mut self.links[conn];
+        link.out = Vec::new();
+        if let Some(socket) = link.socket.take() {
+            self.ring.close(socket, Token(conn as u64));
+        }
+    }
+
+    /// The socket is gone: the place may be used again.
+    pub fn reset(&mut self, conn: usize) {
+        let dirty = self.links[conn].dirty;
+        self.links[conn] = Link {
+            dirty,
+            ..Link::default()
+        };
+    }
+}

@@ -1,0 +1,315 @@
+//! Opening connections: how many at a time, from where, and what can go wrong on the way.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use socket2::{Domain, Socket, Type};
+use uring_net::{Token, net::set_bind_address_no_port};
+use ws_proto::handshake::{
+    Status,
+    client::{HandshakeError, Key, check_response},
+};
+
+use crate::{engine::links::Links, pacer::Pacer, plan::Plan, target::Target};
+
+/// Connects and handshakes in flight per thread: enough to be fast, few enough for a listener's backlog.
+const MOST_IN_FLIGHT: usize = 128;
+/// How long connect and handshake together may take.
+const TIMEOUT_NS: u64 = 10_000_000_000;
+/// How often openings are looked over for that.
+const SWEEP_NS: u64 = 500_000_000;
+
+/// Opens the connections of one thread.
+#[derive(Debug)]
+pub struct Opener {
+    targets: Arc<Vec<Target>>,
+    plan: Arc<Plan>,
+    thread: usize,
+    waiting: VecDeque<u32>,
+    in_flight: HashMap<u32, Opening>,
+    pacer: Option<Pacer>,
+    begun: u64,
+    attempts: usize,
+    next_sweep: u64,
+    /// When the first connect began and the last handshake ended.
+    pub first_begun: Option<u64>,
+    /// See `first_begun`.
+    pub last_done: u64,
+}
+
+/// One connection on its way.
+#[derive(Debug)]
+struct Opening {
+    target: usize,
+    key: Key,
+    begun: u64,
+    /// The answer so far, when it came in pieces.
+    answer: Vec<u8>,
+}
+
+/// What an answer means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// More has to come.
+    Partial,
+    /// Upgraded. `rest` bytes at the end of what was given belong to the session.
+    Accepted {
+        /// When the connect began.
+        begun: u64,
+        /// Bytes behind the head.
+        rest: usize,
+    },
+    /// No WebSocket connection; a sentence.
+    Refused(String),
+}
+
+impl Opener {
+    /// All connections of `thread` wait to be opened, at most `rate_per_s` (over all threads) begun per second.
+    pub fn new(
+        targets: Arc<Vec<Target>>,
+        plan: Arc<Plan>,
+        thread: usize,
+        rate_per_s: Option<f64>,
+    ) -> Self {
+        let count = plan.count(thread);
+        let pacer = rate_per_s.and_then(|rate| Pacer::new(rate, 1, plan.threads, thread));
+        Self {
+            targets,
+            thread,
+            waiting: (0..count as u32).collect(),
+            in_flight: HashMap::new(),
+            pacer,
+            begun: 0,
+            attempts: 0,
+            next_sweep: 0,
+            first_begun: None,
+            last_done: 0,
+            plan,
+        }
+    }
+
+    /// A place is to be opened again.
+    pub fn again(&mut self, conn: usize) {
+        self.waiting.push_back(conn as u32);
+    }
+
+    /// When the next connect may begin, if only the rate holds it back.
+    pub fn next_due(&self) -> Option<u64> {
+        if self.waiting.is_empty() || self.in_flight.len() >= MOST_IN_FLIGHT {
+            return None;
+        }
+        Some(self.first_begun.unwrap_or(0) + self.pacer?.due_at_ns(self.begun))
+    }
+
+    /// Begins as many connects as may be begun now; calls `begun` for each.
+    ///
+    /// # Errors
+    /// When a socket cannot be made or bound: a sentence.
+    pub fn begin(
+        &mut self,
+        now: u64,
+        links: &mut Links,
+        mut begun: impl FnMut(usize),
+    ) -> Result<(), String> {
+        while self.in_flight.len() < MOST_IN_FLIGHT {
+            let first = *self.first_begun.get_or_insert(now);
+            if let Some(pacer) = self.pacer
+                && pacer.due(now - first) <= self.begun
+            {
+                return Ok(());
+            }
+            let Some(conn) = self.waiting.pop_front() else {
+                return Ok(());
+            };
+            self.begun += 1;
+            self.begin_one(conn, now, links)?;
+            begun(conn as usize);
+        }
+        Ok(())
+    }
+
+    fn begin_one(&mut self, conn: u32, now: u64, links: &mut Links) -> Result<(), String> {
+        let global = self.plan.global(self.thread, conn as usize);
+        // A place that is opened again moves on to the next source address.
+        let attempt = self.attempts / self.plan.count(self.thread).max(1);
+        self.attempts += 1;
+        let (target, source) = self.plan.route(global, attempt);
+        let address = self.targets[target].address;
+        let socket = make_socket(address, source.map(|ip| SocketAddr::new(ip, 0)))
+            .map_err(|error| socket_error(&error, address, source))?;
+        let ring = links.ring();
+        let socket = ring
+            .adopt(socket)
+            .map_err(|error| format!("cannot set up a socket: {error}"))?;
+        ring.connect(socket, address, Token(u64::from(conn)));
+        links.attach(conn as usize, socket);
+        self.in_flight.insert(
+            conn,
+            Opening {
+                target,
+                key: Key::generate(),
+                begun: now,
+                answer: Vec::new(),
+            },
+        );
+        Ok(())
+    }
+
+    /// TCP is connected: asks for the upgrade and listens for the answer.
+    pub fn connected(&mut self, conn: usize, links: &mut Links) {
+        let Some(opening) = self.in_flight.get(&(conn as u32)) else {
+            return;
+        };
+        let request = &self.targets[opening.target].request;
+        request.write(&opening.key, links.outgoing(conn));
+        if let Some(socket) = links.socket(conn) {
+            links.ring().receive(socket, Token(conn as u64));
+        }
+    }
+
+    /// Bytes of the answer.
+    pub fn answered(&mut self, conn: usize, bytes: &[u8], now: u64) -> Answer {
+        let Some(opening) = self.in_flight.get_mut(&(conn as u32)) else {
+            return Answer::Partial;
+        };
+        let target = &self.targets[opening.target];
+        let whole = if opening.answer.is_empty() {
+            bytes
+        } else {
+            opening.answer.extend_from_slice(bytes);
+            &opening.answer
+        };
+        let head = match check_response(whole, &opening.key, &target.request) {
+            Ok(Status::Complete(accepted)) => accepted.head_bytes,
+            Ok(Status::Partial) => {
+                if opening.answer.is_empty() {
+                    opening.answer.extend_from_slice(bytes);
+                }
+                return Answer::Partial;
+            }
+            Err(error) => return Answer::Refused(refusal(&error, target)),
+        };
+        let answer = Answer::Accepted {
+            begun: opening.begun,
+            rest: whole.len() - head,
+        };
+        self.in_flight.remove(&(conn as u32));
+        self.last_done = now;
+        answer
+    }
+
+    /// The connect or the stream failed before the answer was complete; a sentence.
+    pub fn failed(&mut self, conn: usize, error: Option<&io::Error>) -> String {
+        let Some(opening) = self.in_flight.remove(&(conn as u32)) else {
+            return "a connection failed".into();
+        };
+        let Target { url, address, .. } = &self.targets[opening.target];
+        match error {
+            None if opening.answer.is_empty() => format!(
+                "{url}: {address} closed the connection without answering the handshake: is it a WebSocket server?"
+            ),
+            None => format!("{url}: {address} closed the connection in the middle of its answer"),
+            Some(error) => connect_error(error, url, *address),
+        }
+    }
+
+    /// The first opening that takes too long; a sentence.
+    pub fn overdue(&mut self, now: u64) -> Option<String> {
+        if now < self.next_sweep {
+            return None;
+        }
+        self.next_sweep = now + SWEEP_NS;
+        let late = self
+            .in_flight
+            .values()
+            .find(|opening| now.saturating_sub(opening.begun) > TIMEOUT_NS)?;
+        let Target { url, address, .. } = &self.targets[late.target];
+        Some(format!(
+            "{url}: {address} did not complete a handshake within {} s: is it a WebSocket server, and does it keep up? (--connect-rate slows down)",
+            TIMEOUT_NS / 1_000_000_000
+        ))
+    }
+
+    /// Connections on their way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+}
+
+fn make_socket(target: SocketAddr, source: Option<SocketAddr>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source {
+        set_bind_address_no_port(&socket)?;
+        socket.bind(&source.into())?;
+    }
+    Ok(socket)
+}
+
+fn socket_error(error: &io::Error, target: SocketAddr, source: Option<std::net::IpAddr>) -> String {
+    match (error.kind(), source) {
+        (io::ErrorKind::AddrNotAvailable, Some(source)) => format!(
+            "cannot connect from {source}: it is no address of this host; give one that `ip address` shows with --source-ips"
+        ),
+        _ => format!("cannot make a socket for {target}: {error}"),
+    }
+}
+
+fn connect_error(error: &io::Error, url: &str, address: SocketAddr) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::ConnectionRefused => ": is the server running, and is the port right?",
+        io::ErrorKind::AddrNotAvailable => {
+            ": no free port is left for this pair of addresses; give more addresses with --source-ips"
+        }
+        io::ErrorKind::ConnectionReset => " during the handshake",
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            ": is the address right?"
+        }
+        _ => "",
+    };
+    // The kernel's text without the number behind it.
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    format!("{url}: cannot connect to {address}: {text}{hint}")
+}
+
+fn refusal(error: &HandshakeError, target: &Target) -> String {
+    let Target { url, address, .. } = target;
+    let hint = match error {
+        HandshakeError::NotHttp(_) => ": this is no WebSocket server",
+        HandshakeError::Refused { status, .. } => match status {
+            404 => ": the path is wrong",
+            401 | 403 => ": it wants a header or an origin (-H)",
+            503 => ": it has no room for so many connections (its --max-connections?)",
+            _ => ": it speaks HTTP, but does not upgrade here",
+        },
+        _ => "",
+    };
+    format!("{url}: {address} did not accept the WebSocket handshake: {error}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        for (error, hint) in [
+            (io::ErrorKind::ConnectionRefused, "is the server running"),
+            (io::ErrorKind::AddrNotAvailable, "--source-ips"),
+        ] {
+            let text = connect_error(&error.into(), "ws://a", address);
+            assert!(text.contains(hint), "{text}");
+        }
+        let refused = io::Error::from_raw_os_error(111);
+        assert!(!connect_error(&refused, "ws://a", address).contains("os error"));
+        let absent = Some([203, 0, 113, 1].into());
+        let error = make_socket(address, absent.map(|ip| SocketAddr::new(ip, 0))).unwrap_err();
+        assert!(socket_error(&error, address, absent).contains("--source-ips"));
+    }
+}

@@ -1,0 +1,202 @@
+//! What one thread counts and records.
+
+use crate::{
+    engine::shared::{Shared, Times},
+    histogram::{self, Latencies},
+    record::{Messages, Totals},
+};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// One thread's counters and histograms.
+#[derive(Debug)]
+pub struct Stats {
+    /// Messages of the measured window. `expected`, `lost` and `unsent` are worked out when the threads are merged.
+    pub window: Messages,
+    /// Messages of the whole run.
+    pub totals: Totals,
+    /// Window messages that got a reply of whatever content.
+    pub settled: u64,
+    /// Messages of the whole run that got a reply of whatever content.
+    pub settled_in_all: u64,
+    /// Window messages due by the schedule, sent or not.
+    pub due: u64,
+    /// Replies received inside the window, whenever they were sent.
+    pub replies_in_window: u64,
+    /// From the send that counts (intended in an open loop): this second, and all seconds before.
+    interval: Latencies,
+    main: Latencies,
+    /// From the actual send, when that is not the one that counts.
+    actual: Option<Latencies>,
+    /// How late messages were sent that had a free place.
+    pub lag: Latencies,
+    /// Handshakes.
+    pub handshakes: Latencies,
+    seconds: Vec<SecondPart>,
+    current: SecondPart,
+}
+
+/// One thread's part of one second of the series.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecondPart {
+    /// Messages sent.
+    pub sent: u64,
+    /// Replies received.
+    pub received: u64,
+    /// Their latencies, [packed](histogram::pack).
+    pub latencies: Vec<u8>,
+}
+
+/// Histograms and series of a thread that has finished.
+#[derive(Debug)]
+pub struct Latest {
+    /// From the send that counts.
+    pub main: Latencies,
+    /// From the actual send, in an open loop.
+    pub actual: Option<Latencies>,
+    /// One entry per second.
+    pub seconds: Vec<SecondPart>,
+}
+
+impl Stats {
+    /// Empty; `open_loop`: latencies are recorded from two send times.
+    pub fn new(open_loop: bool) -> Self {
+        Self {
+            window: Messages::default(),
+            totals: Totals::default(),
+            settled: 0,
+            settled_in_all: 0,
+            due: 0,
+            replies_in_window: 0,
+            interval: histogram::new(),
+            main: histogram::new(),
+            actual: open_loop.then(histogram::new),
+            lag: histogram::new(),
+            handshakes: histogram::new(),
+            seconds: Vec::new(),
+            current: SecondPart::default(),
+        }
+    }
+
+    /// A message was sent; it belongs where `meant` (the intended or else the actual send) lies.
+    #[inline]
+    pub fn sent(&mut self, times: &Times, meant: u64) {
+        self.totals.sent += 1;
+        if times.contain(meant) {
+            self.window.sent += 1;
+            self.current.sent += 1;
+        }
+    }
+
+    /// The first reply to a message arrived, verified.
+    #[inline]
+    pub fn reply(&mut self, times: &Times, now: u64, meant: u64, sent: u64) {
+        self.settled_in_all += 1;
+        if times.contain(now) {
+            self.replies_in_window += 1;
+        }
+        if now >= times.from {
+            self.current.received += 1;
+        }
+        if times.contain(meant) {
+            self.settled += 1;
+            self.window.received += 1;
+            self.interval.saturating_record(now.saturating_sub(meant));
+            if let Some(actual) = &mut self.actual {
+                actual.saturating_record(now.saturating_sub(sent));
+            }
+        }
+    }
+
+    /// A reply with wrong content arrived, taken for the answer to the message meant at `meant`, if one was in flight.
+    pub fn corrupted(&mut self, times: &Times, meant: Option<u64>) {
+        self.window.corrupted += 1;
+        if let Some(meant) = meant {
+            self.settled_in_all += 1;
+            if times.contain(meant) {
+                self.settled += 1;
+            }
+        }
+    }
+
+    /// A message was sent `late` after it was due, although it could have been sent at once.
+    #[inline]
+    pub fn scheduled(&mut self, times: &Times, meant: u64, now: u64) {
+        if times.contain(meant) {
+            self.lag.saturating_record(now.saturating_sub(meant));
+        }
+    }
+
+    /// Closes the seconds that are over.
+    pub fn roll(&mut self, times: &Times, now: u64, shared: &Shared) {
+        while now
+            >= times
+                .from
+                .saturating_add((self.seconds.len() as u64 + 1) * SECOND_NS)
+        {
+            self.close_second(shared);
+        }
+    }
+
+    fn close_second(&mut self, shared: &Shared) {
+        let mut second = std::mem::take(&mut self.current);
+        if !self.interval.is_empty() {
+            second.latencies = histogram::pack(&self.interval);
+            histogram::merge(&mut self.main, &self.interval);
+            shared.show(&self.interval);
+            self.interval.reset();
+        }
+        self.seconds.push(second);
+    }
+
+    /// The end: everything that is left goes into the last second.
+    pub fn finish(&mut self, shared: &Shared) -> Latest {
+        if self.current != SecondPart::default() || !self.interval.is_empty() {
+            self.close_second(shared);
+        }
+        Latest {
+            main: std::mem::replace(&mut self.main, histogram::new()),
+            actual: self.actual.take(),
+            seconds: std::mem::take(&mut self.seconds),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const TIMES: Times = Times {
+        start: 0,
+        from: SECOND_NS,
+        to: 3 * SECOND_NS,
+    };
+
+    #[test]
+    fn warm_up_is_left_out_and_the_drain_kept() {
+        let shared = Shared::new(Duration::ZERO, Duration::ZERO, false);
+        let mut stats = Stats::new(true);
+        stats.sent(&TIMES, 10);
+        stats.reply(&TIMES, SECOND_NS + 5, 10, 20);
+        stats.sent(&TIMES, SECOND_NS + 10);
+        stats.roll(&TIMES, 3 * SECOND_NS + 50, &shared);
+        stats.reply(&TIMES, 3 * SECOND_NS + 50, SECOND_NS + 10, SECOND_NS + 30);
+        let latest = stats.finish(&shared);
+        assert_eq!(stats.totals.sent, 2);
+        assert_eq!((stats.window.sent, stats.window.received), (1, 1));
+        assert_eq!(stats.replies_in_window, 1);
+        assert_eq!(latest.main.len(), 1);
+        assert_eq!(
+            latest.main.max(),
+            latest.main.highest_equivalent(2 * SECOND_NS + 40)
+        );
+        assert_eq!(latest.actual.unwrap().len(), 1);
+        let received: Vec<u64> = latest
+            .seconds
+            .iter()
+            .map(|second| second.received)
+            .collect();
+        assert_eq!(received, [1, 0, 1]);
+    }
+}

@@ -1,0 +1,62 @@
+//! What a kind of load does with its connections; the [worker](super::worker) does everything else.
+
+use ws_proto::Kind;
+
+use crate::engine::{
+    links::Links,
+    shared::{Clock, Times},
+    stats::Stats,
+};
+
+/// What a kind of load works with.
+#[derive(Debug)]
+pub struct Io<'a> {
+    /// The sockets.
+    pub links: &'a mut Links,
+    /// The counters.
+    pub stats: &'a mut Stats,
+    /// The phases.
+    pub times: Times,
+    /// The clock, for long work.
+    pub clock: Clock,
+    /// Now, as the worker last looked.
+    pub now: u64,
+}
+
+/// What becomes of a connection whose handshake is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It stays.
+    Keep,
+    /// It is closed again, and its place connects anew.
+    Recycle,
+}
+
+/// A kind of load. Connections are named by their number within the thread.
+pub trait Traffic {
+    /// A handshake, begun at `begun`, is done.
+    fn opened(&mut self, _begun: u64, _io: &mut Io<'_>) -> Opened {
+        Opened::Keep
+    }
+
+    /// The load begins.
+    fn start(&mut self, io: &mut Io<'_>);
+
+    /// Sends what is due.
+    fn tick(&mut self, io: &mut Io<'_>);
+
+    /// When [`tick`](Self::tick) has something to do again, if that is known.
+    fn next_due(&self, times: &Times) -> Option<u64>;
+
+    /// A message arrived.
+    fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>);
+
+    /// The connection is gone.
+    fn lost(&mut self, conn: usize);
+
+    /// Replies are outstanding, or messages that could still be sent.
+    fn is_busy(&self) -> bool;
+
+    /// The load is over: counts what the schedule asked for.
+    fn finish(&mut self, times: &Times, stats: &mut Stats);
+}

@@ -1,0 +1,537 @@
+//! One generator thread: opens its connections, runs its traffic, waits for what is outstanding, closes.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use uring_net::{Completion, Event, OpKind, Token};
+use ws_proto::{
+    CloseCode, Control, Event as Frame, Input, Limits, OpCode, Role, Session, encode_masked_frame,
+    random_key,
+};
+
+use crate::{
+    engine::{
+        links::Links,
+        opening::{Answer, Opener},
+        shared::Shared,
+        stats::{Latest, Stats},
+        traffic::{Io, Opened, Traffic},
+        usage::CpuTime,
+    },
+    histogram,
+    record::ThreadUsage,
+};
+
+/// Longest sleep: how soon a thread sees that the run begins or ends.
+const TICK_NS: u64 = 20_000_000;
+/// Completions taken before the clock is read again.
+const COMPLETIONS_PER_READING: usize = 32;
+/// How long the closing handshakes at the end may take.
+const CLOSING_NS: u64 = 2_000_000_000;
+/// How long a recycled connection may take to close.
+const RECYCLING_NS: u64 = 1_000_000_000;
+/// Token of what belongs to no connection.
+pub const NO_CONNECTION: Token = Token(u64::MAX);
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not begun, or gone.
+    Down,
+    /// Connecting, or waiting for the answer.
+    Opening,
+    /// Up.
+    Open,
+    /// Our Close or our answer to one is on its way; the server is to end the stream.
+    Closing,
+    /// The socket is being closed.
+    Gone,
+}
+
+/// One generator thread.
+#[derive(Debug)]
+pub struct Worker<T> {
+    shared: Arc<Shared>,
+    links: Links,
+    states: Vec<State>,
+    sessions: Vec<Session>,
+    opener: Opener,
+    traffic: T,
+    stats: Stats,
+    drain_ns: u64,
+    cpu: Option<usize>,
+    /// Places are opened again after they closed.
+    recycles: bool,
+    closing_since: Vec<u64>,
+    now: u64,
+    outcome: Outcome,
+    next_publish: u64,
+    published: (u64, u64),
+}
+
+/// How the connections of a thread fared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Up when the load began.
+    pub up: u64,
+    /// Lost before the window was over.
+    pub closed_early: u64,
+    /// Never came up.
+    pub failed: u64,
+    /// Up at the end.
+    pub still_up: u64,
+    /// Places that no reply can come from any more.
+    open: u64,
+}
+
+/// What a thread measured.
+#[derive(Debug)]
+pub struct ThreadResult {
+    /// Counters.
+    pub stats: Stats,
+    /// Histograms and series.
+    pub latest: Latest,
+    /// Connections.
+    pub outcome: Outcome,
+    /// Cost, inside the measured window.
+    pub usage: ThreadUsage,
+    /// First connect, last handshake.
+    pub opening: Option<(u64, u64)>,
+}
+
+/// What [`Worker::new`] needs to know.
+#[derive(Debug)]
+pub struct WorkerPlan<T> {
+    /// Shared by all threads.
+    pub shared: Arc<Shared>,
+    /// The ring.
+    pub ring: uring_net::Ring,
+    /// Connections of this thread.
+    pub connections: usize,
+    /// Opens them.
+    pub opener: Opener,
+    /// The kind of load.
+    pub traffic: T,
+    /// Latencies from two send times.
+    pub open_loop: bool,
+    /// Kind `connect`.
+    pub recycles: bool,
+    /// Longest wait for outstanding replies.
+    pub drain_ns: u64,
+    /// Where the thread is pinned.
+    pub cpu: Option<usize>,
+}
+
+impl<T: Traffic> Worker<T> {
+    /// Nothing is begun yet.
+    pub fn new(plan: WorkerPlan<T>) -> Self {
+        let connections = plan.connections;
+        let mut sessions = Vec::new();
+        sessions.resize_with(connections, || {
+            Session::new(Role::Client, Limits::default())
+        });
+        Self {
+            links: Links::new(plan.ring, connections),
+            states: vec![State::Down; connections],
+            sessions,
+            opener: plan.opener,
+            traffic: plan.traffic,
+            stats: Stats::new(plan.open_loop),
+            drain_ns: plan.drain_ns,
+            cpu: plan.cpu,
+            recycles: plan.recycles,
+            closing_since: if plan.recycles {
+                vec![0; connections]
+            } else {
+                Vec::new()
+            },
+            now: plan.shared.clock.now(),
+            outcome: Outcome::default(),
+            next_publish: 0,
+            published: (0, 0),
+            shared: plan.shared,
+        }
+    }
+
+    /// The whole life of a thread. Ends early when the run is ended or fails.
+    ///
+    /// # Errors
+    /// When the kernel fails the ring; a sentence.
+    pub fn run(mut self) -> Result<ThreadResult, String> {
+        self.open_all()?;
+        let usage = self.load()?;
+        self.traffic.finish(&self.shared.times(), &mut self.stats);
+        let latest = self.stats.finish(&self.shared);
+        self.publish();
+        self.outcome.still_up = self.outcome.open;
+        self.close_all()?;
+        Ok(ThreadResult {
+            stats: self.stats,
+            latest,
+            outcome: self.outcome,
+            usage,
+            opening: self
+                .opener
+                .first_begun
+                .map(|first| (first, self.opener.last_done)),
+        })
+    }
+
+    /// Opens all connections, then waits for the load to begin.
+    fn open_all(&mut self) -> Result<(), String> {
+        while !self.shared.ended_early() {
+            let times = self.shared.times();
+            if self.shared.has_begun() && (self.recycles || self.now >= times.start) {
+                break;
+            }
+            self.open_more();
+            let deadline = self.tick_end().min(times.start);
+            self.turn(
+                self.opener
+                    .next_due()
+                    .map_or(deadline, |due| due.min(deadline)),
+            )?;
+        }
+        self.outcome.up = self.outcome.open;
+        Ok(())
+    }
+
+    fn tick_end(&self) -> u64 {
+        self.now + TICK_NS
+    }
+
+    fn open_more(&mut self) {
+        let states = &mut self.states;
+        let begun = self.opener.begin(self.now, &mut self.links, |conn| {
+            states[conn] = State::Opening;
+        });
+        if let Some(cause) = begun.err().or_else(|| self.opener.overdue(self.now)) {
+            self.outcome.failed += 1;
+            self.shared.fail(cause);
+        }
+    }
+
+    /// Warm-up, measured window and drain.
+    fn load(&mut self) -> Result<ThreadUsage, String> {
+        let mut before = None;
+        let mut usage = None;
+        self.with_traffic(|traffic, io| traffic.start(io));
+        loop {
+            let times = self.shared.times();
+            self.stats.roll(&times, self.now, &self.shared);
+            if before.is_none() && self.now >= times.from {
+                before = Some((self.now, CpuTime::of_this_thread()));
+            }
+            let over = self.now >= times.to;
+            if over && usage.is_none() {
+                usage = Some(self.usage(before));
+            }
+            self.with_traffic(|traffic, io| traffic.tick(io));
+            let drained =
+                !self.traffic.is_busy() || self.now >= times.to.saturating_add(self.drain_ns);
+            if let Some(usage) = usage
+                && drained
+            {
+                return Ok(usage);
+            }
+            if self.recycles && !over {
+                self.open_more();
+                self.sweep_recycled();
+            }
+            self.publish_sometimes();
+            let mut deadline = self.tick_end();
+            let phases = [times.from, times.to];
+            let dues = [self.traffic.next_due(&times), self.opener.next_due()];
+            for next in phases.into_iter().chain(dues.into_iter().flatten()) {
+                if next > self.now {
+                    deadline = deadline.min(next);
+                } else if Some(next) == dues[0] {
+                    deadline = self.now;
+                }
+            }
+            self.turn(deadline)?;
+        }
+    }
+
+    fn usage(&self, before: Option<(u64, CpuTime)>) -> ThreadUsage {
+        let (since, before) = before.unwrap_or((self.now, CpuTime::of_this_thread()));
+        let spent = CpuTime::of_this_thread().since(&before);
+        let wall = self.now.saturating_sub(since);
+        ThreadUsage {
+            cpu: self.cpu,
+            connections: self.states.len() as u64,
+            busy_share: if wall == 0 {
+                0.0
+            } else {
+                spent.total_ns() as f64 / wall as f64
+            },
+            cpu_user_ns: spent.user_ns,
+            cpu_sys_ns: spent.sys_ns,
+        }
+    }
+
+    /// Sends what is to be sent, waits until something happens or `deadline`, and handles it.
+    fn turn(&mut self, deadline: u64) -> Result<(), String> {
+        self.links.flush();
+        let clock = self.shared.clock;
+        // A deadline that has passed polls.
+        let min = usize::from(deadline > self.now);
+        self.links
+            .ring()
+            .wait(min, Some(clock.instant(deadline)))
+            .map_err(|error| format!("io_uring failed: {error}"))?;
+        self.now = clock.now();
+        let mut taken = 0;
+        while let Some(completion) = self.links.ring().next_completion() {
+            self.handle(completion);
+            taken += 1;
+            if taken % COMPLETIONS_PER_READING == 0 {
+                self.links.flush();
+                self.now = clock.now();
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, completion: Completion) {
+        if completion.token == NO_CONNECTION {
+            return;
+        }
+        let conn = completion.token.0 as usize;
+        match completion.event {
+            Event::Received(mut bytes) => self.received(conn, &mut bytes),
+            Event::Sent { buf, .. } => self.links.sent(conn, Some(buf)),
+            Event::Connected => self.opener.connected(conn, &mut self.links),
+            Event::Eof => self.ended(conn, None),
+            Event::Closed => self.closed(conn),
+            Event::Failed { op, error, buf } => {
+                if op == OpKind::Send {
+                    self.links.sent(conn, buf);
+                }
+                if matches!(op, OpKind::Connect | OpKind::Receive | OpKind::Send) {
+                    self.ended(conn, Some(&error));
+                }
+            }
+            Event::Cancelled { .. }
+            | Event::ShutDown
+            | Event::Accepted(_)
+            | Event::TimedOut
+            | Event::Woken => {}
+        }
+    }
+
+    fn received(&mut self, conn: usize, bytes: &mut [u8]) {
+        match self.states[conn] {
+            State::Open | State::Closing => self.frames(conn, bytes),
+            State::Opening => match self.opener.answered(conn, bytes, self.now) {
+                Answer::Partial => {}
+                Answer::Accepted { begun, rest } => {
+                    self.opened(conn, begun);
+                    // The head may have begun in an earlier piece, but what follows it is all in this one.
+                    let rest = bytes.len() - rest.min(bytes.len());
+                    self.frames(conn, &mut bytes[rest..]);
+                }
+                Answer::Refused(cause) => self.refused(conn, cause),
+            },
+            State::Down | State::Gone => {}
+        }
+    }
+
+    fn opened(&mut self, conn: usize, begun: u64) {
+        self.states[conn] = State::Open;
+        self.sessions[conn] = Session::new(Role::Client, Limits::default());
+        self.outcome.open += 1;
+        self.stats.totals.handshakes += 1;
+        self.shared.opened.fetch_add(1, Relaxed);
+        self.shared.up.fetch_add(1, Relaxed);
+        self.stats
+            .handshakes
+            .saturating_record(self.now.saturating_sub(begun));
+        if self.with_traffic(|traffic, io| traffic.opened(begun, io)) == Opened::Recycle {
+            self.start_closing(conn, CloseCode::Normal, "");
+        }
+    }
+
+    fn refused(&mut self, conn: usize, cause: String) {
+        self.outcome.failed += 1;
+        self.shared.fail(cause);
+        self.close_socket(conn);
+    }
+
+    /// Takes frames apart; what the server closes or breaks, we close.
+    fn frames(&mut self, conn: usize, bytes: &mut [u8]) {
+        let mut input = Input::new(bytes);
+        let mut io = Io {
+            links: &mut self.links,
+            stats: &mut self.stats,
+            times: self.shared.times(),
+            clock: self.shared.clock,
+            now: self.now,
+        };
+        let cause = loop {
+            match self.sessions[conn].receive(&mut input) {
+                Ok(None) => return,
+                Ok(Some(Frame::Message { kind, payload })) => {
+                    self.traffic.message(conn, kind, payload, &mut io);
+                }
+                Ok(Some(Frame::Ping(data))) => {
+                    let pong = OpCode::Control(Control::Pong);
+                    encode_masked_frame(pong, data, random_key(), io.links.outgoing(conn));
+                    io.stats.totals.pings_answered += 1;
+                }
+                Ok(Some(Frame::Pong(_))) => {}
+                Ok(Some(Frame::Close { code, reason })) => {
+                    break close_cause(code, reason);
+                }
+                Err(violation) => {
+                    let code = violation.code();
+                    self.sessions[conn].close(code, violation.reason(), self.links.outgoing(conn));
+                    let section = violation.section();
+                    break format!("the server broke RFC 6455 section {section}: {violation}");
+                }
+            }
+        };
+        self.sessions[conn].answer_close(self.links.outgoing(conn));
+        self.down(conn, cause);
+        // What answers the Close still leaves; the server ends the stream.
+        if self.states[conn] == State::Open {
+            self.set_closing(conn);
+        }
+    }
+
+    /// The stream is over.
+    fn ended(&mut self, conn: usize, error: Option<&std::io::Error>) {
+        match self.states[conn] {
+            State::Down | State::Gone => return,
+            State::Opening => {
+                self.outcome.failed += 1;
+                let cause = self.opener.failed(conn, error);
+                self.shared.fail(cause);
+            }
+            State::Open => {
+                let cause = match error {
+                    Some(error) => error.to_string(),
+                    None => "the server ended the stream without a Close frame".into(),
+                };
+                self.down(conn, cause);
+            }
+            State::Closing => {}
+        }
+        self.close_socket(conn);
+    }
+
+    /// An open connection is lost.
+    fn down(&mut self, conn: usize, cause: String) {
+        if self.states[conn] != State::Open {
+            return;
+        }
+        self.outcome.open -= 1;
+        self.shared.up.fetch_sub(1, Relaxed);
+        let times = self.shared.times();
+        if self.now < times.to {
+            self.outcome.closed_early += 1;
+            self.shared.lost(cause);
+        }
+        self.traffic.lost(conn);
+    }
+
+    fn start_closing(&mut self, conn: usize, code: CloseCode, reason: &str) {
+        self.sessions[conn].close(code, reason, self.links.outgoing(conn));
+        self.outcome.open -= 1;
+        self.shared.up.fetch_sub(1, Relaxed);
+        self.set_closing(conn);
+    }
+
+    fn set_closing(&mut self, conn: usize) {
+        self.states[conn] = State::Closing;
+        if let Some(since) = self.closing_since.get_mut(conn) {
+            *since = self.now;
+        }
+    }
+
+    fn close_socket(&mut self, conn: usize) {
+        self.states[conn] = State::Gone;
+        self.links.close(conn);
+    }
+
+    fn closed(&mut self, conn: usize) {
+        self.states[conn] = State::Down;
+        self.links.reset(conn);
+        if self.recycles {
+            self.opener.again(conn);
+        }
+    }
+
+    /// A server that does not end the stream after the closing handshake must not keep the place.
+    fn sweep_recycled(&mut self) {
+        for conn in 0..self.closing_since.len() {
+            let since = self.closing_since[conn];
+            if self.states[conn] == State::Closing && self.now - since > RECYCLING_NS {
+                self.close_socket(conn);
+            }
+        }
+    }
+
+    /// Closes politely, for as long as that takes within reason.
+    fn close_all(&mut self) -> Result<(), String> {
+        let deadline = self.now + CLOSING_NS;
+        self.recycles = false;
+        for conn in 0..self.states.len() {
+            match self.states[conn] {
+                State::Open => self.start_closing(conn, CloseCode::Normal, ""),
+                State::Opening => self.close_socket(conn),
+                State::Closing | State::Down | State::Gone => {}
+            }
+        }
+        while self.now < deadline && self.states.iter().any(|state| *state != State::Down) {
+            self.turn(self.tick_end().min(deadline))?;
+        }
+        Ok(())
+    }
+
+    fn with_traffic<R>(&mut self, act: impl FnOnce(&mut T, &mut Io<'_>) -> R) -> R {
+        let mut io = Io {
+            links: &mut self.links,
+            stats: &mut self.stats,
+            times: self.shared.times(),
+            clock: self.shared.clock,
+            now: self.now,
+        };
+        let result = act(&mut self.traffic, &mut io);
+        self.now = io.now;
+        result
+    }
+
+    fn publish_sometimes(&mut self) {
+        if self.now >= self.next_publish {
+            self.next_publish = self.now + TICK_NS;
+            self.publish();
+        }
+    }
+
+    /// Moves the gauges of the progress line.
+    fn publish(&mut self) {
+        let (sent, received) = (self.stats.totals.sent, self.stats.totals.received);
+        self.shared.sent.fetch_add(sent - self.published.0, Relaxed);
+        self.shared
+            .received
+            .fetch_add(received - self.published.1, Relaxed);
+        self.published = (sent, received);
+    }
+}
+
+fn close_cause(code: Option<CloseCode>, reason: &str) -> String {
+    let code = code.map_or("no code".to_owned(), |code| format!("code {code}"));
+    match reason {
+        "" => format!("the server closed with {code}"),
+        reason => format!("the server closed with {code} ({reason})"),
+    }
+}
+
+/// Summary of the handshakes of all threads.
+pub fn merge_handshakes(results: &[ThreadResult]) -> histogram::Latencies {
+    let mut all = histogram::new();
+    for result in results {
+        histogram::merge(&mut all, &result.stats.handshakes);
+    }
+    all
+}
