@@ -100,42 +100,44 @@ impl Session {
     /// Whether nothing is half received and a plain frame may be echoed without a further look at the state.
     #[inline]
     fn may_echo_plainly(&self) -> bool {
-        self.role == Role::Server
-            && self.partial.is_none()
-            && self.state == State::Open
-            && self.is_listening()
+        self.role == Role::Server && self.state == State::Open && self.is_at_frame_start()
     }
 
     /// Echoes plain frames as long as there are some at the front: the hot path. `false` when a text is not UTF-8.
     #[inline]
     fn echo_plain(&self, replies: &mut Replies<'_>, at: &mut usize, echo: &mut Echo) -> bool {
-        let max = self.limits.max_message_bytes as usize;
-        while let Some(plain) = frame::parse_plain(&replies.buf[*at..]) {
-            let payload = *at + plain.header_len;
-            let end = payload + plain.payload_len;
-            if plain.payload_len > max || self.limits.max_fragments == 0 {
-                break; // a violation: told by the general path
+        let buf = &mut *replies.buf;
+        let Range { mut start, mut end } = replies.run;
+        let (mut read, mut messages, mut payload_bytes) = (*at, 0, 0);
+        let mut is_utf8 = true;
+        while let Some(plain) =
+            frame::parse_plain(&buf[read..], true, self.limits.max_message_bytes as usize)
+        {
+            // The reply's header lacks the key, so there is always room for it before the payload.
+            let header_len = plain.header_len - frame::KEY_BYTES;
+            if start == end {
+                start = read + frame::KEY_BYTES;
+                end = start;
             }
-            // The reply's header lacks the key, so it always fits before the payload.
-            let reply = replies.start_for(payload - (plain.header_len - frame::KEY_BYTES));
-            let header_len = frame::write_header(
-                plain.first,
-                plain.payload_len,
-                None,
-                &mut replies.buf[reply..],
-            );
-            let moved = reply + header_len;
-            mask_down(&mut replies.buf[moved..end], payload - moved, plain.key);
-            let reply_end = moved + plain.payload_len;
-            if plain.first == FIN | TEXT && !utf8::is_valid(&replies.buf[moved..reply_end]) {
-                return false;
+            let payload = read + plain.header_len;
+            read = payload + plain.payload_len;
+            let window = &mut buf[end..read];
+            frame::write_header(plain.first, plain.payload_len, None, window);
+            let moved = &mut window[header_len..];
+            mask_down(moved, payload - end - header_len, plain.key);
+            if plain.first == FIN | TEXT && !utf8::is_valid(&moved[..plain.payload_len]) {
+                is_utf8 = false;
+                break;
             }
-            replies.run = replies.start_of(reply)..reply_end;
-            *at = end;
-            echo.messages += 1;
-            echo.payload_bytes += plain.payload_len as u64;
+            end += header_len + plain.payload_len;
+            messages += 1;
+            payload_bytes += plain.payload_len as u64;
         }
-        true
+        replies.run = start..end;
+        *at = read;
+        echo.messages += messages;
+        echo.payload_bytes += payload_bytes;
+        is_utf8
     }
 
     fn reply_to(&mut self, step: Step, replies: &mut Replies<'_>, echo: &mut Echo) {

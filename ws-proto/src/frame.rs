@@ -164,49 +164,52 @@ pub(crate) const fn unmasked_header_len(payload_len: usize) -> usize {
     length_end(payload_len as u64)
 }
 
-/// An unfragmented data frame that lies whole at the start of a server's buffer: the common case, and nothing else.
+/// An unfragmented data frame that lies whole at the start of a buffer: the common case, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plain {
     /// FIN and the opcode, as on the wire in both directions.
     pub(crate) first: u8,
+    /// Zero where frames are not masked.
     pub(crate) key: [u8; KEY_BYTES],
     pub(crate) payload_len: usize,
     pub(crate) header_len: usize,
 }
 
-/// Recognises a [`Plain`] frame with a length of 7 or 16 bits; everything else is left to [`parse`].
+/// Recognises a [`Plain`] frame with a length of 7 or 16 bits and at most `max` payload bytes, masked or not as it must be;
+/// everything else, violations too, is left to [`parse`].
 #[inline]
-pub(crate) fn parse_plain(bytes: &[u8]) -> Option<Plain> {
-    let &[first, second, c, d, e, f, ..] = bytes else {
+pub(crate) fn parse_plain(bytes: &[u8], masked: bool, max: usize) -> Option<Plain> {
+    let &[first, second, ..] = bytes else {
         return None;
     };
-    if !matches!(first, 0x81 | 0x82) || second & MASKED == 0 {
+    let short = if masked { second ^ MASKED } else { second };
+    if !matches!(first, 0x81 | 0x82) || short > LENGTH_16 {
         return None;
     }
-    let short = second & LENGTH;
-    let plain = if short < LENGTH_16 {
-        Plain {
-            first,
-            key: [c, d, e, f],
-            payload_len: usize::from(short),
-            header_len: 6,
-        }
+    let (payload_len, length_end) = if short < LENGTH_16 {
+        (usize::from(short), 2)
     } else {
-        let &[_, _, _, _, _, _, g, h, ..] = bytes else {
+        let &[_, _, high, low, ..] = bytes else {
             return None;
         };
-        let payload_len = usize::from(u16::from_be_bytes([c, d]));
-        if short != LENGTH_16 || payload_len < usize::from(LENGTH_16) {
+        let payload_len = usize::from(u16::from_be_bytes([high, low]));
+        if payload_len < usize::from(LENGTH_16) {
             return None;
         }
-        Plain {
-            first,
-            key: [e, f, g, h],
-            payload_len,
-            header_len: 8,
-        }
+        (payload_len, 4)
     };
-    (plain.header_len + plain.payload_len <= bytes.len()).then_some(plain)
+    let (key, header_len) = if masked {
+        (*bytes[length_end..].first_chunk()?, length_end + KEY_BYTES)
+    } else {
+        ([0; KEY_BYTES], length_end)
+    };
+    let is_plain = payload_len <= max && header_len + payload_len <= bytes.len();
+    is_plain.then_some(Plain {
+        first,
+        key,
+        payload_len,
+        header_len,
+    })
 }
 
 /// Writes the header of an unfragmented frame (FIN set) of `payload_len` bytes to the start of `out`; returns its length
@@ -322,25 +325,34 @@ mod tests {
     #[test]
     fn the_fast_path_agrees_with_the_parser() {
         for payload_len in [0, 1, 125, 126, 300, 65_535, 65_536] {
-            let mut out = Vec::new();
-            encode_masked_frame(
-                OpCode::Data(Data::Text),
-                &vec![7; payload_len],
-                [9, 8, 7, 6],
-                &mut out,
-            );
-            let header = parse(&out, OPEN).unwrap().unwrap();
-            match parse_plain(&out) {
-                Some(plain) => {
-                    assert_eq!((plain.first, plain.key), (FIN | TEXT, header.key));
-                    assert_eq!(
-                        (plain.payload_len, plain.header_len),
-                        (header.payload_len, header.len)
-                    );
+            for masked in [false, true] {
+                let mut out = Vec::new();
+                append(
+                    FIN | TEXT,
+                    &vec![7; payload_len],
+                    masked.then_some([9, 8, 7, 6]),
+                    &mut out,
+                );
+                let header = parse(&out, Expect { masked, ..OPEN }).unwrap().unwrap();
+                match parse_plain(&out, masked, payload_len) {
+                    Some(plain) => {
+                        assert_eq!((plain.first, plain.key), (FIN | TEXT, header.key));
+                        assert_eq!(
+                            (plain.payload_len, plain.header_len),
+                            (header.payload_len, header.len)
+                        );
+                    }
+                    None => assert_eq!(payload_len, 65_536),
                 }
-                None => assert_eq!(payload_len, 65_536),
+                assert_eq!(
+                    parse_plain(&out[..out.len() - 1], masked, payload_len),
+                    None
+                );
+                assert_eq!(parse_plain(&out, !masked, payload_len), None);
+                if payload_len > 0 {
+                    assert_eq!(parse_plain(&out, masked, payload_len - 1), None);
+                }
             }
-            assert_eq!(parse_plain(&out[..out.len() - 1]), None);
         }
         for strange in [
             &[0x83, 0x80, 0, 0, 0, 0][..],
@@ -348,8 +360,10 @@ mod tests {
             &[0x81, 0x00, 0, 0, 0, 0],
             &[0xC1, 0x80, 0, 0, 0, 0],
             &[0x81, 0xFE, 0, 5, 0, 0, 0, 0, 1, 2, 3, 4, 5],
+            &[0x81, 0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+            &[0x81, 0xFE, 0, 126],
         ] {
-            assert_eq!(parse_plain(strange), None, "{strange:x?}");
+            assert_eq!(parse_plain(strange, true, 1000), None, "{strange:x?}");
         }
     }
 }

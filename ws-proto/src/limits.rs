@@ -7,7 +7,7 @@ pub struct Limits {
     /// Payload bytes of one message, all fragments together. Default 16 MiB. Checked against the length that a frame
     /// header announces, before any of the payload is kept.
     pub max_message_bytes: u32,
-    /// Frames of one message; empty ones count. Default 65,536. Stops a peer that sends endless empty fragments.
+    /// Frames of one message; empty ones count. Default 65,536; 0 means 1. Stops a peer that sends endless empty fragments.
     pub max_fragments: u32,
 }
 

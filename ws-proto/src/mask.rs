@@ -2,25 +2,18 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Bytes handled at once: two vector registers of the x86-64 and AArch64 baselines.
-const WIDE: usize = 32;
-/// Bytes handled at once in what is left.
-const NARROW: usize = 8;
+/// Bytes handled at once: four vector registers of the x86-64 and AArch64 baselines.
+const WIDE: usize = 64;
 
 /// XORs `payload` with the repeated `key`, in place; doing it twice gives the original (section 5.3).
 #[inline]
 pub fn mask(payload: &mut [u8], key: [u8; 4]) {
-    let (wide, rest) = payload.as_chunks_mut::<WIDE>();
-    let wide_key: [u8; WIDE] = repeat(key);
-    for chunk in wide {
-        *chunk = xor(*chunk, wide_key);
+    let (chunks, rest) = payload.as_chunks_mut::<WIDE>();
+    for chunk in chunks {
+        *chunk = xor(*chunk, key);
     }
-    let (narrow, rest) = rest.as_chunks_mut::<NARROW>();
-    for chunk in narrow {
-        *chunk = xor(*chunk, repeat(key));
-    }
-    for (byte, key) in rest.iter_mut().zip(repeat::<NARROW>(key)) {
-        *byte ^= key;
+    if !rest.is_empty() {
+        mask_rest(rest, 0, key);
     }
 }
 
@@ -31,41 +24,64 @@ pub(crate) fn mask_down(window: &mut [u8], shift: usize, key: [u8; 4]) {
     if shift == 0 {
         return mask(window, key);
     }
-    let len = window.len().saturating_sub(shift);
-    let at = chunks_down::<WIDE>(window, 0, len, shift, key);
-    let at = chunks_down::<NARROW>(window, at, len, shift, key);
-    for (at, key) in (at..len).zip(repeat::<NARROW>(key)) {
-        window[at] = window[at + shift] ^ key;
+    let mut rest = window;
+    while rest.len() >= shift + WIDE {
+        chunk_down::<WIDE>(rest, shift, key);
+        rest = &mut rest[WIDE..];
+    }
+    if rest.len() > shift {
+        mask_rest(rest, shift, key);
     }
 }
 
-/// Whole chunks of [`mask_down`] from `at` on; a chunk is read before it is written, so overlapping is harmless.
+/// [`mask_down`] for fewer than [`WIDE`] bytes: halving steps instead of loops, for a loop so short costs more than its work.
 #[inline]
-fn chunks_down<const N: usize>(
-    window: &mut [u8],
-    mut at: usize,
-    len: usize,
-    shift: usize,
-    key: [u8; 4],
-) -> usize {
-    let key = repeat(key);
-    while at + N <= len {
-        let mut chunk = [0_u8; N];
-        chunk.copy_from_slice(&window[at + shift..at + shift + N]);
-        window[at..at + N].copy_from_slice(&xor(chunk, key));
-        at += N;
+fn mask_rest(mut rest: &mut [u8], shift: usize, key: [u8; 4]) {
+    debug_assert!(rest.len() < shift + WIDE);
+    if rest.len() >= shift + 32 {
+        chunk_down::<32>(rest, shift, key);
+        rest = &mut rest[32..];
     }
-    at
+    if rest.len() >= shift + 16 {
+        chunk_down::<16>(rest, shift, key);
+        rest = &mut rest[16..];
+    }
+    if rest.len() >= shift + 8 {
+        chunk_down::<8>(rest, shift, key);
+        rest = &mut rest[8..];
+    }
+    if rest.len() >= shift + 4 {
+        chunk_down::<4>(rest, shift, key);
+        rest = &mut rest[4..];
+    }
+    for (at, key) in key
+        .into_iter()
+        .enumerate()
+        .take(rest.len().saturating_sub(shift))
+    {
+        rest[at] = rest[at + shift] ^ key;
+    }
 }
 
+/// One chunk of [`mask_down`]: read before it is written, so overlapping is harmless.
 #[inline]
-fn repeat<const N: usize>(key: [u8; 4]) -> [u8; N] {
-    std::array::from_fn(|at| key[at % 4])
+fn chunk_down<const N: usize>(window: &mut [u8], shift: usize, key: [u8; 4]) {
+    if let Some(&chunk) = window[shift..].first_chunk::<N>()
+        && let Some(target) = window.first_chunk_mut::<N>()
+    {
+        *target = xor(chunk, key);
+    }
 }
 
+/// `N` is a multiple of 4. Words instead of bytes, so that the key is spread with one instruction.
 #[inline]
-fn xor<const N: usize>(chunk: [u8; N], key: [u8; N]) -> [u8; N] {
-    std::array::from_fn(|at| chunk[at] ^ key[at])
+fn xor<const N: usize>(mut chunk: [u8; N], key: [u8; 4]) -> [u8; N] {
+    let key = u32::from_ne_bytes(key);
+    let (words, _) = chunk.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ key).to_ne_bytes();
+    }
+    chunk
 }
 
 /// The key for payload that starts `consumed` bytes later.

@@ -2,9 +2,12 @@
 
 use crate::{
     CloseCode, Data, Limits, OpCode, Violation, close,
+    frame::{self, FIN, Plain, TEXT},
     intake::{Payload, Step},
-    mask::random_key,
+    mask::{mask, random_key},
     partial::Partial,
+    utf8,
+    violation::Rule,
 };
 
 /// Which end of the connection this is. A server demands masked frames and sends unmasked ones, a client the reverse
@@ -125,7 +128,9 @@ const _: () = assert!(size_of::<Session>() <= 64);
 impl Session {
     /// A session in [`State::Open`].
     #[must_use]
-    pub fn new(role: Role, limits: Limits) -> Self {
+    pub fn new(role: Role, mut limits: Limits) -> Self {
+        // A message without a frame does not exist.
+        limits.max_fragments = limits.max_fragments.max(1);
         Self {
             limits,
             role,
@@ -149,6 +154,14 @@ impl Session {
         &'a mut self,
         input: &'a mut Input<'_>,
     ) -> Result<Option<Event<'a>>, Violation> {
+        if self.is_at_frame_start() {
+            let max = self.limits.max_message_bytes as usize;
+            if let Some(plain) =
+                frame::parse_plain(&input.buf[input.at..], self.role == Role::Server, max)
+            {
+                return self.receive_plain(plain, input).map(Some);
+            }
+        }
         let step = self.next_step(input.buf, &mut input.at)?;
         Ok(match step {
             Step::Starved => None,
@@ -166,6 +179,31 @@ impl Session {
                 })
             }
         })
+    }
+
+    /// The common case, apart so that it stays short.
+    #[inline]
+    fn receive_plain<'a>(
+        &mut self,
+        plain: Plain,
+        input: &'a mut Input<'_>,
+    ) -> Result<Event<'a>, Violation> {
+        let start = input.at + plain.header_len;
+        input.at = start + plain.payload_len;
+        let payload = &mut input.buf[start..input.at];
+        if self.role == Role::Server {
+            mask(payload, plain.key);
+        }
+        let kind = if plain.first == FIN | TEXT {
+            Kind::Text
+        } else {
+            Kind::Binary
+        };
+        if kind == Kind::Text && !utf8::is_valid(payload) {
+            self.fail();
+            return Err(Rule::TextNotUtf8.into());
+        }
+        Ok(Event::Message { kind, payload })
     }
 
     /// Appends our Close frame to `out`: the start of a closing handshake, the answer to the peer's Close, or the last
@@ -211,6 +249,12 @@ impl Session {
     #[inline]
     pub fn is_idle(&self) -> bool {
         self.partial.is_none()
+    }
+
+    /// Whether input matters and nothing is half received: the next byte begins a frame and a message.
+    #[inline]
+    pub(crate) fn is_at_frame_start(&self) -> bool {
+        self.partial.is_none() && self.is_listening()
     }
 
     /// Whether input still matters.
