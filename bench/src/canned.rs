@@ -178,14 +178,23 @@ pub(crate) fn setting() -> crate::summary::Setting {
         repeats: 10,
         runs_needed: 8,
         interrupted: false,
+        aborted: None,
+        cut: None,
         contestants: vec![
-            entrant("server-uring", "io_uring, one thread per core, engine monoio"),
+            entrant(
+                "server-uring",
+                "io_uring, one thread per core, engine monoio",
+            ),
             entrant("server-tokio", "tokio's work-stealing runtime"),
         ],
         capacities: [(
             "capacity-64b-c1000".to_owned(),
             Capacity {
-                messages_per_s: [("server-uring".to_owned(), 112_000.0), ("server-tokio".to_owned(), 100_000.0)].into(),
+                messages_per_s: [
+                    ("server-uring".to_owned(), 112_000.0),
+                    ("server-tokio".to_owned(), 100_000.0),
+                ]
+                .into(),
                 smallest_per_s: 100_000.0,
             },
         )]

@@ -46,8 +46,7 @@ impl ResultFolder {
     pub fn file(&self, relative: impl AsRef<Path>) -> Result<PathBuf> {
         let path = self.root.join(relative);
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)
-                .with_context(|| Unwritable(parent.to_path_buf()))?;
+            fs::create_dir_all(parent).with_context(|| Unwritable(parent.to_path_buf()))?;
         }
         Ok(path)
     }
@@ -91,7 +90,11 @@ pub struct Unwritable(PathBuf);
 
 impl std::fmt::Display for Unwritable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot write {}; what was recorded before it stays", self.0.display())
+        write!(
+            f,
+            "cannot write {}; what was recorded before it stays",
+            self.0.display()
+        )
     }
 }
 

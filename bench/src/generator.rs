@@ -93,11 +93,27 @@ mod tests {
     fn words(change: impl FnOnce(&mut Scenario), rate: Option<f64>) -> String {
         let mut scenario = canned::scenario("x");
         change(&mut scenario);
-        let outputs = Outputs { json: "j".into(), hgrm: "g".into(), hlog: "l".into() };
-        let timing = Timing { warmup: Duration::from_millis(200), duration: Duration::from_secs(1) };
+        let outputs = Outputs {
+            json: "j".into(),
+            hgrm: "g".into(),
+            hlog: "l".into(),
+        };
+        let timing = Timing {
+            warmup: Duration::from_millis(200),
+            duration: Duration::from_secs(1),
+        };
         let address = "127.0.0.1:4000".parse().unwrap();
         let cpus = "1".parse().unwrap();
-        command(Path::new("loadgen"), &scenario, timing, address, &cpus, rate, &outputs).join(" ")
+        command(
+            Path::new("loadgen"),
+            &scenario,
+            timing,
+            address,
+            &cpus,
+            rate,
+            &outputs,
+        )
+        .join(" ")
     }
 
     #[test]
@@ -107,10 +123,16 @@ mod tests {
             "loadgen echo ws://127.0.0.1:4000/ws --connections 1000 --duration 1000ms --warmup 200ms --threads 1 --cpus 1 \
              --size 64 --window 1 --json j --hgrm g --hlog l --quiet"
         );
-        let open = words(|s| s.load = Some(Load::FractionOfCapacity(0.5)), Some(50_000.4));
+        let open = words(
+            |s| s.load = Some(Load::FractionOfCapacity(0.5)),
+            Some(50_000.4),
+        );
         assert!(open.contains("--rate 50000 --window 64"), "{open}");
         let broadcast = words(|s| s.kind = Kind::Broadcast, None);
-        assert!(broadcast.contains("/broadcast/ring") && broadcast.contains("--publishers 1"), "{broadcast}");
+        assert!(
+            broadcast.contains("/broadcast/ring") && broadcast.contains("--publishers 1"),
+            "{broadcast}"
+        );
         let idle = words(
             |s| {
                 s.kind = Kind::Idle;

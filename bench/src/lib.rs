@@ -1,23 +1,44 @@
-//! The referee of Ringside: starts contestants, interleaves their runs, checks validity, compares.
+//! The referee of Ringside: starts contestants, interleaves their runs, checks that the runs are valid, and says who won by how
+//! much.
+//!
+//! | modules | what they do |
+//! |---|---|
+//! | [`options`], [`config`], [`choice`] | what is to be run |
+//! | [`machine`], [`preflight`], [`environment`] | where it is run, and whether that will do |
+//! | [`plan`], [`rng`] | who runs when |
+//! | [`referee`], [`entry`], [`run`] | the suite, a contestant's admission, a run |
+//! | [`process`], [`server`], [`generator`], [`interrupt`], [`cpus`] | child processes, never orphaned, each on its CPUs |
+//! | [`proc`], [`sampler`] | what a server uses inside the measured window |
+//! | [`record`], [`metrics`], [`validity`] | a run's record, its figures, and whether they count |
+//! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
+//! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
 
+pub mod choice;
 pub mod config;
 pub mod cpus;
+pub mod entry;
+pub mod environment;
 pub mod folder;
 pub mod generator;
 pub mod interrupt;
 pub mod machine;
 pub mod metrics;
+pub mod options;
 pub mod plan;
 pub mod preflight;
 pub mod proc;
 pub mod process;
+pub mod progress;
 pub mod record;
+pub mod referee;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod sampler;
 pub mod server;
 pub mod stats;
 pub mod summary;
+pub mod table;
 pub mod validity;
 pub mod verdict;
 

@@ -14,8 +14,10 @@ use crate::verdict::Direction::{self, HigherIsBetter, LowerIsBetter};
 pub struct Metric {
     /// Key in records and summaries; ends in the unit.
     pub key: &'static str,
-    /// For tables.
+    /// For tables with a row per metric.
     pub title: &'static str,
+    /// Heading in the table of figures, short; empty: not in it.
+    pub column: &'static str,
     /// How tables print it.
     pub unit: Unit,
     /// Which end is good; `None`: a fact, not a merit.
@@ -104,10 +106,11 @@ pub fn headline(scenario: &Scenario) -> &str {
 }
 
 macro_rules! metric {
-    ($kind:ident, $key:literal, $title:literal, $unit:ident, $direction:expr, $extract:expr) => {
+    ($kind:ident, $key:literal, $title:literal, $column:literal, $unit:ident, $direction:expr, $extract:expr) => {
         Metric {
             key: $key,
             title: $title,
+            column: $column,
             unit: Unit::$unit,
             direction: $direction,
             kind: Kind::$kind,
@@ -121,43 +124,43 @@ const DOWN: Option<Direction> = Some(LowerIsBetter);
 
 #[rustfmt::skip]
 static METRICS: &[Metric] = &[
-    metric!(Echo, "messages_per_s", "echoes/s", PerSecond, UP, |f| Some(f.loadgen.throughput.messages_per_s)),
-    metric!(Echo, "latency_intended_p50_ns", "p50 intended", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
-    metric!(Echo, "latency_intended_p90_ns", "p90 intended", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 90.0)),
-    metric!(Echo, "latency_intended_p99_ns", "p99 intended", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
-    metric!(Echo, "latency_intended_p99_9_ns", "p99.9 intended", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
-    metric!(Echo, "latency_actual_p50_ns", "p50 actual", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 50.0)),
-    metric!(Echo, "latency_actual_p90_ns", "p90 actual", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 90.0)),
-    metric!(Echo, "latency_actual_p99_ns", "p99 actual", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.0)),
-    metric!(Echo, "latency_actual_p99_9_ns", "p99.9 actual", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.9)),
-    metric!(Echo, "server_cpu_ns_per_message", "server CPU/message", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
-    metric!(Echo, "server_context_switches_per_message", "switches/message", Number, None, |f| switches_per(f, f.loadgen.throughput.messages_per_s)),
-    metric!(Echo, "server_bytes_per_connection", "memory/connection", Bytes, DOWN, bytes_per_connection),
-    metric!(Echo, "server_cpu_share", "server CPU", Share, None, server_cpu_share),
-    metric!(Echo, "generator_cpu_share", "generator CPU", Share, None, generator_cpu_share),
+    metric!(Echo, "messages_per_s", "echoes/s", "echoes/s", PerSecond, UP, |f| Some(f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "latency_intended_p50_ns", "p50 intended", "p50 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+    metric!(Echo, "latency_intended_p90_ns", "p90 intended", "", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 90.0)),
+    metric!(Echo, "latency_intended_p99_ns", "p99 intended", "p99 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+    metric!(Echo, "latency_intended_p99_9_ns", "p99.9 intended", "p99.9 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
+    metric!(Echo, "latency_actual_p50_ns", "p50 actual", "p50 act.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 50.0)),
+    metric!(Echo, "latency_actual_p90_ns", "p90 actual", "", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 90.0)),
+    metric!(Echo, "latency_actual_p99_ns", "p99 actual", "p99 act.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.0)),
+    metric!(Echo, "latency_actual_p99_9_ns", "p99.9 actual", "", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.9)),
+    metric!(Echo, "server_cpu_ns_per_message", "server CPU/message", "CPU/msg", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "server_context_switches_per_message", "switches/message", "", Number, None, |f| switches_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "server_bytes_per_connection", "memory/connection", "mem/conn", Bytes, DOWN, bytes_per_connection),
+    metric!(Echo, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+    metric!(Echo, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
 
-    metric!(Broadcast, "deliveries_per_s", "deliveries/s", PerSecond, UP, |f| Some(f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
-    metric!(Broadcast, "latency_first_receiver_p50_ns", "first member p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.first_receiver.as_ref(), 50.0)),
-    metric!(Broadcast, "latency_median_receiver_p50_ns", "median member p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.median_receiver.as_ref(), 50.0)),
-    metric!(Broadcast, "latency_last_receiver_p50_ns", "last member p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 50.0)),
-    metric!(Broadcast, "latency_last_receiver_p99_ns", "last member p99", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 99.0)),
-    metric!(Broadcast, "server_cpu_ns_per_delivery", "server CPU/delivery", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
-    metric!(Broadcast, "server_bytes_per_connection", "memory/connection", Bytes, DOWN, bytes_per_connection),
-    metric!(Broadcast, "server_cpu_share", "server CPU", Share, None, server_cpu_share),
-    metric!(Broadcast, "generator_cpu_share", "generator CPU", Share, None, generator_cpu_share),
+    metric!(Broadcast, "deliveries_per_s", "deliveries/s", "deliveries/s", PerSecond, UP, |f| Some(f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
+    metric!(Broadcast, "latency_first_receiver_p50_ns", "first member p50", "first p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.first_receiver.as_ref(), 50.0)),
+    metric!(Broadcast, "latency_median_receiver_p50_ns", "median member p50", "median p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.median_receiver.as_ref(), 50.0)),
+    metric!(Broadcast, "latency_last_receiver_p50_ns", "last member p50", "last p50", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 50.0)),
+    metric!(Broadcast, "latency_last_receiver_p99_ns", "last member p99", "last p99", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 99.0)),
+    metric!(Broadcast, "server_cpu_ns_per_delivery", "server CPU/delivery", "CPU/dlv", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
+    metric!(Broadcast, "server_bytes_per_connection", "memory/connection", "mem/conn", Bytes, DOWN, bytes_per_connection),
+    metric!(Broadcast, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+    metric!(Broadcast, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
 
-    metric!(Connect, "handshakes_per_s", "handshakes/s", PerSecond, UP, |f| Some(f.loadgen.connect.handshakes_per_s)),
-    metric!(Connect, "latency_handshake_p50_ns", "p50", Nanoseconds, DOWN, |f| p(f.loadgen.connect.handshake_latency.as_ref(), 50.0)),
-    metric!(Connect, "latency_handshake_p99_ns", "p99", Nanoseconds, DOWN, |f| p(f.loadgen.connect.handshake_latency.as_ref(), 99.0)),
-    metric!(Connect, "server_cpu_ns_per_handshake", "server CPU/handshake", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.connect.handshakes_per_s)),
-    metric!(Connect, "server_cpu_share", "server CPU", Share, None, server_cpu_share),
-    metric!(Connect, "generator_cpu_share", "generator CPU", Share, None, generator_cpu_share),
+    metric!(Connect, "handshakes_per_s", "handshakes/s", "handshakes/s", PerSecond, UP, |f| Some(f.loadgen.connect.handshakes_per_s)),
+    metric!(Connect, "latency_handshake_p50_ns", "p50", "p50", Nanoseconds, DOWN, |f| p(f.loadgen.connect.handshake_latency.as_ref(), 50.0)),
+    metric!(Connect, "latency_handshake_p99_ns", "p99", "p99", Nanoseconds, DOWN, |f| p(f.loadgen.connect.handshake_latency.as_ref(), 99.0)),
+    metric!(Connect, "server_cpu_ns_per_handshake", "server CPU/handshake", "CPU/handshake", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.connect.handshakes_per_s)),
+    metric!(Connect, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+    metric!(Connect, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
 
-    metric!(Idle, "server_bytes_per_connection", "memory/connection", Bytes, DOWN, bytes_per_connection),
-    metric!(Idle, "server_pss_bytes_per_connection", "PSS/connection", Bytes, None, pss_per_connection),
-    metric!(Idle, "kernel_bytes_per_connection_both_ends", "kernel/connection (both ends)", Bytes, None, kernel_per_connection),
-    metric!(Idle, "server_rss_bytes_after", "RSS after all left", Bytes, None, |f| Some(f.server.after.rss_bytes? as f64)),
-    metric!(Idle, "server_cpu_share", "server CPU", Share, None, server_cpu_share),
+    metric!(Idle, "server_bytes_per_connection", "memory/connection", "mem/conn", Bytes, DOWN, bytes_per_connection),
+    metric!(Idle, "server_pss_bytes_per_connection", "PSS/connection", "PSS/conn", Bytes, None, pss_per_connection),
+    metric!(Idle, "kernel_bytes_per_connection_both_ends", "kernel/connection (both ends)", "kernel/conn (both ends)", Bytes, None, kernel_per_connection),
+    metric!(Idle, "server_rss_bytes_after", "RSS after all left", "RSS after", Bytes, None, |f| Some(f.server.after.rss_bytes? as f64)),
+    metric!(Idle, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
 ];
 
 /// A percentile with enough samples beyond it.

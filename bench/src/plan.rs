@@ -12,7 +12,10 @@ use crate::rng::{SplitMix64, derive_seed};
 
 /// Order of `contestants` in a block of a bout, as indices.
 pub fn order_in_block(suite_seed: u64, bout: &str, block: usize, contestants: usize) -> Vec<usize> {
-    shuffled(derive_seed(suite_seed, &format!("order/{bout}/{block}")), contestants)
+    shuffled(
+        derive_seed(suite_seed, &format!("order/{bout}/{block}")),
+        contestants,
+    )
 }
 
 /// Order of `bouts` in a round, as indices.
@@ -41,13 +44,22 @@ const CLOSES_PER_S: f64 = 40_000.0;
 /// How long a run takes, about.
 pub fn estimate_run(scenario: &Scenario, timing: Timing) -> Duration {
     let connections = scenario.connections as f64;
-    let opening = if scenario.kind == Kind::Connect { 0.0 } else { connections / CONNECTS_PER_S };
-    Duration::from_secs_f64(PROCESSES_S + opening + connections / CLOSES_PER_S) + timing.warmup + timing.duration
+    let opening = if scenario.kind == Kind::Connect {
+        0.0
+    } else {
+        connections / CONNECTS_PER_S
+    };
+    Duration::from_secs_f64(PROCESSES_S + opening + connections / CLOSES_PER_S)
+        + timing.warmup
+        + timing.duration
 }
 
 /// How long the calibration of one scenario takes for one contestant, about.
 pub fn estimate_calibration(scenario: &Scenario, calibration: Calibration) -> Duration {
-    let timing = Timing { warmup: calibration.warmup, duration: calibration.duration };
+    let timing = Timing {
+        warmup: calibration.warmup,
+        duration: calibration.duration,
+    };
     estimate_run(scenario, timing) * calibration.runs as u32
 }
 
@@ -60,7 +72,8 @@ mod tests {
     fn orders_follow_from_the_seed_and_differ_between_blocks() {
         let order = |seed, block| order_in_block(seed, "echo", block, 3);
         assert_eq!(order(1, 1), order(1, 1));
-        let of_blocks: std::collections::BTreeSet<Vec<usize>> = (1..40).map(|block| order(1, block)).collect();
+        let of_blocks: std::collections::BTreeSet<Vec<usize>> =
+            (1..40).map(|block| order(1, block)).collect();
         assert_eq!(of_blocks.len(), 6, "every order occurs");
         assert_ne!(
             (1..20).map(|block| order(1, block)).collect::<Vec<_>>(),
@@ -78,7 +91,10 @@ mod tests {
 
     #[test]
     fn more_connections_take_longer() {
-        let timing = Timing { warmup: Duration::from_millis(200), duration: Duration::from_secs(1) };
+        let timing = Timing {
+            warmup: Duration::from_millis(200),
+            duration: Duration::from_secs(1),
+        };
         let mut scenario = canned::scenario("x");
         let small = estimate_run(&scenario, timing);
         scenario.connections = 10_000;

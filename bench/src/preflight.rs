@@ -55,22 +55,35 @@ pub fn check(machine: &Machine, demand: Demand) -> Vec<Finding> {
 }
 
 fn fatal(problem: String, fix: impl Into<String>) -> Option<Finding> {
-    Some(Finding { fatal: true, problem, fix: fix.into() })
+    Some(Finding {
+        fatal: true,
+        problem,
+        fix: fix.into(),
+    })
 }
 
 fn warning(problem: String, fix: impl Into<String>) -> Option<Finding> {
-    Some(Finding { fatal: false, problem, fix: fix.into() })
+    Some(Finding {
+        fatal: false,
+        problem,
+        fix: fix.into(),
+    })
 }
 
 fn kernel_too_old(machine: &Machine) -> Option<Finding> {
     let release = machine.kernel.split(' ').nth(1)?;
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next()?, numbers.next().unwrap_or(0));
     if version >= OLDEST_KERNEL {
         return None;
     }
     fatal(
-        format!("kernel {release} is older than {}.{}: the generator needs newer io_uring features", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
+        format!(
+            "kernel {release} is older than {}.{}: the generator needs newer io_uring features",
+            OLDEST_KERNEL.0, OLDEST_KERNEL.1
+        ),
         "install a newer kernel, such as your distribution's backports or HWE kernel, and reboot",
     )
 }
@@ -92,7 +105,8 @@ fn seccomp(machine: &Machine) -> Option<Finding> {
         return None;
     }
     warning(
-        "a seccomp filter is in force; the default one of Docker and others forbids io_uring".into(),
+        "a seccomp filter is in force; the default one of Docker and others forbids io_uring"
+            .into(),
         "if a server or the generator is refused io_uring below: docker run --security-opt seccomp=unconfined",
     )
 }
@@ -103,7 +117,10 @@ fn files(machine: &Machine, demand: Demand) -> Option<Finding> {
         return None;
     }
     fatal(
-        format!("a process may open {limit} files at most, and {} connections need {needed}", demand.connections),
+        format!(
+            "a process may open {limit} files at most, and {} connections need {needed}",
+            demand.connections
+        ),
         format!(
             "as root: ulimit -Hn {needed}; for good: echo '* hard nofile 1048576' | sudo tee -a /etc/security/limits.conf and \
              log in again; in Docker: --ulimit nofile=1048576"
@@ -112,14 +129,20 @@ fn files(machine: &Machine, demand: Demand) -> Option<Finding> {
 }
 
 fn memory(machine: &Machine, demand: Demand) -> Option<Finding> {
-    let (available, needed) =
-        (machine.memory_available_bytes?, BASE_BYTES + demand.connections * BYTES_PER_CONNECTION);
+    let (available, needed) = (
+        machine.memory_available_bytes?,
+        BASE_BYTES + demand.connections * BYTES_PER_CONNECTION,
+    );
     if available >= needed {
         return None;
     }
     let mib = |bytes: u64| bytes / (1024 * 1024);
     fatal(
-        format!("{} MiB of memory are available, the suite may need {} MiB", mib(available), mib(needed)),
+        format!(
+            "{} MiB of memory are available, the suite may need {} MiB",
+            mib(available),
+            mib(needed)
+        ),
         "end other programs, or choose scenarios with fewer connections with --scenarios",
     )
 }
@@ -139,7 +162,8 @@ fn cpus(machine: &Machine) -> Option<Finding> {
         return None;
     }
     warning(
-        "server and generator share the one CPU there is: closed loops measure both together".into(),
+        "server and generator share the one CPU there is: closed loops measure both together"
+            .into(),
         "use a machine with 2 CPUs or more (in Docker: --cpuset-cpus 0-1)",
     )
 }
@@ -147,12 +171,19 @@ fn cpus(machine: &Machine) -> Option<Finding> {
 fn ports(machine: &Machine) -> Option<Finding> {
     let range = machine.sysctls.get("net.ipv4.ip_local_port_range")?;
     let (low, high) = range.split_once(' ')?;
-    let ports = high.trim().parse::<u64>().ok()?.saturating_sub(low.trim().parse().ok()?) + 1;
+    let ports = high
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .saturating_sub(low.trim().parse().ok()?)
+        + 1;
     if ports >= 20_000 {
         return None;
     }
     warning(
-        format!("only {ports} ephemeral ports ({range}): connecting gets slow when half of them are in use"),
+        format!(
+            "only {ports} ephemeral ports ({range}): connecting gets slow when half of them are in use"
+        ),
         "sudo sysctl -w net.ipv4.ip_local_port_range='32768 60999'",
     )
 }
@@ -163,7 +194,9 @@ fn backlog(machine: &Machine) -> Option<Finding> {
         return None;
     }
     warning(
-        format!("net.core.somaxconn is {somaxconn}: connection bursts overflow the accept queue and retry after 1 s"),
+        format!(
+            "net.core.somaxconn is {somaxconn}: connection bursts overflow the accept queue and retry after 1 s"
+        ),
         "sudo sysctl -w net.core.somaxconn=4096",
     )
 }
@@ -227,14 +260,30 @@ mod tests {
     fn findings(change: impl FnOnce(&mut Machine)) -> Vec<Finding> {
         let mut machine = good();
         change(&mut machine);
-        check(&machine, Demand { connections: 10_000 })
+        check(
+            &machine,
+            Demand {
+                connections: 10_000,
+            },
+        )
     }
 
     #[test]
     fn a_good_machine_and_an_unreadable_one_have_no_findings_but_cpu_time() {
         assert_eq!(findings(|_| {}), []);
-        let unreadable = Machine { schedstat: true, ..Default::default() };
-        assert_eq!(check(&unreadable, Demand { connections: 10_000 }), []);
+        let unreadable = Machine {
+            schedstat: true,
+            ..Default::default()
+        };
+        assert_eq!(
+            check(
+                &unreadable,
+                Demand {
+                    connections: 10_000
+                }
+            ),
+            []
+        );
     }
 
     #[test]
@@ -242,19 +291,47 @@ mod tests {
         type Change = fn(&mut Machine);
         let cases: [(Change, bool, &str); 12] = [
             (|m| m.kernel = "Linux 5.15.0 x".into(), true, "newer kernel"),
-            (|m| _ = m.sysctls.insert("kernel.io_uring_disabled".into(), "2".into()), true, "io_uring_disabled=0"),
-            (|m| _ = m.sysctls.insert("kernel.io_uring_disabled".into(), "1".into()), true, "io_uring_disabled=0"),
+            (
+                |m| {
+                    _ = m
+                        .sysctls
+                        .insert("kernel.io_uring_disabled".into(), "2".into())
+                },
+                true,
+                "io_uring_disabled=0",
+            ),
+            (
+                |m| {
+                    _ = m
+                        .sysctls
+                        .insert("kernel.io_uring_disabled".into(), "1".into())
+                },
+                true,
+                "io_uring_disabled=0",
+            ),
             (|m| m.seccomp = Some(true), false, "seccomp=unconfined"),
             (|m| m.nofile_hard = Some(4096), true, "ulimit -Hn 10200"),
-            (|m| m.memory_available_bytes = Some(100 << 20), true, "--scenarios"),
+            (
+                |m| m.memory_available_bytes = Some(100 << 20),
+                true,
+                "--scenarios",
+            ),
             (|m| m.schedstat = false, true, "CONFIG_SCHED_INFO"),
             (|m| m.cpus = "0".parse().ok(), false, "cpuset"),
             (
-                |m| _ = m.sysctls.insert("net.ipv4.ip_local_port_range".into(), "50000 51000".into()),
+                |m| {
+                    _ = m
+                        .sysctls
+                        .insert("net.ipv4.ip_local_port_range".into(), "50000 51000".into())
+                },
                 false,
                 "ip_local_port_range=",
             ),
-            (|m| _ = m.sysctls.insert("net.core.somaxconn".into(), "128".into()), false, "somaxconn=4096"),
+            (
+                |m| _ = m.sysctls.insert("net.core.somaxconn".into(), "128".into()),
+                false,
+                "somaxconn=4096",
+            ),
             (|m| m.governor = Some("powersave".into()), false, "cpupower"),
             (|m| m.busy_cpus = Some(1.5), false, "ps -eo"),
         ];
@@ -270,7 +347,8 @@ mod tests {
     fn root_may_use_io_uring_when_it_is_for_a_group_only() {
         let found = findings(|m| {
             m.root = true;
-            m.sysctls.insert("kernel.io_uring_disabled".into(), "1".into());
+            m.sysctls
+                .insert("kernel.io_uring_disabled".into(), "1".into());
         });
         assert_eq!(found, []);
     }
@@ -281,6 +359,9 @@ mod tests {
             m.busy_cpus = Some(2.0);
             m.schedstat = false;
         });
-        assert_eq!(found.iter().map(|f| f.fatal).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(
+            found.iter().map(|f| f.fatal).collect::<Vec<_>>(),
+            [true, false]
+        );
     }
 }

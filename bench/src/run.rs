@@ -75,7 +75,10 @@ struct Observed {
 impl Ring {
     /// Carries out a run and records it. An error means that it could not be *recorded*; a run that fails is a record.
     pub fn run(&self, run: Run<'_>) -> Result<RunRecord> {
-        let stem = format!("runs/{}/{:03}-{}", run.scenario.name, run.number, run.contestant.name);
+        let stem = format!(
+            "runs/{}/{:03}-{}",
+            run.scenario.name, run.number, run.contestant.name
+        );
         let begun = Instant::now();
         let started_unix_ns = proc::unix_ns();
         let steal_before = proc::read_steal_ns();
@@ -99,7 +102,9 @@ impl Ring {
         };
         let observed = self.observe(run, &stem, &mut server, &mut generator)?;
         generator.exit = observed.generator_exit;
-        let machine_steal_ns = proc::read_steal_ns().zip(steal_before).map(|(after, before)| after - before);
+        let machine_steal_ns = proc::read_steal_ns()
+            .zip(steal_before)
+            .map(|(after, before)| after - before);
         let elapsed_ns = begun.elapsed().as_nanos() as u64;
         let all_cpus = (self.server_cpus.len() + self.generator_cpus.len()) as f64;
         let ruling = rule(&Evidence {
@@ -150,8 +155,14 @@ impl Ring {
         generator_side: &mut GeneratorSide,
     ) -> Result<Observed> {
         let mut observed = Observed::default();
-        let started =
-            Server::start(&self.launcher, &side.command, &side.cpus, &self.folder, stem, &self.interrupt);
+        let started = Server::start(
+            &self.launcher,
+            &side.command,
+            &side.cpus,
+            &self.folder,
+            stem,
+            &self.interrupt,
+        );
         let mut server = match started {
             Ok(server) => server,
             Err(error) if error.is::<crate::folder::Unwritable>() => return Err(error),
@@ -181,22 +192,39 @@ impl Ring {
         );
         let (_, stdout) = self.folder.log(format!("{stem}.loadgen.stdout"))?;
         let (stderr_path, stderr) = self.folder.log(format!("{stem}.loadgen.stderr"))?;
-        let (program, args) = generator_side.command.split_first().context("no generator")?;
-        let process = self.launcher.start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
+        let (program, args) = generator_side
+            .command
+            .split_first()
+            .context("no generator")?;
+        let process =
+            self.launcher
+                .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
 
         let mut sampler = Sampler::new(pid, run.scenario.kind == crate::config::Kind::Idle);
         let limit = run.timing.warmup + run.timing.duration + GENERATOR_GRACE;
-        observed.generator_exit = self.watch(process, &mut server, &mut sampler, limit, &mut observed.failures);
+        observed.generator_exit = self.watch(
+            process,
+            &mut server,
+            &mut sampler,
+            limit,
+            &mut observed.failures,
+        );
 
         match generator::read_record(&outputs.json) {
             Ok(record) => {
-                side.window =
-                    sampler.window(record.window_start_unix_ns, record.window_end_unix_ns, side.cpus.len());
+                side.window = sampler.window(
+                    record.window_start_unix_ns,
+                    record.window_end_unix_ns,
+                    side.cpus.len(),
+                );
                 observed.loadgen = Some(record);
             }
             Err(error) if !self.interrupt.is_set() => {
                 let exit = observed.generator_exit.as_deref().unwrap_or("did not end");
-                observed.failures.push(format!("{error:#}; it {exit}: {}", folder::tail(&stderr_path)));
+                observed.failures.push(format!(
+                    "{error:#}; it {exit}: {}",
+                    folder::tail(&stderr_path)
+                ));
             }
             Err(_) => {}
         }
@@ -244,7 +272,9 @@ impl Ring {
             if out_of_time || server.ended().is_some() || self.interrupt.is_set() {
                 let (status, _) = generator.end(Signal::INT, Duration::from_secs(3));
                 if out_of_time {
-                    failures.push(format!("the generator was still running after {limit:?} and was ended"));
+                    failures.push(format!(
+                        "the generator was still running after {limit:?} and was ended"
+                    ));
                 }
                 return status.map(describe);
             }

@@ -46,7 +46,11 @@ pub struct Ended {
 
 impl Server {
     /// Program and arguments of a contestant on these CPUs.
-    pub fn command(contestant: &Contestant, program: &std::path::Path, cpus: &CpuSet) -> Vec<String> {
+    pub fn command(
+        contestant: &Contestant,
+        program: &std::path::Path,
+        cpus: &CpuSet,
+    ) -> Vec<String> {
         let mut command = vec![program.display().to_string()];
         command.extend(contestant.arguments(&cpus.to_string(), cpus.len()));
         command
@@ -71,14 +75,27 @@ impl Server {
                 break line;
             }
             if let Some(status) = process.try_wait() {
-                bail!("the server {} before it was ready: {}", describe(status), folder::tail(&stderr));
+                bail!(
+                    "the server {} before it was ready: {}",
+                    describe(status),
+                    folder::tail(&stderr)
+                );
             }
             ensure!(!interrupt.is_set(), "interrupted");
-            ensure!(Instant::now() < deadline, "the server was not ready within {READY_WITHIN:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "the server was not ready within {READY_WITHIN:?}"
+            );
             std::thread::sleep(POLL);
         };
         let (ready, address) = parse_ready(&line)?;
-        Ok(Self { process, stdout, stderr, ready, address })
+        Ok(Self {
+            process,
+            stdout,
+            stderr,
+            ready,
+            address,
+        })
     }
 
     /// Its process id.
@@ -102,11 +119,19 @@ impl Server {
             .and_then(|line| serde_json::from_str(line).ok())
             .filter(|value: &Value| value["event"] == "final");
         let failure = if by_itself.is_some() {
-            Some(format!("the server {exit} during the run: {}", folder::tail(&self.stderr)))
+            Some(format!(
+                "the server {exit} during the run: {}",
+                folder::tail(&self.stderr)
+            ))
         } else if killed {
-            Some(format!("the server did not end within {ENDS_WITHIN:?} of SIGTERM and was killed"))
+            Some(format!(
+                "the server did not end within {ENDS_WITHIN:?} of SIGTERM and was killed"
+            ))
         } else if !status.is_some_and(|status| status.success()) {
-            Some(format!("the server {exit} after SIGTERM: {}", folder::tail(&self.stderr)))
+            Some(format!(
+                "the server {exit} after SIGTERM: {}",
+                folder::tail(&self.stderr)
+            ))
         } else {
             None
         };
@@ -116,14 +141,21 @@ impl Server {
         }
         folder::remove_if_empty(&self.stdout);
         folder::remove_if_empty(&self.stderr);
-        Ended { exit, final_line, failure }
+        Ended {
+            exit,
+            final_line,
+            failure,
+        }
     }
 }
 
 /// Complete lines of a file so far.
 fn lines(path: &std::path::Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
+    text.split_inclusive('\n')
+        .filter_map(|line| line.strip_suffix('\n'))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Only event and address are required, so that servers of other stacks can enter.
@@ -131,7 +163,11 @@ fn parse_ready(line: &str) -> Result<(Value, SocketAddr)> {
     let wrong = || format!("the server's first line is no `ready` line: {line}");
     let ready: Value = serde_json::from_str(line).with_context(wrong)?;
     ensure!(ready["event"] == "ready", wrong());
-    let address: SocketAddr = ready["address"].as_str().with_context(wrong)?.parse().with_context(wrong)?;
+    let address: SocketAddr = ready["address"]
+        .as_str()
+        .with_context(wrong)?
+        .parse()
+        .with_context(wrong)?;
     ensure!(address.port() != 0, wrong());
     Ok((ready, address))
 }
@@ -143,7 +179,8 @@ mod tests {
     #[test]
     fn a_ready_line_needs_event_and_address() {
         let (ready, address) =
-            parse_ready(r#"{"event":"ready","server":"x","address":"127.0.0.1:4000","more":1}"#).unwrap();
+            parse_ready(r#"{"event":"ready","server":"x","address":"127.0.0.1:4000","more":1}"#)
+                .unwrap();
         assert_eq!(ready["server"], "x");
         assert_eq!(address.port(), 4000);
         for bad in [
@@ -154,7 +191,10 @@ mod tests {
             r#"{"event":"ready","address":7}"#,
         ] {
             let message = format!("{:#}", parse_ready(bad).unwrap_err());
-            assert!(message.contains("no `ready` line") && message.contains(bad), "{message}");
+            assert!(
+                message.contains("no `ready` line") && message.contains(bad),
+                "{message}"
+            );
         }
     }
 

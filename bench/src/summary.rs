@@ -49,6 +49,10 @@ pub struct Setting {
     pub runs_needed: usize,
     /// Somebody ended the suite early.
     pub interrupted: bool,
+    /// What ended the suite before its time, other than a signal.
+    pub aborted: Option<String>,
+    /// Why not all planned blocks were run, although nothing went wrong.
+    pub cut: Option<String>,
     /// The contestants, in the order of tables.
     pub contestants: Vec<Entrant>,
     /// Capacities that rates are fractions of, by key, messages per second.
@@ -151,13 +155,22 @@ pub struct Problem {
 
 /// Sums up the runs of all bouts.
 pub fn summarize(setting: Setting, scenarios: &[Scenario], runs: &[RunRecord]) -> Summary {
-    let bouts: Vec<Bout> = scenarios.iter().map(|scenario| bout(&setting, scenario, runs)).collect();
-    let excluded = setting.contestants.iter().any(|entrant| entrant.excluded.is_some());
-    let enough = bouts.iter().flat_map(|bout| &bout.contestants).all(|showing| showing.enough);
+    let bouts: Vec<Bout> = scenarios
+        .iter()
+        .map(|scenario| bout(&setting, scenario, runs))
+        .collect();
+    let excluded = setting
+        .contestants
+        .iter()
+        .any(|entrant| entrant.excluded.is_some());
+    let enough = bouts
+        .iter()
+        .flat_map(|bout| &bout.contestants)
+        .all(|showing| showing.enough);
     let notes = notes(&setting, &bouts);
     Summary {
         schema_version: crate::record::SCHEMA_VERSION,
-        complete: enough && !excluded && !setting.interrupted,
+        complete: enough && !excluded && !setting.interrupted && setting.aborted.is_none(),
         setting,
         notes,
         bouts,
@@ -165,7 +178,10 @@ pub fn summarize(setting: Setting, scenarios: &[Scenario], runs: &[RunRecord]) -
 }
 
 fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
-    let runs: Vec<&RunRecord> = runs.iter().filter(|run| run.bout == scenario.name).collect();
+    let runs: Vec<&RunRecord> = runs
+        .iter()
+        .filter(|run| run.bout == scenario.name)
+        .collect();
     let names: Vec<&str> = setting
         .contestants
         .iter()
@@ -182,7 +198,10 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
         scenario: scenario.clone(),
         rate_per_s: runs.iter().find_map(|run| run.generator.rate_per_s),
         headline: metrics::headline(scenario).to_owned(),
-        contestants: names.iter().map(|name| showing(setting.runs_needed, scenario, name, &runs)).collect(),
+        contestants: names
+            .iter()
+            .map(|name| showing(setting.runs_needed, scenario, name, &runs))
+            .collect(),
         pairs,
         problems: runs
             .iter()
@@ -199,9 +218,15 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
 
 fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunRecord]) -> Showing {
     let own: Vec<&&RunRecord> = runs.iter().filter(|run| run.contestant == name).collect();
-    let valid: Vec<&&&RunRecord> = own.iter().filter(|run| run.status == Status::Valid).collect();
+    let valid: Vec<&&&RunRecord> = own
+        .iter()
+        .filter(|run| run.status == Status::Valid)
+        .collect();
     let spread = |metric: &Metric| {
-        let values: Vec<f64> = valid.iter().filter_map(|run| run.metric(metric.key)).collect();
+        let values: Vec<f64> = valid
+            .iter()
+            .filter_map(|run| run.metric(metric.key))
+            .collect();
         (metric.key.to_owned(), Spread::of(&values))
     };
     Showing {
@@ -213,12 +238,22 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
     }
 }
 
-fn pair(suite_seed: u64, scenario: &Scenario, first: &str, second: &str, runs: &[&RunRecord]) -> Pair {
+fn pair(
+    suite_seed: u64,
+    scenario: &Scenario,
+    first: &str,
+    second: &str,
+    runs: &[&RunRecord],
+) -> Pair {
     let comparisons = metrics::compared(scenario)
         .into_iter()
         .filter_map(|metric| compare(suite_seed, scenario, metric, first, second, runs))
         .collect();
-    Pair { first: first.to_owned(), second: second.to_owned(), comparisons }
+    Pair {
+        first: first.to_owned(),
+        second: second.to_owned(),
+        comparisons,
+    }
 }
 
 fn compare(
@@ -242,7 +277,10 @@ fn compare(
         .filter_map(|(block, value)| Some((*block, (*value, *of_second.get(block)?))))
         .collect();
     let values: Vec<(f64, f64)> = joined.iter().map(|(_, values)| *values).collect();
-    let seed = derive_seed(suite_seed, &format!("{}/{}/{first}/{second}", scenario.name, metric.key));
+    let seed = derive_seed(
+        suite_seed,
+        &format!("{}/{}/{first}/{second}", scenario.name, metric.key),
+    );
     let ratio = paired_ratio(&values, seed)?;
     Some(Comparison {
         metric: metric.key.to_owned(),
@@ -256,8 +294,21 @@ fn compare(
 fn notes(setting: &Setting, bouts: &[Bout]) -> Vec<String> {
     let mut notes = Vec::new();
     if setting.interrupted {
-        notes.push("INTERRUPTED: the suite was ended early; what had been run is below.".to_owned());
+        notes
+            .push("INTERRUPTED: the suite was ended early; what had been run is below.".to_owned());
     }
+    notes.extend(
+        setting
+            .aborted
+            .iter()
+            .map(|error| format!("ABORTED: {error}")),
+    );
+    notes.extend(
+        setting
+            .cut
+            .iter()
+            .map(|cut| format!("FEWER BLOCKS THAN PLANNED: {cut}.")),
+    );
     for entrant in &setting.contestants {
         if let Some(reason) = &entrant.excluded {
             notes.push(format!("EXCLUDED: {}: {reason}", entrant.name));
@@ -292,7 +343,11 @@ mod tests {
     }
 
     fn summary_of(runs: &[RunRecord]) -> Summary {
-        summarize(canned::setting(), &[canned::scenario("echo-64b-w1-c1000")], runs)
+        summarize(
+            canned::setting(),
+            &[canned::scenario("echo-64b-w1-c1000")],
+            runs,
+        )
     }
 
     #[test]
@@ -312,12 +367,20 @@ mod tests {
         runs[4] = canned::failed(runs[4].clone(), "the server was killed by signal 9");
         let summary = summary_of(&runs);
         let bout = &summary.bouts[0];
-        assert_eq!((bout.contestants[0].runs, bout.contestants[0].valid_runs), (10, 9));
+        assert_eq!(
+            (bout.contestants[0].runs, bout.contestants[0].valid_runs),
+            (10, 9)
+        );
         assert_eq!(bout.contestants[1].valid_runs, 10);
         let comparison = &bout.pairs[0].comparisons[0];
         assert_eq!(comparison.ratio.pairs, 9);
         assert!(!comparison.blocks.contains(&3));
-        assert!(comparison.verdict.words.starts_with("too few runs for a claim (n=9)"));
+        assert!(
+            comparison
+                .verdict
+                .words
+                .starts_with("too few runs for a claim (n=9)")
+        );
         assert_eq!(bout.problems.len(), 1);
         assert!(summary.complete, "9 of 10 are enough");
     }
@@ -330,7 +393,11 @@ mod tests {
         }
         let summary = summary_of(&runs);
         assert!(!summary.complete);
-        assert!(summary.notes[0].contains("TOO FEW VALID RUNS: 7 of server-uring"), "{:?}", summary.notes);
+        assert!(
+            summary.notes[0].contains("TOO FEW VALID RUNS: 7 of server-uring"),
+            "{:?}",
+            summary.notes
+        );
 
         let mut setting = canned::setting();
         setting.contestants[0].excluded = Some("conformance: 2 cases fail".into());

@@ -1,0 +1,271 @@
+//! What the command line chose, checked before anything starts.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::config::{
+    Contestant, Scenario, Suite, Timing, load_contestants, load_scenario, load_suite,
+};
+use crate::cpus::CpuSet;
+use crate::options::Options;
+use crate::plan;
+
+/// A suite ready to run.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The suite.
+    pub suite: Suite,
+    /// Blocks per bout.
+    pub repeats: usize,
+    /// When the last round must be over; `None` when the user named the number of repeats.
+    pub budget: Option<Duration>,
+    /// The scenarios, in the order of the report.
+    pub scenarios: Vec<Scenario>,
+    /// The contestants, in the order of tables.
+    pub contestants: Vec<Contestant>,
+    /// Their binaries, in the same order.
+    pub programs: Vec<PathBuf>,
+    /// The generator's binary.
+    pub loadgen: PathBuf,
+    /// The conformance suite's binary, unless it is to be skipped.
+    pub conformance: Option<PathBuf>,
+    /// CPUs of the servers.
+    pub server_cpus: CpuSet,
+    /// CPUs of the generator.
+    pub generator_cpus: CpuSet,
+    /// Seed of every random order and interval.
+    pub seed: u64,
+}
+
+impl Choice {
+    /// Loads and checks everything that `options` name; binaries are looked for in `bin_dir`.
+    pub fn new(options: &Options, bin_dir: &Path) -> Result<Self> {
+        let suite = load_suite(&options.config_dir, &options.suite)?;
+        let names = if options.scenarios.is_empty() {
+            &suite.scenarios
+        } else {
+            &options.scenarios
+        };
+        let scenarios: Vec<Scenario> = names
+            .iter()
+            .map(|name| load_scenario(&options.config_dir, name))
+            .collect::<Result<_>>()?;
+        unique(
+            "scenario",
+            scenarios.iter().map(|scenario| scenario.name.as_str()),
+        )?;
+
+        let file = options.contestants_file.clone();
+        let file = file.unwrap_or_else(|| options.config_dir.join("contestants.toml"));
+        let contestants = choose(load_contestants(&file)?, &options.contestants, &file)?;
+        let programs: Vec<PathBuf> = contestants
+            .iter()
+            .map(|contestant| binary(bin_dir, &contestant.program))
+            .collect::<Result<_>>()?;
+        let wants_conformance =
+            !options.skip_conformance && contestants.iter().any(|one| one.conformance);
+        let conformance = wants_conformance
+            .then(|| binary(bin_dir, Path::new("conformance")))
+            .transpose()?;
+
+        let allowed = CpuSet::allowed()?;
+        let (server_cpus, generator_cpus) = match (&options.server_cpus, &options.generator_cpus) {
+            (Some(server), Some(generator)) => (server.clone(), generator.clone()),
+            _ => allowed.halves(),
+        };
+        for cpu in server_cpus.cpus().iter().chain(generator_cpus.cpus()) {
+            ensure!(
+                allowed.cpus().contains(cpu),
+                "CPU {cpu} is not among those this process may use: {allowed}"
+            );
+        }
+        Ok(Self {
+            repeats: options.repeats.map_or(suite.repeats, usize::from),
+            budget: options.repeats.is_none().then_some(suite.budget),
+            loadgen: binary(bin_dir, Path::new("loadgen"))?,
+            seed: u64::from(options.seed.unwrap_or_else(seed_of_the_moment)),
+            suite,
+            scenarios,
+            contestants,
+            programs,
+            conformance,
+            server_cpus,
+            generator_cpus,
+        })
+    }
+
+    /// Warm-up and window of a scenario.
+    pub fn timing(&self, scenario: &Scenario) -> Timing {
+        self.suite.timing_of(&scenario.name)
+    }
+
+    /// One scenario for each capacity that has to be measured.
+    pub fn calibrations(&self) -> Vec<&Scenario> {
+        let mut keys = Vec::new();
+        self.scenarios
+            .iter()
+            .filter(|scenario| {
+                let key = scenario.capacity_key();
+                let new = key.is_some() && !keys.contains(&key);
+                keys.push(key);
+                new
+            })
+            .collect()
+    }
+
+    /// How long one block of a bout takes, about.
+    pub fn estimate_block(&self, scenario: &Scenario) -> Duration {
+        plan::estimate_run(scenario, self.timing(scenario)) * self.contestants.len() as u32
+    }
+
+    /// How long the bouts take in all, about, calibration included, trial starts and conformance not.
+    pub fn estimate(&self) -> Duration {
+        let blocks: Duration = self
+            .scenarios
+            .iter()
+            .map(|scenario| self.estimate_block(scenario))
+            .sum();
+        let calibrations: Duration = self
+            .calibrations()
+            .into_iter()
+            .map(|scenario| plan::estimate_calibration(scenario, self.suite.calibration))
+            .sum();
+        blocks * self.repeats as u32 + calibrations * self.contestants.len() as u32
+    }
+}
+
+fn choose(all: Vec<Contestant>, names: &[String], file: &Path) -> Result<Vec<Contestant>> {
+    if names.is_empty() {
+        let default: Vec<Contestant> = all
+            .into_iter()
+            .filter(|contestant| contestant.default)
+            .collect();
+        ensure!(
+            !default.is_empty(),
+            "{}: no contestant has `default = true`; name some with --contestants",
+            file.display()
+        );
+        return Ok(default);
+    }
+    unique("contestant", names.iter().map(String::as_str))?;
+    let find = |name: &String| {
+        all.iter()
+            .find(|contestant| contestant.name == *name)
+            .cloned()
+            .with_context(|| {
+                let known: Vec<&str> = all
+                    .iter()
+                    .map(|contestant| contestant.name.as_str())
+                    .collect();
+                format!(
+                    "no contestant `{name}` in {}; known: {}",
+                    file.display(),
+                    known.join(", ")
+                )
+            })
+    };
+    names.iter().map(find).collect()
+}
+
+fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            bail!("{what} `{name}` is named twice");
+        }
+    }
+    Ok(())
+}
+
+/// A bare name lies in `bin_dir`; anything else is a path already.
+fn binary(bin_dir: &Path, program: &Path) -> Result<PathBuf> {
+    let path = if program.components().count() == 1 {
+        bin_dir.join(program)
+    } else {
+        program.to_path_buf()
+    };
+    ensure!(
+        path.is_file(),
+        "{} does not exist; scripts/bench.sh builds all binaries, or name their folder with --bin-dir",
+        path.display()
+    );
+    Ok(path)
+}
+
+fn seed_of_the_moment() -> u32 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as u32 ^ since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Cli;
+    use clap::Parser;
+
+    fn options(args: &[&str]) -> Options {
+        Cli::try_parse_from([&["bench"], args].concat())
+            .unwrap()
+            .options
+    }
+
+    fn bin_dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["server-uring", "server-tokio", "loadgen", "conformance"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn quick_fits_its_budget_on_two_cpus_and_so_do_the_others() {
+        let bins = bin_dir();
+        for (suite, preliminaries) in [("smoke", 12), ("quick", 15), ("standard", 15)] {
+            let choice = Choice::new(&options(&["--suite", suite]), bins.path()).unwrap();
+            let estimate = choice.estimate() + Duration::from_secs(preliminaries);
+            assert!(
+                estimate < choice.budget.unwrap(),
+                "{suite} takes {estimate:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn repeats_lift_the_budget_and_scenarios_narrow_the_suite() {
+        let bins = bin_dir();
+        let args = [
+            "--repeats",
+            "40",
+            "--scenarios",
+            "idle-1000,echo-64b-open-50",
+            "--contestants",
+            "server-tokio-percore",
+        ];
+        let choice = Choice::new(&options(&args), bins.path()).unwrap();
+        assert_eq!((choice.repeats, choice.budget), (40, None));
+        assert_eq!(choice.scenarios.len(), 2);
+        assert_eq!(choice.contestants[0].name, "server-tokio-percore");
+        assert_eq!(choice.calibrations().len(), 1);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_named_with_what_does() {
+        let bins = bin_dir();
+        let fails = |args: &[&str]| {
+            format!(
+                "{:#}",
+                Choice::new(&options(args), bins.path()).unwrap_err()
+            )
+        };
+        assert!(fails(&["--contestants", "nginx"]).contains("no contestant `nginx`"));
+        assert!(fails(&["--contestants", "nginx"]).contains("known: server-uring, server-tokio"));
+        assert!(fails(&["--scenarios", "echo"]).contains("no scenario `echo`"));
+        assert!(fails(&["--contestants", "server-uring,server-uring"]).contains("named twice"));
+        assert!(fails(&["--server-cpus", "4095", "--generator-cpus", "0"]).contains("CPU 4095"));
+        std::fs::remove_file(bins.path().join("loadgen")).unwrap();
+        assert!(fails(&[]).contains("scripts/bench.sh"));
+    }
+}

@@ -1,0 +1,130 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cpus::CpuSet;
+
+const AFTER: &str = "\
+Exit codes:
+  0    every bout has enough valid runs of every contestant
+  1    a bout has too few, a contestant was excluded, the machine is unfit, or the results could not be written
+  2    usage: a flag, a suite, a scenario or a contestant that does not exist or cannot work
+  130  interrupted: what had been run is kept and summed up
+
+The last line on stdout is the result folder.";
+
+/// Starts contestants, interleaves their runs, checks that the runs are valid, and says who won by how much.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version, about, after_help = AFTER, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What else to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to run a suite.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// What else the referee does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Becomes a command that dies with its parent (used by the referee itself)
+    #[command(hide = true)]
+    Exec {
+        /// Process id of the referee.
+        #[arg(long)]
+        parent: u32,
+        /// Where to run.
+        #[arg(long)]
+        cpus: CpuSet,
+        /// Program and arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+/// How to run a suite.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// smoke, quick, standard, or the path of a TOML file
+    #[arg(long, value_name = "SUITE", default_value = "quick")]
+    pub suite: String,
+    /// Contestants, in the order of tables [default: those marked so in the file]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub contestants: Vec<String>,
+    /// Scenarios, by name or path of a TOML file [default: the suite's]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub scenarios: Vec<String>,
+    /// Blocks per bout, each one run of every contestant; lifts the suite's time budget [default: the suite's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub repeats: Option<u16>,
+    /// Where to make the result folder
+    #[arg(long, value_name = "DIR", default_value = "bench-results")]
+    pub out: PathBuf,
+    /// Seed of every random order and interval [default: the time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u32>,
+    /// Folder of the binaries [default: the one this program is in]
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// Folder with contestants.toml, scenarios/ and suites/
+    #[arg(long, value_name = "DIR", default_value = env!("CARGO_MANIFEST_DIR"))]
+    pub config_dir: PathBuf,
+    /// File that describes the contestants [default: contestants.toml in the config folder]
+    #[arg(long, value_name = "FILE")]
+    pub contestants_file: Option<PathBuf>,
+    /// CPUs of the servers, such as 0,2-3 [default: the lower half]
+    #[arg(long, value_name = "LIST", requires = "generator_cpus")]
+    pub server_cpus: Option<CpuSet>,
+    /// CPUs of the generator [default: the upper half]
+    #[arg(long, value_name = "LIST", requires = "server_cpus")]
+    pub generator_cpus: Option<CpuSet>,
+    /// Name of this machine in the result folder [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Do not run the conformance cases first
+    #[arg(long)]
+    pub skip_conformance: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lists_and_ranges() {
+        let cli = Cli::try_parse_from([
+            "bench",
+            "--contestants",
+            "a,b",
+            "--repeats",
+            "3",
+            "--seed",
+            "9",
+        ])
+        .unwrap();
+        assert_eq!(cli.options.contestants, ["a", "b"]);
+        assert_eq!((cli.options.repeats, cli.options.seed), (Some(3), Some(9)));
+        assert_eq!(cli.options.suite, "quick");
+        for bad in [
+            &["bench", "--repeats", "0"][..],
+            &["bench", "--server-cpus", "0"],
+            &["bench", "--server-cpus", "x", "--generator-cpus", "1"],
+            &["bench", "--sweet", "smoke"],
+        ] {
+            assert_eq!(
+                Cli::try_parse_from(bad).unwrap_err().exit_code(),
+                2,
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! A suite from its first check to its last line.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::choice::Choice;
+use crate::config::{Load, Scenario, Timing};
+use crate::entry;
+use crate::environment::{Environment, Revision, utc};
+use crate::folder::ResultFolder;
+use crate::interrupt::Interrupt;
+use crate::machine::{Machine, output};
+use crate::options::Options;
+use crate::plan;
+use crate::preflight::{self, Demand, Finding};
+use crate::process::Launcher;
+use crate::progress::{Progress, minutes};
+use crate::record::{RunRecord, SCHEMA_VERSION, Status};
+use crate::report;
+use crate::run::{Ring, Run};
+use crate::stats::median_of;
+use crate::summary::{Capacity, Entrant, Setting, summarize};
+
+/// Every bout has enough valid runs.
+pub const EXIT_COMPLETE: u8 = 0;
+/// It has not, or the suite could not be run or recorded.
+pub const EXIT_INCOMPLETE: u8 = 1;
+/// The command line cannot work.
+pub const EXIT_USAGE: u8 = 2;
+/// A signal ended the suite.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs the suite that `options` describe; the program's exit code. The last line on stdout is the result folder, if one was made.
+pub fn run(options: &Options) -> u8 {
+    let own = std::env::current_exe().context("cannot find this program's own path");
+    let prepared = own.and_then(|own| {
+        let bin_dir = options
+            .bin_dir
+            .clone()
+            .or_else(|| own.parent().map(PathBuf::from));
+        let choice = Choice::new(options, &bin_dir.unwrap_or_default())?;
+        Ok((choice, own))
+    });
+    let (choice, own) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return fail(&error, EXIT_USAGE),
+    };
+    match Referee::enter(options, choice, own) {
+        Ok(referee) => referee.run_suite(),
+        Err(error) => fail(&error, EXIT_INCOMPLETE),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> u8 {
+    eprintln!("bench: {error:#}");
+    code
+}
+
+/// A suite under way.
+struct Referee {
+    choice: Choice,
+    ring: Ring,
+    environment: Environment,
+    entrants: Vec<Entrant>,
+    capacities: BTreeMap<String, Capacity>,
+    runs: Vec<RunRecord>,
+    begun: Instant,
+    /// Why not all planned blocks were run, if so.
+    cut: Option<String>,
+}
+
+impl Referee {
+    /// Checks the machine and makes the result folder.
+    fn enter(options: &Options, choice: Choice, own: PathBuf) -> Result<Self> {
+        let (begun, started) = (Instant::now(), SystemTime::now());
+        let interrupt = Interrupt::on_signals()?;
+        let machine = Machine::read(options.machine.as_deref());
+        let findings = check_machine(&machine, &choice)?;
+        let revision = Revision::read(&options.config_dir);
+        let started_utc = utc(started);
+        let folder = ResultFolder::create(
+            &options.out,
+            &started_utc.replace(':', "-"),
+            &machine.name,
+            &revision.short(),
+        )?;
+        let environment = Environment {
+            schema_version: SCHEMA_VERSION,
+            started_utc,
+            command: std::env::args().collect(),
+            seed: choice.seed,
+            revision,
+            rustc: output("rustc", &["--version"]),
+            bench_version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine,
+            findings,
+            server_cpus: choice.server_cpus.clone(),
+            generator_cpus: choice.generator_cpus.clone(),
+            suite: choice.suite.clone(),
+            scenarios: choice.scenarios.clone(),
+            contestants: choice.contestants.clone(),
+            ready: BTreeMap::new(),
+        };
+        folder.write_json("environment.json", &environment)?;
+        let entrants = choice
+            .contestants
+            .iter()
+            .map(|contestant| Entrant {
+                name: contestant.name.clone(),
+                about: contestant.about.clone(),
+                runtime: None,
+                excluded: None,
+            })
+            .collect();
+        let ring = Ring {
+            launcher: Launcher::new(own),
+            folder,
+            loadgen: choice.loadgen.clone(),
+            server_cpus: choice.server_cpus.clone(),
+            generator_cpus: choice.generator_cpus.clone(),
+            interrupt,
+        };
+        Ok(Self {
+            choice,
+            ring,
+            environment,
+            entrants,
+            capacities: BTreeMap::new(),
+            runs: Vec::new(),
+            begun,
+            cut: None,
+        })
+    }
+
+    /// All phases; whatever ends them, what was recorded is summed up.
+    fn run_suite(mut self) -> u8 {
+        let carried_out = self.carry_out();
+        let aborted = carried_out.as_ref().err().map(|error| format!("{error:#}"));
+        let code = match self.sum_up(aborted) {
+            Ok(true) => EXIT_COMPLETE,
+            Ok(false) => EXIT_INCOMPLETE,
+            Err(error) => fail(&error, EXIT_INCOMPLETE),
+        };
+        let code = match carried_out {
+            _ if self.ring.interrupt.is_set() => EXIT_INTERRUPTED,
+            Ok(()) => code,
+            Err(error) => fail(&error, EXIT_INCOMPLETE),
+        };
+        println!("{}", self.ring.folder.path().display());
+        code
+    }
+
+    fn carry_out(&mut self) -> Result<()> {
+        self.admit()?;
+        self.announce();
+        // The referee's own work goes to the generator's side; the server's CPUs stay the server's.
+        self.choice.generator_cpus.pin_current_thread()?;
+        self.calibrate()?;
+        self.run_bouts()
+    }
+
+    /// Trial start and conformance of every contestant.
+    fn admit(&mut self) -> Result<()> {
+        for index in 0..self.choice.contestants.len() {
+            if self.ring.interrupt.is_set() {
+                return Ok(());
+            }
+            let (contestant, program) = (
+                &self.choice.contestants[index],
+                &self.choice.programs[index],
+            );
+            let refused = match entry::try_start(&self.ring, contestant, program)? {
+                Err(reason) => Some(reason),
+                Ok(ready) => {
+                    self.entrants[index].runtime = ready["runtime"].as_str().map(str::to_owned);
+                    self.environment
+                        .ready
+                        .insert(contestant.name.clone(), ready);
+                    match &self.choice.conformance {
+                        Some(conformance) if contestant.conformance => {
+                            entry::conform(&self.ring, conformance, contestant, program)?
+                        }
+                        _ => None,
+                    }
+                }
+            };
+            match &refused {
+                Some(reason) => eprintln!("{}: EXCLUDED: {reason}", contestant.name),
+                None => eprintln!(
+                    "{}: starts{}",
+                    contestant.name,
+                    if contestant.conformance && self.choice.conformance.is_some() {
+                        " and conforms"
+                    } else {
+                        ""
+                    }
+                ),
+            }
+            self.entrants[index].excluded = refused;
+        }
+        self.ring
+            .folder
+            .write_json("environment.json", &self.environment)
+    }
+
+    fn announce(&self) {
+        let choice = &self.choice;
+        eprintln!(
+            "suite `{}`: {} bouts x {} blocks x {} contestants, about {} min{}; seed {}; servers on CPUs {}, generator on CPUs {}",
+            choice.suite.name,
+            choice.scenarios.len(),
+            choice.repeats,
+            self.admitted().len(),
+            minutes(choice.estimate()),
+            choice.budget.map_or(String::new(), |budget| format!(
+                ", {} min at most",
+                minutes(budget)
+            )),
+            choice.seed,
+            choice.server_cpus,
+            choice.generator_cpus
+        );
+    }
+
+    /// Indices of the contestants that take part.
+    fn admitted(&self) -> Vec<usize> {
+        (0..self.entrants.len())
+            .filter(|index| self.entrants[*index].excluded.is_none())
+            .collect()
+    }
+
+    /// Closed-loop echoes for every capacity that a rate is a fraction of.
+    fn calibrate(&mut self) -> Result<()> {
+        let calibration = self.choice.suite.calibration;
+        let timing = Timing {
+            warmup: calibration.warmup,
+            duration: calibration.duration,
+        };
+        for scenario in self
+            .choice
+            .calibrations()
+            .into_iter()
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let Some(key) = scenario.capacity_key() else {
+                continue;
+            };
+            let shape = Scenario {
+                name: key.clone(),
+                load: Some(Load::Window(1)),
+                headline: None,
+                ..scenario
+            };
+            let mut measured: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+            for block in 1..=calibration.runs {
+                for run in self.block(&shape, timing, None, block, &mut |_| {})? {
+                    if let Some(per_s) = usable_capacity(&run) {
+                        measured.entry(run.contestant).or_default().push(per_s);
+                    }
+                }
+                if self.ring.interrupt.is_set() {
+                    return Ok(());
+                }
+            }
+            let messages_per_s: BTreeMap<String, f64> = measured
+                .into_iter()
+                .filter_map(|(name, rates)| Some((name, median_of(&rates)?)))
+                .collect();
+            let Some(smallest_per_s) = messages_per_s.values().copied().reduce(f64::min) else {
+                eprintln!("{key}: no capacity could be measured; its bouts are left out");
+                continue;
+            };
+            eprintln!("{key}: smallest {smallest_per_s:.0}/s");
+            self.capacities.insert(
+                key,
+                Capacity {
+                    messages_per_s,
+                    smallest_per_s,
+                },
+            );
+        }
+        self.ring
+            .folder
+            .write_json("capacities.json", &self.capacities)
+    }
+
+    /// Rounds of blocks, then blocks that make up for runs that do not count.
+    fn run_bouts(&mut self) -> Result<()> {
+        let scenarios = self.choice.scenarios.clone();
+        let mut progress =
+            Progress::new(scenarios.len() * self.choice.repeats * self.admitted().len());
+        let mut pace = Pace::default();
+        for block in 1..=self.choice.repeats {
+            for bout in plan::order_of_bouts(self.choice.seed, block, scenarios.len()) {
+                if !self.bout_block(&scenarios[bout], block, &mut pace, &mut progress)? {
+                    return Ok(());
+                }
+            }
+        }
+        for block in self.choice.repeats + 1..=self.choice.repeats + self.choice.suite.extra_blocks
+        {
+            for scenario in &scenarios {
+                let whole = self.whole_blocks(&scenario.name);
+                // A bout without one whole block is not unlucky, it is broken.
+                if whole == 0 || whole >= self.choice.repeats {
+                    continue;
+                }
+                progress.add(self.admitted().len());
+                if !self.bout_block(scenario, block, &mut pace, &mut progress)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One block of a bout, unless time is up or somebody wants to end: then false.
+    fn bout_block(
+        &mut self,
+        scenario: &Scenario,
+        block: usize,
+        pace: &mut Pace,
+        progress: &mut Progress,
+    ) -> Result<bool> {
+        let rate_per_s = match (scenario.load, scenario.capacity_key()) {
+            (Some(Load::FractionOfCapacity(fraction)), Some(key)) => {
+                match self.capacities.get(&key) {
+                    Some(capacity) => Some((capacity.smallest_per_s * fraction).round()),
+                    None => return Ok(true),
+                }
+            }
+            (Some(Load::Rate(rate)), _) => Some(rate),
+            _ => None,
+        };
+        let estimate = self.choice.estimate_block(scenario);
+        if let Some(budget) = self.choice.budget
+            && self.begun.elapsed() + pace.expect(estimate) > budget
+        {
+            let cut = format!(
+                "the budget of {} min was used up in round {block}",
+                minutes(budget)
+            );
+            progress.say(&cut);
+            self.cut.get_or_insert(cut);
+            return Ok(false);
+        }
+        let begun = Instant::now();
+        let timing = self.choice.timing(scenario);
+        let mut say = |said: Said<'_>| match said {
+            Said::Begin(contestant) => progress.begin(&scenario.name, contestant),
+            Said::End(run) => progress.end(run),
+        };
+        let runs = self.block(scenario, timing, rate_per_s, block, &mut say)?;
+        progress.block(&runs);
+        pace.add(estimate, begun.elapsed());
+        self.runs.extend(runs);
+        Ok(!self.ring.interrupt.is_set())
+    }
+
+    /// One run of every contestant, in random order. Ends early when somebody wants to end.
+    fn block(
+        &self,
+        scenario: &Scenario,
+        timing: Timing,
+        rate_per_s: Option<f64>,
+        block: usize,
+        say: &mut dyn FnMut(Said<'_>),
+    ) -> Result<Vec<RunRecord>> {
+        let admitted = self.admitted();
+        let order = plan::order_in_block(self.choice.seed, &scenario.name, block, admitted.len());
+        let mut runs = Vec::new();
+        for (place, index) in order.into_iter().map(|place| admitted[place]).enumerate() {
+            if self.ring.interrupt.is_set() {
+                break;
+            }
+            let contestant = &self.choice.contestants[index];
+            say(Said::Begin(&contestant.name));
+            let record = self.ring.run(Run {
+                contestant,
+                program: &self.choice.programs[index],
+                scenario,
+                timing,
+                rate_per_s,
+                block,
+                position: place + 1,
+                number: (block - 1) * admitted.len() + place + 1,
+            })?;
+            say(Said::End(&record));
+            runs.push(record);
+        }
+        Ok(runs)
+    }
+
+    /// Blocks of a bout in which every contestant has a valid run.
+    fn whole_blocks(&self, bout: &str) -> usize {
+        let mut valid: BTreeMap<usize, usize> = BTreeMap::new();
+        for run in self
+            .runs
+            .iter()
+            .filter(|run| run.bout == bout && run.status == Status::Valid)
+        {
+            *valid.entry(run.block).or_default() += 1;
+        }
+        let contestants = self.admitted().len();
+        valid.values().filter(|runs| **runs == contestants).count()
+    }
+
+    /// Writes and prints the summary; whether the suite is complete.
+    fn sum_up(&self, aborted: Option<String>) -> Result<bool> {
+        let setting = Setting {
+            suite: self.choice.suite.name.clone(),
+            seed: self.choice.seed,
+            started_utc: self.environment.started_utc.clone(),
+            revision: self.environment.revision.short(),
+            machine: self.environment.machine_line(),
+            server_cpus: self.choice.server_cpus.to_string(),
+            generator_cpus: self.choice.generator_cpus.to_string(),
+            repeats: self.choice.repeats,
+            runs_needed: plan::runs_needed(self.choice.repeats),
+            interrupted: self.ring.interrupt.is_set(),
+            aborted,
+            cut: self.cut.clone(),
+            contestants: self.entrants.clone(),
+            capacities: self.capacities.clone(),
+        };
+        let summary = summarize(setting, &self.choice.scenarios, &self.runs);
+        print!("{}\n\n", report::terminal(&summary));
+        self.ring.folder.write_json("summary.json", &summary)?;
+        self.ring
+            .folder
+            .write("summary.md", report::markdown(&summary).as_bytes())?;
+        Ok(summary.complete)
+    }
+}
+
+/// What a block reports while it runs.
+enum Said<'a> {
+    Begin(&'a str),
+    End(&'a RunRecord),
+}
+
+/// How the estimates of blocks compare to the facts so far.
+#[derive(Debug, Default)]
+struct Pace {
+    estimated: Duration,
+    taken: Duration,
+}
+
+impl Pace {
+    fn add(&mut self, estimated: Duration, taken: Duration) {
+        self.estimated += estimated;
+        self.taken += taken;
+    }
+
+    /// What an estimate has come to so far.
+    fn expect(&self, estimate: Duration) -> Duration {
+        if self.estimated.is_zero() {
+            return estimate;
+        }
+        estimate.mul_f64(self.taken.as_secs_f64() / self.estimated.as_secs_f64())
+    }
+}
+
+/// Findings on stderr; an error if one is fatal.
+fn check_machine(machine: &Machine, choice: &Choice) -> Result<Vec<Finding>> {
+    let connections = choice
+        .scenarios
+        .iter()
+        .map(|scenario| scenario.connections)
+        .max()
+        .unwrap_or(0);
+    let findings = preflight::check(machine, Demand { connections });
+    for finding in &findings {
+        let severity = if finding.fatal { "error" } else { "warning" };
+        eprintln!("{severity}: {}\n   fix: {}", finding.problem, finding.fix);
+    }
+    ensure!(
+        !findings.iter().any(|finding| finding.fatal),
+        "this machine is not fit for the suite (see above)"
+    );
+    Ok(findings)
+}
+
+/// Throughput of a calibration run that lost nothing. Whether server or generator was the limit does not matter here: the rate
+/// is one that both can do.
+fn usable_capacity(run: &RunRecord) -> Option<f64> {
+    let record = run.loadgen.as_ref()?;
+    let whole = record.connections.up == record.connections.requested && record.messages.lost == 0;
+    let usable = whole && matches!(run.status, Status::Valid | Status::Invalid);
+    run.metric("messages_per_s")
+        .filter(|per_s| usable && *per_s > 0.0)
+}

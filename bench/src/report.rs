@@ -1,0 +1,419 @@
+//! The summary for people: the same words on the terminal and in `summary.md`.
+
+use crate::config::{Kind, Load};
+use crate::metrics::{self, Unit, format};
+use crate::stats::{RUNS_FOR_A_CLAIM, Spread};
+use crate::summary::{Bout, Comparison, Pair, Showing, Summary};
+use crate::table::Table;
+
+/// What no bout of this referee shows, whatever its figures.
+const NOT_SHOWN: &str = "\
+- A network: everything here ran over loopback on one machine, where the kernel's TCP path is most of the cost and part of the
+  generator's receive work is charged to the server that sends to it.
+- Many cores: the servers had the CPUs named above, no more; a runtime's scaling is another question.
+- Your machine, your kernel, your load. Absolute figures are this machine's on this day; the ratios travel better, and not far.
+- TLS, compression, slow or far-away clients, handlers that do something.
+- Impartial contestants: the servers were written by the people who wrote this referee (bench-results/README.md says more).
+";
+
+/// `summary.md`.
+pub fn markdown(summary: &Summary) -> String {
+    let mut text = heading(summary);
+    text.push_str("\n## Who won\n\n");
+    text.push_str(&headlines(summary));
+    text.push_str("\n## Figures\n");
+    text.push_str(&figures(summary));
+    text.push_str("\n## Every comparison\n");
+    text.push_str(&comparisons(summary));
+    text.push_str("\n## What each bout shows, and does not\n");
+    text.push_str(&prose(summary));
+    text.push_str(&problems(summary, "\n## Runs that do not count\n\n"));
+    text.push_str("\n## What none of this shows\n\n");
+    text.push_str(NOT_SHOWN);
+    text
+}
+
+/// For the terminal: figures first, who won last, where the eye is.
+pub fn terminal(summary: &Summary) -> String {
+    let mut text = heading(summary);
+    text.push_str(&figures(summary));
+    text.push_str(&problems(summary, "\nRuns that do not count:\n\n"));
+    text.push_str("\nWhat none of this shows:\n\n");
+    text.push_str(NOT_SHOWN);
+    text.push_str("\nWho won:\n\n");
+    text.push_str(&headlines(summary));
+    text
+}
+
+fn heading(summary: &Summary) -> String {
+    let setting = &summary.setting;
+    let names: Vec<&str> = setting
+        .contestants
+        .iter()
+        .map(|entrant| entrant.name.as_str())
+        .collect();
+    let mut text = format!(
+        "# Ringside `{}`: {}\n\n",
+        setting.suite,
+        names.join(" against ")
+    );
+    for note in &summary.notes {
+        text.push_str(&format!("**{note}**\n\n"));
+    }
+    text.push_str(&format!(
+        "{} · {}\nrevision {} · seed {} · {} blocks per bout · servers on CPUs {}, generator on CPUs {}\n\n",
+        setting.started_utc,
+        setting.machine,
+        setting.revision,
+        setting.seed,
+        setting.repeats,
+        setting.server_cpus,
+        setting.generator_cpus
+    ));
+    for entrant in &setting.contestants {
+        let runtime = entrant.runtime.as_deref().unwrap_or("did not start");
+        text.push_str(&format!(
+            "- **{}**: {} ({runtime})\n",
+            entrant.name, entrant.about
+        ));
+    }
+    text
+}
+
+/// One row per bout: the metric that decides it, each contestant's median, the verdict.
+fn headlines(summary: &Summary) -> String {
+    let mut headings = vec!["bout".to_owned(), "by".to_owned()];
+    let entrants: Vec<&str> = summary
+        .setting
+        .contestants
+        .iter()
+        .filter(|entrant| entrant.excluded.is_none())
+        .map(|entrant| entrant.name.as_str())
+        .collect();
+    headings.extend(entrants.iter().map(|name| (*name).to_owned()));
+    headings.extend([
+        "better, by how much [95% interval]".to_owned(),
+        "n".to_owned(),
+    ]);
+    let mut table = Table::new(
+        headings,
+        (2..2 + entrants.len())
+            .chain([3 + entrants.len()])
+            .collect(),
+    );
+    for bout in &summary.bouts {
+        let Some(metric) = metrics::find(bout.scenario.kind, &bout.headline) else {
+            continue;
+        };
+        let mut row = vec![bout.scenario.name.clone(), metric.title.to_owned()];
+        row.extend(entrants.iter().map(|name| {
+            let showing = bout
+                .contestants
+                .iter()
+                .find(|showing| showing.contestant == *name);
+            showing.map_or_else(missing, |showing| {
+                cell(metric.unit, spread(showing, metric.key))
+            })
+        }));
+        let of_headline = |pair: &Pair| -> Option<Comparison> {
+            pair.comparisons
+                .iter()
+                .find(|comparison| comparison.metric == bout.headline)
+                .cloned()
+        };
+        let found: Vec<(&Pair, Option<Comparison>)> = bout
+            .pairs
+            .iter()
+            .map(|pair| (pair, of_headline(pair)))
+            .collect();
+        let words = found.iter().map(|(pair, comparison)| {
+            let words = comparison
+                .as_ref()
+                .map_or("no pair of valid runs", |found| &found.verdict.words);
+            if found.len() == 1 {
+                words.to_owned()
+            } else {
+                format!("{} v {}: {words}", pair.first, pair.second)
+            }
+        });
+        row.push(words.collect::<Vec<_>>().join("; "));
+        let pairs = found
+            .iter()
+            .map(|(_, comparison)| comparison.as_ref().map_or(0, |found| found.ratio.pairs));
+        row.push(pairs.min().map_or_else(missing, |pairs| pairs.to_string()));
+        table.row(row);
+    }
+    format!(
+        "{}\nFigures are medians of runs, ± their median absolute deviation. A verdict is the median ratio of paired runs; its\n\
+         interval comes from a bootstrap over the runs, n of them. Below n = {RUNS_FOR_A_CLAIM} nothing is claimed.\n",
+        table.render()
+    )
+}
+
+/// One table per kind: one row per bout and contestant.
+fn figures(summary: &Summary) -> String {
+    let mut text = String::new();
+    for kind in [Kind::Echo, Kind::Broadcast, Kind::Connect, Kind::Idle] {
+        let bouts: Vec<&Bout> = summary
+            .bouts
+            .iter()
+            .filter(|bout| bout.scenario.kind == kind)
+            .collect();
+        if bouts.is_empty() {
+            continue;
+        }
+        let (open, closed): (Vec<&Bout>, Vec<&Bout>) = bouts
+            .into_iter()
+            .partition(|bout| bout.rate_per_s.is_some());
+        for (bouts, how) in [(open, "open loop"), (closed, "closed loop")] {
+            if bouts.is_empty() {
+                continue;
+            }
+            let how = if matches!(kind, Kind::Echo | Kind::Broadcast) {
+                format!(", {how}")
+            } else {
+                String::new()
+            };
+            text.push_str(&format!("\n### {}{how}\n\n", title(kind)));
+            text.push_str(&figures_of(kind, &bouts));
+            for bout in bouts {
+                text.push_str(&rate_line(summary, bout));
+            }
+        }
+    }
+    text
+}
+
+fn title(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Echo => "Echo",
+        Kind::Broadcast => "Broadcast",
+        Kind::Connect => "Opening handshakes",
+        Kind::Idle => "Idle connections",
+    }
+}
+
+fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
+    // A column that no contestant has a figure for says nothing.
+    let has_figures = |key: &str| {
+        bouts.iter().any(|bout| {
+            bout.contestants
+                .iter()
+                .any(|showing| spread(showing, key).is_some())
+        })
+    };
+    let columns: Vec<_> = metrics::of_kind(kind)
+        .filter(|metric| !metric.column.is_empty() && has_figures(metric.key))
+        .collect();
+    let mut headings = vec![
+        "bout".to_owned(),
+        "contestant".to_owned(),
+        "valid".to_owned(),
+    ];
+    headings.extend(columns.iter().map(|metric| metric.column.to_owned()));
+    let mut table = Table::new(headings, (2..3 + columns.len()).collect());
+    for bout in bouts {
+        for showing in &bout.contestants {
+            let mut row = vec![
+                bout.scenario.name.clone(),
+                showing.contestant.clone(),
+                format!("{}/{}", showing.valid_runs, showing.runs),
+            ];
+            row.extend(columns.iter().map(|metric| {
+                spread(showing, metric.key)
+                    .map_or_else(missing, |spread| format(metric.unit, spread.median))
+            }));
+            table.row(row);
+        }
+    }
+    table.render()
+}
+
+fn rate_line(summary: &Summary, bout: &Bout) -> String {
+    let (Some(rate), Some(Load::FractionOfCapacity(fraction))) =
+        (bout.rate_per_s, bout.scenario.load)
+    else {
+        return String::new();
+    };
+    let key = bout.scenario.capacity_key().unwrap_or_default();
+    let Some(capacity) = summary.setting.capacities.get(&key) else {
+        return String::new();
+    };
+    let of_each: Vec<String> = capacity
+        .messages_per_s
+        .iter()
+        .map(|(name, per_s)| format!("{name} {}/s", format(Unit::PerSecond, *per_s)))
+        .collect();
+    format!(
+        "\n{}: {}/s for everyone, {:.0}% of the smallest capacity measured before ({}).\n",
+        bout.scenario.name,
+        format(Unit::PerSecond, rate),
+        fraction * 100.0,
+        of_each.join(", ")
+    )
+}
+
+/// All compared metrics of all pairs.
+fn comparisons(summary: &Summary) -> String {
+    let mut text = String::new();
+    for bout in &summary.bouts {
+        for pair in &bout.pairs {
+            let headings = [
+                "metric",
+                &pair.first,
+                &pair.second,
+                "better, by how much [95% interval]",
+            ]
+            .map(str::to_owned)
+            .to_vec();
+            let mut table = Table::new(headings, vec![1, 2]);
+            for comparison in &pair.comparisons {
+                let Some(metric) = metrics::find(bout.scenario.kind, &comparison.metric) else {
+                    continue;
+                };
+                let of = |name: &str| {
+                    let showing = bout
+                        .contestants
+                        .iter()
+                        .find(|showing| showing.contestant == name);
+                    showing.map_or_else(missing, |showing| {
+                        cell(metric.unit, spread(showing, metric.key))
+                    })
+                };
+                table.row(vec![
+                    metric.title.to_owned(),
+                    of(&pair.first),
+                    of(&pair.second),
+                    comparison.verdict.words.clone(),
+                ]);
+            }
+            if !table.is_empty() {
+                text.push_str(&format!(
+                    "\n### {}\n\n{}",
+                    bout.scenario.name,
+                    table.render()
+                ));
+            }
+        }
+    }
+    text
+}
+
+fn prose(summary: &Summary) -> String {
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    summary
+        .bouts
+        .iter()
+        .map(|bout| {
+            format!(
+                "\n**{}** ({}). Shows: {} Does not show: {}\n",
+                bout.scenario.name,
+                bout.scenario.title,
+                one_line(&bout.scenario.shows),
+                one_line(&bout.scenario.does_not_show)
+            )
+        })
+        .collect()
+}
+
+fn problems(summary: &Summary, heading: &str) -> String {
+    let lines: Vec<String> = summary
+        .bouts
+        .iter()
+        .flat_map(|bout| bout.problems.iter().map(move |problem| (bout, problem)))
+        .map(|(bout, problem)| {
+            format!(
+                "- {} block {} {}: {}: {}\n",
+                bout.scenario.name,
+                problem.block,
+                problem.contestant,
+                problem.status.name(),
+                problem.reasons.join("; ")
+            )
+        })
+        .collect();
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("{heading}{}", lines.concat())
+    }
+}
+
+fn spread(showing: &Showing, key: &str) -> Option<Spread> {
+    showing.metrics.get(key).copied().flatten()
+}
+
+fn cell(unit: Unit, spread: Option<Spread>) -> String {
+    let Some(spread) = spread else {
+        return missing();
+    };
+    let deviation = if spread.median == 0.0 {
+        0.0
+    } else {
+        spread.mad / spread.median.abs() * 100.0
+    };
+    format!("{} ±{deviation:.1}%", format(unit, spread.median))
+}
+
+fn missing() -> String {
+    "-".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canned;
+    use crate::record::RunRecord;
+    use crate::summary::summarize;
+
+    /// Ten blocks of a closed and an open bout: uring 12% faster, tokio with the better tail; one run died.
+    fn summary() -> Summary {
+        let mut runs: Vec<RunRecord> = Vec::new();
+        for block in 1..=10_usize {
+            let noise = 1.0 + 0.01 * ((block * 7) % 5) as f64;
+            runs.push(canned::echo_run("server-uring", block, 112_000.0 * noise));
+            runs.push(canned::echo_run("server-tokio", block, 100_000.0));
+            runs.push(canned::open_run(
+                "server-uring",
+                block,
+                50_000.0,
+                900_000 + 1_000 * block as u64,
+            ));
+            runs.push(canned::open_run("server-tokio", block, 50_000.0, 700_000));
+        }
+        runs[8] = canned::failed(
+            runs[8].clone(),
+            "the server was killed by signal 9 during the run",
+        );
+        let scenarios = [
+            canned::scenario("echo-64b-w1-c1000"),
+            canned::open_run("server-uring", 1, 50_000.0, 1).scenario,
+        ];
+        summarize(canned::setting(), &scenarios, &runs)
+    }
+
+    #[test]
+    fn markdown_of_a_canned_suite() {
+        insta::assert_snapshot!(markdown(&summary()));
+    }
+
+    #[test]
+    fn terminal_of_a_canned_suite() {
+        insta::assert_snapshot!(terminal(&summary()));
+    }
+
+    #[test]
+    fn nothing_at_all_still_renders() {
+        let mut setting = canned::setting();
+        setting.interrupted = true;
+        let text = terminal(&summarize(
+            setting,
+            &[canned::scenario("echo-64b-w1-c1000")],
+            &[],
+        ));
+        assert!(
+            text.contains("INTERRUPTED") && text.contains("no pair of valid runs"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,385 @@
+//! The whole referee with fake servers, a fake generator and a fake conformance suite.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use bench::record::{RunRecord, Status};
+use bench::summary::Summary;
+use rustix::process::{Pid, Signal, kill_process};
+
+const CONTESTANTS: &str = r#"
+fast = { about = "1.2 times as fast", program = "./server", run_args = ["--port", "1001"], default = true }
+slow = { about = "the other", program = "./server", run_args = ["--port", "1002"], default = true }
+dying = { about = "dies in every run", program = "./server", run_args = ["--port", "1003", "--dies"] }
+patient = { about = "its runs last", program = "./server", run_args = ["--port", "1004"] }
+unrecordable = { about = "its record cannot be written", program = "./server", run_args = ["--port", "1005"] }
+rude = { about = "does not conform", program = "./server", args = ["--rude"], run_args = ["--port", "1002"] }
+missing = { about = "cannot start", program = "./no-server" }
+"#;
+
+const SUITE: &str = r#"
+about = "two small bouts"
+repeats = 2
+extra_blocks = 1
+budget = "1m"
+warmup = "0s"
+duration = "100ms"
+scenarios = ["closed", "open"]
+[calibration]
+runs = 1
+warmup = "0s"
+duration = "100ms"
+"#;
+
+/// A folder with configuration and fake binaries.
+struct Stage {
+    dir: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stage = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let root = stage.dir.path();
+        for folder in ["scenarios", "suites"] {
+            fs::create_dir(root.join(folder)).unwrap();
+        }
+        fs::write(root.join("contestants.toml"), CONTESTANTS).unwrap();
+        fs::write(root.join("suites/mini.toml"), SUITE).unwrap();
+        for (name, load) in [
+            ("closed", "window = 1"),
+            ("open", "fraction_of_capacity = 0.5"),
+        ] {
+            let text = format!(
+                "title = 'Echo'\nshows = 'this'\ndoes_not_show = 'that'\nkind = 'echo'\nconnections = 10\nload = {{ {load} }}\n"
+            );
+            fs::write(root.join(format!("scenarios/{name}.toml")), text).unwrap();
+        }
+        for name in ["server", "loadgen", "conformance"] {
+            let source =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fakes/{name}.sh"));
+            fs::copy(source, root.join(name)).unwrap();
+            fs::set_permissions(root.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::write(root.join("record.json"), record_template()).unwrap();
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn bench(&self, out: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+        command
+            .args(["--suite", "mini", "--seed", "7", "--machine", "test"])
+            .arg("--config-dir")
+            .arg(self.dir.path())
+            .arg("--bin-dir")
+            .arg(self.dir.path())
+            .arg("--out")
+            .arg(self.path(out))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.bench("out", args).output().unwrap()
+    }
+
+    /// Waits until `condition` gives something.
+    fn wait_for<T>(&self, what: &str, condition: impl Fn() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            if let Some(value) = condition() {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn server_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.path("server.pid"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    }
+
+    /// Starts a suite whose first run lasts, and waits until it is under way.
+    fn start_and_wait(&self) -> (Child, u32) {
+        let child = self
+            .bench(
+                "out",
+                &["--contestants", "patient", "--scenarios", "closed"],
+            )
+            .spawn()
+            .unwrap();
+        self.wait_for("the run", || self.path("started").exists().then_some(()));
+        (child, self.server_pid().unwrap())
+    }
+}
+
+fn record_template() -> String {
+    serde_json::json!({
+        "schema_version": 1, "loadgen_version": "fake", "kind": "echo",
+        "options": {"urls": [], "connections": 10, "duration_ns": 0, "warmup_ns": 0, "drain_timeout_ns": 0, "threads": 1,
+                    "window": 1, "size_bytes": 64, "rate_per_s": "RATE"},
+        "validity": {"verdict": "valid"},
+        "started_unix_ns": "START", "window_start_unix_ns": "START", "window_end_unix_ns": "END", "window_ns": "LENGTH",
+        "connections": {"requested": 10, "up": 10, "closed_early": 0, "failed": 0},
+        "connect": {"completed": 10, "failed": 0, "elapsed_ns": 1, "handshakes_per_s": 1.0},
+        "messages": {"sent": 1000, "expected": 1000, "received": 1000, "lost": 0, "unsent": 0, "duplicated": 0,
+                     "reordered": 0, "corrupted": 0, "received_payload_bytes": 64_000},
+        "totals": {"sent": 1000, "received": 1000, "pings_answered": 0, "handshakes": 10},
+        "throughput": {"messages_per_s": "PER_S", "payload_bytes_per_s": 1.0},
+        "latency_intended": latency(), "latency_actual": latency(),
+        "generator": {"cpu_user_ns": 1, "cpu_sys_ns": 1}
+    })
+    .to_string()
+}
+
+fn latency() -> serde_json::Value {
+    serde_json::json!({"count": 1_000_000, "min_ns": 1, "mean_ns": 10.0, "p50_ns": 10, "p90_ns": 20, "p99_ns": 30,
+                       "p99_9_ns": 40, "p99_99_ns": 50, "max_ns": 60})
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("{output:?}"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The last line of stdout.
+fn folder(output: &Output) -> PathBuf {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text
+        .lines()
+        .last()
+        .unwrap_or_else(|| panic!("nothing on stdout: {}", stderr(output)));
+    assert!(
+        Path::new(line).is_dir(),
+        "last line is no folder: {line}\n{}",
+        stderr(output)
+    );
+    PathBuf::from(line)
+}
+
+fn summary(folder: &Path) -> Summary {
+    serde_json::from_str(&fs::read_to_string(folder.join("summary.json")).unwrap()).unwrap()
+}
+
+fn runs_of(folder: &Path, bout: &str) -> Vec<RunRecord> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder.join("runs").join(bout))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .collect();
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
+        .collect()
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn a_suite_from_its_first_check_to_its_last_line() {
+    let stage = Stage::new();
+    let output = stage.run(&[]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let folder = folder(&output);
+    assert!(
+        folder
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .contains("-test-")
+    );
+
+    let summary = summary(&folder);
+    assert!(summary.complete);
+    assert_eq!(
+        summary.bouts[1].rate_per_s,
+        Some(50_000.0),
+        "half of the smaller capacity"
+    );
+    let comparison = &summary.bouts[0].pairs[0].comparisons[0];
+    assert!((comparison.ratio.ratio - 1.2).abs() < 1e-12);
+    assert_eq!(
+        comparison.verdict.words,
+        "too few runs for a claim (n=2): fast 1.20x [1.20, 1.20]"
+    );
+
+    let runs = runs_of(&folder, "closed");
+    assert_eq!(runs.len(), 4);
+    for run in &runs {
+        assert_eq!(run.status, Status::Valid, "{:?}", run.reasons);
+        assert!(run.server.window.unwrap().looks > 0 && run.server.final_line.is_some());
+        assert!(run.metric("server_cpu_ns_per_message").is_some());
+    }
+    let mut first_block: Vec<&str> = runs[..2]
+        .iter()
+        .map(|run| run.contestant.as_str())
+        .collect();
+    first_block.sort_unstable();
+    assert_eq!(first_block, ["fast", "slow"]);
+    assert_eq!(runs_of(&folder, "capacity-64b-c10").len(), 2);
+
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        printed.contains("fast 1.20x") && printed.contains("120k ±0.0%"),
+        "{printed}"
+    );
+    let markdown = fs::read_to_string(folder.join("summary.md")).unwrap();
+    assert!(markdown.contains("fast 1.20x") && markdown.contains("What none of this shows"));
+    let environment = fs::read_to_string(folder.join("environment.json")).unwrap();
+    assert!(environment.contains("tcp_congestion_control") && environment.contains("\"seed\": 7"));
+    assert!(
+        fs::read_to_string(folder.join("conformance/fast.log"))
+            .unwrap()
+            .contains("ok")
+    );
+    let left = fs::read_dir(folder.join("runs/closed")).unwrap().count();
+    assert_eq!(left, 4, "empty logs and copies are gone");
+}
+
+#[test]
+fn a_contestant_that_dies_is_a_row_in_every_block_and_the_others_go_on() {
+    let stage = Stage::new();
+    let output = stage.run(&["--contestants", "fast,dying", "--scenarios", "closed"]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let folder = folder(&output);
+    let runs = runs_of(&folder, "closed");
+    assert_eq!(runs.len(), 4);
+    for run in runs {
+        if run.contestant == "fast" {
+            assert_eq!(run.status, Status::Valid);
+        } else {
+            assert_eq!(run.status, Status::Failed);
+            let reasons = run.reasons.join("; ");
+            assert!(
+                reasons.contains("the server exited with 3 during the run: out of luck"),
+                "{reasons}"
+            );
+        }
+    }
+    let summary = summary(&folder);
+    assert!(
+        !summary.complete && summary.notes[0].contains("0 of dying in closed"),
+        "{:?}",
+        summary.notes
+    );
+    assert_eq!(summary.bouts[0].problems.len(), 2);
+    assert!(
+        fs::read_to_string(folder.join("summary.md"))
+            .unwrap()
+            .contains("Runs that do not count")
+    );
+}
+
+#[test]
+fn who_breaks_the_rules_or_cannot_start_is_excluded_by_name() {
+    let stage = Stage::new();
+    let output = stage.run(&["--contestants", "fast,rude", "--scenarios", "closed"]);
+    assert_eq!(code(&output), 1);
+    let summary = summary(&folder(&output));
+    let reason = summary.setting.contestants[1].excluded.as_ref().unwrap();
+    assert!(reason.contains("FAILED  masks"), "{reason}");
+    assert_eq!(summary.bouts[0].contestants.len(), 1);
+    assert_eq!(summary.bouts[0].contestants[0].valid_runs, 2);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("EXCLUDED: rude"));
+
+    let output = stage.run(&["--contestants", "missing"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).contains("no-server does not exist"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn an_interrupted_suite_keeps_what_it_has_and_leaves_nobody_behind() {
+    let stage = Stage::new();
+    let (child, server) = stage.start_and_wait();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 130, "{}", stderr(&output));
+    assert!(!is_alive(server));
+    let folder = folder(&output);
+    assert!(summary(&folder).setting.interrupted);
+    let runs = runs_of(&folder, "closed");
+    assert_eq!(runs[0].status, Status::Interrupted);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("INTERRUPTED"));
+}
+
+#[test]
+fn nobody_outlives_a_referee_that_is_killed() {
+    let stage = Stage::new();
+    let (mut child, server) = stage.start_and_wait();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stage.wait_for("the server's end", || (!is_alive(server)).then_some(()));
+}
+
+#[test]
+fn results_that_cannot_be_written_end_the_suite_and_what_is_there_stays() {
+    let stage = Stage::new();
+    let output = stage.run(&["--contestants", "unrecordable", "--scenarios", "closed"]);
+    assert_eq!(code(&output), 1);
+    let message = stderr(&output);
+    assert!(
+        message.contains("cannot write") && message.contains("001-unrecordable.json"),
+        "{message}"
+    );
+    let folder = folder(&output);
+    assert!(folder.join("environment.json").exists());
+    assert!(
+        summary(&folder).notes[0].starts_with("ABORTED: cannot write"),
+        "{:?}",
+        summary(&folder).notes
+    );
+
+    fs::write(stage.path("file"), "").unwrap();
+    let output = stage.bench("file", &[]).output().unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(
+        stderr(&output).contains("cannot make the folder"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_suite_that_does_not_exist_is_a_usage_error() {
+    let stage = Stage::new();
+    for args in [
+        &["--scenarios", "opera"][..],
+        &["--contestants", "nobody"],
+        &["--repeats", "none"],
+    ] {
+        let output = stage.run(args);
+        assert_eq!(code(&output), 2, "{}", stderr(&output));
+        assert!(!stage.path("out").exists());
+    }
+}

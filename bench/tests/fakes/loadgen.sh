@@ -1,0 +1,25 @@
+#!/bin/sh
+# A generator that only writes a record: `record.json` beside it with the window and the throughput of the target's port filled
+# in. Port 1001 gives 120,000/s, 1002 gives 100,000/s; 1003 kills its server; 1004 stays until it is told to end;
+# 1005 makes the record impossible to write.
+here=$(dirname "$0")
+url=$2
+while [ $# -gt 0 ]; do
+    case $1 in
+        --json) json=$2; shift ;;
+        --rate) rate=$2; shift ;;
+    esac
+    shift
+done
+start=$(date +%s%N)
+case $url in
+    *:1003/*) touch "$here/die"; exec sleep 30 ;;
+    *:1004/*) touch "$here/started"; exec sleep 30 ;;
+    *:1005/*) mkdir "${json%.loadgen.json}.json"; per_s=1 ;;
+    *:1001/*) per_s=120000 ;;
+    *) per_s=100000 ;;
+esac
+sleep 0.1
+end=$(date +%s%N)
+sed -e "s/\"START\"/$start/g; s/\"END\"/$end/; s/\"LENGTH\"/$((end - start))/; s/\"PER_S\"/${rate:-$per_s}/; s/\"RATE\"/${rate:-null}/" \
+    "$here/record.json" >"$json"
