@@ -1,14 +1,24 @@
-//! The load generator: opens connections, keeps a schedule, verifies every reply, records histograms.
+//! The load generator: opens connections, keeps a schedule, verifies every reply, records histograms, and judges its own run.
+//!
+//! From the outside in: [`cli`] checks what was asked and makes a [`config`]; [`target`] resolves it; [`plan`] deals the connections
+//! out; [`run`](mod@run) starts one thread per core ([`engine`]) and merges what they measured ([`assemble`]) into a [`record`] with
+//! its [`verdict`]; [`report`] and [`files`] show it. `bench` reads [`record`].
 
+pub mod assemble;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod files;
 pub mod histogram;
 pub mod limits;
 pub mod pacer;
 pub mod payload;
 pub mod plan;
+pub mod progress;
 pub mod record;
+pub mod report;
+pub mod run;
 pub mod sequence;
 pub mod target;
 pub mod units;
+pub mod verdict;

@@ -1,0 +1,407 @@
+//! Threads' results into one record, once, at the end.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::{
+    config::Config,
+    engine::{
+        shared::Shared,
+        spread::Spreads,
+        stats::SecondPart,
+        worker::{ThreadResult, merge_handshakes},
+    },
+    histogram::{self, Latencies},
+    plan::Plan,
+    record::{
+        Broadcast, ConnectPhase, Connections, Generator, Idle, Kind, LittlesLaw, Messages, Record,
+        SCHEMA_VERSION, Second, Throughput, Totals,
+    },
+    units::show_ns,
+    verdict::{Evidence, judge},
+};
+
+/// A finished run: the record, and what the histogram files need beyond it.
+#[derive(Debug)]
+pub struct Finished {
+    /// The record.
+    pub record: Record,
+    /// From the send that counts; in kind `connect` the handshakes.
+    pub main: Latencies,
+    /// From the actual send, in an open loop.
+    pub actual: Option<Latencies>,
+    /// `main` by second.
+    pub seconds: Vec<Latencies>,
+    /// When the measured window began.
+    pub window_start: SystemTime,
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Remains<'a> {
+    /// What was asked for.
+    pub config: &'a Config,
+    /// Who opened what.
+    pub plan: &'a Plan,
+    /// The clock, the phases, the failures.
+    pub shared: &'a Shared,
+    /// Wall clock at time 0.
+    pub epoch: SystemTime,
+    /// Ctrl-C.
+    pub interrupted: bool,
+    /// What the threads measured.
+    pub results: Vec<ThreadResult>,
+    /// Kind `broadcast`.
+    pub spreads: &'a Spreads,
+}
+
+/// Puts everything together and judges it.
+pub fn assemble(remains: Remains<'_>) -> Finished {
+    let Remains {
+        config,
+        plan,
+        shared,
+        epoch,
+        results,
+        ..
+    } = &remains;
+    let times = shared.times();
+    let window_ns = if times.start == u64::MAX {
+        0
+    } else {
+        times.to.saturating_sub(times.from)
+    };
+    let (main, actual) = merge_latencies(results);
+    let seconds = merge_seconds(results);
+    let counts = Counts::of(results, config);
+    let per_second = |count: u64| rate(count, window_ns);
+    let throughput = Throughput {
+        messages_per_s: per_second(counts.replies_in_window),
+        payload_bytes_per_s: per_second(counts.replies_in_window) * config.traffic.size as f64,
+    };
+    let summary = histogram::summarise(&main);
+    let mut record = Record {
+        schema_version: SCHEMA_VERSION,
+        loadgen_version: env!("CARGO_PKG_VERSION").into(),
+        kind: config.kind,
+        options: config.to_options(plan.threads, &plan.source_ips()),
+        validity: judge(&Evidence::default()),
+        interrupted: remains.interrupted,
+        started_unix_ns: unix_ns(*epoch, 0),
+        window_start_unix_ns: if window_ns == 0 {
+            0
+        } else {
+            unix_ns(*epoch, times.from)
+        },
+        window_end_unix_ns: if window_ns == 0 {
+            0
+        } else {
+            unix_ns(*epoch, times.to)
+        },
+        window_ns,
+        connections: connections(results, config),
+        connect: connect_phase(results),
+        messages: counts.messages,
+        totals: counts.totals,
+        throughput,
+        latency_intended: None,
+        latency_actual: None,
+        littles_law: None,
+        generator: generator(results, counts.replies_in_window),
+        broadcast: None,
+        idle: None,
+        series: series(results, &seconds),
+    };
+    match (&actual, config.kind) {
+        (_, Kind::Connect) => {
+            record.connect = ConnectPhase {
+                completed: counts.replies_in_window,
+                failed: record.connections.failed,
+                elapsed_ns: window_ns,
+                handshakes_per_s: per_second(counts.replies_in_window),
+                handshake_latency: summary,
+            };
+            record.messages = Messages::default();
+            record.throughput = Throughput::default();
+            record.generator.schedule_lag = None;
+        }
+        (Some(actual), _) => {
+            record.latency_intended = summary;
+            record.latency_actual = histogram::summarise(actual);
+        }
+        (None, _) => record.latency_actual = summary,
+    }
+    match config.kind {
+        Kind::Broadcast => record.broadcast = Some(broadcast(&record, config, remains.spreads)),
+        Kind::Idle => record.idle = Some(idle(results, config, &record)),
+        Kind::Echo | Kind::Connect => {}
+    }
+    record.littles_law = littles_law(&record, config);
+    record.validity = validity(&record, config, shared, &counts, plan);
+    Finished {
+        record,
+        main,
+        actual,
+        seconds,
+        window_start: *epoch
+            + std::time::Duration::from_nanos(if window_ns == 0 { 0 } else { times.from }),
+    }
+}
+
+/// Counters of all threads.
+#[derive(Debug, Default)]
+struct Counts {
+    messages: Messages,
+    totals: Totals,
+    replies_in_window: u64,
+    lost_in_warmup: u64,
+}
+
+impl Counts {
+    fn of(results: &[ThreadResult], config: &Config) -> Self {
+        let mut all = Self::default();
+        let (mut settled, mut settled_in_all, mut due) = (0, 0, 0);
+        for ThreadResult { stats, .. } in results {
+            let (messages, window) = (&mut all.messages, &stats.window);
+            messages.sent += window.sent;
+            messages.received += window.received;
+            messages.duplicated += window.duplicated;
+            messages.reordered += window.reordered;
+            messages.corrupted += window.corrupted;
+            messages.unsolicited += window.unsolicited;
+            messages.received_payload_bytes += window.received_payload_bytes;
+            messages.delayed_by_window += window.delayed_by_window;
+            all.totals.sent += stats.totals.sent;
+            all.totals.received += stats.totals.received;
+            all.totals.pings_answered += stats.totals.pings_answered;
+            all.totals.handshakes += stats.totals.handshakes;
+            all.replies_in_window += stats.replies_in_window;
+            settled += stats.settled;
+            settled_in_all += stats.settled_in_all;
+            due += stats.due;
+        }
+        let replies_each = match config.kind {
+            Kind::Broadcast => config.connections,
+            Kind::Echo | Kind::Connect | Kind::Idle => 1,
+        };
+        all.messages.expected = all.messages.sent * replies_each;
+        all.messages.lost = all.messages.expected.saturating_sub(settled);
+        all.messages.unsent = due.saturating_sub(all.messages.sent);
+        all.lost_in_warmup = (all.totals.sent * replies_each)
+            .saturating_sub(settled_in_all)
+            .saturating_sub(all.messages.lost);
+        all
+    }
+}
+
+fn rate(count: u64, window_ns: u64) -> f64 {
+    if window_ns == 0 {
+        0.0
+    } else {
+        count as f64 * 1e9 / window_ns as f64
+    }
+}
+
+fn unix_ns(epoch: SystemTime, ns: u64) -> u64 {
+    let since = epoch.duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since.as_nanos() as u64).saturating_add(ns)
+}
+
+fn merge_latencies(results: &[ThreadResult]) -> (Latencies, Option<Latencies>) {
+    let mut main = histogram::new();
+    let mut actual = None;
+    for result in results {
+        histogram::merge(&mut main, &result.latest.main);
+        if let Some(part) = &result.latest.actual {
+            histogram::merge(actual.get_or_insert_with(histogram::new), part);
+        }
+    }
+    (main, actual)
+}
+
+fn merge_seconds(results: &[ThreadResult]) -> Vec<Latencies> {
+    let count = results
+        .iter()
+        .map(|result| result.latest.seconds.len())
+        .max()
+        .unwrap_or(0);
+    (0..count)
+        .map(|second| {
+            let mut all = histogram::new();
+            for part in parts(results, second).filter(|part| !part.latencies.is_empty()) {
+                histogram::add_packed(&mut all, &part.latencies);
+            }
+            all
+        })
+        .collect()
+}
+
+fn parts(results: &[ThreadResult], second: usize) -> impl Iterator<Item = &SecondPart> {
+    results
+        .iter()
+        .filter_map(move |result| result.latest.seconds.get(second))
+}
+
+fn series(results: &[ThreadResult], seconds: &[Latencies]) -> Vec<Second> {
+    seconds
+        .iter()
+        .enumerate()
+        .map(|(second, latencies)| Second {
+            second: second as u64,
+            sent: parts(results, second).map(|part| part.sent).sum(),
+            received: parts(results, second).map(|part| part.received).sum(),
+            latency_p99_ns: (!latencies.is_empty()).then(|| latencies.value_at_quantile(0.99)),
+        })
+        .collect()
+}
+
+fn connections(results: &[ThreadResult], config: &Config) -> Connections {
+    let sum = |count: fn(&ThreadResult) -> u64| results.iter().map(count).sum();
+    Connections {
+        requested: config.connections,
+        up: sum(|result| result.outcome.up),
+        closed_early: sum(|result| result.outcome.closed_early),
+        failed: sum(|result| result.outcome.failed),
+    }
+}
+
+fn connect_phase(results: &[ThreadResult]) -> ConnectPhase {
+    let openings = results.iter().filter_map(|result| result.opening);
+    let (first, last) = openings.fold((u64::MAX, 0), |(first, last), (begun, done)| {
+        (first.min(begun), last.max(done))
+    });
+    let completed = results
+        .iter()
+        .map(|result| result.stats.totals.handshakes)
+        .sum();
+    let elapsed_ns = last.saturating_sub(first);
+    ConnectPhase {
+        completed,
+        failed: results.iter().map(|result| result.outcome.failed).sum(),
+        elapsed_ns,
+        handshakes_per_s: rate(completed, elapsed_ns),
+        handshake_latency: histogram::summarise(&merge_handshakes(results)),
+    }
+}
+
+fn generator(results: &[ThreadResult], messages: u64) -> Generator {
+    let threads: Vec<_> = results.iter().map(|result| result.usage).collect();
+    let cpu_user_ns = threads.iter().map(|thread| thread.cpu_user_ns).sum();
+    let cpu_sys_ns = threads.iter().map(|thread| thread.cpu_sys_ns).sum();
+    let mut lag = histogram::new();
+    for result in results {
+        histogram::merge(&mut lag, &result.stats.lag);
+    }
+    Generator {
+        cpu_user_ns,
+        cpu_sys_ns,
+        cpu_ns_per_message: (messages > 0)
+            .then(|| (cpu_user_ns + cpu_sys_ns) as f64 / messages as f64),
+        threads,
+        schedule_lag: histogram::lag(&lag),
+    }
+}
+
+fn broadcast(record: &Record, config: &Config, spreads: &Spreads) -> Broadcast {
+    let mut section = Broadcast {
+        members: config.connections,
+        publishers: config.traffic.publishers.unwrap_or(0),
+        published: record.messages.sent,
+        deliveries_expected: record.messages.expected,
+        deliveries: record.messages.received,
+        deliveries_per_s: record.throughput.messages_per_s,
+        out_of_order: record.messages.reordered,
+        ..Broadcast::default()
+    };
+    spreads.fill(&mut section);
+    section
+}
+
+fn idle(results: &[ThreadResult], config: &Config, record: &Record) -> Idle {
+    Idle {
+        held: record.connections.up,
+        still_up: results.iter().map(|result| result.outcome.still_up).sum(),
+        active: config.traffic.active_connections.unwrap_or(0),
+        pings_answered: record.totals.pings_answered,
+    }
+}
+
+/// In a closed loop only. Broadcast: a message is in flight until its last receiver has it.
+fn littles_law(record: &Record, config: &Config) -> Option<LittlesLaw> {
+    if config.traffic.rate_per_s.is_some() || record.window_ns == 0 {
+        return None;
+    }
+    let window = config.traffic.window as f64;
+    let (expected, throughput, mean_ns) = match config.kind {
+        Kind::Echo => (
+            config.connections as f64 * window,
+            record.throughput.messages_per_s,
+            record.latency_actual.as_ref()?.mean_ns,
+        ),
+        Kind::Broadcast => {
+            let section = record.broadcast.as_ref()?;
+            (
+                section.publishers as f64 * window,
+                rate(section.published, record.window_ns),
+                section.last_receiver.as_ref()?.mean_ns,
+            )
+        }
+        Kind::Connect | Kind::Idle => return None,
+    };
+    let measured = throughput * mean_ns / 1e9;
+    Some(LittlesLaw {
+        in_flight_expected: expected,
+        in_flight_measured: measured,
+        ratio: measured / expected,
+    })
+}
+
+fn validity(
+    record: &Record,
+    config: &Config,
+    shared: &Shared,
+    counts: &Counts,
+    plan: &Plan,
+) -> crate::record::Validity {
+    let failure = shared.failure();
+    let first_loss = shared.first_loss();
+    let when = record.interrupted.then(|| {
+        format!(
+            "{} of {} were measured",
+            show_ns(record.window_ns as f64),
+            show_ns(record.options.duration_ns as f64)
+        )
+    });
+    let connect = config.kind == Kind::Connect;
+    let busiest = record
+        .generator
+        .threads
+        .iter()
+        .map(|thread| thread.busy_share)
+        .fold(0.0, f64::max);
+    let mut messages = record.messages;
+    if connect {
+        messages.received = record.connect.completed;
+    }
+    let mut validity = judge(&Evidence {
+        kind: Some(config.kind),
+        failure: failure.as_deref(),
+        interrupted: when.as_deref(),
+        requested: config.connections,
+        up: if connect {
+            config.connections
+        } else {
+            record.connections.up
+        },
+        closed_early: record.connections.closed_early,
+        first_loss: first_loss.as_deref(),
+        has_traffic: connect || config.has_traffic(),
+        messages,
+        lost_in_warmup: counts.lost_in_warmup,
+        littles_ratio: record.littles_law.map(|law| law.ratio),
+        latency: record.latency(),
+        lag: record.generator.schedule_lag,
+        busiest,
+    });
+    validity.warnings.extend(plan.warnings.iter().cloned());
+    validity
+}

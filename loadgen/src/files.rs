@@ -1,0 +1,212 @@
+//! The files a run writes: record, percentile distribution, histogram log.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hdrhistogram::serialization::{
+    V2DeflateSerializer,
+    interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag},
+};
+
+use crate::{assemble::Finished, config::Files, histogram::Latencies};
+
+/// Files opened before the run, so that a wrong path does not cost one.
+#[derive(Debug)]
+pub struct OpenFiles {
+    json: Option<OpenFile>,
+    hgrm: Option<OpenFile>,
+    hlog: Option<OpenFile>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl OpenFiles {
+    /// Opens what was asked for; what the files held stays until the run has ended.
+    ///
+    /// # Errors
+    /// A sentence with the path.
+    pub fn open(files: &Files) -> Result<Self, String> {
+        Ok(Self {
+            json: open(files.json.as_deref())?,
+            hgrm: open(files.hgrm.as_deref())?,
+            hlog: open(files.hlog.as_deref())?,
+        })
+    }
+
+    /// Writes all of them.
+    ///
+    /// # Errors
+    /// A sentence with the path, for the first that cannot be written.
+    pub fn write(self, run: &Finished) -> Result<(), String> {
+        write(self.json, || json(run))?;
+        write(self.hgrm, || hgrm(&run.main))?;
+        write(self.hlog, || hlog(run))
+    }
+}
+
+fn open(path: Option<&Path>) -> Result<Option<OpenFile>, String> {
+    let Some(path) = path else { return Ok(None) };
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(Some(OpenFile {
+        path: path.to_owned(),
+        file,
+    }))
+}
+
+fn write(
+    target: Option<OpenFile>,
+    content: impl FnOnce() -> io::Result<Vec<u8>>,
+) -> Result<(), String> {
+    let Some(OpenFile { path, mut file }) = target else {
+        return Ok(());
+    };
+    content()
+        .and_then(|content| {
+            // A pipe or a device cannot be cut, and need not be.
+            if file.metadata()?.is_file() {
+                file.set_len(0)?;
+            }
+            file.write_all(&content)?;
+            file.flush()
+        })
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// The record as JSON, with a newline.
+///
+/// # Errors
+/// Never in practice: the record has no maps with odd keys.
+pub fn json(run: &Finished) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(&run.record)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// The percentile distribution in HdrHistogram's text format: four columns, values in ms.
+fn hgrm(latencies: &Latencies) -> io::Result<Vec<u8>> {
+    /// Steps per halving of the distance to 100%, as HdrHistogram's own tools use.
+    const TICKS: u32 = 5;
+    let ms = |ns: f64| ns / 1e6;
+    let mut text = Vec::new();
+    writeln!(
+        text,
+        "{:>12} {:>14} {:>10} {:>14}\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    )?;
+    let mut count = 0;
+    for step in latencies.iter_quantiles(TICKS) {
+        count += step.count_since_last_iteration();
+        let quantile = step.quantile_iterated_to();
+        let odds = if quantile < 1.0 {
+            format!("{:.2}", 1.0 / (1.0 - quantile))
+        } else {
+            "inf".into()
+        };
+        writeln!(
+            text,
+            "{:12.6} {quantile:2.12} {count:10} {odds:>14}",
+            ms(step.value_iterated_to() as f64)
+        )?;
+    }
+    writeln!(
+        text,
+        "#[Mean    = {:12.6}, StdDeviation   = {:12.6}]\n#[Max     = {:12.6}, Total count    = {:12}]\n#[Buckets = {:12}, SubBuckets     = {:12}]",
+        ms(latencies.mean()),
+        ms(latencies.stdev()),
+        ms(latencies.max() as f64),
+        latencies.len(),
+        latencies.buckets(),
+        2048
+    )?;
+    Ok(text)
+}
+
+/// The histogram log, version 1.3: one interval per second, then, in an open loop, the whole window from the actual send under a tag
+/// of its own. Everything is in ns.
+fn hlog(run: &Finished) -> io::Result<Vec<u8>> {
+    const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
+    let mut text = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    IntervalLogWriterBuilder::new()
+        .add_comment("[Histogram log format version 1.3]")
+        .add_comment(&format!("[loadgen {}]", run.record.loadgen_version))
+        .with_start_time(run.window_start)
+        .with_base_time(run.window_start)
+        .begin_log_with(&mut text, &mut serializer)?;
+    text.extend_from_slice(LEGEND.as_bytes());
+    // A second writer behind the legend, which the crate does not write.
+    let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut text, &mut serializer)?;
+    let second = Duration::from_secs(1);
+    let open_loop = run.actual.is_some();
+    for (index, latencies) in run.seconds.iter().enumerate() {
+        let tag = open_loop.then(|| Tag::new("intended")).flatten();
+        log.write_histogram(latencies, second * index as u32, second, tag)
+            .map_err(log_error)?;
+    }
+    if let Some(actual) = &run.actual {
+        let whole = Duration::from_nanos(run.record.window_ns);
+        log.write_histogram(actual, Duration::ZERO, whole, Tag::new("actual"))
+            .map_err(log_error)?;
+    }
+    Ok(text)
+}
+
+fn log_error<E: std::error::Error + Send + Sync + 'static>(
+    error: IntervalLogWriterError<E>,
+) -> io::Error {
+    match error {
+        IntervalLogWriterError::IoError(error) => error,
+        IntervalLogWriterError::SerializeError(error) => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram;
+
+    #[test]
+    fn hgrm_has_four_columns_in_ms() {
+        let mut latencies = histogram::new();
+        for value in 1..=1_000 {
+            latencies.saturating_record(value * 1_000_000);
+        }
+        let text = String::from_utf8(hgrm(&latencies).unwrap()).unwrap();
+        let rows: Vec<&str> = text
+            .lines()
+            .skip(2)
+            .filter(|line| !line.starts_with('#'))
+            .collect();
+        assert!(rows.len() > 10);
+        for row in &rows {
+            assert_eq!(row.split_whitespace().count(), 4, "{row}");
+        }
+        let last: Vec<&str> = rows[rows.len() - 1].split_whitespace().collect();
+        let max: f64 = last[0].parse().unwrap();
+        assert!((1_000.0..1_001.0).contains(&max), "{max}");
+        assert_eq!(&last[1..], ["1.000000000000", "1000", "inf"]);
+    }
+
+    #[test]
+    fn unwritable_paths_are_found_before_the_run() {
+        let files = Files {
+            json: Some("/nonexistent/r.json".into()),
+            ..Files::default()
+        };
+        let error = OpenFiles::open(&files).unwrap_err();
+        assert!(error.contains("/nonexistent/r.json"));
+    }
+}

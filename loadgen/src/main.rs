@@ -1,0 +1,117 @@
+//! `loadgen`: check what was asked, plan, run, report.
+
+use std::{
+    io::Write,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use loadgen::{
+    assemble::Finished,
+    cli::{Cli, Format, Output},
+    config::Config,
+    files::{self, OpenFiles},
+    plan,
+    progress::Progress,
+    record::Kind,
+    report::Report,
+    run::run,
+    target,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const INVALID: u8 = 1;
+const USAGE: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let (config, output) = match Cli::parse().check() {
+        Ok(checked) => checked,
+        Err(cause) => Cli::command()
+            .error(ErrorKind::ArgumentConflict, cause)
+            .exit(),
+    };
+    match measure(&config, &output) {
+        Ok(code) => ExitCode::from(code),
+        Err(cause) => {
+            eprintln!("error: {cause}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn measure(config: &Config, output: &Output) -> Result<u8, String> {
+    let interrupted = catch_signals().map_err(|error| format!("cannot catch signals: {error}"))?;
+    let files = OpenFiles::open(&output.files)?;
+    let targets = target::resolve_all(config)?;
+    let addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
+    let plan = plan::on_this_machine(config, &addresses)?;
+    let finished = run(
+        config,
+        targets,
+        plan,
+        &interrupted,
+        progress(config, output),
+    );
+    report(&finished, output);
+    if let Err(cause) = files.write(&finished) {
+        eprintln!("error: {cause}");
+        return Ok(INVALID);
+    }
+    Ok(exit_code(&finished))
+}
+
+/// The first Ctrl-C ends the run, the second the process.
+fn catch_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            i32::from(INTERRUPTED),
+            interrupted.clone(),
+        )?;
+        signal_hook::flag::register(signal, interrupted.clone())?;
+    }
+    Ok(interrupted)
+}
+
+fn progress(config: &Config, output: &Output) -> Progress {
+    if output.quiet {
+        return Progress::default();
+    }
+    Progress::on_terminal(match config.kind {
+        Kind::Connect => "handshakes",
+        Kind::Broadcast => "deliveries",
+        Kind::Echo | Kind::Idle => "messages",
+    })
+}
+
+/// The summary or the record on stdout; what makes a run invalid also on stderr, where it is seen beside a redirected stdout.
+fn report(finished: &Finished, output: &Output) {
+    let record = &finished.record;
+    let mut stdout = std::io::stdout().lock();
+    // A reader that has gone away does not make the run invalid.
+    let _ = match output.format {
+        Format::Json => files::json(finished).and_then(|json| stdout.write_all(&json)),
+        Format::Text if !output.quiet => write!(stdout, "{}", Report(record)),
+        Format::Text => Ok(()),
+    };
+    let _ = stdout.flush();
+    if output.quiet || output.format == Format::Json {
+        for reason in &record.validity.reasons {
+            eprintln!("invalid run: {reason}");
+        }
+    }
+}
+
+fn exit_code(finished: &Finished) -> u8 {
+    match &finished.record {
+        record if record.interrupted => INTERRUPTED,
+        record if record.is_valid() => 0,
+        _ => INVALID,
+    }
+}

@@ -1,0 +1,377 @@
+//! Is the run valid? A pure function of what was measured.
+
+use crate::record::{Kind, Latency, Messages, ScheduleLag, Validity, Verdict};
+
+/// Little's law may be off by this much.
+pub const LITTLE_TOLERANCE: f64 = 0.02;
+/// A schedule lag below this is no reason to doubt a run ...
+pub const LAG_TOLERATED_NS: u64 = 1_000_000;
+/// ... nor is one that makes up less than this share of the latency at the same percentile.
+pub const LAG_SHARE_TOLERATED: f64 = 0.25;
+/// A thread that is busier than this has no CPU time left: what was measured may be the generator.
+pub const BUSY_LIMIT: f64 = 0.98;
+/// Messages delayed by the window beyond this share are worth a warning.
+const DELAYED_SHARE: f64 = 0.01;
+
+/// What the verdict is about.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence<'a> {
+    /// Kind of load; `None` only in tests that do not care.
+    pub kind: Option<Kind>,
+    /// Why the run could not go on.
+    pub failure: Option<&'a str>,
+    /// Ctrl-C, and how long the window was by then, in words.
+    pub interrupted: Option<&'a str>,
+    /// Connections asked for.
+    pub requested: u64,
+    /// Up when the load began.
+    pub up: u64,
+    /// Lost before the window was over.
+    pub closed_early: u64,
+    /// How the first was lost.
+    pub first_loss: Option<&'a str>,
+    /// Messages are sent.
+    pub has_traffic: bool,
+    /// Counts of the window.
+    pub messages: Messages,
+    /// Messages sent before the window that never got a reply.
+    pub lost_in_warmup: u64,
+    /// Measured / expected requests in flight, in a closed loop.
+    pub littles_ratio: Option<f64>,
+    /// The latency to quote.
+    pub latency: Option<&'a Latency>,
+    /// How late the generator was, in an open loop.
+    pub lag: Option<ScheduleLag>,
+    /// CPU time / wall time of the busiest thread.
+    pub busiest: f64,
+}
+
+/// Judges a run.
+pub fn judge(evidence: &Evidence<'_>) -> Validity {
+    let mut reasons = Vec::new();
+    let mut warnings = Vec::new();
+    ending(evidence, &mut reasons);
+    connections(evidence, &mut reasons);
+    messages(evidence, &mut reasons);
+    if let Some(ratio) = evidence.littles_ratio
+        && (ratio - 1.0).abs() > LITTLE_TOLERANCE
+    {
+        reasons.push(format!(
+            "Little's law does not hold: throughput x mean latency is {ratio:.3} of connections x window (1 +- {LITTLE_TOLERANCE}): \
+             not all requests were in flight all the time"
+        ));
+    }
+    generator(evidence, &mut reasons, &mut warnings);
+    doubts(evidence, &mut warnings);
+    Validity {
+        verdict: if reasons.is_empty() {
+            Verdict::Valid
+        } else {
+            Verdict::Invalid
+        },
+        reasons,
+        warnings,
+    }
+}
+
+fn ending(evidence: &Evidence<'_>, reasons: &mut Vec<String>) {
+    if let Some(failure) = evidence.failure {
+        reasons.push(failure.to_owned());
+    }
+    if let Some(when) = evidence.interrupted {
+        reasons.push(format!("interrupted: {when}"));
+    }
+}
+
+fn connections(evidence: &Evidence<'_>, reasons: &mut Vec<String>) {
+    let Evidence { requested, up, .. } = evidence;
+    if up < requested {
+        reasons.push(format!("only {up} of {requested} connections came up"));
+    }
+    if evidence.closed_early > 0 {
+        let how = evidence
+            .first_loss
+            .map(|cause| format!("; the first: {cause}"))
+            .unwrap_or_default();
+        reasons.push(format!(
+            "{} of {requested} connections were closed before the end of the measured window{how}",
+            evidence.closed_early
+        ));
+    }
+}
+
+fn messages(evidence: &Evidence<'_>, reasons: &mut Vec<String>) {
+    let messages = &evidence.messages;
+    let replies = match evidence.kind {
+        Some(Kind::Broadcast) => "deliveries",
+        _ => "replies",
+    };
+    for (count, what) in [
+        (
+            messages.lost,
+            format!("{replies} are missing (lost) of {}", messages.expected),
+        ),
+        (
+            evidence.lost_in_warmup,
+            format!("{replies} to messages of the warm-up are missing (lost)"),
+        ),
+        (
+            messages.unsent,
+            "messages were due but never sent: the server takes fewer than --rate asks for (or -c x --window is too small for it)"
+                .into(),
+        ),
+        (messages.duplicated, format!("{replies} came twice (duplicated)")),
+        (
+            messages.reordered,
+            format!("{replies} came after a later one (reordered)"),
+        ),
+        (
+            messages.corrupted,
+            format!("{replies} had wrong content (corrupted)"),
+        ),
+    ] {
+        if count > 0 {
+            reasons.push(format!("{count} {what}"));
+        }
+    }
+    let measured = messages.received > 0 || !evidence.has_traffic;
+    if !measured && reasons.is_empty() {
+        reasons.push(
+            "nothing was received in the measured window: lengthen -d or raise --rate".into(),
+        );
+    }
+}
+
+fn generator(evidence: &Evidence<'_>, reasons: &mut Vec<String>, warnings: &mut Vec<String>) {
+    if let (Some(lag), Some(latency)) = (evidence.lag, evidence.latency)
+        && lag.p99_ns > LAG_TOLERATED_NS
+    {
+        let share = lag.p99_ns as f64 / (latency.p99_ns.max(1)) as f64;
+        let text = format!(
+            "the generator was late: schedule lag p99 {:.1} ms, {:.0}% of the latency p99",
+            lag.p99_ns as f64 / 1e6,
+            share * 100.0
+        );
+        if share > LAG_SHARE_TOLERATED {
+            reasons.push(format!(
+                "{text}: give it more CPU (-t, --cpus) or lower --rate"
+            ));
+        } else {
+            warnings.push(text);
+        }
+    }
+    if evidence.busiest > BUSY_LIMIT {
+        warnings.push(format!(
+            "a generator thread was busy {:.0}% of the time: the server may be able to do more (-t, --cpus)",
+            evidence.busiest * 100.0
+        ));
+    }
+}
+
+fn doubts(evidence: &Evidence<'_>, warnings: &mut Vec<String>) {
+    let messages = &evidence.messages;
+    if messages.unsolicited > 0 {
+        warnings.push(format!(
+            "{} messages came that nobody asked for (a greeting?); they are not counted",
+            messages.unsolicited
+        ));
+    }
+    let delayed = messages.delayed_by_window as f64 / messages.sent.max(1) as f64;
+    if delayed > DELAYED_SHARE {
+        warnings.push(format!(
+            "{:.0}% of the messages found their connection's window full and waited: counted in the intended latency; \
+             more -c or --window keeps more in flight",
+            delayed * 100.0
+        ));
+    }
+    if let Some(latency) = evidence.latency
+        && !latency.supports(0.99)
+    {
+        warnings.push(format!(
+            "{} samples are too few for a 99th percentile (100 beyond it): lengthen -d",
+            latency.count
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latency(p99_ns: u64) -> Latency {
+        Latency {
+            count: 1_000_000,
+            p99_ns,
+            ..Latency::default()
+        }
+    }
+
+    fn sound() -> Evidence<'static> {
+        Evidence {
+            requested: 10,
+            up: 10,
+            has_traffic: true,
+            messages: Messages {
+                sent: 100,
+                expected: 100,
+                received: 100,
+                ..Messages::default()
+            },
+            littles_ratio: Some(1.01),
+            ..Evidence::default()
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut Messages)) -> Evidence<'static> {
+        let mut evidence = sound();
+        change(&mut evidence.messages);
+        evidence
+    }
+
+    #[test]
+    fn a_sound_run_is_valid() {
+        assert_eq!(judge(&sound()).verdict, Verdict::Valid);
+        let idle = Evidence {
+            requested: 1,
+            up: 1,
+            ..Evidence::default()
+        };
+        assert_eq!(judge(&idle).verdict, Verdict::Valid);
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let lag = |p99_ns| ScheduleLag {
+            p99_ns,
+            ..ScheduleLag::default()
+        };
+        let slow = latency(4_000_000);
+        let table: Vec<(Evidence<'_>, &str)> = vec![
+            (with(|m| m.lost = 1), "lost"),
+            (with(|m| m.unsent = 1), "never sent"),
+            (with(|m| m.duplicated = 1), "duplicated"),
+            (with(|m| m.reordered = 1), "reordered"),
+            (with(|m| m.corrupted = 1), "corrupted"),
+            (with(|m| m.received = 0), "nothing was received"),
+            (
+                Evidence {
+                    lost_in_warmup: 1,
+                    ..sound()
+                },
+                "warm-up",
+            ),
+            (Evidence { up: 9, ..sound() }, "9 of 10"),
+            (
+                Evidence {
+                    closed_early: 2,
+                    first_loss: Some("code 1001"),
+                    ..sound()
+                },
+                "the first: code 1001",
+            ),
+            (
+                Evidence {
+                    failure: Some("refused"),
+                    ..sound()
+                },
+                "refused",
+            ),
+            (
+                Evidence {
+                    interrupted: Some("1 s of 10 s"),
+                    ..sound()
+                },
+                "interrupted",
+            ),
+            (
+                Evidence {
+                    littles_ratio: Some(0.97),
+                    ..sound()
+                },
+                "Little's law",
+            ),
+            (
+                Evidence {
+                    littles_ratio: Some(1.03),
+                    ..sound()
+                },
+                "Little's law",
+            ),
+            (
+                Evidence {
+                    littles_ratio: Some(f64::INFINITY),
+                    ..sound()
+                },
+                "Little's law",
+            ),
+            (
+                Evidence {
+                    lag: Some(lag(1_500_000)),
+                    latency: Some(&slow),
+                    ..sound()
+                },
+                "schedule lag",
+            ),
+        ];
+        for (evidence, expected) in table {
+            let validity = judge(&evidence);
+            assert_eq!(validity.verdict, Verdict::Invalid, "{expected}");
+            assert_eq!(validity.reasons.len(), 1, "{:?}", validity.reasons);
+            assert!(
+                validity.reasons[0].contains(expected),
+                "{:?}",
+                validity.reasons
+            );
+        }
+    }
+
+    #[test]
+    fn doubts_are_warnings() {
+        let lag = ScheduleLag {
+            p99_ns: 1_500_000,
+            ..ScheduleLag::default()
+        };
+        let (slow, few) = (
+            latency(40_000_000),
+            Latency {
+                count: 99,
+                ..Latency::default()
+            },
+        );
+        for (evidence, expected) in [
+            (
+                Evidence {
+                    lag: Some(lag),
+                    latency: Some(&slow),
+                    ..sound()
+                },
+                "schedule lag",
+            ),
+            (
+                Evidence {
+                    busiest: 0.99,
+                    ..sound()
+                },
+                "busy 99%",
+            ),
+            (with(|m| m.unsolicited = 3), "3 messages"),
+            (with(|m| m.delayed_by_window = 50), "50%"),
+            (
+                Evidence {
+                    latency: Some(&few),
+                    ..sound()
+                },
+                "too few",
+            ),
+        ] {
+            let validity = judge(&evidence);
+            assert_eq!(validity.verdict, Verdict::Valid, "{expected}");
+            assert_eq!(validity.warnings.len(), 1, "{:?}", validity.warnings);
+            assert!(
+                validity.warnings[0].contains(expected),
+                "{:?}",
+                validity.warnings
+            );
+        }
+    }
+}
