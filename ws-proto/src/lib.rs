@@ -13,6 +13,22 @@
 //! 4. Closing: [`Session::close`] starts it, [`Session::answer_close`] answers the peer; [`State::Closed`] says that both
 //!    Close frames have passed and TCP may be closed once the output is written.
 //!
+//! ```
+//! use ws_proto::{Reply, Role, Session, Limits};
+//!
+//! let mut session = Session::new(Role::Server, Limits::default());
+//! let mut spill = Vec::new();
+//! // "Hello" as a client sends it (RFC 6455, section 5.7).
+//! let mut received = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+//! let echo = session.echo(&mut received, &mut spill);
+//! let to_send = match echo.reply {
+//!     Reply::None => &[],
+//!     Reply::InPlace(range) => &received[range],
+//!     Reply::Spilled => &spill[..],
+//! };
+//! assert_eq!(to_send, b"\x81\x05Hello");
+//! ```
+//!
 //! # Extensions
 //!
 //! None are implemented, so none are negotiated: a server declines whatever a client offers by leaving

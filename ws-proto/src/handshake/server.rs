@@ -24,7 +24,7 @@ const NONCE_BYTES: usize = 16;
 ///
 /// # Errors
 /// * 400: not HTTP, no `Host` in an HTTP/1.1 request, more than one `Host` (RFC 9112, section 3.2)
-/// * 431: more than [`MAX_HEADERS`](super::MAX_HEADERS) fields, or more than [`MAX_HEAD_BYTES`](super::MAX_HEAD_BYTES)
+/// * 431: more than [`MAX_HEADERS`] fields, or more than [`MAX_HEAD_BYTES`]
 ///   without an end of the head
 /// * 505: not HTTP/1.x
 pub fn parse_request(bytes: &[u8]) -> Result<Status<RequestHead<'_>>, HttpError> {
