@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, listener, next, pair, pattern, ring, settle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use uring_net::{Completion, Event, OpKind, Ring, SocketId, Token};
+use uring_net::{Cause, Completion, Event, OpKind, Ring, SocketId, Step, Token};
 
 const RECEIVE: Token = Token(3);
 const SEND: Token = Token(4);
@@ -208,4 +208,36 @@ fn odd_sizes_are_made_to_fit() {
         .unwrap();
     assert_eq!(ring.setup().buffer_count, 32_768);
     assert_eq!(ring.setup().sq_entries, 32_768);
+}
+
+#[test]
+fn buffers_beyond_all_memory_are_refused_with_a_remedy() {
+    let error = Ring::builder()
+        .buffers(1 << 15, u32::MAX)
+        .build()
+        .unwrap_err();
+    assert_eq!((error.step, &error.cause), (Step::Buffers, &Cause::Memory));
+    assert!(
+        error.to_string().contains("smaller rings or buffers"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_process_without_descriptors_is_told_so() {
+    if !alone("a_process_without_descriptors_is_told_so") {
+        return;
+    }
+    let limit = getrlimit(Resource::Nofile);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, none).unwrap();
+    let error = Ring::builder().build().unwrap_err();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(
+        (error.step, &error.cause),
+        (Step::Setup, &Cause::Descriptors)
+    );
 }
