@@ -184,3 +184,109 @@ fn respond_text(status: &str, headers: &str) -> Admitted {
     );
     Admitted::Respond(response.into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPGRADE: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+    fn admission(max: Option<usize>) -> Admission {
+        Admission::new(Gate::new(max), Arc::new(Counters::new(1)))
+    }
+
+    fn upgrade_request(path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\n{UPGRADE}\r\n")
+    }
+
+    fn upgrade(admission: &Admission, request: &str) -> Upgrade {
+        match admission.admit(0, request.as_bytes()) {
+            Admitted::Upgrade(upgrade) => upgrade,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn response(admission: &Admission, request: &str) -> String {
+        match admission.admit(0, request.as_bytes()) {
+            Admitted::Respond(bytes) => String::from_utf8(bytes).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_head_in_pieces_needs_more_until_it_is_whole() {
+        let admission = admission(None);
+        let request = upgrade_request("/ws");
+        for end in 0..request.len() {
+            let admitted = admission.admit(0, &request.as_bytes()[..end]);
+            assert!(matches!(admitted, Admitted::NeedMore), "{end}");
+        }
+        let upgrade = upgrade(&admission, &(request.clone() + "early"));
+        assert_eq!(upgrade.head_bytes, request.len());
+        assert_eq!(upgrade.endpoint, Endpoint::Echo);
+        let response = String::from_utf8(upgrade.response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 101 "));
+        assert!(response.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    }
+
+    #[test]
+    fn the_first_subprotocol_offered_is_taken() {
+        let request =
+            format!("GET /ws?x=1 HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Protocol: chat, other\r\n\r\n");
+        let response = upgrade(&admission(None), &request).response;
+        let response = String::from_utf8(response).unwrap();
+        assert!(response.contains("Sec-WebSocket-Protocol: chat\r\n"));
+    }
+
+    #[test]
+    fn the_gate_refuses_and_opens_again() {
+        let admission = admission(Some(2));
+        let request = upgrade_request("/broadcast/r");
+        let (first, _second) = (upgrade(&admission, &request), upgrade(&admission, &request));
+        assert!(response(&admission, &request).starts_with("HTTP/1.1 503 "));
+        assert_eq!(admission.counters.totals().refused, 1);
+        assert_eq!(admission.open(), 2);
+        drop(first.permit);
+        let _third = upgrade(&admission, &request);
+        assert_eq!(admission.open(), 2);
+        assert_eq!(admission.counters.totals().handshakes, 3);
+    }
+
+    #[test]
+    fn pages_and_errors() {
+        let admission = admission(None);
+        for (request, status, contains) in [
+            ("GET /healthz", "200", "\r\n\r\nok\n"),
+            ("HEAD /healthz", "200", "Content-Length: 3\r\n"),
+            ("GET /", "200", "<title>Ringside</title>"),
+            ("GET /metrics", "200", "# EOF\n"),
+            ("POST /", "405", "Allow: GET, HEAD\r\n"),
+            ("POST /ws", "405", "Allow: GET\r\n"),
+            ("GET /ws", "426", "Sec-WebSocket-Version: 13\r\n"),
+            ("GET /nowhere", "404", "Connection: close\r\n"),
+            ("GET /broadcast/", "404", ""),
+        ] {
+            let response = response(
+                &admission,
+                &format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n"),
+            );
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{request}: {response}"
+            );
+            assert!(response.contains(contains), "{request}: {response}");
+            assert!(response.contains("Connection: close\r\n"), "{request}");
+        }
+        let head = response(&admission, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(head.ends_with("\r\n\r\n"));
+        assert_eq!(admission.counters.totals().http_responses, 10);
+    }
+
+    #[test]
+    fn a_late_request_gets_408() {
+        let admission = admission(None);
+        let response = String::from_utf8(admission.time_out(0)).unwrap();
+        assert!(response.starts_with("HTTP/1.1 408 "));
+        assert_eq!(admission.counters.totals().handshake_timeouts, 1);
+    }
+}

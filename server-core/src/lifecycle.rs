@@ -1,6 +1,6 @@
 //! The life of a server process: logging, the `ready` and `final` lines, signals.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,6 +70,7 @@ pub fn init_logging() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .init();
 }
 
@@ -209,5 +210,101 @@ impl Drop for AliveGuard {
         if *count == 0 {
             self.0.0.1.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::options::SlowConsumer;
+
+    fn ready() -> Ready {
+        Ready {
+            server: "server-test".into(),
+            version: "0.1.0".into(),
+            runtime: "test 1".into(),
+            flavor: Some("multi".into()),
+            engine: None,
+            address: "127.0.0.1:1234".parse().unwrap(),
+            workers: 2,
+            cpus: vec![0, 1],
+            pid: 7,
+            options: InForce {
+                send_queue_messages: 1024,
+                slow_consumer: SlowConsumer::Close,
+                max_message_bytes: 16 << 20,
+                max_fragments: 65_536,
+                handshake_timeout_ms: 10_000,
+                idle_timeout_ms: 60_000,
+                max_connections: 0,
+                drain_timeout_ms: 5000,
+                read_buffer_bytes: 65_536,
+                mailbox_bytes: 1 << 22,
+                listen_backlog: 65_535,
+                open_files: 20_000,
+            },
+        }
+    }
+
+    #[test]
+    fn lines_name_their_event_and_read_back() {
+        let line = serde_json::to_string(&ready()).unwrap();
+        assert!(
+            line.starts_with(r#"{"event":"ready","server":"server-test""#),
+            "{line}"
+        );
+        assert!(!line.contains("engine") && !line.contains('\n'), "{line}");
+        assert_eq!(serde_json::from_str::<Ready>(&line).unwrap(), ready());
+
+        let last = Final {
+            drained_in_time: true,
+            totals: Totals {
+                messages_sent: 42,
+                ..Totals::default()
+            },
+        };
+        let line = serde_json::to_string(&last).unwrap();
+        assert!(line.starts_with(r#"{"event":"final","#), "{line}");
+        assert!(line.contains(r#""messages_sent":42"#), "{line}");
+        assert_eq!(serde_json::from_str::<Final>(&line).unwrap(), last);
+        assert!(serde_json::from_str::<Ready>(&line).is_err());
+    }
+
+    #[test]
+    fn callbacks_run_once_before_or_after_the_beginning() {
+        let shutdown = Shutdown::default();
+        let (tell, told) = mpsc::channel();
+        for n in 0..2 {
+            let tell = tell.clone();
+            shutdown.on_begin(move || tell.send(n).unwrap());
+        }
+        assert!(told.try_recv().is_err() && !shutdown.has_begun());
+        let waiting = std::thread::spawn({
+            let shutdown = shutdown.clone();
+            move || shutdown.wait()
+        });
+        shutdown.begin();
+        shutdown.begin();
+        waiting.join().unwrap();
+        shutdown.on_begin(move || tell.send(2).unwrap());
+        assert_eq!(told.iter().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn waiting_for_none_ends_with_the_last_or_at_the_deadline() {
+        let alive = Alive::default();
+        assert!(alive.wait_for_none(Duration::ZERO));
+        let (first, second) = (alive.enter(), alive.enter());
+        drop(first);
+        assert_eq!(alive.count(), 1);
+        assert!(!alive.wait_for_none(Duration::from_millis(1)));
+        let waiting = std::thread::spawn({
+            let alive = alive.clone();
+            move || alive.wait_for_none(Duration::from_secs(60))
+        });
+        drop(second);
+        assert!(waiting.join().unwrap());
     }
 }

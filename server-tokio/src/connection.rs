@@ -188,7 +188,8 @@ async fn echo(worker: &Worker, link: &Link, response: Vec<u8>, mut early: Vec<u8
                     Err(_) => Turn::Eof,
                 };
             }
-            Wake::Ready => {}
+            // The peer has taken something: it lives, even if it says nothing.
+            Wake::Ready => link.activity.touch(worker.tick()),
             Wake::Ordered(order) => {
                 if order.includes(Order::PING) && session.state() == State::Open {
                     unsent.append(PING);
@@ -302,7 +303,6 @@ fn flush(worker: &Worker, link: &Link, unsent: &mut Unsent) -> io::Result<()> {
         if n == 0 {
             break;
         }
-        link.activity.touch(worker.tick());
         worker.counters().bytes_sent.add(n as u64);
         unsent.sent += n;
         if unsent.sent == unsent.bytes.len() {

@@ -9,6 +9,16 @@ use server_core::rooms::{Batch, Frames, RoomTable};
 use crate::link::{Link, Order};
 use crate::worker::Worker;
 
+/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order of messages, and so
+/// tells the member that everything published before has reached its outbox.
+pub(crate) struct Seat(pub(crate) Arc<Link>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.order(Order::LEFT);
+    }
+}
+
 /// Members served before other tasks get their turn.
 const STRIDE: usize = 256;
 
@@ -22,8 +32,8 @@ pub(crate) async fn run(worker: Arc<Worker>) {
         while let Some(delivery) = table.next(&mut batch) {
             for members in table.members(delivery.room).chunks(STRIDE) {
                 let mut sent = Sent::default();
-                for (_, link) in members {
-                    deliver(&worker, link, &delivery.frames, &mut sent);
+                for (_, seat) in members {
+                    deliver(&worker, &seat.0, &delivery.frames, &mut sent);
                 }
                 worker.counters().messages_sent.add(sent.messages);
                 worker.counters().bytes_sent.add(sent.bytes);

@@ -31,6 +31,8 @@ impl Order {
     pub(crate) const TOO_SLOW: Self = Self(1 << 4);
     /// Something is in the outbox that was empty.
     pub(crate) const FLUSH: Self = Self(1 << 5);
+    /// The fan-out has forgotten this member: nothing more will be queued for it.
+    pub(crate) const LEFT: Self = Self(1 << 6);
 
     pub(crate) fn includes(self, other: Self) -> bool {
         self.0 & other.0 != 0

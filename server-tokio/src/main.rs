@@ -70,6 +70,10 @@ fn run(settings: Settings, flavor: Flavor) -> anyhow::Result<()> {
         Flavor::Multi => system::listen(settings.listen, 1)?,
         Flavor::PerCore => system::listen(settings.listen, settings.workers)?,
     };
+    let cpus = match &settings.cpus {
+        Some(cpus) => cpus.clone(),
+        None => system::available_cpus()?,
+    };
     let ready = Ready {
         server: env!("CARGO_PKG_NAME").into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -78,7 +82,7 @@ fn run(settings: Settings, flavor: Flavor) -> anyhow::Result<()> {
         engine: None,
         address: listeners[0].local_addr()?,
         workers: settings.workers,
-        cpus: system::available_cpus()?,
+        cpus,
         pid: std::process::id(),
         options: settings.in_force(open_files),
     };

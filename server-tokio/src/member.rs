@@ -10,6 +10,7 @@ use server_core::rooms::{FrameBuilder, MemberId, Publication, Room};
 use ws_proto::{CloseCode, Event, Input, Role, Session, State};
 
 use crate::connection::{Ending, GOING_AWAY, IDLE, PING, Turn, pong, with_scratch};
+use crate::fanout::Seat;
 use crate::link::{Link, Order};
 use crate::worker::Worker;
 
@@ -27,6 +28,8 @@ struct Member<'a> {
     session: Session,
     /// Received and not yet in every mailbox. While there is one, nothing is read.
     publication: Option<Publication>,
+    /// Our Close frame, for the end.
+    farewell: Vec<u8>,
 }
 
 /// Serves a member until it ends or is ended. It is in the room from before its 101 leaves.
@@ -45,6 +48,7 @@ pub(crate) async fn serve(
         link,
         session: Session::new(Role::Server, worker.server.settings.limits),
         publication: None,
+        farewell: Vec::new(),
     };
     let mut turn = if early.is_empty() {
         Turn::GoOn
@@ -53,22 +57,23 @@ pub(crate) async fn serve(
     };
     drop(early);
     loop {
-        let parting = match turn {
-            Turn::GoOn => false,
+        match turn {
+            Turn::GoOn => {}
             Turn::Eof => return Ending::Gone,
-            Turn::Over => true,
-        };
-        if parting && member.publication.is_none() {
-            return Ending::Part;
+            Turn::Over if member.publication.is_none() => break,
+            Turn::Over => {}
         }
-        match member.wait(&membership.room, parting).await {
+        let over = turn == Turn::Over;
+        match member.wait(&membership.room, over).await {
+            Wake::Ordered(_) if over => {}
             Wake::Ordered(order) => {
-                if !parting && member.obey(order) {
-                    turn = Turn::Over;
+                if member.obey(order) {
+                    return Ending::Part;
                 }
             }
             Wake::Published => member.publication = None,
             Wake::Writable => {
+                link.activity.touch(worker.tick());
                 if member.flush().is_err() {
                     return Ending::Gone;
                 }
@@ -76,12 +81,17 @@ pub(crate) async fn serve(
             Wake::Readable => turn = member.read(),
         }
     }
+    // What it published last is to reach itself, too, before its Close.
+    drop(membership);
+    while !poll_fn(|_| link.poll_orders()).await.includes(Order::LEFT) {}
+    link.outbox().close(member.farewell);
+    Ending::Part
 }
 
 impl Member<'_> {
     /// Waits for whatever can be done next. What is queued goes out before anything is read: a member that does not read
     /// is not read from.
-    async fn wait(&mut self, room: &Arc<Room>, parting: bool) -> Wake {
+    async fn wait(&mut self, room: &Arc<Room>, over: bool) -> Wake {
         poll_fn(|cx| {
             if let Poll::Ready(order) = self.link.poll_orders() {
                 return Poll::Ready(Wake::Ordered(order));
@@ -96,7 +106,7 @@ impl Member<'_> {
                     .poll_publish(cx, room, publication)
                     .map(|()| Wake::Published);
             }
-            if queued || parting {
+            if queued || over {
                 return Poll::Pending;
             }
             self.link.poll_readable(cx).map(|()| Wake::Readable)
@@ -106,11 +116,8 @@ impl Member<'_> {
 
     fn flush(&self) -> io::Result<()> {
         let (messages, bytes) = self.link.flush()?;
-        if bytes > 0 {
-            self.link.activity.touch(self.worker.tick());
-            self.worker.counters().messages_sent.add(messages);
-            self.worker.counters().bytes_sent.add(bytes);
-        }
+        self.worker.counters().messages_sent.add(messages);
+        self.worker.counters().bytes_sent.add(bytes);
         Ok(())
     }
 
@@ -130,6 +137,8 @@ impl Member<'_> {
     fn take(&mut self, received: &mut [u8]) -> Turn {
         let counters = self.worker.counters();
         counters.bytes_received.add(received.len() as u64);
+        // After our own Close only the peer's matters.
+        let closing = self.session.state() != State::Open;
         let mut built = FrameBuilder::with_capacity(received.len());
         let mut replies = Vec::new();
         let mut input = Input::new(received);
@@ -143,22 +152,19 @@ impl Member<'_> {
                 }
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(Some(Event::Close { .. })) => {
-                    self.session.answer_close(&mut replies);
-                    self.link.outbox().close(replies);
-                    replies = Vec::new();
+                    self.session.answer_close(&mut self.farewell);
                     break Turn::Over;
                 }
                 Err(violation) => {
                     counters.violations.add(1);
                     tracing::debug!(%violation, section = violation.section(), "closing");
                     self.session
-                        .close(violation.code(), violation.reason(), &mut replies);
-                    self.last_words(std::mem::take(&mut replies));
+                        .close(violation.code(), violation.reason(), &mut self.farewell);
                     break Turn::Over;
                 }
             }
         };
-        if self.session.state() == State::CloseSent {
+        if closing {
             return turn;
         }
         self.link.outbox().push_control(replies);
@@ -187,11 +193,13 @@ impl Member<'_> {
         if order.includes(Order::DRAIN) {
             self.session.close(CloseCode::Away, GOING_AWAY, &mut frame);
             self.link.outbox().close(frame);
-        } else if order.includes(Order::PING) && self.session.state() == State::Open {
-            let mut outbox = self.link.outbox();
-            if outbox.is_empty() {
-                outbox.push_control(PING);
-            }
+        } else if order.includes(Order::PING)
+            && self.session.state() == State::Open
+            && self.link.outbox().is_empty()
+        {
+            self.link.outbox().push_control(PING);
+            // At once: sent later, it would look like a peer that makes room. An error shows at the next read.
+            let _ = self.flush();
         }
         false
     }
@@ -214,7 +222,7 @@ struct Membership<'a> {
 impl<'a> Membership<'a> {
     fn new(worker: &'a Worker, link: &Arc<Link>, id: MemberId, room: RoomName) -> Self {
         let rooms = &worker.server.rooms;
-        let room = rooms.join(room, worker.index, id, Arc::clone(link));
+        let room = rooms.join(room, worker.index, id, Seat(Arc::clone(link)));
         Self { worker, room, id }
     }
 }

@@ -17,8 +17,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::fanout::{self, Seat};
 use crate::link::{Link, Order};
-use crate::{fanout, listener};
+use crate::listener;
 
 /// What all workers share.
 pub(crate) struct Server {
@@ -26,7 +27,7 @@ pub(crate) struct Server {
     pub(crate) counters: Arc<Counters>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) admission: Admission,
-    pub(crate) rooms: Rooms<Arc<Link>>,
+    pub(crate) rooms: Rooms<Seat>,
     pub(crate) alive: Alive,
     /// Becomes true once.
     pub(crate) draining: watch::Sender<bool>,

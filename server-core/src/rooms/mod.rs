@@ -30,3 +30,6 @@ pub struct RoomId(u64);
 
 /// Identifies a member among those of its worker, such as the index of its connection. May be reused after leaving.
 pub type MemberId = u32;
+
+#[cfg(test)]
+mod tests;
