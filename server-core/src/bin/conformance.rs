@@ -1,4 +1,8 @@
-//! Runs the conformance suite against one server binary: one line per case, exit 1 when a case fails.
+//! Runs the conformance suite against one server binary, one line per case:
+//! `conformance [--smoke] [--filter TEXT] -- BINARY [ARGS...]`.
+//!
+//! The last line is `N passed, N failed`. Exit code: 0 when all passed, 1 when a case failed, 2 for wrong usage (no such
+//! binary, no such case). `--smoke` takes a few seconds, the whole suite about half a minute.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

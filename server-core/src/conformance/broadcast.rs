@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tungstenite::Message;
 
-use super::client::Raw;
+use super::client::{Raw, eventually};
 use super::harness::{Server, Target};
 use super::wire::{self, BINARY, CONTINUATION, FIN, PING, PONG, TEXT};
 use super::ws::Ws;
@@ -135,40 +135,44 @@ pub fn order_per_sender_for_every_receiver(target: &Target) {
     });
 }
 
-/// Two hundred members spread over four workers, of which each must do a part: all get all, in order.
+/// Two hundred members spread over four workers, of which each has a part in it: all get all, in order.
 pub fn two_hundred_members_over_all_workers(target: &Target) {
+    const WORKERS: usize = 4;
     const SENDERS: usize = 4;
     const EACH: usize = 50;
-    let server = target.start(&["--workers", "4"]);
-    assert_eq!(server.ready["workers"], 4, "{}", server.ready);
+    let server = target.start(&["--workers", &WORKERS.to_string()]);
+    assert_eq!(server.ready["workers"], WORKERS, "{}", server.ready);
     let mut members: Vec<Raw> = (0..200)
         .map(|_| server.upgraded("/broadcast/crowd"))
         .collect();
     server.await_metric("connections_open", 200);
     let before = server.thread_cpu_times();
-    for sender in 0..SENDERS {
-        let frames: Vec<u8> = (0..EACH)
-            .flat_map(|i| wire::text(&format!("{sender} {i}")))
-            .collect();
-        members[sender * 50].send(&frames);
-    }
-    for member in &mut members {
-        expect_interleaving(member, SENDERS, EACH);
-    }
-    let after = server.thread_cpu_times();
-    let busy = after
-        .iter()
-        .filter(|(thread, cpu)| before.get(*thread).is_none_or(|was| was < *cpu))
-        .count();
-    assert!(
-        busy >= 4,
-        "only {busy} threads had a part in it: {before:?} -> {after:?}"
-    );
+    let mut rounds = 0;
+    // A runtime that steals work may leave a worker asleep in a round, but not in all.
+    eventually(server.patience, "every worker has a part in it", || {
+        for sender in 0..SENDERS {
+            let frames: Vec<u8> = (0..EACH)
+                .flat_map(|i| wire::text(&format!("{sender} {i}")))
+                .collect();
+            members[sender * 50].send(&frames);
+        }
+        for member in &mut members {
+            expect_interleaving(member, SENDERS, EACH);
+        }
+        rounds += 1;
+        let now = server.thread_cpu_times();
+        let busy = now
+            .iter()
+            .filter(|(thread, cpu)| before.get(*thread) < Some(*cpu))
+            .count();
+        (busy >= WORKERS).then_some(())
+    });
     assert_eq!(server.metrics().get("dropped"), 0);
     drop(members);
     let last = server.stop();
-    assert_eq!(last["messages_received"], SENDERS * EACH, "{last}");
-    assert_eq!(last["messages_sent"], 200 * SENDERS * EACH, "{last}");
+    let published = rounds * SENDERS * EACH;
+    assert_eq!(last["messages_received"], published, "{last}");
+    assert_eq!(last["messages_sent"], 200 * published, "{last}");
 }
 
 /// A thousand messages in one write reach another member complete and in order.
@@ -244,7 +248,7 @@ pub fn slow_reader_cannot_linger(target: &Target) {
     let files = server.open_files();
     flood_until(&server, &mut sender, &mut other, "slow_consumers_closed", 1);
     server.await_metric("connections_open", 2);
-    super::client::eventually(
+    eventually(
         server.patience,
         "the slow member's socket is closed",
         || (server.open_files() < files).then_some(()),

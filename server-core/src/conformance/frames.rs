@@ -187,18 +187,19 @@ pub fn close_without_a_code(target: &Target) {
 /// Messages before a close are answered first; what follows it is not looked at.
 pub fn messages_around_a_close(target: &Target) {
     let server = target.start(&[]);
-    let mut raw = server.upgraded("/ws");
-    raw.send(
-        &[
-            wire::text("before"),
-            wire::close(1000, b"bye"),
-            wire::text("after"),
-            vec![0xff; 9],
-        ]
-        .concat(),
-    );
-    raw.expect(TEXT, b"before");
-    raw.expect_close(1000);
+    let bytes = [
+        wire::text("before"),
+        wire::close(1000, b"bye"),
+        wire::text("after"),
+        vec![0xff; 9],
+    ]
+    .concat();
+    for path in ["/ws", "/broadcast/parting"] {
+        let mut raw = server.upgraded(path);
+        raw.send(&bytes);
+        raw.expect(TEXT, b"before");
+        raw.expect_close(1000);
+    }
 }
 
 /// A client that half-closes gets the answers to all it sent, then the end.

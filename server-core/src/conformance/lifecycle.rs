@@ -260,6 +260,7 @@ pub fn drain_accepts_nobody_new(target: &Target) {
     });
     closing.send(&wire::close(1001, b""));
     closing.expect_closed();
+    drop(closing);
     server.wait().expect_clean();
 }
 
@@ -293,6 +294,7 @@ pub fn drain_sends_what_is_due_first(target: &Target) {
     }
     raw.send(&wire::close(1001, b""));
     raw.expect_closed();
+    drop(raw);
     server.wait().expect_clean();
 }
 

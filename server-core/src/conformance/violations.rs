@@ -86,11 +86,13 @@ pub fn framing_violations_get_1002(target: &Target) {
                 &bytes,
             );
         }
-        let bytes = [
-            wire::masked(TEXT, b"a"),
-            wire::masked(FIN | CONTINUATION, b"b"),
-            wire::masked(FIN | CONTINUATION, b"c"),
-        ];
+    }
+    let bytes = [
+        wire::masked(TEXT, b"a"),
+        wire::masked(FIN | CONTINUATION, b"b"),
+        wire::masked(FIN | CONTINUATION, b"c"),
+    ];
+    for path in ["/ws", "/broadcast/judged"] {
         let mut raw = server.upgraded(path);
         raw.send(&bytes.concat());
         raw.expect(TEXT, b"ab");
@@ -303,16 +305,18 @@ pub fn too_many_fragments_get_1009(target: &Target) {
 /// What came before a violation is answered, what follows it is not.
 pub fn messages_around_a_violation(target: &Target) {
     let server = target.start(&[]);
-    let mut raw = server.upgraded("/ws");
     let bytes = [
         wire::text("before"),
         wire::masked(FIN | 0x3, b"bad"),
         wire::text("after"),
     ]
     .concat();
-    raw.send(&bytes);
-    raw.expect(TEXT, b"before");
-    raw.expect_close(1002);
+    for path in ["/ws", "/broadcast/judged"] {
+        let mut raw = server.upgraded(path);
+        raw.send(&bytes);
+        raw.expect(TEXT, b"before");
+        raw.expect_close(1002);
+    }
 }
 
 /// A violation found byte by byte is the same violation.
