@@ -212,9 +212,12 @@ impl Link {
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), Some(buf)),
                 Ok(n) => {
+                    if at > range.start {
+                        // There was no room for more, now there is: the peer lives.
+                        self.activity.touch(self.worker.tick());
+                    }
                     at += n;
                     self.worker.counters().bytes_sent.add(n as u64);
-                    self.activity.touch(self.worker.tick());
                     if self.deadline.get().is_some() {
                         self.deadline.set(Some(Instant::now() + LINGER_TIMEOUT));
                     }
