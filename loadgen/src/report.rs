@@ -223,7 +223,7 @@ fn latencies(columns: &[(&str, &Option<Latency>)], f: &mut fmt::Formatter<'_>) -
         .iter()
         .map(|(name, _)| format!("{name:>16}"))
         .collect();
-    writeln!(f, "latency from{names:>0}")?;
+    writeln!(f, "latency from{names}")?;
     type Figure = (&'static str, Option<f64>, fn(&Latency) -> f64);
     let figures: [Figure; 7] = [
         ("p50", Some(0.5), |latency| latency.p50_ns as f64),
@@ -265,7 +265,12 @@ fn generator(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     let mut text = format!("busy {}", shares.join(" "));
     if let Some(cost) = generator.cpu_ns_per_message {
-        let _ = write!(text, ", {} CPU per message", show_ns(cost));
+        let what = match record.kind {
+            Kind::Connect => "handshake",
+            Kind::Broadcast => "delivery",
+            Kind::Echo | Kind::Idle => "message",
+        };
+        let _ = write!(text, ", {} CPU per {what}", show_ns(cost));
     }
     if let Some(lag) = &generator.schedule_lag {
         let _ = write!(

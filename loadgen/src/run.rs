@@ -183,12 +183,7 @@ fn thread_main(
     common: Common,
     parts: Sender<Vec<FinishedPart>>,
 ) -> Result<ThreadResult, String> {
-    let Common {
-        config,
-        plan,
-        shared,
-        ..
-    } = &common;
+    let Common { config, plan, .. } = &common;
     let cpu = (!config.cpus.is_empty()).then(|| config.cpus[thread % config.cpus.len()]);
     if let Some(cpu) = cpu {
         pin(cpu)?;
@@ -238,7 +233,6 @@ fn thread_main(
                 published: common.published.clone(),
                 parts,
             });
-            let _ = shared;
             start.run(broadcast)
         }
     }

@@ -4,10 +4,14 @@ use crate::record::{Kind, Latency, Messages, ScheduleLag, Validity, Verdict};
 
 /// Little's law may be off by this much.
 pub const LITTLE_TOLERANCE: f64 = 0.02;
-/// A schedule lag below this is no reason to doubt a run ...
-pub const LAG_TOLERATED_NS: u64 = 1_000_000;
-/// ... nor is one that makes up less than this share of the latency at the same percentile.
-pub const LAG_SHARE_TOLERATED: f64 = 0.25;
+/// A median schedule lag above this means that the generator does not keep up ...
+pub const LAG_P50_LIMIT_NS: u64 = 1_000_000;
+/// ... and a 99th percentile above this that it was disturbed too much ...
+pub const LAG_P99_LIMIT_NS: u64 = 5_000_000;
+/// ... if it makes up more than this share of the latency at the same percentile.
+pub const LAG_SHARE_LIMIT: f64 = 0.25;
+/// A 99th percentile above this is worth a warning, if its share is above [`LAG_SHARE_LIMIT`] too.
+const LAG_P99_WARNING_NS: u64 = 1_000_000;
 /// A thread that is busier than this has no CPU time left: what was measured may be the generator.
 pub const BUSY_LIMIT: f64 = 0.98;
 /// Messages delayed by the window beyond this share are worth a warning.
@@ -143,21 +147,28 @@ fn messages(evidence: &Evidence<'_>, reasons: &mut Vec<String>) {
 }
 
 fn generator(evidence: &Evidence<'_>, reasons: &mut Vec<String>, warnings: &mut Vec<String>) {
-    if let (Some(lag), Some(latency)) = (evidence.lag, evidence.latency)
-        && lag.p99_ns > LAG_TOLERATED_NS
-    {
-        let share = lag.p99_ns as f64 / (latency.p99_ns.max(1)) as f64;
-        let text = format!(
-            "the generator was late: schedule lag p99 {:.1} ms, {:.0}% of the latency p99",
-            lag.p99_ns as f64 / 1e6,
-            share * 100.0
-        );
-        if share > LAG_SHARE_TOLERATED {
-            reasons.push(format!(
-                "{text}: give it more CPU (-t, --cpus) or lower --rate"
-            ));
-        } else {
-            warnings.push(text);
+    if let (Some(lag), Some(latency)) = (evidence.lag, evidence.latency) {
+        let table = [
+            ("p50", lag.p50_ns, latency.p50_ns, LAG_P50_LIMIT_NS),
+            ("p99", lag.p99_ns, latency.p99_ns, LAG_P99_LIMIT_NS),
+        ];
+        for (name, lag_ns, latency_ns, limit_ns) in table {
+            let share = lag_ns as f64 / latency_ns.max(1) as f64;
+            let text = format!(
+                "the generator was late: schedule lag {name} {:.1} ms, {:.0}% of the latency {name}",
+                lag_ns as f64 / 1e6,
+                share * 100.0
+            );
+            if share <= LAG_SHARE_LIMIT {
+                continue;
+            }
+            if lag_ns > limit_ns {
+                reasons.push(format!(
+                    "{text}: give it more CPU (-t, --cpus), a quiet machine, or lower --rate"
+                ));
+            } else if lag_ns > LAG_P99_WARNING_NS {
+                warnings.push(text);
+            }
         }
     }
     if evidence.busiest > BUSY_LIMIT {
@@ -241,11 +252,12 @@ mod tests {
 
     #[test]
     fn each_fault_is_named() {
-        let lag = |p99_ns| ScheduleLag {
+        let lag = |p50_ns, p99_ns| ScheduleLag {
+            p50_ns,
             p99_ns,
             ..ScheduleLag::default()
         };
-        let slow = latency(4_000_000);
+        let slow = latency(20_000_000);
         let table: Vec<(Evidence<'_>, &str)> = vec![
             (with(|m| m.lost = 1), "lost"),
             (with(|m| m.unsent = 1), "never sent"),
@@ -306,11 +318,19 @@ mod tests {
             ),
             (
                 Evidence {
-                    lag: Some(lag(1_500_000)),
+                    lag: Some(lag(0, 6_000_000)),
                     latency: Some(&slow),
                     ..sound()
                 },
-                "schedule lag",
+                "schedule lag p99",
+            ),
+            (
+                Evidence {
+                    lag: Some(lag(1_500_000, 1_500_000)),
+                    latency: Some(&slow),
+                    ..sound()
+                },
+                "schedule lag p50",
             ),
         ];
         for (evidence, expected) in table {
@@ -332,7 +352,7 @@ mod tests {
             ..ScheduleLag::default()
         };
         let (slow, few) = (
-            latency(40_000_000),
+            latency(4_000_000),
             Latency {
                 count: 99,
                 ..Latency::default()

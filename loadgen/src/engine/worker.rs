@@ -29,6 +29,8 @@ const COMPLETIONS_PER_READING: usize = 32;
 const CLOSING_NS: u64 = 2_000_000_000;
 /// How long a recycled connection may take to close.
 const RECYCLING_NS: u64 = 1_000_000_000;
+/// Longest drain of a run that was ended early.
+const INTERRUPTED_DRAIN_NS: u64 = 1_000_000_000;
 /// Token of what belongs to no connection.
 pub const NO_CONNECTION: Token = Token(u64::MAX);
 
@@ -227,7 +229,7 @@ impl<T: Traffic> Worker<T> {
             }
             self.with_traffic(|traffic, io| traffic.tick(io));
             let drained =
-                !self.traffic.is_busy() || self.now >= times.to.saturating_add(self.drain_ns);
+                !self.traffic.is_busy() || self.now >= times.to.saturating_add(self.patience());
             if let Some(usage) = usage
                 && drained
             {
@@ -249,6 +251,15 @@ impl<T: Traffic> Worker<T> {
                 }
             }
             self.turn(deadline)?;
+        }
+    }
+
+    /// How long outstanding replies are waited for; whoever interrupts a run does not want to wait.
+    fn patience(&self) -> u64 {
+        if self.shared.ended_early() {
+            self.drain_ns.min(INTERRUPTED_DRAIN_NS)
+        } else {
+            self.drain_ns
         }
     }
 

@@ -1,0 +1,311 @@
+//! Echo runs against servers that are sound, slow or faulty in a known way.
+
+mod support;
+
+use std::{thread, time::Duration};
+
+use loadgen::{
+    histogram::Latencies,
+    record::{Messages, Verification},
+};
+use support::{echo, echo_server, invalid_because, load, record, server, server_at};
+use tungstenite::Message;
+
+const MS: u64 = 1_000_000;
+
+fn above(latencies: &Latencies, ms: u64) -> u64 {
+    latencies.count_between(ms * MS, u64::MAX)
+}
+
+#[test]
+fn a_closed_loop_is_valid_and_obeys_littles_law() {
+    let record = record(
+        "echo -c 8 --window 4 -t 2 -d 2s --warmup 200ms",
+        echo_server(),
+    );
+    assert!(record.is_valid(), "{:?}", record.validity);
+    assert_eq!(record.connections.up, 8);
+    let messages = record.messages;
+    assert!(messages.sent > 100);
+    assert_eq!(messages.sent, messages.received);
+    assert_eq!(
+        Messages {
+            sent: messages.sent,
+            expected: messages.sent,
+            received: messages.sent,
+            received_payload_bytes: 64 * messages.sent,
+            ..Messages::default()
+        },
+        messages
+    );
+    let law = record.littles_law.unwrap();
+    assert_eq!(law.in_flight_expected, 32.0);
+    assert!((law.ratio - 1.0).abs() < 0.02, "{law:?}");
+    assert!(record.latency_intended.is_none());
+    assert_eq!(record.latency_actual.unwrap().count, messages.sent);
+    assert_eq!(record.totals.sent, record.totals.received);
+    assert!(record.totals.sent > messages.sent, "the warm-up is extra");
+    assert_eq!(record.connect.completed, 8);
+    assert_eq!(record.generator.threads.len(), 2);
+}
+
+#[test]
+fn an_open_loop_sends_exactly_what_the_schedule_says() {
+    let record = record("echo -c 5 -t 2 -r 1k -d 1s --warmup 100ms", echo_server());
+    assert_eq!(record.messages.sent, 1_000, "{:?}", record.validity);
+    assert_eq!(record.messages.received, 1_000);
+    assert_eq!((record.messages.lost, record.messages.unsent), (0, 0));
+    assert_eq!(record.latency_intended.as_ref().unwrap().count, 1_000);
+    assert_eq!(record.latency_actual.as_ref().unwrap().count, 1_000);
+    assert!(record.littles_law.is_none());
+    let in_series: u64 = record.series.iter().map(|second| second.sent).sum();
+    assert_eq!(in_series, 1_000);
+}
+
+/// A server that answers nothing for 200 ms, once. At 500 messages per second 100 messages are due in that time, and the one due
+/// `t` after its begin is answered `200 ms - t` late: 75 of them more than 50 ms, 50 more than 100 ms, 25 more than 150 ms.
+#[test]
+fn a_stall_shows_in_the_intended_latency_as_computed_by_hand() {
+    const RATE: u64 = 500;
+    const STALL_MS: u64 = 200;
+    for window in [1, 1_000] {
+        let address = server(|_, socket| {
+            echo(socket, |number, _, _| {
+                if number == 300 {
+                    thread::sleep(Duration::from_millis(STALL_MS));
+                }
+                false
+            });
+        });
+        let run = load(
+            &format!("echo -c 1 -r {RATE} --window {window} -d 1500ms --warmup 0"),
+            address,
+        );
+        assert_eq!(
+            run.record.messages.received, 750,
+            "{:?}",
+            run.record.validity
+        );
+        for threshold_ms in [50, 100, 150] {
+            let expected = (STALL_MS - threshold_ms) * RATE / 1_000;
+            let counted = above(&run.main, threshold_ms);
+            // Never fewer; a few more when the machine stalls too.
+            assert!(
+                (expected - 1..=expected + 12).contains(&counted),
+                "window {window}: {counted} above {threshold_ms} ms, expected {expected}"
+            );
+        }
+        let actual = above(run.actual.as_ref().unwrap(), 100);
+        match window {
+            // The messages behind the stalled one were not sent before it was answered: that is the omission.
+            1 => assert!((1..=5).contains(&actual), "{actual}"),
+            _ => assert!(actual >= 49, "{actual}"),
+        }
+    }
+}
+
+#[test]
+fn faults_of_the_server_are_named() {
+    type Fault = fn(&mut support::Socket, &Message, u64) -> bool;
+    let drop_one: Fault = |_, _, number| number == 20;
+    let twice: Fault = |socket, message, number| {
+        if number == 20 {
+            socket.send(message.clone()).unwrap();
+        }
+        false
+    };
+    let corrupt: Fault = |socket, message, number| {
+        if number != 20 {
+            return false;
+        }
+        let mut bytes = message.clone().into_data().to_vec();
+        bytes[40] ^= 1;
+        socket.send(Message::binary(bytes)).unwrap();
+        true
+    };
+    let as_text: Fault = |socket, _, number| {
+        if number != 20 {
+            return false;
+        }
+        socket.send(Message::text("x".repeat(64))).unwrap();
+        true
+    };
+    type Field = fn(&Messages) -> u64;
+    let table: [(&str, Fault, Field); 4] = [
+        ("lost", drop_one, |m| m.lost),
+        ("duplicated", twice, |m| m.duplicated),
+        ("corrupted", corrupt, |m| m.corrupted),
+        ("corrupted", as_text, |m| m.corrupted),
+    ];
+    for (name, fault, field) in table {
+        let address = server(move |connection, socket| {
+            echo(socket, |number, socket, message| {
+                connection == 0 && fault(socket, message, number)
+            });
+        });
+        let record = record(
+            "echo -c 2 -r 200 --window 4 -d 500ms --warmup 0 --drain-timeout 200ms",
+            address,
+        );
+        invalid_because(&record, name);
+        assert_eq!(field(&record.messages), 1, "{name}: {:?}", record.messages);
+        let messages = record.messages;
+        let others = messages.lost + messages.duplicated + messages.reordered + messages.corrupted;
+        assert_eq!(others, 1, "{name}: {messages:?}");
+    }
+}
+
+#[test]
+fn a_swapped_pair_is_reordered_not_lost() {
+    let address = server(|_, socket| {
+        let mut held = None;
+        echo(socket, move |number, socket, message| {
+            if number == 20 {
+                held = Some(message.clone());
+                return true;
+            }
+            if let Some(held) = held.take() {
+                socket.send(message.clone()).unwrap();
+                socket.send(held).unwrap();
+                return true;
+            }
+            false
+        });
+    });
+    let record = record("echo -c 1 --window 4 -r 200 -d 500ms --warmup 0", address);
+    invalid_because(&record, "reordered");
+    assert_eq!(record.messages.reordered, 1);
+    assert_eq!(record.messages.lost, 0);
+    assert_eq!(record.messages.received, 100);
+}
+
+#[test]
+fn a_lost_reply_breaks_littles_law_in_a_closed_loop() {
+    let address = server(|connection, socket| {
+        echo(socket, |number, _, _| connection == 0 && number == 20);
+    });
+    let record = record(
+        "echo -c 2 -d 600ms --warmup 0 --drain-timeout 100ms",
+        address,
+    );
+    invalid_because(&record, "lost");
+    invalid_because(&record, "Little's law");
+}
+
+#[test]
+fn a_server_that_is_too_slow_leaves_messages_unsent() {
+    let address = server(|_, socket| {
+        echo(socket, |_, _, _| {
+            thread::sleep(Duration::from_millis(20));
+            false
+        });
+    });
+    let record = record(
+        "echo -c 1 -r 500 -d 500ms --warmup 0 --drain-timeout 100ms",
+        address,
+    );
+    invalid_because(&record, "never sent");
+    assert!(record.messages.unsent > 100);
+    assert!(record.messages.delayed_by_window > 100);
+}
+
+#[test]
+fn a_server_that_dies_leaves_what_was_recorded() {
+    let address = server(|_, socket| {
+        let stream = socket.get_ref().try_clone().unwrap();
+        echo(socket, |number, _, _| {
+            if number == 50 {
+                stream.shutdown(std::net::Shutdown::Both).unwrap();
+            }
+            false
+        });
+    });
+    let record = record("echo -c 4 -r 800 -d 20s --warmup 0", address);
+    invalid_because(&record, "4 of 4 connections were closed");
+    assert_eq!(record.connections.closed_early, 4);
+    assert!(record.messages.received >= 200, "{:?}", record.messages);
+    assert!(record.window_ns < 10_000 * MS, "the run ended early");
+    assert!(record.latency().unwrap().count >= 200);
+}
+
+#[test]
+fn a_server_that_says_goodbye_is_quoted() {
+    let address = server(|_, socket| {
+        echo(socket, |number, socket, _| {
+            if number == 10 {
+                let frame = tungstenite::protocol::CloseFrame {
+                    code: tungstenite::protocol::frame::coding::CloseCode::Away,
+                    reason: "maintenance".into(),
+                };
+                socket.close(Some(frame)).unwrap();
+            }
+            number >= 10
+        });
+    });
+    let record = record("echo -c 1 -d 20s --warmup 0", address);
+    invalid_because(&record, "code 1001 (maintenance)");
+}
+
+#[test]
+fn every_size_makes_the_trip() {
+    for (size, verification) in [
+        (0, Verification::Count),
+        (1, Verification::TruncatedSequence),
+        (7, Verification::TruncatedSequence),
+        (8, Verification::Sequence),
+        (16, Verification::Full),
+        (126, Verification::Full),
+        (70_000, Verification::Full),
+        (300_000, Verification::Full),
+    ] {
+        let record = record(
+            &format!("echo -c 2 --window 3 -s {size} -d 150ms --warmup 0 --drain-timeout 5s"),
+            echo_server(),
+        );
+        let messages = record.messages;
+        assert!(messages.received > 0, "{size}: {:?}", record.validity);
+        let faults = messages.lost + messages.duplicated + messages.reordered + messages.corrupted;
+        assert_eq!(faults, 0, "{size}: {messages:?}");
+        assert_eq!(record.options.verification, verification);
+    }
+}
+
+#[test]
+fn a_greeting_is_noted_but_not_counted() {
+    let address = server(|_, mut socket| {
+        socket.send(Message::text("welcome")).unwrap();
+        echo(socket, |_, _, _| false);
+    });
+    let record = record("echo -c 2 -d 200ms --warmup 0", address);
+    assert_eq!(record.messages.unsolicited, 2);
+    assert_eq!(record.messages.corrupted, 0, "{:?}", record.validity);
+}
+
+#[test]
+fn ipv6_works_where_there_is_one() {
+    match server_at("[::1]:0", |_, socket| echo(socket, |_, _, _| false)) {
+        Ok(address) => {
+            let record = record("echo -c 2 -d 100ms --warmup 0", address);
+            assert!(record.messages.received > 0, "{:?}", record.validity);
+        }
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable),
+    }
+}
+
+#[test]
+fn many_source_addresses_are_used() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let noted = seen.clone();
+    let address = server(move |_, socket| {
+        let peer = socket.get_ref().peer_addr().unwrap().ip();
+        noted.lock().unwrap().insert(peer.to_string());
+        echo(socket, |_, _, _| false);
+    });
+    let record = record(
+        "echo -c 6 -d 100ms --warmup 0 --source-ips 127.0.0.5,127.0.0.6",
+        address,
+    );
+    assert_eq!(record.options.source_ips, ["127.0.0.5", "127.0.0.6"]);
+    let seen: Vec<String> = seen.lock().unwrap().iter().cloned().collect();
+    assert_eq!(seen, ["127.0.0.5", "127.0.0.6"]);
+}
