@@ -66,6 +66,7 @@ pub fn run(
 ) -> Finished {
     let epoch = SystemTime::now();
     let shared = Arc::new(Shared::new(
+        plan.threads,
         config.warmup,
         config.duration,
         progress.is_shown(),

@@ -1,5 +1,7 @@
 //! Broadcast, connect and idle runs.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::{

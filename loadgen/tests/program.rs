@@ -1,5 +1,7 @@
 //! The program as a user sees it: exit codes, messages, files.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::{

@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn warm_up_is_left_out_and_the_drain_kept() {
-        let shared = Shared::new(Duration::ZERO, Duration::ZERO, false);
+        let shared = Shared::new(1, Duration::ZERO, Duration::ZERO, false);
         let mut stats = Stats::new(true);
         stats.sent(&TIMES, 10);
         stats.reply(&TIMES, SECOND_NS + 5, 10, 20);

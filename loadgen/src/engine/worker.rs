@@ -1,6 +1,9 @@
 //! One generator thread: opens its connections, runs its traffic, waits for what is outstanding, closes.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::Ordering::{AcqRel, Acquire, Relaxed},
+};
 
 use uring_net::{Completion, Event, OpKind, Token};
 use ws_proto::{
@@ -226,10 +229,13 @@ impl<T: Traffic> Worker<T> {
             let over = self.now >= times.to;
             if over && usage.is_none() {
                 usage = Some(self.usage(before));
+                self.shared.stopped.fetch_add(1, AcqRel);
             }
             self.with_traffic(|traffic, io| traffic.tick(io));
-            let drained =
-                !self.traffic.is_busy() || self.now >= times.to.saturating_add(self.patience());
+            // Another thread's last message may still be on its way to connections of this one.
+            let all_stopped = self.shared.stopped.load(Acquire) >= self.shared.threads;
+            let drained = (all_stopped && !self.traffic.is_busy())
+                || self.now >= times.to.saturating_add(self.patience());
             if let Some(usage) = usage
                 && drained
             {
