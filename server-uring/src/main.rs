@@ -62,6 +62,10 @@ fn run(settings: Settings, engine: Engine) -> anyhow::Result<()> {
     }
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     let listeners = system::listen(settings.listen, settings.workers)?;
+    let cpus = match &settings.cpus {
+        Some(cpus) => cpus.clone(),
+        None => system::available_cpus()?,
+    };
     let ready = Ready {
         server: env!("CARGO_PKG_NAME").into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -70,7 +74,7 @@ fn run(settings: Settings, engine: Engine) -> anyhow::Result<()> {
         engine: engine.to_possible_value().map(|v| v.get_name().into()),
         address: listeners[0].local_addr()?,
         workers: settings.workers,
-        cpus: system::available_cpus()?,
+        cpus,
         pid: std::process::id(),
         options: settings.in_force(open_files),
     };

@@ -386,3 +386,19 @@ pub(crate) const PING: &[u8] = &[0x89, 0];
 pub(crate) fn pong(payload: &[u8], out: &mut Vec<u8>) {
     encode_frame(OpCode::Control(Control::Pong), payload, out);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Size of the future that a function of three arguments returns.
+    fn future_bytes<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_open_connection_is_small() {
+        let bytes = future_bytes(serve);
+        assert!(bytes <= 1024, "{bytes} bytes");
+    }
+}
