@@ -83,8 +83,12 @@ pub enum Command {
 /// Flags of every kind of load.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Targets, ws://HOST[:PORT][/PATH]; connections take turns
-    #[arg(required = true, value_name = "URL")]
+    /// Targets.
+    #[arg(
+        required = true,
+        value_name = "URL",
+        help = "Targets, ws://HOST[:PORT][/PATH]; connections take turns"
+    )]
     pub urls: Vec<String>,
     /// Connections in all
     #[arg(short, long, value_name = "N", default_value = "10", value_parser = parse_count)]

@@ -61,8 +61,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Validity {
         && (ratio - 1.0).abs() > LITTLE_TOLERANCE
     {
         reasons.push(format!(
-            "Little's law does not hold: throughput x mean latency is {ratio:.3} of connections x window (1 +- {LITTLE_TOLERANCE}): \
-             not all requests were in flight all the time"
+            "Little's law does not hold: requests in flight (throughput x mean latency) are {ratio:.3} of connections x window \
+             (1 +- {LITTLE_TOLERANCE}): not all connections were active all the time"
         ));
     }
     generator(evidence, &mut reasons, &mut warnings);

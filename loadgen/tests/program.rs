@@ -135,7 +135,7 @@ fn json_goes_to_stdout_and_quiet_says_nothing() {
         "echo -c 1 -d 200ms --warmup 0 --format json {target}"
     ));
     let record: Record = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(record.options.urls, [target.clone()]);
+    assert_eq!(record.options.urls, std::slice::from_ref(&target));
     assert_eq!(record.schema_version, loadgen::record::SCHEMA_VERSION);
     let output = run(&format!(
         "echo -c 1 -r 50 -d 500ms --warmup 0 --quiet {target}"

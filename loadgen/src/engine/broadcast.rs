@@ -248,14 +248,16 @@ impl Broadcast {
         if self.outbox.len() >= PARTS_AT_A_TIME {
             self.hand_over();
         }
-        self.tell_publisher(publisher, seq, io);
+        self.tell_publisher(publisher, seq, sent, io);
     }
 
-    fn tell_publisher(&mut self, publisher: u32, seq: u64, io: &mut Io<'_>) {
+    fn tell_publisher(&mut self, publisher: u32, seq: u64, sent: u64, io: &mut Io<'_>) {
         let Some(board) = &self.board else { return };
-        if board.received(publisher, seq, self.thread)
-            && publisher as usize % self.plan.threads == self.thread
-        {
+        if !board.received(publisher, seq, self.thread) {
+            return;
+        }
+        io.stats.landed(&io.times, io.now, sent);
+        if publisher as usize % self.plan.threads == self.thread {
             self.refill(publisher as usize / self.plan.threads, io);
         }
     }
