@@ -143,10 +143,10 @@ pub struct Messages {
     /// Messages per second in all (open loop) [default: closed loop]
     #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
-    /// Requests in flight per connection (broadcast: messages per publisher). In an open loop a message that finds no
-    /// place waits, and its waiting counts in the intended latency
-    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
-    pub window: u64,
+    /// Requests in flight per connection, in a closed-loop broadcast messages in flight per publisher [default: 1]. In an open
+    /// loop an echo message that finds no place waits, and its waiting counts in the intended latency
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub window: Option<u64>,
     /// Payload bytes per message; 16 and more are verified in full
     #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = parse_count)]
     pub size: u64,
@@ -222,7 +222,7 @@ impl Cli {
 fn echo(messages: &Messages) -> Traffic {
     Traffic {
         rate_per_s: messages.rate,
-        window: messages.window,
+        window: messages.window.unwrap_or(1),
         size: messages.size,
         ..Traffic::default()
     }
@@ -234,6 +234,11 @@ fn broadcast(messages: &Messages, publishers: u64, members: u64) -> Result<Traff
         return Err(format!(
             "a broadcast message carries its publisher, number and send time: use --size {least} or more"
         ));
+    }
+    if messages.rate.is_some() && messages.window.is_some() {
+        return Err(
+            "an open-loop broadcast is published on schedule whatever is in flight: leave out --window, or leave out --rate".into(),
+        );
     }
     if publishers == 0 || publishers > members {
         return Err(format!(
@@ -381,6 +386,7 @@ mod tests {
             ("broadcast -c 10 --publishers 11 ws://a", "1 to 10"),
             ("broadcast -c 10 --publishers 0 ws://a", "1 to 10"),
             ("broadcast -s 8 ws://a", "--size 24"),
+            ("broadcast -r 10 --window 2 ws://a", "leave out --window"),
             ("connect -r 10 ws://a", "-r"),
             ("idle --active 0.5 ws://a", "--rate"),
             ("idle -r 100 ws://a", "--active"),
