@@ -47,7 +47,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, alive: AliveGu
     let link = Link::new(stream, own_waker().await, &worker);
     let mut registered = Registered::new(worker, link, alive);
     let ending = match Box::pin(handshake(&registered.worker, &registered.link)).await {
-        Ok(opened) => open(&mut registered, opened).await,
+        Ok(opened) => open(&mut registered, *opened).await,
         Err(ending) => ending,
     };
     if ending == Ending::Part {
@@ -63,9 +63,9 @@ fn own_waker() -> impl Future<Output = Waker> {
 /// Serves the WebSocket that a request has become.
 fn open(
     registered: &mut Registered,
-    opened: Box<Opened>,
+    opened: Opened,
 ) -> Pin<Box<dyn Future<Output = Ending> + Send + '_>> {
-    let Opened { upgrade, early } = *opened;
+    let Opened { upgrade, early } = opened;
     registered.permit = Some(upgrade.permit);
     let (worker, link) = (&registered.worker, &registered.link);
     link.activity.touch(worker.tick());
