@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
 use server_core::lifecycle::{Final, Ready, Shutdown, init_logging, print_line};
@@ -55,7 +55,10 @@ fn main() -> ExitCode {
 
 fn run(settings: Settings, engine: Engine) -> anyhow::Result<()> {
     // Asked of the kernel itself, and first: this server never serves on anything but io_uring.
-    uring_net::probe().context("this server needs io_uring, and there is no substitute")?;
+    if let Err(error) = uring_net::probe() {
+        // The error names its source itself.
+        bail!("this server needs io_uring, and there is no substitute: {error}");
+    }
     let open_files = system::raise_file_limit();
     if let Some(cpus) = &settings.cpus {
         system::confine_thread(cpus)?;
