@@ -135,7 +135,7 @@ pub struct Options {
     /// Messages per second in all; absent: closed loop.
     #[serde(default)]
     pub rate_per_s: Option<f64>,
-    /// Most requests in flight per connection (broadcast: messages per publisher).
+    /// Most requests in flight per connection (closed-loop broadcast: messages per publisher; open-loop broadcast: of no effect).
     pub window: u64,
     /// Payload bytes per message.
     pub size_bytes: u64,

@@ -304,6 +304,35 @@ fn an_interrupted_run_prints_what_it_has_and_exits_130() {
 }
 
 #[test]
+fn a_run_that_is_interrupted_while_it_connects_ends_too() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let counter = asked.clone();
+    let silent = raw_server("127.0.0.1:0", move |number, mut stream| {
+        read_head(&mut stream);
+        counter.fetch_add(1, SeqCst);
+        // The first gets no answer, ever: the read ends with the client.
+        if number > 0 {
+            let _ = stream.write_all(b"HTTP/1.1 101 ");
+        }
+        read_head(&mut stream);
+    })
+    .unwrap();
+    for load in ["echo -r 100", "echo", "broadcast -r 10", "connect", "idle"] {
+        asked.store(0, SeqCst);
+        let child = loadgen(&format!("{load} -c 4 -t 2 {}", url(silent)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        until(|| asked.load(SeqCst) >= 4);
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("interrupted"));
+    }
+}
+
+#[test]
 fn a_full_disk_is_an_error_after_the_report() {
     let target = url(echo_server());
     let output = run(&format!(

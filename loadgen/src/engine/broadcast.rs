@@ -296,7 +296,9 @@ impl Traffic for Broadcast {
     }
 
     fn next_due(&self, times: &Times) -> Option<u64> {
-        let due = times.start + self.own_pacer()?.due_at_ns(self.issued);
+        let due = times
+            .start
+            .saturating_add(self.own_pacer()?.due_at_ns(self.issued));
         (due < times.to).then_some(due)
     }
 

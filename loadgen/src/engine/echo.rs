@@ -234,7 +234,9 @@ impl Traffic for Echo {
     }
 
     fn next_due(&self, times: &Times) -> Option<u64> {
-        let due = times.start + self.pacer?.due_at_ns(self.issued);
+        let due = times
+            .start
+            .saturating_add(self.pacer?.due_at_ns(self.issued));
         (due < times.to).then_some(due)
     }
 

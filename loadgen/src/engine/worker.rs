@@ -216,7 +216,10 @@ impl<T: Traffic> Worker<T> {
     fn load(&mut self) -> Result<ThreadUsage, String> {
         let mut before = None;
         let mut usage = None;
-        self.with_traffic(|traffic, io| traffic.start(io));
+        // A run that ended while it connected has no load.
+        if self.now < self.shared.times().to && self.shared.has_begun() {
+            self.with_traffic(|traffic, io| traffic.start(io));
+        }
         loop {
             let times = self.shared.times();
             self.stats.roll(&times, self.now, &self.shared);
