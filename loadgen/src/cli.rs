@@ -315,6 +315,16 @@ fn config(kind: Kind, common: Common, traffic: Traffic) -> Result<Config, String
             config::MOST_IN_FLIGHT
         ));
     }
+    let bytes = slots.saturating_mul(traffic.size);
+    if bytes > config::MOST_BYTES_IN_FLIGHT {
+        return Err(format!(
+            "{} connections x window {} x {} bytes = {bytes} bytes in flight, more than the {} this generator will hold: lower one of them",
+            common.connections,
+            traffic.window,
+            traffic.size,
+            config::MOST_BYTES_IN_FLIGHT
+        ));
+    }
     let headers = common
         .header
         .iter()
@@ -380,6 +390,7 @@ mod tests {
             ("echo --connect-rate 0 ws://a", "--connect-rate 0"),
             ("echo -s 100m ws://a", "--size"),
             ("echo -c 1m --window 1k ws://a", "requests in flight"),
+            ("echo -c 1k --window 1k -s 1m ws://a", "bytes in flight"),
             ("echo -H nocolon ws://a", "colon"),
             ("echo", "<URL>"),
             ("echo --publishers 2 ws://a", "--publishers"),
