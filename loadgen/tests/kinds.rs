@@ -122,6 +122,24 @@ fn members_that_swap_messages_are_noticed() {
 }
 
 #[test]
+fn an_invented_sequence_number_is_corruption() {
+    let address = server(|_, socket| {
+        echo(socket, |number, socket, message| {
+            let mut bytes = message.clone().into_data().to_vec();
+            if number == 10 {
+                bytes[7] ^= 0x40;
+            }
+            socket.send(Message::binary(bytes)).unwrap();
+            true
+        });
+    });
+    let args = "broadcast -c 1 -r 100 -d 300ms --warmup 0 --drain-timeout 100ms";
+    let record = record(args, address);
+    invalid_because(&record, "corrupted");
+    assert_eq!(record.messages.corrupted, 1);
+}
+
+#[test]
 fn handshakes_are_counted_and_timed() {
     let record = record("connect -c 4 -t 2 -d 500ms --warmup 100ms", echo_server());
     assert!(record.is_valid(), "{:?}", record.validity);

@@ -309,11 +309,13 @@ impl Traffic for Broadcast {
             _ => return io.stats.corrupted(&io.times, None),
         };
         let publisher = label.stream.unwrap_or(u32::MAX);
-        if publisher as usize >= self.publishers {
+        // No publisher can be further than all of them together.
+        let unheard_of = label.seq >= self.published.load(Relaxed);
+        if publisher as usize >= self.publishers || unheard_of {
             return io.stats.corrupted(&io.times, None);
         }
         let sequence = &mut self.received[conn * self.publishers + publisher as usize];
-        // What was sent is known to the publisher's thread only; the schedule and the stamp make inventions unlikely.
+        // What was sent is known to the publisher's thread only.
         sequence.sent = label.seq.saturating_add(1).max(sequence.sent);
         let stream = (conn * self.publishers) as u64 + u64::from(publisher);
         match sequence.arrive(label.seq) {
