@@ -235,6 +235,14 @@ fn broadcast(messages: &Messages, publishers: u64, members: u64) -> Result<Traff
             "a broadcast message carries its publisher, number and send time: use --size {least} or more"
         ));
     }
+    let pairs = publishers.saturating_mul(members);
+    if pairs > config::MOST_PAIRS {
+        return Err(format!(
+            "{publishers} publishers x {members} members = {pairs} orders to check, more than the {} this generator keeps track of: \
+             lower one of them",
+            config::MOST_PAIRS
+        ));
+    }
     if messages.rate.is_some() && messages.window.is_some() {
         return Err(
             "an open-loop broadcast is published on schedule whatever is in flight: leave out --window, or leave out --rate".into(),
@@ -397,6 +405,10 @@ mod tests {
             ("broadcast -c 10 --publishers 11 ws://a", "1 to 10"),
             ("broadcast -c 10 --publishers 0 ws://a", "1 to 10"),
             ("broadcast -s 8 ws://a", "--size 24"),
+            (
+                "broadcast -c 100k --publishers 1k ws://a",
+                "orders to check",
+            ),
             ("broadcast -r 10 --window 2 ws://a", "leave out --window"),
             ("connect -r 10 ws://a", "-r"),
             ("idle --active 0.5 ws://a", "--rate"),
