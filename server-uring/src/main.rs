@@ -35,6 +35,7 @@ enum Engine {
 }
 
 fn main() -> ExitCode {
+    system::use_small_pages();
     let cli = Cli::parse();
     init_logging();
     let settings = match cli.server.resolve() {
