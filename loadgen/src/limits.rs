@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::Pid,
+};
 
 /// Descriptors this process needs besides its connections: standard streams, files, and per thread a ring and an eventfd.
 const RESERVE: u64 = 32;
@@ -38,6 +42,29 @@ pub fn check_open_files(open_files: u64, connections: u64, threads: u64) -> Resu
     ))
 }
 
+/// Refuses a CPU that this process may not run on.
+///
+/// # Errors
+/// Which one, and what may be used.
+pub fn check_cpus(wanted: &[usize]) -> Result<(), String> {
+    let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else {
+        // Unknown is not a reason to refuse: pinning says it.
+        return Ok(());
+    };
+    let is_allowed = |cpu: usize| allowed.is_set(cpu).unwrap_or(false);
+    let Some(cpu) = wanted.iter().find(|cpu| !is_allowed(**cpu)) else {
+        return Ok(());
+    };
+    let usable: Vec<String> = (0..CpuSet::count())
+        .filter(|cpu| is_allowed(*cpu))
+        .map(|cpu| cpu.to_string())
+        .collect();
+    Err(format!(
+        "--cpus names CPU {cpu}, which this process may not use (taskset, cgroup): it may use {}",
+        usable.join(",")
+    ))
+}
+
 /// How many ports the kernel chooses from for one pair of addresses.
 pub fn ephemeral_ports() -> u64 {
     fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
@@ -68,6 +95,13 @@ mod tests {
         for part in ["50040", "20000", "-c 19960", "ulimit"] {
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_ours_is_refused() {
+        assert_eq!(check_cpus(&[]), Ok(()));
+        let error = check_cpus(&[1000]).unwrap_err();
+        assert!(error.contains("CPU 1000"), "{error}");
     }
 
     #[test]

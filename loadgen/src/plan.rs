@@ -167,6 +167,7 @@ fn sources(config: &Config, target: SocketAddr, connections: u64) -> Result<Vec<
 /// # Errors
 /// As [`Plan::new`] and [`limits::check_open_files`].
 pub fn on_this_machine(config: &Config, targets: &[SocketAddr]) -> Result<Plan, String> {
+    limits::check_cpus(&config.cpus)?;
     let plan = Plan::new(
         config,
         targets,
