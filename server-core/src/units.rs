@@ -21,9 +21,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         }
     };
     let number: f64 = parse_number(number, text)?;
-    Duration::try_from_secs_f64(number * seconds_per_unit)
-        .map_err(|_| format!("`{text}` is out of range"))
+    let out_of_range = || format!("`{text}` is out of range");
+    let duration =
+        Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| out_of_range())?;
+    let vanished = duration.is_zero() && number > 0.0;
+    if vanished || duration > LONGEST_DURATION {
+        return Err(out_of_range());
+    }
+    Ok(duration)
 }
+
+/// Ten years: more is a slip of the finger, and much more cannot be added to a clock.
+const LONGEST_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Parses a size in bytes with an optional binary suffix: `65536`, `64k`, `16m`, `1g` (`64KiB` too).
 ///
@@ -123,6 +132,7 @@ mod tests {
             ("1.5", 1500),
             ("2m", 120_000),
             ("1h", 3_600_000),
+            ("87600h", 315_360_000_000),
             ("0", 0),
             (" 3 s ", 3000),
         ] {
@@ -140,6 +150,9 @@ mod tests {
             "1.2.3",
             "1e99h",
             "9999999999999999999h",
+            "18446744073709549568s",
+            "87601h",
+            "0.0000000001s",
         ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
