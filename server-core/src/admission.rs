@@ -94,7 +94,7 @@ impl Admission {
         let counters = self.counters.worker(worker);
         let admitted = match parse_request(received) {
             Ok(Status::Partial) => return Admitted::NeedMore,
-            Ok(Status::Complete(head)) => self.answer(worker, &head),
+            Ok(Status::Complete(head)) => without_body_for_head(&head, self.answer(worker, &head)),
             Err(error) => respond_error(error),
         };
         match &admitted {
@@ -154,26 +154,33 @@ fn respond_error(error: HttpError) -> Admitted {
     Admitted::Respond(response)
 }
 
-/// A page for GET and the same head without a body for HEAD (RFC 9110, section 9.3.2); 405 for other methods.
+/// A page; 405 for methods other than GET and HEAD.
 fn respond_page(
     head: &RequestHead<'_>,
     content_type: &str,
     body: impl FnOnce() -> String,
 ) -> Admitted {
-    let with_body = match head.method() {
-        "GET" => true,
-        "HEAD" => false,
-        _ => return respond_text("405 Method Not Allowed", "Allow: GET, HEAD\r\n"),
-    };
+    if !matches!(head.method(), "GET" | "HEAD") {
+        return respond_text("405 Method Not Allowed", "Allow: GET, HEAD\r\n");
+    }
     let body = body();
-    let mut response = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n",
+    let response = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    if with_body {
-        response.push_str(&body);
-    }
     Admitted::Respond(response.into_bytes())
+}
+
+/// HEAD gets what GET would get, errors included, without the body (RFC 9110, section 9.3.2).
+fn without_body_for_head(head: &RequestHead<'_>, admitted: Admitted) -> Admitted {
+    match admitted {
+        Admitted::Respond(mut response) if head.method() == "HEAD" => {
+            let end_of_head = response.windows(4).position(|w| w == b"\r\n\r\n");
+            response.truncate(end_of_head.map_or(response.len(), |at| at + 4));
+            Admitted::Respond(response)
+        }
+        other => other,
+    }
 }
 
 fn respond_text(status: &str, headers: &str) -> Admitted {
@@ -277,9 +284,13 @@ mod tests {
             assert!(response.contains(contains), "{request}: {response}");
             assert!(response.contains("Connection: close\r\n"), "{request}");
         }
-        let head = response(&admission, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert!(head.ends_with("\r\n\r\n"));
-        assert_eq!(admission.counters.totals().http_responses, 10);
+        for path in ["/", "/metrics", "/ws", "/nowhere"] {
+            let request = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let head = response(&admission, &request);
+            assert!(head.ends_with("\r\n\r\n"), "{path}: {head}");
+            assert!(head.contains("\r\nContent-Length: "), "{path}: {head}");
+        }
+        assert_eq!(admission.counters.totals().http_responses, 13);
     }
 
     #[test]
