@@ -61,6 +61,10 @@ pub(crate) fn serve(
                 Err(ending) => ending,
             }
         };
+        if ending == Ending::Gone && link.is_ordered(Order::IDLE_TIMEOUT) {
+            // It never heard the order, for it was writing to a peer that does not read.
+            worker.counters().idle_timeouts.add(1);
+        }
         if ending == Ending::Part {
             Box::pin(part(&worker, &link, &mut incoming)).await;
         }
@@ -343,6 +347,7 @@ fn obey(
     if order.includes(Order::IDLE_TIMEOUT) {
         worker.counters().idle_timeouts.add(1);
         session.close(CloseCode::Away, IDLE, unsent);
+        link.set_phase(Phase::Closing);
         link.limit(LINGER_TIMEOUT);
         return Turn::Over;
     }

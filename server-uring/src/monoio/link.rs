@@ -107,6 +107,11 @@ impl Link {
         self.task.wake_by_ref();
     }
 
+    /// Whether an order waits to be heard.
+    pub(crate) fn is_ordered(&self, order: Order) -> bool {
+        Order(self.orders.get()).includes(order)
+    }
+
     /// Expired, or ordered something: both come first, so that a busy connection hears them too.
     pub(crate) fn poll_orders<T>(&self) -> Poll<Wake<T>> {
         if self.expired.get() {
