@@ -74,6 +74,10 @@ pub fn init_logging() {
         .init();
 }
 
+/// Signals closer together are one request: `timeout` signals a process and then its whole group, and a terminal's Ctrl-C
+/// reaches a server beside its supervisor, which passes it on.
+const SAME_REQUEST: Duration = Duration::from_millis(250);
+
 /// Told once that the server is to end. Clones are handles to the same event.
 #[derive(Clone, Default)]
 pub struct Shutdown(Arc<Shared>);
@@ -91,8 +95,8 @@ struct State {
 }
 
 impl Shutdown {
-    /// Begins the shutdown at the first SIGTERM or SIGINT; a second one ends the process at once (exit code 128 + signal).
-    /// One thread waits for the signals.
+    /// Begins the shutdown at the first SIGTERM or SIGINT; a second one ends the process at once (exit code 128 + signal),
+    /// unless it comes right behind the first. One thread waits for the signals.
     ///
     /// # Errors
     /// When the handlers or the thread cannot be set up.
@@ -103,13 +107,20 @@ impl Shutdown {
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
-                for (nth, signal) in signals.forever().enumerate() {
-                    if nth > 0 {
-                        tracing::warn!(signal, "second signal: ending at once");
-                        std::process::exit(128 + signal);
+                let mut first_came = None;
+                for signal in signals.forever() {
+                    match first_came {
+                        None => {
+                            first_came = Some(Instant::now());
+                            tracing::info!(signal, "draining");
+                            told.begin();
+                        }
+                        Some(at) if at.elapsed() < SAME_REQUEST => {}
+                        Some(_) => {
+                            tracing::warn!(signal, "second signal: ending at once");
+                            std::process::exit(128 + signal);
+                        }
                     }
-                    tracing::info!(signal, "draining");
-                    told.begin();
                 }
             })?;
         Ok(shutdown)
@@ -233,6 +244,7 @@ mod tests {
             pid: 7,
             options: InForce {
                 send_queue_messages: 1024,
+                send_queue_bytes: 1 << 26,
                 slow_consumer: SlowConsumer::Close,
                 max_message_bytes: 16 << 20,
                 max_fragments: 65_536,

@@ -13,6 +13,9 @@ use crate::units::{CpuList, parse_cpu_list, parse_duration, parse_size};
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Frames that may wait in the mailbox of one worker, in bytes. A publisher that meets a fuller one waits.
 pub const MAILBOX_BYTES: usize = 256 * 1024;
+/// Bytes of messages that may wait for one slow receiver, however few they are: its queue is full from there on, until
+/// some are sent. One batch may begin below this and end above.
+pub const SEND_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// How long a connection that we are done with may take to read our last bytes and close.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much a peer may still send us (and we throw away) while it has not seen our Close frame or HTTP error.
@@ -32,7 +35,7 @@ pub struct ServerOptions {
     /// CPUs to run on, such as 0,2-3; worker i stays on the i-th of them
     #[arg(long, value_name = "LIST", value_parser = parse_cpu_list)]
     pub cpus: Option<CpuList>,
-    /// Messages that may wait for one slow receiver
+    /// Messages that may wait for one slow receiver (and no more than about 64 MiB of them)
     #[arg(long, value_name = "MESSAGES", default_value_t = 1024)]
     pub send_queue: usize,
     /// What happens to a receiver whose queue is full
@@ -101,6 +104,8 @@ pub struct Settings {
 pub struct SendQueue {
     /// Messages that may wait.
     pub max_messages: usize,
+    /// Bytes of messages from which on it is full.
+    pub max_bytes: usize,
     /// What happens beyond.
     pub slow_consumer: SlowConsumer,
 }
@@ -110,6 +115,9 @@ pub struct SendQueue {
 pub struct InForce {
     /// Messages that may wait for one slow receiver.
     pub send_queue_messages: usize,
+    /// Bytes of messages from which on that queue is full; 0 where a server has no such bound.
+    #[serde(default)]
+    pub send_queue_bytes: usize,
     /// What happens beyond.
     pub slow_consumer: SlowConsumer,
     /// Largest message accepted.
@@ -187,6 +195,7 @@ impl ServerOptions {
             cpus: self.cpus.as_ref().map(|list| list.0.clone()),
             send_queue: SendQueue {
                 max_messages: self.send_queue,
+                max_bytes: SEND_QUEUE_BYTES,
                 slow_consumer: self.slow_consumer,
             },
             limits: ws_proto::Limits {
@@ -214,6 +223,7 @@ impl Settings {
     pub fn in_force(&self, open_files: u64) -> InForce {
         InForce {
             send_queue_messages: self.send_queue.max_messages,
+            send_queue_bytes: self.send_queue.max_bytes,
             slow_consumer: self.send_queue.slow_consumer,
             max_message_bytes: self.limits.max_message_bytes,
             max_fragments: self.limits.max_fragments,

@@ -19,6 +19,8 @@ struct Queue {
     pieces: VecDeque<Piece>,
     /// Messages in `pieces`, the one whose bytes are partly sent included.
     messages: usize,
+    /// Bytes of those messages that are still to be sent.
+    bytes: usize,
     /// The slow-consumer policy or a Close has ended it: nothing but what is in it will be sent.
     ended: bool,
 }
@@ -81,7 +83,11 @@ impl Outbox {
             return Pushed::Queued;
         }
         let queue = self.0.get_or_insert_default();
-        let room = bound.max_messages.saturating_sub(queue.messages);
+        let room = if queue.bytes < bound.max_bytes {
+            bound.max_messages.saturating_sub(queue.messages)
+        } else {
+            0
+        };
         if frames.messages as usize <= room {
             queue.append(frames, first_left);
             return Pushed::Queued;
@@ -134,6 +140,7 @@ impl Outbox {
         queue.ended = true;
         queue.pieces.retain_mut(Piece::keep_what_has_begun);
         queue.messages = queue.pieces.iter().map(Piece::messages).sum();
+        queue.bytes = queue.pieces.iter().map(Piece::message_bytes).sum();
     }
 
     /// The bytes to send next, possibly of several messages; `None` when there is nothing.
@@ -159,7 +166,9 @@ impl Outbox {
         let mut done = 0;
         while let Some(piece) = queue.pieces.front_mut() {
             let here = n.min(piece.unsent().len());
+            let before = piece.message_bytes();
             done += piece.advance(here);
+            queue.bytes -= before - piece.message_bytes();
             n -= here;
             if !piece.unsent().is_empty() {
                 break;
@@ -193,9 +202,10 @@ fn skip_sent(frames: &mut Frames, sent: usize) -> usize {
 
 impl Queue {
     fn append(&mut self, frames: Frames, first_left: usize) {
-        self.messages += frames.messages as usize;
-        self.pieces
-            .push_back(Piece::Messages { frames, first_left });
+        let piece = Piece::Messages { frames, first_left };
+        self.messages += piece.messages();
+        self.bytes += piece.message_bytes();
+        self.pieces.push_back(piece);
     }
 }
 
@@ -214,6 +224,13 @@ impl Piece {
             }
             Self::Messages { .. } => &[],
             Self::Control(bytes) => bytes,
+        }
+    }
+
+    fn message_bytes(&self) -> usize {
+        match self {
+            Self::Messages { .. } => self.unsent().len(),
+            Self::Control(_) => 0,
         }
     }
 
@@ -268,6 +285,7 @@ mod tests {
     fn bound(max_messages: usize, slow_consumer: SlowConsumer) -> SendQueue {
         SendQueue {
             max_messages,
+            max_bytes: usize::MAX,
             slow_consumer,
         }
     }
@@ -346,6 +364,30 @@ mod tests {
         assert_eq!(outbox.push(frames(7..8), 0, drop), Pushed::Queued);
         let rest = [&frames(1..3).bytes[..], &frames(7..8).bytes[..]].concat();
         assert_eq!(send_all(&mut outbox), rest);
+    }
+
+    #[test]
+    fn a_queue_with_too_many_bytes_is_full_whatever_their_number() {
+        let bound = SendQueue {
+            max_bytes: 12,
+            ..bound(100, SlowConsumer::Drop)
+        };
+        let mut outbox = Outbox::new();
+        outbox.push_control(CLOSE);
+        for (frames, pushed) in [
+            (frames(0..2), Pushed::Queued),
+            (frames(2..4), Pushed::Queued),
+            (frames(4..5), Pushed::Dropped(1)),
+        ] {
+            assert_eq!(outbox.push(frames, 0, bound), pushed);
+        }
+        outbox.advance(CLOSE.len() + 8);
+        assert_eq!(outbox.push(frames(5..6), 0, bound), Pushed::Dropped(1));
+        outbox.advance(1);
+        assert_eq!(outbox.push(frames(6..7), 0, bound), Pushed::Queued);
+        let rest = [&frames(1..4).bytes[4..], &frames(6..7).bytes[..]].concat();
+        assert_eq!(send_all(&mut outbox), rest);
+        assert!(outbox.0.is_none());
     }
 
     #[test]
