@@ -294,6 +294,20 @@ pub fn slow_reader_loses_messages(target: &Target) {
     assert_eq!(last["slow_consumers_closed"], 0, "{last}");
 }
 
+/// The queue of a member that reads nothing is bounded in bytes, too, however many messages `--send-queue` allows.
+pub fn slow_reader_costs_bounded_memory(target: &Target) {
+    let server = target.start(&["--send-queue", "1000000", "--slow-consumer", "drop"]);
+    let slow = server.upgraded_with_small_buffer("/broadcast/slow");
+    let mut sender = server.ws("/broadcast/slow");
+    for _ in 0..32 {
+        sender.echo(Message::binary(vec![7; 4 << 20]));
+    }
+    let dropped = server.metrics().get("dropped");
+    // 128 MiB less 64 in the queue, and what sockets and writers hold.
+    assert!((8..=16).contains(&dropped), "{dropped}");
+    drop((sender, slow));
+}
+
 /// Publishes until a counter has reached `count`; each message must reach both healthy members soon. How many it took.
 #[track_caller]
 fn flood_until(server: &Server, sender: &mut Ws, other: &mut Ws, counter: &str, count: u64) -> u64 {

@@ -186,6 +186,17 @@ impl Raw {
         }
     }
 
+    /// Reads the answer to a HEAD: an end where the body would be.
+    #[track_caller]
+    pub fn expect_bare_head(&mut self, status: u16) {
+        while self.fill() {}
+        let text = String::from_utf8_lossy(&self.pending);
+        assert!(
+            text.starts_with(&format!("HTTP/1.1 {status} ")) && text.ends_with("\r\n\r\n"),
+            "the head of a {status} is due and no more, got: {text}"
+        );
+    }
+
     /// Reads an HTTP answer of the given status after which the server closes.
     #[track_caller]
     pub fn expect_error(&mut self, status: u16) -> Response {

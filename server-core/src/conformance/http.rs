@@ -193,6 +193,16 @@ pub fn wrong_version_is_426(target: &Target) {
     }
 }
 
+/// HEAD gets the head that GET gets, errors included, and never a body (RFC 9110, section 9.3.2).
+pub fn head_has_no_body(target: &Target) {
+    let server = target.start(&[]);
+    for (path, status) in [("/healthz", 200), ("/", 200), ("/ws", 405), ("/no", 404)] {
+        let mut raw = server.raw();
+        raw.send(format!("HEAD {path} HTTP/1.1\r\nHost: conformance.test\r\n\r\n").as_bytes());
+        raw.expect_bare_head(status);
+    }
+}
+
 /// A method other than GET is 405 with `Allow`.
 pub fn other_methods_are_405(target: &Target) {
     let server = target.start(&[]);

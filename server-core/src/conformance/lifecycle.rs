@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::client::{Raw, eventually, upgrade_request};
 use super::harness::{Exit, Target};
-use super::wire::{self, TEXT};
+use super::wire::{self, CLOSE, FIN, TEXT};
 use super::ws::Ws;
 
 /// Options every server has, as `--help` lists them.
@@ -82,6 +82,7 @@ pub fn ready_line_records_the_options(target: &Target) {
     };
     let defaults: &Rows = &[
         ("send_queue_messages", 1024),
+        ("send_queue_bytes", 64 << 20),
         ("max_message_bytes", 16 << 20),
         ("max_fragments", 65_536),
         ("handshake_timeout_ms", 10_000),
@@ -223,6 +224,37 @@ pub fn drain_does_not_wait_for_the_stuck(target: &Target) {
     drop((stuck, member, sender));
 }
 
+/// Signals right behind each other are one request to end, as `timeout` sends them: they do not cut the drain short.
+pub fn signals_in_quick_succession_are_one(target: &Target) {
+    let server = target.start(&["--drain-timeout", "60s"]);
+    let mut client = server.upgraded("/ws");
+    server.signal(Signal::TERM);
+    server.signal(Signal::INT);
+    let frame = client.frame();
+    assert_eq!(frame.close_code(), Some(1001), "{frame:?}");
+    client.send(&wire::masked(FIN | CLOSE, &1001u16.to_be_bytes()));
+    client.expect_closed();
+    drop(client);
+    let last = server.wait().expect_clean();
+    assert_eq!(last["drained_in_time"], true, "{last}");
+}
+
+/// A later signal does: the server ends at once, with 128 + the signal.
+pub fn a_second_signal_ends_at_once(target: &Target) {
+    let server = target.start(&["--drain-timeout", "60s"]);
+    let mut client = server.upgraded("/ws");
+    server.signal(Signal::TERM);
+    let frame = client.frame();
+    assert_eq!(frame.close_code(), Some(1001), "{frame:?}");
+    eventually(server.patience, "the server ends", || {
+        server.signal(Signal::TERM);
+        let wait = std::time::Duration::from_millis(50);
+        client.hears_something_within(wait).then_some(())
+    });
+    let exit = server.wait();
+    assert_eq!(exit.status.code(), Some(128 + 15), "{exit:?}");
+}
+
 /// Drain is not held up by a connection that has not finished its request.
 pub fn drain_does_not_wait_for_handshakes(target: &Target) {
     let server = target.start(&["--drain-timeout", "60s", "--handshake-timeout", "60s"]);
@@ -356,6 +388,7 @@ pub fn bad_usage_exits_2(target: &Target) {
         ("--slow-consumer wait", "--slow-consumer"),
         ("--max-message 12q", "--max-message"),
         ("--idle-timeout soon", "--idle-timeout"),
+        ("--drain-timeout 18446744073709549568", "--drain-timeout"),
         ("--send-queue 0", "--send-queue"),
         ("--cpus 100000", "--cpus"),
         ("--cpus 3-1", "--cpus"),

@@ -97,6 +97,16 @@ pub fn idle_timeout_closes_the_silent(target: &Target) {
     server.await_metric("idle_timeouts", 2);
 }
 
+/// `--idle-timeout`: who takes nothing of its echoes is silent, too. It is closed and counted, though no Close reaches it.
+pub fn idle_timeout_closes_who_does_not_read(target: &Target) {
+    let server = target.start(&["--idle-timeout", "600ms"]);
+    let mut stuck = server.upgraded_with_small_buffer("/ws");
+    let bytes = wire::binary(&vec![7; 1 << 20]);
+    while stuck.send_until_stuck(&bytes, Duration::from_millis(200)) == bytes.len() {}
+    server.await_metric("connections_open", 0);
+    server.await_metric("idle_timeouts", 1);
+}
+
 /// `--max-connections`: one more upgrade gets 503, plain requests are still served, and a leave makes room.
 pub fn max_connections_refuses_and_recovers(target: &Target) {
     let server = target.start(&["--max-connections", "3"]);

@@ -69,6 +69,8 @@ macro_rules! conformance_list {
                 smoke drain_closes_everyone_with_1001
                 full drain_does_not_wait_for_the_silent
                 full drain_does_not_wait_for_the_stuck
+                full signals_in_quick_succession_are_one
+                full a_second_signal_ends_at_once
                 full drain_does_not_wait_for_handshakes
                 full drain_accepts_nobody_new
                 full drain_sends_what_is_due_first
@@ -89,6 +91,7 @@ macro_rules! conformance_list {
                 full bad_room_names_are_404
                 smoke plain_get_on_ws_is_426
                 full wrong_version_is_426
+                full head_has_no_body
                 full other_methods_are_405
                 full a_body_on_an_upgrade_is_400
                 full duplicate_headers_are_400
@@ -146,12 +149,14 @@ macro_rules! conformance_list {
                 full slow_reader_is_closed
                 full slow_reader_cannot_linger
                 full slow_reader_loses_messages
+                full slow_reader_costs_bounded_memory
             }
             limits {
                 full handshake_timeout_closes_the_silent
                 full handshake_timeout_stops_a_drip
                 full idle_timeout_keeps_who_answers
                 full idle_timeout_closes_the_silent
+                full idle_timeout_closes_who_does_not_read
                 smoke max_connections_refuses_and_recovers
                 full file_limit_is_raised
                 full out_of_files_is_survived
