@@ -396,6 +396,14 @@ fn validity(
         latency: record.latency(),
         lag: record.generator.schedule_lag,
         busiest,
+        longest_stall_ns: record
+            .generator
+            .threads
+            .iter()
+            .map(|thread| thread.longest_stall_ns)
+            .max()
+            .unwrap_or(0),
+        window_ns: record.window_ns,
     });
     validity.warnings.extend(plan.warnings.iter().cloned());
     validity

@@ -358,6 +358,10 @@ pub struct ThreadUsage {
     pub cpu_user_ns: u64,
     /// CPU time in the kernel.
     pub cpu_sys_ns: u64,
+    /// Longest time inside the window for which it was not woken although it had something to do: the machine stood still, or
+    /// others had its CPU.
+    #[serde(default)]
+    pub longest_stall_ns: u64,
 }
 
 /// How late the generator itself was.

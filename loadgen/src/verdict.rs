@@ -18,6 +18,10 @@ pub const LAG_SHARE_LIMIT: f64 = 0.25;
 const LAG_P99_WARNING_NS: u64 = 1_000_000;
 /// A thread that is busier than this has no CPU time left: what was measured may be the generator.
 pub const BUSY_LIMIT: f64 = 0.98;
+/// A generator that did not run for this share of the window at a stretch measured the machine, not the server ...
+const STALL_SHARE_LIMIT: f64 = 0.25;
+/// ... and for this long it is worth a warning.
+const STALL_WARNING_NS: u64 = 100_000_000;
 /// Messages delayed by the window beyond this share are worth a warning.
 const DELAYED_SHARE: f64 = 0.01;
 
@@ -52,6 +56,10 @@ pub struct Evidence<'a> {
     pub lag: Option<ScheduleLag>,
     /// CPU time / wall time of the busiest thread.
     pub busiest: f64,
+    /// Longest time for which a thread did not run although it should have.
+    pub longest_stall_ns: u64,
+    /// Length of the window.
+    pub window_ns: u64,
 }
 
 /// Judges a run.
@@ -60,6 +68,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Validity {
     let mut warnings = Vec::new();
     ending(evidence, &mut reasons);
     connections(evidence, &mut reasons);
+    stall(evidence, &mut reasons, &mut warnings);
     messages(evidence, &mut reasons);
     if let Some(ratio) = evidence.littles_ratio
         && (ratio - 1.0).abs() > LITTLE_TOLERANCE
@@ -156,6 +165,21 @@ fn messages(evidence: &Evidence<'_>, reasons: &mut Vec<String>) {
         reasons.push(
             "nothing was received in the measured window: lengthen -d or raise --rate".into(),
         );
+    }
+}
+
+fn stall(evidence: &Evidence<'_>, reasons: &mut Vec<String>, warnings: &mut Vec<String>) {
+    let stall_ns = evidence.longest_stall_ns;
+    let text = format!(
+        "the generator did not run for {:.0} ms of the window at a stretch",
+        stall_ns as f64 / 1e6
+    );
+    if stall_ns > 0 && stall_ns as f64 >= evidence.window_ns as f64 * STALL_SHARE_LIMIT {
+        reasons.push(format!(
+            "{text}: the machine was paused, or other processes had the CPU: run again"
+        ));
+    } else if stall_ns >= STALL_WARNING_NS {
+        warnings.push(text);
     }
 }
 
@@ -261,6 +285,22 @@ mod tests {
             ..Evidence::default()
         };
         assert_eq!(judge(&idle).verdict, Verdict::Valid);
+    }
+
+    #[test]
+    fn a_generator_that_stood_still_is_told_from_a_server_that_did() {
+        let mut evidence = with(|messages| messages.received = 0);
+        evidence.window_ns = 1_000_000_000;
+        evidence.longest_stall_ns = 990_000_000;
+        let reasons = judge(&evidence).reasons;
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        assert!(reasons[0].contains("did not run for 990 ms"), "{reasons:?}");
+        let mut evidence = sound();
+        evidence.window_ns = 1_000_000_000;
+        evidence.longest_stall_ns = 150_000_000;
+        let validity = judge(&evidence);
+        assert_eq!(validity.verdict, Verdict::Valid);
+        assert_eq!(validity.warnings.len(), 1);
     }
 
     #[test]

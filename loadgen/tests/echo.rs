@@ -212,6 +212,22 @@ fn a_server_that_is_too_slow_leaves_messages_unsent() {
 }
 
 #[test]
+fn a_backlog_that_outlives_the_drain_is_unsent_not_lost() {
+    let address = server(|_, socket| {
+        echo(socket, |_, _, _| {
+            thread::sleep(Duration::from_millis(5));
+            false
+        });
+    });
+    let record = record(
+        "echo -c 4 -r 4000 -d 500ms --warmup 0 --drain-timeout 500ms",
+        address,
+    );
+    assert!(record.messages.unsent > 100);
+    assert_eq!(record.messages.lost, 0, "{:?}", record.validity.reasons);
+}
+
+#[test]
 fn a_server_that_dies_leaves_what_was_recorded() {
     let address = server(|_, socket| {
         let stream = socket.get_ref().try_clone().unwrap();

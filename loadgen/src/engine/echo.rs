@@ -34,6 +34,8 @@ pub struct Echo {
     issued: u64,
     in_flight: u64,
     waiting: u64,
+    /// What waits is not sent any more.
+    gave_up: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +76,7 @@ impl Echo {
             issued: 0,
             in_flight: 0,
             waiting: 0,
+            gave_up: false,
         }
     }
 
@@ -127,6 +130,7 @@ impl Echo {
             if self.issued >= due {
                 return;
             }
+            let more = due == self.issued + BATCH;
             while self.issued < due {
                 let conn = (self.issued % streams) as usize;
                 let meant = io.times.start + pacer.due_at_ns(self.issued);
@@ -146,8 +150,11 @@ impl Echo {
                 self.issued += 1;
             }
             io.links.flush();
-            // A failure to submit shows at the next wait.
-            let _ = io.links.ring().submit();
+            if !more {
+                // The wait that comes next hands them to the kernel.
+                return;
+            }
+            io.links.submit_sends();
             io.now = io.clock.now();
         }
     }
@@ -158,6 +165,9 @@ impl Echo {
             if io.now < io.times.to {
                 self.send_next(conn, io);
             }
+            return;
+        }
+        if self.gave_up {
             return;
         }
         let due = stream_due(self.issued, conn, self.streams.len());
@@ -219,7 +229,7 @@ impl Traffic for Echo {
             }
             if conn as u64 % BATCH == BATCH - 1 {
                 io.links.flush();
-                let _ = io.links.ring().submit();
+                io.links.submit_sends();
                 io.now = io.clock.now();
             }
         }
@@ -288,9 +298,14 @@ impl Traffic for Echo {
             return;
         }
         self.in_flight -= stream.sequence.in_flight();
-        if self.pacer.is_some() {
+        if self.pacer.is_some() && !self.gave_up {
             self.waiting -= stream_due(self.issued, conn, streams) - stream.sequence.sent;
         }
+    }
+
+    fn give_up(&mut self) {
+        self.gave_up = true;
+        self.waiting = 0;
     }
 
     fn is_busy(&self) -> bool {

@@ -25,6 +25,8 @@ pub struct Links {
     links: Vec<Link>,
     dirty: Vec<u32>,
     pool: Vec<Vec<u8>>,
+    /// Sends were started that the kernel has not seen yet.
+    fresh: bool,
 }
 
 impl Links {
@@ -37,6 +39,7 @@ impl Links {
             links,
             dirty: Vec::new(),
             pool: Vec::new(),
+            fresh: false,
         }
     }
 
@@ -88,6 +91,7 @@ impl Links {
         match link.socket {
             Some(socket) => {
                 link.sending = true;
+                self.fresh = true;
                 self.ring.send(socket, buffer, Token(conn as u64));
             }
             None => self.recycle(buffer),
@@ -102,6 +106,16 @@ impl Links {
         }
         self.links[conn].sending = false;
         self.start_send(conn);
+    }
+
+    /// Hands sends that were started to the kernel, without waiting; false when there were none.
+    pub fn submit_sends(&mut self) -> bool {
+        if !std::mem::take(&mut self.fresh) {
+            return false;
+        }
+        // A failure shows at the next wait.
+        let _ = self.ring.submit();
+        true
     }
 
     /// Nothing in flight and nothing waiting.
@@ -141,5 +155,39 @@ impl Links {
             dirty,
             ..Link::default()
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::net::UnixStream,
+        time::{Duration, Instant},
+    };
+
+    use uring_net::Event;
+
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_finished_before_the_wait_for_replies() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut links = Links::new(Ring::builder().build().unwrap(), 1);
+        let socket = links.ring().adopt(ours).unwrap();
+        links.attach(0, socket);
+        assert!(!links.submit_sends());
+        links.outgoing(0).extend_from_slice(b"hello");
+        links.flush();
+        assert!(links.submit_sends() && !links.submit_sends());
+        let completion = links.ring().next_completion().unwrap();
+        let Event::Sent { buf, .. } = completion.event else {
+            panic!("{completion:?}");
+        };
+        links.sent(0, Some(buf));
+        assert!(links.is_quiet(0));
+        // Nothing is left that could end the wait early.
+        let deadline = Instant::now() + Duration::from_millis(20);
+        links.ring().wait(1, Some(deadline)).unwrap();
+        assert!(Instant::now() >= deadline && links.ring().next_completion().is_none());
     }
 }

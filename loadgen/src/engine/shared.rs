@@ -56,6 +56,12 @@ impl Times {
     pub fn contain(&self, ns: u64) -> bool {
         self.from <= ns && ns < self.to
     }
+
+    /// How much of the time from `begin` to `end` lies inside the measured window.
+    #[inline]
+    pub fn overlap(&self, begin: u64, end: u64) -> u64 {
+        end.min(self.to).saturating_sub(begin.max(self.from))
+    }
 }
 
 /// What the threads of a run share.
@@ -194,6 +200,9 @@ mod tests {
         let times = shared.times();
         assert_eq!((times.from, times.to), (1_000_000_500, 3_000_000_500));
         assert!(times.contain(times.from) && !times.contain(times.to));
+        assert_eq!(times.overlap(0, times.from + 3), 3);
+        assert_eq!(times.overlap(times.to - 2, u64::MAX), 2);
+        assert_eq!(times.overlap(times.to + 1, times.to + 9), 0);
         shared.fail("first".into());
         shared.fail("second".into());
         assert_eq!(shared.failure().as_deref(), Some("first"));

@@ -115,8 +115,7 @@ impl Stats {
     /// after it: so the sum has no edges.
     #[inline]
     pub fn landed(&mut self, times: &Times, now: u64, sent: u64) {
-        let inside = now.min(times.to).saturating_sub(sent.max(times.from));
-        self.in_flight_ns += u128::from(inside);
+        self.in_flight_ns += u128::from(times.overlap(sent, now));
     }
 
     /// A reply with wrong content arrived, taken for the answer to the message meant at `meant`, if one was in flight.

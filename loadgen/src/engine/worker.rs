@@ -66,6 +66,10 @@ pub struct Worker<T> {
     pub(super) closing_since: Vec<u64>,
     pub(super) now: u64,
     pub(super) outcome: Outcome,
+    /// Longest wait beyond its deadline, as far as it lies inside the window.
+    pub(super) longest_stall: u64,
+    /// A recent moment, and the CPU time up to it.
+    pub(super) looked: (u64, CpuTime),
     pub(super) next_publish: u64,
     pub(super) published: (u64, u64),
 }
@@ -148,6 +152,8 @@ impl<T: Traffic> Worker<T> {
             },
             now: plan.shared.clock.now(),
             outcome: Outcome::default(),
+            longest_stall: 0,
+            looked: (plan.shared.clock.now(), CpuTime::of_this_thread()),
             next_publish: 0,
             published: (0, 0),
             shared: plan.shared,
@@ -234,6 +240,9 @@ impl<T: Traffic> Worker<T> {
             self.with_traffic(|traffic, io| traffic.tick(io));
             // Another thread's last message may still be on its way to connections of this one.
             let all_stopped = self.shared.stopped.load(Acquire) >= self.shared.threads;
+            if over && self.now >= times.to.saturating_add(self.patience() / 5 * 4) {
+                self.traffic.give_up();
+            }
             let drained = (all_stopped && !self.traffic.is_busy())
                 || self.now >= times.to.saturating_add(self.patience());
             if let Some(usage) = usage
@@ -283,6 +292,7 @@ impl<T: Traffic> Worker<T> {
             },
             cpu_user_ns: spent.user_ns,
             cpu_sys_ns: spent.sys_ns,
+            longest_stall_ns: self.longest_stall,
         }
     }
 
@@ -290,13 +300,21 @@ impl<T: Traffic> Worker<T> {
     fn turn(&mut self, deadline: u64) -> Result<(), String> {
         self.links.flush();
         let clock = self.shared.clock;
+        if self.links.submit_sends() {
+            // What was sent is finished by now, unless a socket is full: taken here, it does not wake the thread that waits for replies.
+            while let Some(completion) = self.links.ring().next_completion() {
+                self.handle(completion);
+            }
+        }
         // A deadline that has passed polls.
         let min = usize::from(deadline > self.now);
         self.links
             .ring()
             .wait(min, Some(clock.instant(deadline)))
             .map_err(|error| format!("io_uring failed: {error}"))?;
+        let asleep_until = deadline.max(self.now);
         self.now = clock.now();
+        self.note_stall(asleep_until);
         let mut taken = 0;
         while let Some(completion) = self.links.ring().next_completion() {
             self.handle(completion);
@@ -307,6 +325,17 @@ impl<T: Traffic> Worker<T> {
             }
         }
         Ok(())
+    }
+
+    /// Woken late. What of that the thread did not spend on a CPU was a stall: a wait that submits thousands of sends is long, too.
+    fn note_stall(&mut self, asleep_until: u64) {
+        let late = self.shared.times().overlap(asleep_until, self.now);
+        if late > self.longest_stall.max(TICK_NS) {
+            let (since, cpu) = self.looked;
+            let spent = CpuTime::of_this_thread().since(&cpu);
+            let off_cpu = (self.now - since).saturating_sub(spent.total_ns());
+            self.longest_stall = self.longest_stall.max(late.min(off_cpu));
+        }
     }
 
     /// A server that does not end the stream after the closing handshake must not keep the place.
@@ -352,6 +381,7 @@ impl<T: Traffic> Worker<T> {
     fn publish_sometimes(&mut self) {
         if self.now >= self.next_publish {
             self.next_publish = self.now + TICK_NS;
+            self.looked = (self.now, CpuTime::of_this_thread());
             self.publish();
         }
     }
