@@ -72,7 +72,18 @@ impl Choice {
 
         let allowed = CpuSet::allowed()?;
         let (server_cpus, generator_cpus) = match (&options.server_cpus, &options.generator_cpus) {
-            (Some(server), Some(generator)) => (server.clone(), generator.clone()),
+            (Some(server), Some(generator)) => {
+                if let Some(cpu) = server
+                    .cpus()
+                    .iter()
+                    .find(|cpu| generator.cpus().contains(cpu))
+                {
+                    bail!(
+                        "CPU {cpu} is in --server-cpus and in --generator-cpus: they would measure each other"
+                    );
+                }
+                (server.clone(), generator.clone())
+            }
             _ => allowed.halves(),
         };
         for cpu in server_cpus.cpus().iter().chain(generator_cpus.cpus()) {
@@ -231,6 +242,14 @@ mod tests {
                 "{suite} takes {estimate:?}"
             );
         }
+    }
+
+    #[test]
+    fn server_and_generator_do_not_share_a_cpu_by_command() {
+        let bins = bin_dir();
+        let args = ["--server-cpus", "0", "--generator-cpus", "0"];
+        let error = Choice::new(&options(&args), bins.path()).unwrap_err();
+        assert!(error.to_string().contains("CPU 0 is in"), "{error}");
     }
 
     #[test]
