@@ -2,7 +2,8 @@
 
 use std::io;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::buffers::ReceivedBuf;
 use crate::op::SocketId;
@@ -100,7 +101,7 @@ pub enum SendBuf {
     /// A received buffer, answered from in place.
     Received(ReceivedBuf),
     /// A frame shared by many receivers, encoded once.
-    Shared(Arc<[u8]>),
+    Shared(Bytes),
 }
 
 impl SendBuf {
@@ -141,9 +142,9 @@ impl From<ReceivedBuf> for SendBuf {
     }
 }
 
-impl From<Arc<[u8]>> for SendBuf {
+impl From<Bytes> for SendBuf {
     #[inline]
-    fn from(shared: Arc<[u8]>) -> Self {
+    fn from(shared: Bytes) -> Self {
         SendBuf::Shared(shared)
     }
 }

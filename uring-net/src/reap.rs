@@ -136,7 +136,7 @@ impl Ring {
                     return None;
                 }
             }
-            Body::Connect { .. } | Body::Shutdown { .. } | Body::Timeout { .. } => {}
+            Body::Connect { .. } | Body::Timeout { .. } => {}
         }
         let op = self.finish(key)?;
         let token = op.token;
@@ -162,7 +162,6 @@ impl Ring {
                 };
                 outcome(result, kind, Event::TimedOut)
             }
-            Body::Shutdown { .. } => outcome(cqe.result, kind, Event::ShutDown),
             Body::Accept { .. } => return None,
         };
         Some(Completion { token, event })

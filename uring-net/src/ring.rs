@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::Timespec;
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 
 use crate::buffers::BufferPool;
 use crate::builder::{RingBuilder, Setup};
 use crate::clock::{Clock, timespec};
-use crate::completion::{Completion, OpKind, SendBuf, Token, clamp};
+use crate::completion::{Completion, Event, OpKind, SendBuf, Token, clamp};
 use crate::kernel::Kernel;
 use crate::op::{Body, Op, OperationId, ReceiveState, SocketId, SocketSlot, Target, UserData};
 use crate::reap::{cancelled, refused};
@@ -144,7 +144,7 @@ impl Ring {
             Some(slot) => {
                 slot.token = token;
                 self.arm_receive(socket.0);
-                return OperationId(UserData::new(Target::Receive, socket.0));
+                return OperationId::receive_of(socket);
             }
         };
         self.ready
@@ -174,15 +174,24 @@ impl Ring {
         self.send_bytes(socket.0, buf, range, token)
     }
 
-    /// Shuts one or both directions down: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first.
-    pub fn shutdown(&mut self, socket: SocketId, how: Shutdown, token: Token) -> OperationId {
-        let how = match how {
-            Shutdown::Read => libc::SHUT_RD,
-            Shutdown::Write => libc::SHUT_WR,
-            Shutdown::Both => libc::SHUT_RDWR,
+    /// Shuts one or both directions down, at once: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first.
+    ///
+    /// Not through io_uring: its operation runs on a thread of the kernel's pool, which looks the descriptor up when it gets there. By then the
+    /// socket may be closed and its descriptor another connection's.
+    pub fn shutdown(&mut self, socket: SocketId, how: Shutdown, token: Token) {
+        let outcome = match self.fd(socket) {
+            Some(fd) => SockRef::from(&fd).shutdown(how),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
         };
-        let socket = socket.0;
-        self.begin(socket, token, Body::Shutdown { socket, how })
+        let event = match outcome {
+            Ok(()) => Event::ShutDown,
+            Err(error) => Event::Failed {
+                op: OpKind::Shutdown,
+                error,
+                buf: None,
+            },
+        };
+        self.ready.push_back(Completion { token, event });
     }
 
     /// Closes the socket and cancels what is in flight on it. The id is stale from now on.
@@ -307,6 +316,13 @@ impl Ring {
             patience => (min, u32::try_from(patience.as_micros()).unwrap_or(u32::MAX)),
         };
         self.kernel.wait(min, patience, deadline.as_ref())
+    }
+
+    /// Whether [`next_completion`](Ring::next_completion) would find something without entering the kernel. With deferred task work the
+    /// kernel completes nothing by itself: poll with [`wait`](Ring::wait) of 0 in between.
+    #[must_use]
+    pub fn has_completions(&self) -> bool {
+        !self.ready.is_empty() || self.kernel.ready()
     }
 
     /// How often the ring had to help itself.
