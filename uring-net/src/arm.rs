@@ -155,6 +155,12 @@ fn entry(fd: Fd, body: &Body) -> squeue::Entry {
                 .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
                 .build()
         }
+        Body::SendNow { buf, .. } => {
+            let len = u32::try_from(buf.len()).map_or(PIECE, |len| len.min(PIECE));
+            opcode::Send::new(fd, buf.as_ptr(), len)
+                .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+                .build()
+        }
         Body::Timeout { deadline } => opcode::Timeout::new(&raw const **deadline)
             .flags(TimeoutFlags::ABS)
             .build(),

@@ -38,11 +38,11 @@ pub enum Event {
     Received(ReceivedBuf),
     /// The peer ended its side of the stream; the receive is over.
     Eof,
-    /// All bytes were handed to the kernel; the buffer is the caller's again.
+    /// The bytes were handed to the kernel; the buffer is the caller's again.
     Sent {
         /// The buffer that was given to [`Ring::send`](crate::Ring::send).
         buf: SendBuf,
-        /// How many bytes were sent: all that were asked for.
+        /// How many bytes were sent: all that were asked for, but by [`Ring::send_now`](crate::Ring::send_now) maybe fewer.
         bytes: usize,
     },
     /// The socket was shut down as asked.

@@ -172,6 +172,10 @@ pub(crate) enum Body {
         end: usize,
         bytes: usize,
     },
+    SendNow {
+        socket: Key,
+        buf: SendBuf,
+    },
     Timeout {
         deadline: Box<Timespec>,
     },
@@ -182,16 +186,17 @@ impl Body {
         match self {
             Body::Accept { .. } => OpKind::Accept,
             Body::Connect { .. } => OpKind::Connect,
-            Body::Send { .. } => OpKind::Send,
+            Body::Send { .. } | Body::SendNow { .. } => OpKind::Send,
             Body::Timeout { .. } => OpKind::Timeout,
         }
     }
 
     pub(crate) fn socket(&self) -> Option<Key> {
         match *self {
-            Body::Accept { socket } | Body::Connect { socket, .. } | Body::Send { socket, .. } => {
-                Some(socket)
-            }
+            Body::Accept { socket }
+            | Body::Connect { socket, .. }
+            | Body::Send { socket, .. }
+            | Body::SendNow { socket, .. } => Some(socket),
             Body::Timeout { .. } => None,
         }
     }

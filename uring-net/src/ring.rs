@@ -174,6 +174,24 @@ impl Ring {
         self.send_bytes(socket.0, buf, range, token)
     }
 
+    /// Sends what the socket takes at once: [`Sent`](crate::Event::Sent) says how many bytes that were, possibly 0. Never waits for the
+    /// peer, so the buffer is back soon after the next [`submit`](Ring::submit) or [`wait`](Ring::wait), whatever the peer does.
+    ///
+    /// Meant for [`ReceivedBuf`](crate::ReceivedBuf): peers that do not read would otherwise hold the receive buffers of all others.
+    pub fn send_now(
+        &mut self,
+        socket: SocketId,
+        buf: impl Into<SendBuf>,
+        token: Token,
+    ) -> OperationId {
+        let buf = buf.into();
+        let body = Body::SendNow {
+            socket: socket.0,
+            buf,
+        };
+        self.begin(socket.0, token, body)
+    }
+
     /// Shuts one or both directions down, at once: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first.
     ///
     /// Not through io_uring: its operation runs on a thread of the kernel's pool, which looks the descriptor up when it gets there. By then the
@@ -365,7 +383,7 @@ impl Ring {
     pub(crate) fn refuse(&mut self, token: Token, errno: i32, body: Body) -> OperationId {
         let op = body.kind();
         let buf = match body {
-            Body::Send { buf, .. } => Some(buf),
+            Body::Send { buf, .. } | Body::SendNow { buf, .. } => Some(buf),
             _ => None,
         };
         self.ready.push_back(refused(token, errno, op, buf));

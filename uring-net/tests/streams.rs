@@ -217,6 +217,48 @@ fn parts_of_every_kind_of_buffer_are_sent() {
 }
 
 #[test]
+fn a_send_that_does_not_wait_says_how_much_the_socket_took() {
+    let mut ring = ring();
+    let (socket, mut peer) = pair(&mut ring);
+    let piece = pattern(100_000);
+    let mut taken = Vec::new();
+    loop {
+        ring.send_now(socket, piece.clone(), SEND);
+        let bytes = match next(&mut ring).event {
+            Event::Sent { buf, bytes } if *buf == *piece => bytes,
+            other => panic!("{other:?}"),
+        };
+        taken.extend_from_slice(&piece[..bytes]);
+        if bytes < piece.len() {
+            break;
+        }
+        assert!(taken.len() < 1 << 30, "the socket takes everything");
+    }
+    let mut got = vec![0; taken.len()];
+    peer.read_exact(&mut got).unwrap();
+    assert!(got == taken);
+    drop(peer);
+    let failed = loop {
+        ring.send_now(socket, b"anyone?".to_vec(), SEND);
+        match next(&mut ring).event {
+            Event::Sent { .. } => {}
+            other => break other,
+        }
+    };
+    assert!(
+        matches!(
+            failed,
+            Event::Failed {
+                op: OpKind::Send,
+                buf: Some(_),
+                ..
+            }
+        ),
+        "{failed:?}"
+    );
+}
+
+#[test]
 fn a_second_send_in_flight_is_refused_with_its_buffer() {
     let mut ring = ring();
     let (socket, _peer) = pair(&mut ring);

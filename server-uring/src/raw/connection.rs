@@ -276,7 +276,7 @@ impl Connection {
                 self.deadline = Some(worker.clock.deadline());
             }
         }
-        if self.link.sent(worker, buf) == Sent::Wholly {
+        if self.link.sent(worker, buf, bytes) == Sent::Wholly {
             self.send_on(worker);
         }
     }

@@ -131,8 +131,10 @@ impl Link {
         self.sending = Sending::Idle;
         match first {
             Some(reply) if self.pending.is_empty() => {
-                let length = reply.len();
-                self.send(worker, reply.into(), length);
+                self.sending = Sending::InFlight;
+                self.since = worker.turn;
+                // Never waits: a peer that does not read must not hold a buffer that others want to receive into.
+                worker.ring.send_now(self.socket, reply, self.token());
             }
             Some(reply) => {
                 self.pending.splice(0..0, reply.iter().copied());
@@ -163,24 +165,35 @@ impl Link {
             .send_range(self.socket, buf, 0..length, self.token());
     }
 
-    /// A send has completed.
+    /// A send has completed: `sent` bytes of `buf`.
     #[inline]
-    pub(crate) fn sent(&mut self, worker: &mut Worker, buf: SendBuf) -> Sent {
-        if let SendBuf::Owned(bytes) = buf {
-            if self.end < bytes.len() {
-                let start = self.end;
-                self.end = bytes.len().min(start + LARGEST_PIECE);
-                self.since = worker.turn;
-                let token = self.token();
-                worker
-                    .ring
-                    .send_range(self.socket, bytes, start..self.end, token);
-                return Sent::Partly;
-            }
-            worker.spares.put(bytes);
-        }
+    pub(crate) fn sent(&mut self, worker: &mut Worker, buf: SendBuf, sent: usize) -> Sent {
         self.sending = Sending::Idle;
+        match buf {
+            SendBuf::Received(reply) if sent < reply.len() => {
+                self.pending.splice(0..0, reply[sent..].iter().copied());
+            }
+            SendBuf::Received(_) | SendBuf::Shared(_) => {}
+            SendBuf::Owned(bytes) => return self.sent_from(worker, bytes),
+        }
         Sent::Wholly
+    }
+
+    /// A send from `bytes` has completed; there may be more in it.
+    fn sent_from(&mut self, worker: &mut Worker, bytes: Vec<u8>) -> Sent {
+        if self.end == bytes.len() {
+            worker.spares.put(bytes);
+            return Sent::Wholly;
+        }
+        let start = self.end;
+        self.sending = Sending::InFlight;
+        self.since = worker.turn;
+        self.end = bytes.len().min(start + LARGEST_PIECE);
+        let token = self.token();
+        worker
+            .ring
+            .send_range(self.socket, bytes, start..self.end, token);
+        Sent::Partly
     }
 
     /// Begins to receive, or begins again.

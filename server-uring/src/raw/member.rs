@@ -1,7 +1,7 @@
 //! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes through its outbox.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use server_core::endpoints::RoomName;
 use server_core::outbox::{Outbox, Pushed};
@@ -188,7 +188,7 @@ impl Member {
             if let (Some(publication), Some(room)) = (&mut self.publication, &self.room) {
                 let mut cx = Context::from_waker(&worker.bell);
                 let rooms = &worker.server.rooms;
-                if let Poll::Pending = rooms.poll_publish(&mut cx, room, publication) {
+                if rooms.poll_publish(&mut cx, room, publication).is_pending() {
                     worker.publishers.push(link.socket);
                     link.stop_receiving(&mut worker.ring);
                     return Taken::Waiting;
