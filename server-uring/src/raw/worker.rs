@@ -286,6 +286,7 @@ impl Loop {
         let worker = &mut self.worker;
         if !worker.draining && worker.server.draining.load(Ordering::Acquire) {
             worker.draining = true;
+            tracing::debug!(worker = worker.index, stats = ?worker.ring.stats(), "draining");
             self.listener.close(worker);
             for connection in self.connections.iter_mut() {
                 connection.drain(worker);
