@@ -4,25 +4,36 @@ use uring_net::SocketId;
 
 use crate::raw::connection::Connection;
 
+/// Places of one chunk. Chunks never move: growing copies nothing and leaves no freed halves behind.
+const CHUNK: usize = 1024;
+
 /// A slab whose places are chosen by the ring: a socket's index is unique among its open sockets.
 #[derive(Default)]
 pub(crate) struct Connections {
-    places: Vec<Option<Connection>>,
+    chunks: Vec<Vec<Option<Connection>>>,
 }
 
 impl Connections {
     pub(crate) fn insert(&mut self, connection: Connection) {
         let place = connection.socket().index();
-        if self.places.len() <= place {
-            self.places.resize_with(place + 1, || None);
+        while self.chunks.len() <= place / CHUNK {
+            self.chunks.push(Vec::with_capacity(CHUNK));
         }
-        self.places[place] = Some(connection);
+        let chunk = &mut self.chunks[place / CHUNK];
+        if chunk.len() <= place % CHUNK {
+            chunk.resize_with(place % CHUNK + 1, || None);
+        }
+        chunk[place % CHUNK] = Some(connection);
+    }
+
+    fn entry(&mut self, place: usize) -> Option<&mut Option<Connection>> {
+        self.chunks.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
     }
 
     /// The connection whose completion carried this place. It is never a later one: the ring gives a place away again only after
     /// the last completion of its socket.
     pub(crate) fn at(&mut self, place: usize) -> Option<&mut Connection> {
-        self.places.get_mut(place)?.as_mut()
+        self.entry(place)?.as_mut()
     }
 
     /// The connection with this socket, unless it is gone.
@@ -33,12 +44,12 @@ impl Connections {
 
     /// Forgets a connection whose socket is gone.
     pub(crate) fn remove(&mut self, place: usize) {
-        if let Some(entry) = self.places.get_mut(place) {
+        if let Some(entry) = self.entry(place) {
             *entry = None;
         }
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.places.iter_mut().flatten()
+        self.chunks.iter_mut().flatten().flatten()
     }
 }
