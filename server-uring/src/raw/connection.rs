@@ -305,9 +305,9 @@ impl Connection {
     /// Receives again, if it was stopped and nothing is in the way any more.
     #[inline]
     fn read_on(&mut self, worker: &mut Worker) {
-        match &self.serving {
-            Serving::Member(member) if member.is_waiting() => {}
-            _ if self.stage == Stage::Closed => {}
+        match (self.stage, &self.serving) {
+            (Stage::Closed, _) => {}
+            (Stage::Open, Serving::Member(member)) if member.is_waiting() => {}
             _ => self.link.receive(&mut worker.ring),
         }
     }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use server_core::system::is_out_of_descriptors;
-use uring_net::{OperationId, Ring, SocketId, Token};
+use uring_net::{Ring, SocketId, Token};
 
 use crate::raw::connection::Connection;
 use crate::raw::connections::Connections;
@@ -14,7 +14,7 @@ use crate::raw::worker::Worker;
 /// The listening socket of a worker and its multishot accept.
 pub(crate) struct Listener {
     socket: SocketId,
-    accept: OperationId,
+    /// The ring has the accept.
     accepting: bool,
     /// Out of descriptors: nothing is accepted until a connection closes, or for a moment.
     starving: bool,
@@ -27,9 +27,9 @@ impl Listener {
     /// When the socket cannot be put into blocking mode.
     pub(crate) fn start(ring: &mut Ring, listener: TcpListener) -> io::Result<Self> {
         let socket = ring.adopt(listener)?;
+        ring.accept(socket, token(socket));
         Ok(Self {
             socket,
-            accept: ring.accept(socket, token(socket)),
             accepting: true,
             starving: false,
         })
@@ -85,7 +85,7 @@ impl Listener {
     pub(crate) fn retry(&mut self, worker: &mut Worker) {
         if !worker.draining && !self.accepting {
             self.accepting = true;
-            self.accept = worker.ring.accept(self.socket, token(self.socket));
+            worker.ring.accept(self.socket, token(self.socket));
         }
     }
 
@@ -110,7 +110,6 @@ impl Listener {
     /// Stops accepting. Who knocks from now on is refused.
     pub(crate) fn close(&mut self, worker: &mut Worker) {
         self.starving = false;
-        worker.ring.cancel(self.accept);
         worker.ring.close(self.socket, token(self.socket));
     }
 }

@@ -128,6 +128,8 @@ struct Loop {
     listener: Listener,
     fanout: FanOut,
     pace: Pace,
+    /// Another thread has rung in this turn.
+    woken: bool,
     /// Swapped with the worker's, so that neither is allocated anew.
     replies: Vec<Reply>,
 }
@@ -160,7 +162,9 @@ impl Loop {
         if sweep_is_due {
             self.sweep();
         }
-        self.publish();
+        if std::mem::take(&mut self.woken) || bell::is_rung() {
+            self.publish();
+        }
         self.fanout.run(&mut self.worker, &mut self.connections);
         self.send_replies();
         self.worker.hand_over_tally();
@@ -282,6 +286,7 @@ impl Loop {
 
     /// Somebody has rung: there is something in the mailbox or room in another's, or the drain begins.
     fn wake(&mut self) {
+        self.woken = true;
         self.fanout.wake();
         let worker = &mut self.worker;
         if !worker.draining && worker.server.draining.load(Ordering::Acquire) {
@@ -377,6 +382,7 @@ fn begin(
         listener,
         fanout: FanOut::default(),
         pace: Pace::new(server.spin),
+        woken: false,
         replies: Vec::new(),
     };
     Ok((running, waker))
