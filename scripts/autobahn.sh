@@ -19,6 +19,10 @@ kosoku=0.1.0
 installed='import importlib.metadata, sys; sys.exit(importlib.metadata.version("kosoku") != sys.argv[1])'
 
 if ! "$venv/bin/python" -c "$installed" "$kosoku" 2>/dev/null; then
+    if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
+        echo "autobahn.sh: $venv exists and is no Python environment; set RINGSIDE_VENV to another path" >&2
+        exit 1
+    fi
     if ! python3 -m venv --clear "$venv"; then
         rm -rf "$venv"
         echo "autobahn.sh: python3 -m venv does not work. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2

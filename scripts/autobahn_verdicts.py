@@ -1,7 +1,6 @@
 """Runs Autobahn's core cases against WebSocket servers and judges the reports. Called by scripts/autobahn.sh."""
 
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -18,6 +17,7 @@ PASS = {"OK", "NON-STRICT", "INFORMATIONAL"}
 START_SECONDS = 20
 RUN_SECONDS = 300
 STOP_SECONDS = 20
+SHOWN = 30
 
 
 class Failure(Exception):
@@ -136,6 +136,14 @@ def run_cases(command, folder):
         raise Failure(f"no report; kosoku said:\n{log.read_text()[-2000:]}") from None
 
 
+def show(lines):
+    """Prints the first lines of a list that may be long."""
+    for line in lines[:SHOWN]:
+        print(f"  {line}")
+    if len(lines) > SHOWN:
+        print(f"  and {len(lines) - SHOWN} more")
+
+
 def judge(command, folder):
     """Runs and judges one server; its verdicts, or None when they are useless, and whether all is well."""
     try:
@@ -149,8 +157,7 @@ def judge(command, folder):
         counts[behavior] = counts.get(behavior, 0) + 1
     summary = ", ".join(f"{count} {behavior}" for behavior, count in sorted(counts.items()))
     print(f"autobahn: {command}: {'FAILED' if wrong else 'passed'}: {len(cases)} cases: {summary}")
-    for line in wrong:
-        print(f"  {line}")
+    show(wrong)
     return cases, not wrong
 
 
@@ -173,8 +180,7 @@ def main(commands):
         if unlike:
             well = False
             print(f"autobahn: {command}: FAILED: verdicts differ from those of {first[0]}:")
-            for line in unlike:
-                print(f"  {line}")
+            show(unlike)
     sys.stdout.flush()
     if well:
         shutil.rmtree(top)
@@ -184,5 +190,6 @@ def main(commands):
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONUNBUFFERED"] = "1"
+    # A termination unwinds like Ctrl-C does, so that no server is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

@@ -154,8 +154,8 @@ impl Referee {
     }
 
     fn carry_out(&mut self) -> Result<()> {
-        self.admit()?;
         self.announce();
+        self.admit()?;
         // The referee's own work goes to the generator's side; the server's CPUs stay the server's.
         self.choice.generator_cpus.pin_current_thread()?;
         self.calibrate()?;
@@ -213,7 +213,7 @@ impl Referee {
             choice.suite.name,
             choice.scenarios.len(),
             choice.repeats,
-            self.admitted().len(),
+            choice.contestants.len(),
             minutes(choice.estimate()),
             choice.budget.map_or(String::new(), |budget| format!(
                 ", {} min at most",

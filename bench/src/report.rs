@@ -145,7 +145,8 @@ fn headlines(summary: &Summary) -> String {
     }
     format!(
         "{}\nFigures are medians of runs, ± their median absolute deviation. A verdict is the median ratio of paired runs; its\n\
-         interval comes from a bootstrap over the runs, n of them. Below n = {RUNS_FOR_A_CLAIM} nothing is claimed.\n",
+         interval comes from a bootstrap over the runs, n of them. Below n = {RUNS_FOR_A_CLAIM} nothing is claimed. Valid runs with warnings (in\n\
+         their records) are counted behind a !, as in `10/10 !2`.\n",
         table.render()
     )
 }
@@ -217,7 +218,7 @@ fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
             let mut row = vec![
                 bout.scenario.name.clone(),
                 showing.contestant.clone(),
-                format!("{}/{}", showing.valid_runs, showing.runs),
+                valid(showing),
             ];
             row.extend(columns.iter().map(|metric| {
                 spread(showing, metric.key)
@@ -227,6 +228,15 @@ fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
         }
     }
     table.render()
+}
+
+/// `10/10`; `9/10 !2` when two of the nine carry warnings.
+fn valid(showing: &Showing) -> String {
+    let warned = match showing.valid_runs_with_warnings {
+        0 => String::new(),
+        runs => format!(" !{runs}"),
+    };
+    format!("{}/{}{warned}", showing.valid_runs, showing.runs)
 }
 
 fn rate_line(summary: &Summary, bout: &Bout) -> String {

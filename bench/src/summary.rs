@@ -107,6 +107,8 @@ pub struct Showing {
     pub runs: usize,
     /// Valid ones.
     pub valid_runs: usize,
+    /// Valid ones whose record carries warnings.
+    pub valid_runs_with_warnings: usize,
     /// As many as needed.
     pub enough: bool,
     /// Over the valid runs; `null` where no valid run has the figure.
@@ -233,6 +235,7 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
         contestant: name.to_owned(),
         runs: own.len(),
         valid_runs: valid.len(),
+        valid_runs_with_warnings: valid.iter().filter(|run| !run.warnings.is_empty()).count(),
         enough: valid.len() >= runs_needed,
         metrics: metrics::of_kind(scenario.kind).map(spread).collect(),
     }

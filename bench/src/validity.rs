@@ -65,7 +65,7 @@ pub fn rule(evidence: &Evidence<'_>) -> Ruling {
                 Ok(counters) => reasons.extend(contradictions(record, &counters)),
                 Err(reason) => reasons.push(reason),
             }
-            if server.window.is_none() {
+            if server.window.is_none() && record.is_valid() {
                 reasons.push("the server could not be watched over the whole window".to_owned());
             }
         }

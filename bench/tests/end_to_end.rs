@@ -263,6 +263,47 @@ fn a_suite_from_its_first_check_to_its_last_line() {
 }
 
 #[test]
+fn the_recipe_in_the_readme_recomputes_ratio_and_interval() {
+    let stage = Stage::new();
+    let output = stage.run(&["--scenarios", "closed", "--repeats", "3"]);
+    let folder = folder(&output);
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results/README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let recipe = readme
+        .split("```python\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let names = r#""echo-64b-w1-c1000", "messages_per_s", "server-uring", "server-tokio""#;
+    assert!(recipe.contains(names));
+    // CPU time of a shell differs from run to run, as real figures do.
+    let recipe = recipe.replace(
+        names,
+        r#""closed", "server_cpu_ns_per_message", "fast", "slow""#,
+    );
+    let python = Command::new("python3")
+        .args(["-c", &recipe])
+        .current_dir(&folder)
+        .output()
+        .expect("python3 is needed");
+    let printed = String::from_utf8_lossy(&python.stdout).into_owned();
+    let rows: Vec<Vec<f64>> = printed
+        .lines()
+        .map(|line| serde_json::from_str(&line[line.find('[').unwrap()..]).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 2, "{python:?}");
+    for (recomputed, said) in rows[0].iter().zip(&rows[1]) {
+        assert!((recomputed / said - 1.0).abs() < 1e-12, "{printed}");
+    }
+    assert!(
+        rows[0][1] < rows[0][2],
+        "the interval is one point: {printed}"
+    );
+}
+
+#[test]
 fn a_contestant_that_dies_is_a_row_in_every_block_and_the_others_go_on() {
     let stage = Stage::new();
     let output = stage.run(&["--contestants", "fast,dying", "--scenarios", "closed"]);

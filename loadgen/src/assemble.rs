@@ -135,7 +135,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         Kind::Idle => record.idle = Some(idle(results, config, &record)),
         Kind::Echo | Kind::Connect => {}
     }
-    record.littles_law = littles_law(&record, config);
+    record.littles_law = littles_law(&record, config, counts.in_flight_ns);
     record.validity = validity(&record, config, shared, &counts, plan);
     Finished {
         record,
@@ -153,6 +153,7 @@ struct Counts {
     messages: Messages,
     totals: Totals,
     replies_in_window: u64,
+    in_flight_ns: u128,
     lost_in_warmup: u64,
 }
 
@@ -175,6 +176,7 @@ impl Counts {
             all.totals.pings_answered += stats.totals.pings_answered;
             all.totals.handshakes += stats.totals.handshakes;
             all.replies_in_window += stats.replies_in_window;
+            all.in_flight_ns += stats.in_flight_ns;
             settled += stats.settled;
             settled_in_all += stats.settled_in_all;
             due += stats.due;
@@ -325,30 +327,22 @@ fn idle(results: &[ThreadResult], config: &Config, record: &Record) -> Idle {
     }
 }
 
-/// In a closed loop only. Broadcast: a message is in flight until its last receiver has it; with several threads its publisher gets to
-/// know of that a wake-up later, so the law is not exact and is left out.
-fn littles_law(record: &Record, config: &Config) -> Option<LittlesLaw> {
-    if config.traffic.rate_per_s.is_some() || record.window_ns == 0 {
+/// In a closed loop only: requests in flight on average over the window, against those that should have been all the time.
+///
+/// Little's law says that throughput x mean latency is the average number in flight; over a finite window that holds exactly when flights are
+/// cut at its edges ([`Stats::landed`](crate::engine::stats::Stats::landed)). Broadcast: a message is in flight until its last
+/// receiver has it; with several threads its publisher gets to know of that a wake-up later, so the law is not exact and is left out.
+fn littles_law(record: &Record, config: &Config, in_flight_ns: u128) -> Option<LittlesLaw> {
+    if config.traffic.rate_per_s.is_some() || record.messages.received == 0 {
         return None;
     }
-    let window = config.traffic.window as f64;
-    let (expected, throughput, mean_ns) = match config.kind {
-        Kind::Echo => (
-            config.connections as f64 * window,
-            record.throughput.messages_per_s,
-            record.latency_actual.as_ref()?.mean_ns,
-        ),
-        Kind::Broadcast if record.options.threads == 1 => {
-            let section = record.broadcast.as_ref()?;
-            (
-                section.publishers as f64 * window,
-                rate(section.published, record.window_ns),
-                section.last_receiver.as_ref()?.mean_ns,
-            )
-        }
+    let streams = match config.kind {
+        Kind::Echo => config.connections,
+        Kind::Broadcast if record.options.threads == 1 => config.traffic.publishers?,
         Kind::Broadcast | Kind::Connect | Kind::Idle => return None,
     };
-    let measured = throughput * mean_ns / 1e9;
+    let expected = streams as f64 * config.traffic.window as f64;
+    let measured = in_flight_ns as f64 / record.window_ns.max(1) as f64;
     Some(LittlesLaw {
         in_flight_expected: expected,
         in_flight_measured: measured,

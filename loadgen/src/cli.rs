@@ -83,8 +83,12 @@ pub enum Command {
 /// Flags of every kind of load.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Targets, ws://HOST[:PORT][/PATH]; connections take turns
-    #[arg(required = true, value_name = "URL")]
+    /// Targets.
+    #[arg(
+        required = true,
+        value_name = "URL",
+        help = "Targets, ws://HOST[:PORT][/PATH]; connections take turns"
+    )]
     pub urls: Vec<String>,
     /// Connections in all
     #[arg(short, long, value_name = "N", default_value = "10", value_parser = parse_count)]
@@ -139,10 +143,10 @@ pub struct Messages {
     /// Messages per second in all (open loop) [default: closed loop]
     #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
-    /// Requests in flight per connection (broadcast: messages per publisher). In an open loop a message that finds no
-    /// place waits, and its waiting counts in the intended latency
-    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
-    pub window: u64,
+    /// Requests in flight per connection, in a closed-loop broadcast messages in flight per publisher [default: 1]. In an open
+    /// loop an echo message that finds no place waits, and its waiting counts in the intended latency
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub window: Option<u64>,
     /// Payload bytes per message; 16 and more are verified in full
     #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = parse_count)]
     pub size: u64,
@@ -218,7 +222,7 @@ impl Cli {
 fn echo(messages: &Messages) -> Traffic {
     Traffic {
         rate_per_s: messages.rate,
-        window: messages.window,
+        window: messages.window.unwrap_or(1),
         size: messages.size,
         ..Traffic::default()
     }
@@ -230,6 +234,19 @@ fn broadcast(messages: &Messages, publishers: u64, members: u64) -> Result<Traff
         return Err(format!(
             "a broadcast message carries its publisher, number and send time: use --size {least} or more"
         ));
+    }
+    let pairs = publishers.saturating_mul(members);
+    if pairs > config::MOST_PAIRS {
+        return Err(format!(
+            "{publishers} publishers x {members} members = {pairs} orders to check, more than the {} this generator keeps track of: \
+             lower one of them",
+            config::MOST_PAIRS
+        ));
+    }
+    if messages.rate.is_some() && messages.window.is_some() {
+        return Err(
+            "an open-loop broadcast is published on schedule whatever is in flight: leave out --window, or leave out --rate".into(),
+        );
     }
     if publishers == 0 || publishers > members {
         return Err(format!(
@@ -306,6 +323,16 @@ fn config(kind: Kind, common: Common, traffic: Traffic) -> Result<Config, String
             config::MOST_IN_FLIGHT
         ));
     }
+    let bytes = slots.saturating_mul(traffic.size);
+    if bytes > config::MOST_BYTES_IN_FLIGHT {
+        return Err(format!(
+            "{} connections x window {} x {} bytes = {bytes} bytes in flight, more than the {} this generator will hold: lower one of them",
+            common.connections,
+            traffic.window,
+            traffic.size,
+            config::MOST_BYTES_IN_FLIGHT
+        ));
+    }
     let headers = common
         .header
         .iter()
@@ -371,12 +398,18 @@ mod tests {
             ("echo --connect-rate 0 ws://a", "--connect-rate 0"),
             ("echo -s 100m ws://a", "--size"),
             ("echo -c 1m --window 1k ws://a", "requests in flight"),
+            ("echo -c 1k --window 1k -s 1m ws://a", "bytes in flight"),
             ("echo -H nocolon ws://a", "colon"),
             ("echo", "<URL>"),
             ("echo --publishers 2 ws://a", "--publishers"),
             ("broadcast -c 10 --publishers 11 ws://a", "1 to 10"),
             ("broadcast -c 10 --publishers 0 ws://a", "1 to 10"),
             ("broadcast -s 8 ws://a", "--size 24"),
+            (
+                "broadcast -c 100k --publishers 1k ws://a",
+                "orders to check",
+            ),
+            ("broadcast -r 10 --window 2 ws://a", "leave out --window"),
             ("connect -r 10 ws://a", "-r"),
             ("idle --active 0.5 ws://a", "--rate"),
             ("idle -r 100 ws://a", "--active"),

@@ -11,6 +11,11 @@ pub const MOST_SIZE: u64 = 16 << 20;
 /// Most requests in flight, all connections together: 8 bytes each are kept.
 pub const MOST_IN_FLIGHT: u64 = 1 << 28;
 
+/// Most pairs of publisher and member: 24 bytes each are kept to check the order of deliveries.
+pub const MOST_PAIRS: u64 = 1 << 26;
+/// Most payload in flight, all connections together: with a slow server all of it may wait in this process.
+pub const MOST_BYTES_IN_FLIGHT: u64 = 8 << 30;
+
 /// One run, as asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

@@ -11,6 +11,7 @@ use loadgen::{
     assemble::Finished,
     cli::{Cli, Format, Output},
     config::Config,
+    engine::usage,
     files::{self, OpenFiles},
     plan,
     progress::Progress,
@@ -29,6 +30,7 @@ const USAGE: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    usage::use_small_pages();
     let (config, output) = match Cli::parse().check() {
         Ok(checked) => checked,
         Err(cause) => Cli::command()

@@ -135,7 +135,7 @@ pub struct Options {
     /// Messages per second in all; absent: closed loop.
     #[serde(default)]
     pub rate_per_s: Option<f64>,
-    /// Most requests in flight per connection (broadcast: messages per publisher).
+    /// Most requests in flight per connection (closed-loop broadcast: messages per publisher; open-loop broadcast: of no effect).
     pub window: u64,
     /// Payload bytes per message.
     pub size_bytes: u64,
@@ -314,12 +314,13 @@ impl Latency {
     }
 }
 
-/// Little's law in a closed loop: requests in flight = throughput x mean latency.
+/// Little's law in a closed loop: requests in flight = throughput x mean latency. Both sides are averages over the measured window, with
+/// flights cut at its edges; in a window much longer than the latency that is `throughput.messages_per_s` x `latency_actual.mean_ns`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct LittlesLaw {
     /// Connections x window.
     pub in_flight_expected: f64,
-    /// Throughput x mean latency, as measured.
+    /// Average number in flight, of requests that were answered.
     pub in_flight_measured: f64,
     /// Measured / expected; 1 within 2% in a sound run.
     pub ratio: f64,

@@ -181,7 +181,7 @@ fn messages(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f,
             "Little's law",
             &format!(
-                "{:.3} (throughput x mean latency {} in flight, expected {})",
+                "{:.3} ({} requests in flight on average, {} expected)",
                 law.ratio,
                 show_count(law.in_flight_measured.round()),
                 show_count(law.in_flight_expected)

@@ -66,6 +66,7 @@ pub fn run(
 ) -> Finished {
     let epoch = SystemTime::now();
     let shared = Arc::new(Shared::new(
+        plan.threads,
         config.warmup,
         config.duration,
         progress.is_shown(),
@@ -99,10 +100,7 @@ pub fn run(
         interrupted,
         &mut progress,
     );
-    let results = threads
-        .into_iter()
-        .filter_map(|thread| collect(thread, &shared))
-        .collect();
+    let results = threads.into_iter().filter_map(collect).collect();
     finished_parts
         .try_iter()
         .flatten()
@@ -124,6 +122,7 @@ type Thread = JoinHandle<Result<ThreadResult, String>>;
 fn spawn(thread: usize, common: Common, parts: Sender<Vec<FinishedPart>>) -> Thread {
     thread::spawn(move || {
         let shared = common.shared.clone();
+        let _guard = FailOnPanic(shared.clone());
         let result = thread_main(thread, common, parts);
         if let Err(cause) = &result {
             shared.fail(cause.clone());
@@ -132,14 +131,21 @@ fn spawn(thread: usize, common: Common, parts: Sender<Vec<FinishedPart>>) -> Thr
     })
 }
 
-fn collect(thread: Thread, shared: &Shared) -> Option<ThreadResult> {
-    match thread.join() {
-        Ok(result) => result.ok(),
-        Err(_) => {
-            shared.fail("a generator thread panicked: this is a bug of loadgen".into());
-            None
+/// Without it the other threads would wait for the connections of one that has panicked.
+struct FailOnPanic(Arc<Shared>);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0
+                .fail("a generator thread panicked: this is a bug of loadgen".into());
         }
     }
+}
+
+fn collect(thread: Thread) -> Option<ThreadResult> {
+    // What went wrong is in `Shared` by now.
+    thread.join().ok()?.ok()
 }
 
 /// Begins the load when all connections are up, ends it when there is no reason to go on. True when it was interrupted.

@@ -1,4 +1,8 @@
 //! Is the run valid? A pure function of what was measured.
+//!
+//! Whether the generator was the limit is told by its schedule lag in an open loop. In a closed loop a busy generator proves nothing by
+//! itself: with equal costs on both ends both are saturated together. So a thread without CPU time to spare is a warning here, and whoever
+//! sees the server's CPU time too (`bench`) decides.
 
 use crate::record::{Kind, Latency, Messages, ScheduleLag, Validity, Verdict};
 
@@ -61,8 +65,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Validity {
         && (ratio - 1.0).abs() > LITTLE_TOLERANCE
     {
         reasons.push(format!(
-            "Little's law does not hold: throughput x mean latency is {ratio:.3} of connections x window (1 +- {LITTLE_TOLERANCE}): \
-             not all requests were in flight all the time"
+            "Little's law does not hold: requests in flight (throughput x mean latency) are {ratio:.3} of connections x window \
+             (1 +- {LITTLE_TOLERANCE}): not all connections were active all the time"
         ));
     }
     generator(evidence, &mut reasons, &mut warnings);
@@ -121,10 +125,19 @@ fn messages(evidence: &Evidence<'_>, reasons: &mut Vec<String>) {
         ),
         (
             messages.unsent,
-            "messages were due but never sent: the server takes fewer than --rate asks for (or -c x --window is too small for it)"
-                .into(),
+            format!(
+                "messages were due but never sent: {}",
+                if evidence.closed_early > 0 {
+                    "their connections were closed, or the server stopped answering"
+                } else {
+                    "the server takes fewer than --rate asks for (or -c x --window is too small for it)"
+                }
+            ),
         ),
-        (messages.duplicated, format!("{replies} came twice (duplicated)")),
+        (
+            messages.duplicated,
+            format!("{replies} came twice (duplicated)"),
+        ),
         (
             messages.reordered,
             format!("{replies} came after a later one (reordered)"),

@@ -1,5 +1,7 @@
 //! Echo runs against servers that are sound, slow or faulty in a known way.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::{thread, time::Duration};

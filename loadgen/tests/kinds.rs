@@ -1,5 +1,7 @@
 //! Broadcast, connect and idle runs.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::{
@@ -117,6 +119,24 @@ fn members_that_swap_messages_are_noticed() {
     invalid_because(&record, "reordered");
     assert_eq!(record.broadcast.unwrap().out_of_order, 1);
     assert_eq!(record.messages.lost, 0);
+}
+
+#[test]
+fn an_invented_sequence_number_is_corruption() {
+    let address = server(|_, socket| {
+        echo(socket, |number, socket, message| {
+            let mut bytes = message.clone().into_data().to_vec();
+            if number == 10 {
+                bytes[7] ^= 0x40;
+            }
+            socket.send(Message::binary(bytes)).unwrap();
+            true
+        });
+    });
+    let args = "broadcast -c 1 -r 100 -d 300ms --warmup 0 --drain-timeout 100ms";
+    let record = record(args, address);
+    invalid_because(&record, "corrupted");
+    assert_eq!(record.messages.corrupted, 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! User memory per idle connection.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::{

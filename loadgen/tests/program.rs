@@ -1,5 +1,7 @@
 //! The program as a user sees it: exit codes, messages, files.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::{
@@ -133,7 +135,7 @@ fn json_goes_to_stdout_and_quiet_says_nothing() {
         "echo -c 1 -d 200ms --warmup 0 --format json {target}"
     ));
     let record: Record = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(record.options.urls, [target.clone()]);
+    assert_eq!(record.options.urls, std::slice::from_ref(&target));
     assert_eq!(record.schema_version, loadgen::record::SCHEMA_VERSION);
     let output = run(&format!(
         "echo -c 1 -r 50 -d 500ms --warmup 0 --quiet {target}"
@@ -298,6 +300,35 @@ fn an_interrupted_run_prints_what_it_has_and_exits_130() {
         assert!(record.interrupted && !record.is_valid());
         assert!(record.messages.received > 40);
         assert_eq!(record.messages.lost, 0);
+    }
+}
+
+#[test]
+fn a_run_that_is_interrupted_while_it_connects_ends_too() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let counter = asked.clone();
+    let silent = raw_server("127.0.0.1:0", move |number, mut stream| {
+        read_head(&mut stream);
+        counter.fetch_add(1, SeqCst);
+        // The first gets no answer, ever: the read ends with the client.
+        if number > 0 {
+            let _ = stream.write_all(b"HTTP/1.1 101 ");
+        }
+        read_head(&mut stream);
+    })
+    .unwrap();
+    for load in ["echo -r 100", "echo", "broadcast -r 10", "connect", "idle"] {
+        asked.store(0, SeqCst);
+        let child = loadgen(&format!("{load} -c 4 -t 2 {}", url(silent)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        until(|| asked.load(SeqCst) >= 4);
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("interrupted"));
     }
 }
 

@@ -51,7 +51,7 @@ macro_rules! counters {
 
 counters! {
     messages_received: "Data messages received from WebSocket clients",
-    messages_sent: "Data messages handed to the kernel for WebSocket clients",
+    messages_sent: "Data messages sent to WebSocket clients; an echo counts when it is made",
     bytes_received: "Bytes received on WebSocket connections after the handshake",
     bytes_sent: "Bytes handed to the kernel on WebSocket connections after the handshake",
     connections_accepted: "TCP connections accepted",

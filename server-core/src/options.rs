@@ -12,7 +12,7 @@ use crate::units::{CpuList, parse_cpu_list, parse_duration, parse_size};
 /// Receive buffer of a worker in bytes. One per thread, shared by all its connections.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Frames that may wait in the mailbox of one worker, in bytes. A publisher that meets a fuller one waits.
-pub const MAILBOX_BYTES: usize = 4 * 1024 * 1024;
+pub const MAILBOX_BYTES: usize = 256 * 1024;
 /// How long a connection that we are done with may take to read our last bytes and close.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much a peer may still send us (and we throw away) while it has not seen our Close frame or HTTP error.

@@ -4,7 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{
+    CpuSet, disable_transparent_huge_pages, sched_getaffinity, sched_setaffinity,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Queue of connections not yet accepted; the kernel cuts it to `net.core.somaxconn`.
@@ -53,6 +55,15 @@ pub enum SystemError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// Keeps this process from getting transparent huge pages.
+///
+/// The allocator's arena is one large mapping, which the kernel would back with 2 MiB pages: idle connections would then be
+/// charged with memory that nothing uses, and how much would depend on luck.
+pub fn use_small_pages() {
+    // Without it only the footprint is larger.
+    let _ = disable_transparent_huge_pages(true);
 }
 
 /// Raises the soft limit of open files to the hard one; returns the limit then in force.

@@ -1,11 +1,14 @@
 //! One connection, one task: handshake, echo, and the way it ends.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use server_core::admission::{Admitted, Upgrade};
+use server_core::admission::{Admitted, Permit, Upgrade};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
@@ -38,51 +41,68 @@ pub(crate) enum Turn {
     Over,
 }
 
-/// Serves a connection from its first byte to its last.
+/// Serves a connection from its first byte to its last. What is rare or short is boxed, so that the task of an open
+/// connection need not have room for it.
 pub(crate) async fn serve(worker: Arc<Worker>, stream: TcpStream, alive: AliveGuard) {
-    let link = Link::new(stream, &worker).await;
-    let registered = Registered::new(&worker, &link);
-    let ending = match handshake(&worker, &link).await {
-        Ok(opened) => {
-            link.activity.touch(worker.tick());
-            link.set_phase(Phase::Open);
-            let Upgrade {
-                endpoint, response, ..
-            } = opened.upgrade;
-            let _permit = opened.upgrade.permit;
-            match endpoint {
-                Endpoint::Echo => echo(&worker, &link, response, opened.early).await,
-                Endpoint::Broadcast(room) => {
-                    let place = registered.place;
-                    member::serve(&worker, &link, place, room, response, opened.early).await
-                }
-            }
-        }
+    let link = Link::new(stream, own_waker().await, &worker);
+    let mut registered = Registered::new(worker, link, alive);
+    let ending = match Box::pin(handshake(&registered.worker, &registered.link)).await {
+        Ok(opened) => open(&mut registered, *opened).await,
         Err(ending) => ending,
     };
     if ending == Ending::Part {
-        // Boxed, so that the task of an open connection need not have room for it.
-        Box::pin(part(&worker, &link)).await;
+        Box::pin(part(&registered.worker, &registered.link)).await;
     }
-    drop(registered);
-    drop(link);
-    drop(alive);
 }
 
-/// A connection's entry in its worker's list.
-struct Registered<'a> {
-    worker: &'a Worker,
+/// The waker of the running task.
+fn own_waker() -> impl Future<Output = Waker> {
+    poll_fn(|cx| Poll::Ready(cx.waker().clone()))
+}
+
+/// Serves the WebSocket that a request has become.
+fn open(
+    registered: &mut Registered,
+    opened: Opened,
+) -> Pin<Box<dyn Future<Output = Ending> + Send + '_>> {
+    let Opened { upgrade, early } = opened;
+    registered.permit = Some(upgrade.permit);
+    let (worker, link) = (&registered.worker, &registered.link);
+    link.activity.touch(worker.tick());
+    link.set_phase(Phase::Open);
+    let (response, place) = (upgrade.response, registered.place);
+    match upgrade.endpoint {
+        Endpoint::Echo => Box::pin(echo(worker, link, response, early)),
+        Endpoint::Broadcast(room) => {
+            Box::pin(member::serve(worker, link, place, room, response, early))
+        }
+    }
+}
+
+/// A connection's entry in its worker's list, with all that lives as long as the connection.
+struct Registered {
+    worker: Arc<Worker>,
+    link: Arc<Link>,
     place: u32,
+    /// Once it is a WebSocket.
+    permit: Option<Permit>,
+    _alive: AliveGuard,
 }
 
-impl<'a> Registered<'a> {
-    fn new(worker: &'a Worker, link: &Arc<Link>) -> Self {
-        let place = worker.register(link);
-        Self { worker, place }
+impl Registered {
+    fn new(worker: Arc<Worker>, link: Arc<Link>, alive: AliveGuard) -> Self {
+        let place = worker.register(&link);
+        Self {
+            worker,
+            link,
+            place,
+            permit: None,
+            _alive: alive,
+        }
     }
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
         self.worker.unregister(self.place);
     }
@@ -94,7 +114,7 @@ struct Opened {
     early: Vec<u8>,
 }
 
-async fn handshake(worker: &Worker, link: &Link) -> Result<Opened, Ending> {
+async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Opened>, Ending> {
     let mut received = Vec::new();
     loop {
         match link.wait(false).await {
@@ -115,10 +135,8 @@ async fn handshake(worker: &Worker, link: &Link) -> Result<Opened, Ending> {
         match admitted {
             Admitted::NeedMore => {}
             Admitted::Upgrade(upgrade) => {
-                return Ok(Opened {
-                    upgrade,
-                    early: behind_head,
-                });
+                let early = behind_head;
+                return Ok(Box::new(Opened { upgrade, early }));
             }
             Admitted::Respond(response) => {
                 link.outbox().push_control(response);
@@ -393,4 +411,21 @@ thread_local! {
 
 pub(crate) fn with_scratch<T>(f: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with_borrow_mut(f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Size of the future that a function of three arguments returns.
+    fn future_bytes<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_open_connection_is_small() {
+        // Beside these a connection holds its echo (200 bytes, in a box) and tokio's entry for the socket.
+        assert!(future_bytes(serve) <= 192, "{}", future_bytes(serve));
+        assert!(size_of::<Link>() <= 96, "{}", size_of::<Link>());
+    }
 }

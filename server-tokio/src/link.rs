@@ -60,9 +60,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Must be called within the connection's own task, whose waker it keeps.
-    pub(crate) async fn new(stream: TcpStream, worker: &Worker) -> Arc<Self> {
-        let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    /// `task` is the waker of the connection's own task.
+    pub(crate) fn new(stream: TcpStream, task: Waker, worker: &Worker) -> Arc<Self> {
         Arc::new(Self {
             stream,
             task,

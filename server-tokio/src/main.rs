@@ -42,6 +42,7 @@ enum Flavor {
 }
 
 fn main() -> ExitCode {
+    system::use_small_pages();
     let cli = Cli::parse();
     init_logging();
     let settings = match cli.server.resolve() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
 use server_core::counters::Counters;
@@ -42,6 +42,7 @@ enum Engine {
 }
 
 fn main() -> ExitCode {
+    system::use_small_pages();
     let cli = Cli::parse();
     init_logging();
     let settings = match cli.server.resolve() {
@@ -66,13 +67,20 @@ fn main() -> ExitCode {
 
 fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
     // Asked of the kernel itself, and first: this server never serves on anything but io_uring.
-    uring_net::probe().context("this server needs io_uring, and there is no substitute")?;
+    if let Err(error) = uring_net::probe() {
+        // The error names its source itself.
+        bail!("this server needs io_uring, and there is no substitute: {error}");
+    }
     let open_files = system::raise_file_limit();
     if let Some(cpus) = &settings.cpus {
         system::confine_thread(cpus)?;
     }
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     let listeners = system::listen(settings.listen, settings.workers)?;
+    let cpus = match &settings.cpus {
+        Some(cpus) => cpus.clone(),
+        None => system::available_cpus()?,
+    };
     let mut ready = Ready {
         server: env!("CARGO_PKG_NAME").into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -81,7 +89,7 @@ fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
         engine: cli.engine.to_possible_value().map(|v| v.get_name().into()),
         address: listeners[0].local_addr()?,
         workers: settings.workers,
-        cpus: system::available_cpus()?,
+        cpus,
         pid: std::process::id(),
         options: settings.in_force(open_files),
     };

@@ -248,14 +248,16 @@ impl Broadcast {
         if self.outbox.len() >= PARTS_AT_A_TIME {
             self.hand_over();
         }
-        self.tell_publisher(publisher, seq, io);
+        self.tell_publisher(publisher, seq, sent, io);
     }
 
-    fn tell_publisher(&mut self, publisher: u32, seq: u64, io: &mut Io<'_>) {
+    fn tell_publisher(&mut self, publisher: u32, seq: u64, sent: u64, io: &mut Io<'_>) {
         let Some(board) = &self.board else { return };
-        if board.received(publisher, seq, self.thread)
-            && publisher as usize % self.plan.threads == self.thread
-        {
+        if !board.received(publisher, seq, self.thread) {
+            return;
+        }
+        io.stats.landed(&io.times, io.now, sent);
+        if publisher as usize % self.plan.threads == self.thread {
             self.refill(publisher as usize / self.plan.threads, io);
         }
     }
@@ -294,7 +296,9 @@ impl Traffic for Broadcast {
     }
 
     fn next_due(&self, times: &Times) -> Option<u64> {
-        let due = times.start + self.own_pacer()?.due_at_ns(self.issued);
+        let due = times
+            .start
+            .saturating_add(self.own_pacer()?.due_at_ns(self.issued));
         (due < times.to).then_some(due)
     }
 
@@ -305,11 +309,13 @@ impl Traffic for Broadcast {
             _ => return io.stats.corrupted(&io.times, None),
         };
         let publisher = label.stream.unwrap_or(u32::MAX);
-        if publisher as usize >= self.publishers {
+        // No publisher can be further than all of them together.
+        let unheard_of = label.seq >= self.published.load(Relaxed);
+        if publisher as usize >= self.publishers || unheard_of {
             return io.stats.corrupted(&io.times, None);
         }
         let sequence = &mut self.received[conn * self.publishers + publisher as usize];
-        // What was sent is known to the publisher's thread only; the schedule and the stamp make inventions unlikely.
+        // What was sent is known to the publisher's thread only.
         sequence.sent = label.seq.saturating_add(1).max(sequence.sent);
         let stream = (conn * self.publishers) as u64 + u64::from(publisher);
         match sequence.arrive(label.seq) {

@@ -171,6 +171,7 @@ impl Echo {
         self.in_flight -= 1;
         let meant = self.meant(conn, seq, sent, &io.times);
         io.stats.reply(&io.times, io.now, meant, sent);
+        io.stats.landed(&io.times, io.now, sent);
         io.stats.window.received_payload_bytes += if io.times.contain(meant) {
             self.payload.size() as u64
         } else {
@@ -192,6 +193,7 @@ impl Echo {
         let sent = self.sent_at[self.slot(conn, seq)];
         let meant = self.meant(conn, seq, sent, &io.times);
         io.stats.corrupted(&io.times, Some(meant));
+        io.stats.landed(&io.times, io.now, sent);
         self.refill(conn, io);
     }
 
@@ -232,7 +234,9 @@ impl Traffic for Echo {
     }
 
     fn next_due(&self, times: &Times) -> Option<u64> {
-        let due = times.start + self.pacer?.due_at_ns(self.issued);
+        let due = times
+            .start
+            .saturating_add(self.pacer?.due_at_ns(self.issued));
         (due < times.to).then_some(due)
     }
 

@@ -6,6 +6,7 @@ pub mod board;
 pub mod broadcast;
 pub mod churn;
 pub mod echo;
+mod events;
 pub mod links;
 pub mod opening;
 pub mod shared;

@@ -67,6 +67,10 @@ pub struct Shared {
     duration_ns: u64,
     start: AtomicU64,
     end: AtomicU64,
+    /// Threads that will start no more messages: only then is "nothing outstanding" the end.
+    pub stopped: AtomicU64,
+    /// Threads in all.
+    pub threads: u64,
     /// Connections up now.
     pub up: AtomicU64,
     /// Handshakes completed.
@@ -81,14 +85,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The shared state of a run; `live`: keep a histogram for the progress line.
-    pub fn new(warmup: Duration, duration: Duration, live: bool) -> Self {
+    /// The shared state of a run of `threads`; `live`: keep a histogram for the progress line.
+    pub fn new(threads: usize, warmup: Duration, duration: Duration, live: bool) -> Self {
         Self {
             clock: Clock::start(),
             warmup_ns: warmup.as_nanos() as u64,
             duration_ns: duration.as_nanos() as u64,
             start: AtomicU64::new(UNSET),
             end: AtomicU64::new(UNSET),
+            stopped: AtomicU64::new(0),
+            threads: threads as u64,
             up: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -181,7 +187,7 @@ mod tests {
 
     #[test]
     fn phases() {
-        let shared = Shared::new(Duration::from_secs(1), Duration::from_secs(2), false);
+        let shared = Shared::new(1, Duration::from_secs(1), Duration::from_secs(2), false);
         assert!(!shared.has_begun());
         assert_eq!(shared.times().to, UNSET);
         shared.begin_at(500);

@@ -23,6 +23,8 @@ pub struct Stats {
     pub due: u64,
     /// Replies received inside the window, whenever they were sent.
     pub replies_in_window: u64,
+    /// Time that answered requests spent in flight inside the window, summed up.
+    pub in_flight_ns: u128,
     /// From the send that counts (intended in an open loop): this second, and all seconds before.
     interval: Latencies,
     main: Latencies,
@@ -68,6 +70,7 @@ impl Stats {
             settled_in_all: 0,
             due: 0,
             replies_in_window: 0,
+            in_flight_ns: 0,
             interval: histogram::new(),
             main: histogram::new(),
             actual: open_loop.then(histogram::new),
@@ -106,6 +109,14 @@ impl Stats {
                 actual.saturating_record(now.saturating_sub(sent));
             }
         }
+    }
+
+    /// A request sent at `sent` is answered. What of its flight lies inside the window counts, also of one sent before it or answered
+    /// after it: so the sum has no edges.
+    #[inline]
+    pub fn landed(&mut self, times: &Times, now: u64, sent: u64) {
+        let inside = now.min(times.to).saturating_sub(sent.max(times.from));
+        self.in_flight_ns += u128::from(inside);
     }
 
     /// A reply with wrong content arrived, taken for the answer to the message meant at `meant`, if one was in flight.
@@ -167,6 +178,22 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    #[test]
+    fn flights_are_cut_at_the_edges_of_the_window() {
+        let mut stats = Stats::new(false);
+        for (sent, now, expected) in [
+            (0, 10, 0),
+            (SECOND_NS - 5, SECOND_NS + 5, 5),
+            (SECOND_NS, SECOND_NS + 7, 7),
+            (3 * SECOND_NS - 3, 4 * SECOND_NS, 3),
+            (3 * SECOND_NS, 4 * SECOND_NS, 0),
+        ] {
+            stats.in_flight_ns = 0;
+            stats.landed(&TIMES, now, sent);
+            assert_eq!(stats.in_flight_ns, expected);
+        }
+    }
+
     const TIMES: Times = Times {
         start: 0,
         from: SECOND_NS,
@@ -175,7 +202,7 @@ mod tests {
 
     #[test]
     fn warm_up_is_left_out_and_the_drain_kept() {
-        let shared = Shared::new(Duration::ZERO, Duration::ZERO, false);
+        let shared = Shared::new(1, Duration::ZERO, Duration::ZERO, false);
         let mut stats = Stats::new(true);
         stats.sent(&TIMES, 10);
         stats.reply(&TIMES, SECOND_NS + 5, 10, 20);

@@ -1,20 +1,20 @@
 //! One generator thread: opens its connections, runs its traffic, waits for what is outstanding, closes.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
-
-use uring_net::{Completion, Event, OpKind, Token};
-use ws_proto::{
-    CloseCode, Control, Event as Frame, Input, Limits, OpCode, Role, Session, encode_masked_frame,
-    random_key,
+use std::sync::{
+    Arc,
+    atomic::Ordering::{AcqRel, Acquire, Relaxed},
 };
+
+use uring_net::Token;
+use ws_proto::{CloseCode, Limits, Role, Session};
 
 use crate::{
     engine::{
         links::Links,
-        opening::{Answer, Opener},
+        opening::Opener,
         shared::Shared,
         stats::{Latest, Stats},
-        traffic::{Io, Opened, Traffic},
+        traffic::{Io, Traffic},
         usage::CpuTime,
     },
     histogram,
@@ -36,7 +36,7 @@ pub const NO_CONNECTION: Token = Token(u64::MAX);
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Not begun, or gone.
     Down,
     /// Connecting, or waiting for the answer.
@@ -52,22 +52,22 @@ enum State {
 /// One generator thread.
 #[derive(Debug)]
 pub struct Worker<T> {
-    shared: Arc<Shared>,
-    links: Links,
-    states: Vec<State>,
-    sessions: Vec<Session>,
-    opener: Opener,
-    traffic: T,
-    stats: Stats,
-    drain_ns: u64,
-    cpu: Option<usize>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) links: Links,
+    pub(super) states: Vec<State>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) opener: Opener,
+    pub(super) traffic: T,
+    pub(super) stats: Stats,
+    pub(super) drain_ns: u64,
+    pub(super) cpu: Option<usize>,
     /// Places are opened again after they closed.
-    recycles: bool,
-    closing_since: Vec<u64>,
-    now: u64,
-    outcome: Outcome,
-    next_publish: u64,
-    published: (u64, u64),
+    pub(super) recycles: bool,
+    pub(super) closing_since: Vec<u64>,
+    pub(super) now: u64,
+    pub(super) outcome: Outcome,
+    pub(super) next_publish: u64,
+    pub(super) published: (u64, u64),
 }
 
 /// How the connections of a thread fared.
@@ -82,7 +82,7 @@ pub struct Outcome {
     /// Up at the end.
     pub still_up: u64,
     /// Places that no reply can come from any more.
-    open: u64,
+    pub(super) open: u64,
 }
 
 /// What a thread measured.
@@ -216,7 +216,10 @@ impl<T: Traffic> Worker<T> {
     fn load(&mut self) -> Result<ThreadUsage, String> {
         let mut before = None;
         let mut usage = None;
-        self.with_traffic(|traffic, io| traffic.start(io));
+        // A run that ended while it connected has no load.
+        if self.now < self.shared.times().to && self.shared.has_begun() {
+            self.with_traffic(|traffic, io| traffic.start(io));
+        }
         loop {
             let times = self.shared.times();
             self.stats.roll(&times, self.now, &self.shared);
@@ -226,10 +229,13 @@ impl<T: Traffic> Worker<T> {
             let over = self.now >= times.to;
             if over && usage.is_none() {
                 usage = Some(self.usage(before));
+                self.shared.stopped.fetch_add(1, AcqRel);
             }
             self.with_traffic(|traffic, io| traffic.tick(io));
-            let drained =
-                !self.traffic.is_busy() || self.now >= times.to.saturating_add(self.patience());
+            // Another thread's last message may still be on its way to connections of this one.
+            let all_stopped = self.shared.stopped.load(Acquire) >= self.shared.threads;
+            let drained = (all_stopped && !self.traffic.is_busy())
+                || self.now >= times.to.saturating_add(self.patience());
             if let Some(usage) = usage
                 && drained
             {
@@ -303,175 +309,6 @@ impl<T: Traffic> Worker<T> {
         Ok(())
     }
 
-    fn handle(&mut self, completion: Completion) {
-        if completion.token == NO_CONNECTION {
-            return;
-        }
-        let conn = completion.token.0 as usize;
-        match completion.event {
-            Event::Received(mut bytes) => self.received(conn, &mut bytes),
-            Event::Sent { buf, .. } => self.links.sent(conn, Some(buf)),
-            Event::Connected => self.opener.connected(conn, &mut self.links),
-            Event::Eof => self.ended(conn, None),
-            Event::Closed => self.closed(conn),
-            Event::Failed { op, error, buf } => {
-                if op == OpKind::Send {
-                    self.links.sent(conn, buf);
-                }
-                if matches!(op, OpKind::Connect | OpKind::Receive | OpKind::Send) {
-                    self.ended(conn, Some(&error));
-                }
-            }
-            Event::Cancelled { .. }
-            | Event::ShutDown
-            | Event::Accepted(_)
-            | Event::TimedOut
-            | Event::Woken => {}
-        }
-    }
-
-    fn received(&mut self, conn: usize, bytes: &mut [u8]) {
-        match self.states[conn] {
-            State::Open | State::Closing => self.frames(conn, bytes),
-            State::Opening => match self.opener.answered(conn, bytes, self.now) {
-                Answer::Partial => {}
-                Answer::Accepted { begun, rest } => {
-                    self.opened(conn, begun);
-                    // The head may have begun in an earlier piece, but what follows it is all in this one.
-                    let rest = bytes.len() - rest.min(bytes.len());
-                    self.frames(conn, &mut bytes[rest..]);
-                }
-                Answer::Refused(cause) => self.refused(conn, cause),
-            },
-            State::Down | State::Gone => {}
-        }
-    }
-
-    fn opened(&mut self, conn: usize, begun: u64) {
-        self.states[conn] = State::Open;
-        self.sessions[conn] = Session::new(Role::Client, Limits::default());
-        self.outcome.open += 1;
-        self.stats.totals.handshakes += 1;
-        self.shared.opened.fetch_add(1, Relaxed);
-        self.shared.up.fetch_add(1, Relaxed);
-        self.stats
-            .handshakes
-            .saturating_record(self.now.saturating_sub(begun));
-        if self.with_traffic(|traffic, io| traffic.opened(begun, io)) == Opened::Recycle {
-            self.start_closing(conn, CloseCode::Normal, "");
-        }
-    }
-
-    fn refused(&mut self, conn: usize, cause: String) {
-        self.outcome.failed += 1;
-        self.shared.fail(cause);
-        self.close_socket(conn);
-    }
-
-    /// Takes frames apart; what the server closes or breaks, we close.
-    fn frames(&mut self, conn: usize, bytes: &mut [u8]) {
-        let mut input = Input::new(bytes);
-        let mut io = Io {
-            links: &mut self.links,
-            stats: &mut self.stats,
-            times: self.shared.times(),
-            clock: self.shared.clock,
-            now: self.now,
-        };
-        let cause = loop {
-            match self.sessions[conn].receive(&mut input) {
-                Ok(None) => return,
-                Ok(Some(Frame::Message { kind, payload })) => {
-                    self.traffic.message(conn, kind, payload, &mut io);
-                }
-                Ok(Some(Frame::Ping(data))) => {
-                    let pong = OpCode::Control(Control::Pong);
-                    encode_masked_frame(pong, data, random_key(), io.links.outgoing(conn));
-                    io.stats.totals.pings_answered += 1;
-                }
-                Ok(Some(Frame::Pong(_))) => {}
-                Ok(Some(Frame::Close { code, reason })) => {
-                    break close_cause(code, reason);
-                }
-                Err(violation) => {
-                    let code = violation.code();
-                    self.sessions[conn].close(code, violation.reason(), self.links.outgoing(conn));
-                    let section = violation.section();
-                    break format!("the server broke RFC 6455 section {section}: {violation}");
-                }
-            }
-        };
-        self.sessions[conn].answer_close(self.links.outgoing(conn));
-        self.down(conn, cause);
-        // What answers the Close still leaves; the server ends the stream.
-        if self.states[conn] == State::Open {
-            self.set_closing(conn);
-        }
-    }
-
-    /// The stream is over.
-    fn ended(&mut self, conn: usize, error: Option<&std::io::Error>) {
-        match self.states[conn] {
-            State::Down | State::Gone => return,
-            State::Opening => {
-                self.outcome.failed += 1;
-                let cause = self.opener.failed(conn, error);
-                self.shared.fail(cause);
-            }
-            State::Open => {
-                let cause = match error {
-                    Some(error) => error.to_string(),
-                    None => "the server ended the stream without a Close frame".into(),
-                };
-                self.down(conn, cause);
-            }
-            State::Closing => {}
-        }
-        self.close_socket(conn);
-    }
-
-    /// An open connection is lost.
-    fn down(&mut self, conn: usize, cause: String) {
-        if self.states[conn] != State::Open {
-            return;
-        }
-        self.outcome.open -= 1;
-        self.shared.up.fetch_sub(1, Relaxed);
-        let times = self.shared.times();
-        if self.now < times.to {
-            self.outcome.closed_early += 1;
-            self.shared.lost(cause);
-        }
-        self.traffic.lost(conn);
-    }
-
-    fn start_closing(&mut self, conn: usize, code: CloseCode, reason: &str) {
-        self.sessions[conn].close(code, reason, self.links.outgoing(conn));
-        self.outcome.open -= 1;
-        self.shared.up.fetch_sub(1, Relaxed);
-        self.set_closing(conn);
-    }
-
-    fn set_closing(&mut self, conn: usize) {
-        self.states[conn] = State::Closing;
-        if let Some(since) = self.closing_since.get_mut(conn) {
-            *since = self.now;
-        }
-    }
-
-    fn close_socket(&mut self, conn: usize) {
-        self.states[conn] = State::Gone;
-        self.links.close(conn);
-    }
-
-    fn closed(&mut self, conn: usize) {
-        self.states[conn] = State::Down;
-        self.links.reset(conn);
-        if self.recycles {
-            self.opener.again(conn);
-        }
-    }
-
     /// A server that does not end the stream after the closing handshake must not keep the place.
     fn sweep_recycled(&mut self) {
         for conn in 0..self.closing_since.len() {
@@ -499,7 +336,7 @@ impl<T: Traffic> Worker<T> {
         Ok(())
     }
 
-    fn with_traffic<R>(&mut self, act: impl FnOnce(&mut T, &mut Io<'_>) -> R) -> R {
+    pub(super) fn with_traffic<R>(&mut self, act: impl FnOnce(&mut T, &mut Io<'_>) -> R) -> R {
         let mut io = Io {
             links: &mut self.links,
             stats: &mut self.stats,
@@ -527,14 +364,6 @@ impl<T: Traffic> Worker<T> {
             .received
             .fetch_add(received - self.published.1, Relaxed);
         self.published = (sent, received);
-    }
-}
-
-fn close_cause(code: Option<CloseCode>, reason: &str) -> String {
-    let code = code.map_or("no code".to_owned(), |code| format!("code {code}"));
-    match reason {
-        "" => format!("the server closed with {code}"),
-        reason => format!("the server closed with {code} ({reason})"),
     }
 }
 

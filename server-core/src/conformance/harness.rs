@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::client::{Raw, Response, eventually};
+use super::metrics::Metrics;
 use super::ws::Ws;
 
 /// How long anything that must happen may take. Generous: it only costs time where a server is wrong.
@@ -338,59 +339,6 @@ impl Exit {
             .unwrap_or_else(|e| panic!("the final line is not JSON ({e}): {line}"));
         assert_eq!(last["event"], "final", "{line}");
         last
-    }
-}
-
-/// The samples of `/metrics`, added up over labels, by name without the `ringside_` prefix and `_total` suffix.
-#[derive(Debug)]
-pub struct Metrics {
-    sums: BTreeMap<String, u64>,
-    samples: BTreeMap<String, Vec<u64>>,
-}
-
-impl Metrics {
-    /// Reads an OpenMetrics exposition, which must end with `# EOF`.
-    #[track_caller]
-    pub fn parse(body: &str) -> Metrics {
-        assert!(
-            body.ends_with("# EOF\n"),
-            "/metrics does not end with # EOF:\n{body}"
-        );
-        let mut metrics = Metrics {
-            sums: BTreeMap::new(),
-            samples: BTreeMap::new(),
-        };
-        for line in body.lines().filter(|line| !line.starts_with('#')) {
-            let (series, value) = line
-                .rsplit_once(' ')
-                .unwrap_or_else(|| panic!("not a sample: {line:?}"));
-            let value: f64 = value
-                .parse()
-                .unwrap_or_else(|_| panic!("not a number: {line:?}"));
-            let name = series.split('{').next().unwrap_or(series);
-            let name = name.strip_prefix("ringside_").unwrap_or(name);
-            let name = name.strip_suffix("_total").unwrap_or(name).to_string();
-            *metrics.sums.entry(name.clone()).or_default() += value as u64;
-            metrics.samples.entry(name).or_default().push(value as u64);
-        }
-        metrics
-    }
-
-    /// The sum of a metric over its labels.
-    #[track_caller]
-    pub fn get(&self, name: &str) -> u64 {
-        match self.sums.get(name) {
-            Some(value) => *value,
-            None => panic!(
-                "no metric {name}; there are {:?}",
-                self.sums.keys().collect::<Vec<_>>()
-            ),
-        }
-    }
-
-    /// The single samples of a metric, one per label set.
-    pub fn samples(&self, name: &str) -> &[u64] {
-        self.samples.get(name).map_or(&[], Vec::as_slice)
     }
 }
 

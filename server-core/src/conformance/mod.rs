@@ -6,7 +6,7 @@
 //!
 //! In a server crate (`server-core` with feature `conformance` as a dev-dependency), one `#[test]` per case:
 //!
-//! ```ignore
+//! ```text
 //! mod multi {
 //!     server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "multi"] }
 //! }
@@ -21,6 +21,7 @@ pub mod harness;
 pub mod http;
 pub mod lifecycle;
 pub mod limits;
+pub mod metrics;
 pub mod violations;
 pub mod wire;
 pub mod ws;

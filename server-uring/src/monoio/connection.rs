@@ -1,7 +1,7 @@
 //! One connection, one task: handshake, echo, and the way it ends.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use ::monoio::BufResult;
@@ -41,46 +41,62 @@ pub(crate) enum Turn {
 }
 
 /// Serves a connection from its first byte to its last.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, alive: AliveGuard) {
+///
+/// What an open connection does not need while it waits is boxed or made outside of the future: its task is to be small.
+pub(crate) fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    alive: AliveGuard,
+) -> impl Future<Output = ()> {
     let (mut incoming, outgoing) = stream.into_split();
-    let link = Link::new(outgoing, &worker).await;
-    let registered = Registered::new(&worker, &link);
-    let ending = match Box::pin(handshake(&worker, &link, &mut incoming)).await {
-        Ok(opened) => {
-            link.activity.touch(worker.tick());
-            link.set_phase(Phase::Open);
-            let Upgrade {
-                endpoint, response, ..
-            } = opened.upgrade;
-            let _permit = opened.upgrade.permit;
-            match endpoint {
-                Endpoint::Echo => echo(&worker, &link, &mut incoming, response, opened.early).await,
-                Endpoint::Broadcast(room) => {
-                    let key = registered.key;
-                    // Boxed, so that the task of an echo need not have room for it.
-                    Box::pin(member::serve(
-                        &worker,
-                        &link,
-                        &mut incoming,
-                        key,
-                        room,
-                        response,
-                        opened.early,
-                    ))
-                    .await
-                }
+    async move {
+        let link = Link::new(outgoing, &worker).await;
+        let registered = Registered::new(&worker, &link);
+        let ending = {
+            let opened = Box::pin(handshake(&worker, &link, &mut incoming)).await;
+            let serving =
+                opened.map(|opened| open(&worker, &link, &mut incoming, registered.key, opened));
+            match serving {
+                Ok(serving) => serving.await,
+                Err(ending) => ending,
             }
+        };
+        if ending == Ending::Part {
+            Box::pin(part(&worker, &link, &mut incoming)).await;
         }
-        Err(ending) => ending,
-    };
-    if ending == Ending::Part {
-        Box::pin(part(&worker, &link, &mut incoming)).await;
+        // Whoever still writes lets go of the socket.
+        link.expire();
+        drop(registered);
+        drop(link);
+        drop(alive);
     }
-    // Whoever still writes lets go of the socket.
-    link.expire();
-    drop(registered);
-    drop(link);
-    drop(alive);
+}
+
+/// Serves a WebSocket.
+fn open<'a>(
+    worker: &'a Worker,
+    link: &'a Rc<Link>,
+    incoming: &'a mut TcpOwnedReadHalf,
+    key: MemberKey,
+    opened: Opened,
+) -> Pin<Box<dyn Future<Output = Ending> + 'a>> {
+    link.activity.touch(worker.tick());
+    link.set_phase(Phase::Open);
+    let Opened { upgrade, early } = opened;
+    let (response, permit) = (upgrade.response, upgrade.permit);
+    match upgrade.endpoint {
+        Endpoint::Echo => {
+            let (mut echo, turn) = Echo::new(worker, link, incoming, response, early);
+            Box::pin(async move {
+                let _permit = permit;
+                echo.serve(turn).await
+            })
+        }
+        Endpoint::Broadcast(room) => Box::pin(async move {
+            let _permit = permit;
+            member::serve(worker, link, incoming, key, room, response, early).await
+        }),
+    }
 }
 
 /// A connection's entry in its worker's list.
@@ -181,93 +197,132 @@ fn read_head(worker: &Worker, just_now: &[u8], received: &mut Vec<u8>) -> (Admit
 }
 
 /// Sends everything back. While a reply cannot be written the connection is not read.
-async fn echo(
-    worker: &Worker,
-    link: &Rc<Link>,
-    incoming: &mut TcpOwnedReadHalf,
-    response: Vec<u8>,
-    early: Vec<u8>,
-) -> Ending {
-    // Nobody else writes to an echo: its task is the writer from the first byte to the last.
-    let Some(mut outgoing) = link.take_socket() else {
-        return Ending::Gone;
-    };
-    let ending = match echo_turns(worker, link, incoming, &mut outgoing, response, early).await {
-        Ok(Turn::Over) => Ending::Part,
-        Ok(Turn::GoOn | Turn::Eof) | Err(_) => Ending::Gone,
-    };
-    link.return_socket(outgoing);
-    ending
+struct Echo<'a> {
+    worker: &'a Worker,
+    link: &'a Rc<Link>,
+    incoming: &'a mut TcpOwnedReadHalf,
+    session: Session,
+    intake: Intake,
+    /// To be sent before the next receive.
+    unsent: Vec<u8>,
 }
 
-async fn echo_turns(
-    worker: &Worker,
-    link: &Rc<Link>,
-    incoming: &mut TcpOwnedReadHalf,
-    outgoing: &mut TcpOwnedWriteHalf,
-    mut unsent: Vec<u8>,
-    mut early: Vec<u8>,
-) -> io::Result<Turn> {
-    let mut session = Session::new(Role::Server, worker.server.settings.limits);
-    let mut intake = Intake::default();
-    let mut spill = Vec::new();
-    let mut turn = Turn::GoOn;
-    if !early.is_empty() {
-        let (reply, next) = echo_bytes(worker, &mut session, &mut early, &mut spill);
-        match reply {
-            Reply::None => {}
-            Reply::InPlace(range) => unsent.extend_from_slice(&early[range]),
-            Reply::Spilled => unsent.append(&mut spill),
+impl<'a> Echo<'a> {
+    fn new(
+        worker: &'a Worker,
+        link: &'a Rc<Link>,
+        incoming: &'a mut TcpOwnedReadHalf,
+        response: Vec<u8>,
+        mut early: Vec<u8>,
+    ) -> (Self, Turn) {
+        let mut echo = Self {
+            worker,
+            link,
+            incoming,
+            session: Session::new(Role::Server, worker.server.settings.limits),
+            intake: Intake::default(),
+            unsent: response,
+        };
+        let mut turn = Turn::GoOn;
+        if !early.is_empty() {
+            let (reply, next) = echo.reply_to(&mut early);
+            if let Reply::InPlace(range) = reply {
+                echo.unsent.extend_from_slice(&early[range]);
+            }
+            turn = next;
         }
-        turn = next;
+        (echo, turn)
     }
-    drop(early);
-    loop {
-        if !unsent.is_empty() {
-            let length = unsent.len();
-            link.send(outgoing, std::mem::take(&mut unsent), 0..length)
-                .await
-                .0?;
-        }
-        if turn != Turn::GoOn {
-            return Ok(turn);
-        }
-        let mut read = pin!(incoming.read(intake.take(&worker.spares)));
-        let outcome = loop {
-            let order = match link.wait(&mut read).await {
-                Wake::Ready(outcome) => break outcome,
-                Wake::Ordered(order) => order,
-                Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
-            };
-            turn = obey(worker, link, &mut session, order, &mut unsent);
-            let length = unsent.len();
-            link.send(outgoing, std::mem::take(&mut unsent), 0..length)
-                .await
-                .0?;
+
+    async fn serve(&mut self, turn: Turn) -> Ending {
+        // Nobody else writes to an echo: its task is the writer from the first byte to the last.
+        let Some(mut outgoing) = self.link.take_socket() else {
+            return Ending::Gone;
+        };
+        let ending = match self.turns(&mut outgoing, turn).await {
+            Ok(Turn::Over) => Ending::Part,
+            Ok(Turn::GoOn | Turn::Eof) | Err(_) => Ending::Gone,
+        };
+        self.link.return_socket(outgoing);
+        ending
+    }
+
+    async fn turns(
+        &mut self,
+        outgoing: &mut TcpOwnedWriteHalf,
+        mut turn: Turn,
+    ) -> io::Result<Turn> {
+        loop {
+            if !self.unsent.is_empty() {
+                Box::pin(self.send_unsent(outgoing)).await?;
+            }
             if turn != Turn::GoOn {
                 return Ok(turn);
             }
-        };
-        let Ok(mut buf) = filled(outcome) else {
-            return Ok(Turn::Eof);
-        };
-        link.activity.touch(worker.tick());
-        let received = buf.len();
-        let (reply, next) = echo_bytes(worker, &mut session, &mut buf, &mut spill);
-        if next == Turn::Over {
-            link.limit(LINGER_TIMEOUT);
-        }
-        match reply {
-            Reply::None => {}
-            Reply::InPlace(range) => {
-                let (sent, back) = link.send(outgoing, buf, range).await;
+            let outcome = {
+                let buf = self.intake.take(&self.worker.spares);
+                let mut read = pin!(self.incoming.read(buf));
+                loop {
+                    let order = match self.link.wait(&mut read).await {
+                        Wake::Ready(outcome) => break outcome,
+                        Wake::Ordered(order) => order,
+                        Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
+                    };
+                    let mut frame = Vec::new();
+                    turn = obey(self.worker, self.link, &mut self.session, order, &mut frame);
+                    let length = frame.len();
+                    Box::pin(self.link.send(outgoing, frame, 0..length))
+                        .await
+                        .0?;
+                    if turn != Turn::GoOn {
+                        return Ok(turn);
+                    }
+                }
+            };
+            let Ok(mut buf) = filled(outcome) else {
+                return Ok(Turn::Eof);
+            };
+            self.link.activity.touch(self.worker.tick());
+            let received = buf.len();
+            let (reply, next) = self.reply_to(&mut buf);
+            turn = next;
+            if turn == Turn::Over {
+                self.link.limit(LINGER_TIMEOUT);
+            }
+            if let Reply::InPlace(range) = reply {
+                let (sent, back) = self.link.send(outgoing, buf, range).await;
                 sent?;
                 buf = back.unwrap_or_default();
             }
-            Reply::Spilled => unsent = std::mem::take(&mut spill),
+            self.intake.put(buf, received, &self.worker.spares);
         }
-        intake.put(buf, received, &worker.spares);
-        turn = next;
+    }
+
+    async fn send_unsent(&mut self, outgoing: &mut TcpOwnedWriteHalf) -> io::Result<()> {
+        let unsent = std::mem::take(&mut self.unsent);
+        let length = unsent.len();
+        self.link.send(outgoing, unsent, 0..length).await.0
+    }
+
+    /// Lets the session reply to `received`. What cannot be in place is in `unsent`.
+    fn reply_to(&mut self, received: &mut [u8]) -> (Reply, Turn) {
+        let echo = self.session.echo(received, &mut self.unsent);
+        let counters = self.worker.counters();
+        counters.bytes_received.add(received.len() as u64);
+        counters.messages_received.add(echo.messages);
+        counters.messages_sent.add(echo.messages);
+        if echo.pings > 0 {
+            counters.pings_received.add(echo.pings);
+        }
+        match echo.end {
+            None => return (echo.reply, Turn::GoOn),
+            Some(End::PeerClosed(_)) => {}
+            Some(End::Violation(violation)) => {
+                counters.violations.add(1);
+                tracing::debug!(%violation, section = violation.section(), "closing");
+            }
+        }
+        (echo.reply, Turn::Over)
     }
 }
 
@@ -292,32 +347,6 @@ fn obey(
         return Turn::Over;
     }
     Turn::GoOn
-}
-
-/// Lets the session reply to `received`.
-fn echo_bytes(
-    worker: &Worker,
-    session: &mut Session,
-    received: &mut [u8],
-    spill: &mut Vec<u8>,
-) -> (Reply, Turn) {
-    let echo = session.echo(received, spill);
-    let counters = worker.counters();
-    counters.bytes_received.add(received.len() as u64);
-    counters.messages_received.add(echo.messages);
-    counters.messages_sent.add(echo.messages);
-    if echo.pings > 0 {
-        counters.pings_received.add(echo.pings);
-    }
-    match echo.end {
-        None => return (echo.reply, Turn::GoOn),
-        Some(End::PeerClosed(_)) => {}
-        Some(End::Violation(violation)) => {
-            counters.violations.add(1);
-            tracing::debug!(%violation, section = violation.section(), "closing");
-        }
-    }
-    (echo.reply, Turn::Over)
 }
 
 /// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own: closing a socket with
@@ -385,4 +414,22 @@ pub(crate) const PING: &[u8] = &[0x89, 0];
 /// Appends a pong.
 pub(crate) fn pong(payload: &[u8], out: &mut Vec<u8>) {
     encode_frame(OpCode::Control(Control::Pong), payload, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Size of the future that a function of three arguments returns.
+    fn future_bytes<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_tasks_of_open_connections_are_small() {
+        let task = future_bytes(serve);
+        let echo = future_bytes(|echo: &'static mut Echo<'static>, turn, ()| echo.serve(turn))
+            + size_of::<Echo<'_>>();
+        assert!(task + echo <= 768, "{task} and {echo} bytes");
+    }
 }

@@ -150,6 +150,11 @@ impl Link {
         }
     }
 
+    /// Whether it has been told to [end](Self::expire).
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expired.get()
+    }
+
     /// The outbox. Borrowed for a moment, never across an await.
     pub(crate) fn outbox(&self) -> RefMut<'_, Outbox> {
         self.outbox.borrow_mut()
@@ -260,6 +265,9 @@ impl Link {
 
     /// Sees to it that what is in the outbox is sent: by the writer at work, or by a new one.
     pub(crate) fn flush(self: &Rc<Self>) {
+        if self.outbox().is_empty() {
+            return;
+        }
         if let Some(socket) = self.take_socket() {
             ::monoio::spawn(write(Rc::clone(self), socket, None));
         }

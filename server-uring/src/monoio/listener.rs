@@ -1,8 +1,7 @@
 //! Accepting connections.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -10,38 +9,29 @@ use ::monoio::net::{TcpListener, TcpStream};
 use server_core::system::is_out_of_descriptors;
 
 use crate::monoio::connection;
+use crate::monoio::wake::Signal;
 use crate::monoio::worker::Worker;
 
 /// Accept operations in flight on each worker: with one-shot operations, connections accepted in one turn of the ring.
 pub(crate) const ACCEPTS: usize = 16;
 
 /// Accepts until the drain begins. One of the [`ACCEPTS`] loops of a worker.
+///
+/// The drain shuts the listening socket down, which fails what is in flight. Dropping an accept instead could lose a
+/// connection that it has just taken: monoio 0.2.4 would leave that open, with nobody to serve it.
 pub(crate) async fn accept(listener: Rc<TcpListener>, worker: Rc<Worker>) {
-    let mut drain_begins = pin!(worker.drain_begins());
     loop {
-        let accepted = unless(drain_begins.as_mut(), listener.accept()).await;
-        let Some(accepted) = accepted else {
-            return;
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((stream, _)) => serve(&worker, stream),
+            Err(_) if worker.is_draining() => return,
             Err(error) => {
                 worker.counters().accept_errors.add(1);
-                if is_out_of_descriptors(&error) {
-                    let recovered = if worker.starving.replace(true) {
-                        unless(drain_begins.as_mut(), wait_for_others(&worker)).await
-                    } else {
-                        unless(
-                            drain_begins.as_mut(),
-                            accept_sparingly(&listener, &worker, error),
-                        )
-                        .await
-                    };
-                    if recovered.is_none() {
-                        return;
-                    }
-                } else {
+                if !is_out_of_descriptors(&error) {
                     tracing::debug!(%error, "a connection was lost before it was accepted");
+                } else if worker.starving.replace(true) {
+                    wait_for_others(&worker).await;
+                } else {
+                    accept_sparingly(&listener, &worker, error).await;
                 }
             }
         }
@@ -59,7 +49,7 @@ fn serve(worker: &Rc<Worker>, stream: TcpStream) {
 async fn accept_sparingly(listener: &TcpListener, worker: &Rc<Worker>, error: io::Error) {
     tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more)");
     let mut in_a_row = 0;
-    while in_a_row < ACCEPTS {
+    while in_a_row < ACCEPTS && !worker.is_draining() {
         // The kernel takes the descriptor before it looks for a connection, so an accept may not wait for one now.
         if listener.readable(true).await.is_err() {
             break;
@@ -89,7 +79,7 @@ async fn wait_for_others(worker: &Worker) {
 }
 
 /// Waits for the next time that a signal is raised.
-async fn raised(signal: &crate::monoio::wake::Signal) {
+async fn raised(signal: &Signal) {
     let mut waited = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut waited, true) {
@@ -99,19 +89,4 @@ async fn raised(signal: &crate::monoio::wake::Signal) {
         Poll::Pending
     })
     .await;
-}
-
-/// Waits for `what`, but no longer than until `end`.
-async fn unless<E, T>(mut end: Pin<&mut E>, what: impl Future<Output = T>) -> Option<T>
-where
-    E: Future<Output = ()>,
-{
-    let mut what = pin!(what);
-    poll_fn(|cx| {
-        if let Poll::Ready(value) = what.as_mut().poll(cx) {
-            return Poll::Ready(Some(value));
-        }
-        end.as_mut().poll(cx).map(|()| None)
-    })
-    .await
 }

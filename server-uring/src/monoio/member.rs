@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use ::monoio::BufResult;
@@ -15,6 +16,7 @@ use ws_proto::{CloseCode, Event, Input, Role, Session, State};
 
 use crate::monoio::buffers::Intake;
 use crate::monoio::connection::{Ending, GOING_AWAY, IDLE, PING, Turn, filled, pong};
+use crate::monoio::fanout::Seat;
 use crate::monoio::link::{self, Link, Order};
 use crate::monoio::wake::wake_on_bell;
 use crate::monoio::worker::{MemberKey, Worker};
@@ -33,6 +35,8 @@ struct Member<'a> {
     session: Session,
     /// Received and not yet in every mailbox. While there is one, nothing is read.
     publication: Option<Publication>,
+    /// Our Close frame, for the end.
+    farewell: Vec<u8>,
 }
 
 /// Serves a member until it ends or is ended. It is in the room from before its 101 leaves.
@@ -53,6 +57,7 @@ pub(crate) async fn serve(
         link,
         session: Session::new(Role::Server, worker.server.settings.limits),
         publication: None,
+        farewell: Vec::new(),
     };
     let mut intake = Intake::default();
     let mut turn = if early.is_empty() {
@@ -62,27 +67,29 @@ pub(crate) async fn serve(
     };
     drop(early);
     loop {
-        // What is still to be published is so, also of a member that parts.
         let mut read = pin!(incoming.read(intake.take(&worker.spares)));
         let outcome = loop {
-            let parting = match turn {
-                Turn::GoOn => false,
+            match turn {
+                Turn::GoOn => {}
                 Turn::Eof => return Ending::Gone,
-                Turn::Over => true,
-            };
-            if parting && member.publication.is_none() {
-                return Ending::Part;
+                Turn::Over if member.publication.is_none() => break None,
+                Turn::Over => {}
             }
-            match member.wait(&membership.room, parting, read.as_mut()).await {
+            let over = turn == Turn::Over;
+            match member.wait(&membership.room, over, read.as_mut()).await {
+                Wake::Ordered(_) if over => {}
                 Wake::Ordered(order) => {
-                    if !parting && member.obey(order) {
-                        turn = Turn::Over;
+                    if member.obey(order) {
+                        return Ending::Part;
                     }
                 }
                 Wake::Published => member.publication = None,
-                Wake::Read(outcome) => break outcome,
+                Wake::Read(outcome) => break Some(outcome),
                 Wake::Expired => return Ending::Gone,
             }
+        };
+        let Some(outcome) = outcome else {
+            break;
         };
         let Ok(mut buf) = filled(outcome) else {
             return Ending::Gone;
@@ -92,12 +99,20 @@ pub(crate) async fn serve(
         turn = member.take(&mut buf);
         intake.put(buf, received, &worker.spares);
     }
+    // What it published last is to reach itself, too, before its Close.
+    let left = Arc::clone(&membership.left);
+    drop(membership);
+    if !member.wait_until(&left).await {
+        return Ending::Gone;
+    }
+    link.outbox().close(member.farewell);
+    Ending::Part
 }
 
 impl Member<'_> {
     /// Waits for whatever can be done next. What is queued goes out before anything is taken in: a member that does not
     /// read is not read from.
-    async fn wait<R>(&mut self, room: &Arc<Room>, parting: bool, mut read: Pin<&mut R>) -> Wake
+    async fn wait<R>(&mut self, room: &Arc<Room>, over: bool, mut read: Pin<&mut R>) -> Wake
     where
         R: Future<Output = BufResult<usize, Vec<u8>>>,
     {
@@ -119,10 +134,22 @@ impl Member<'_> {
                 }
                 return published.map(|()| Wake::Published);
             }
-            if self.link.is_writing() || parting {
+            if self.link.is_writing() || over {
                 return Poll::Pending;
             }
             read.as_mut().poll(cx).map(Wake::Read)
+        })
+        .await
+    }
+
+    /// Waits until the fan-out has forgotten this member; `false` when the connection expires first.
+    async fn wait_until(&self, left: &AtomicBool) -> bool {
+        poll_fn(|cx| {
+            if left.load(Ordering::Relaxed) || self.link.has_expired() {
+                return Poll::Ready(!self.link.has_expired());
+            }
+            self.worker.left.wake_later(cx);
+            Poll::Pending
         })
         .await
     }
@@ -131,6 +158,8 @@ impl Member<'_> {
     fn take(&mut self, received: &mut [u8]) -> Turn {
         let counters = self.worker.counters();
         counters.bytes_received.add(received.len() as u64);
+        // After our own Close only the peer's matters.
+        let closing = self.session.state() != State::Open;
         let mut built = FrameBuilder::with_capacity(received.len());
         let mut replies = Vec::new();
         let mut input = Input::new(received);
@@ -144,21 +173,19 @@ impl Member<'_> {
                 }
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(Some(Event::Close { .. })) => {
-                    self.session.answer_close(&mut replies);
-                    self.link.outbox().close(std::mem::take(&mut replies));
+                    self.session.answer_close(&mut self.farewell);
                     break Turn::Over;
                 }
                 Err(violation) => {
                     counters.violations.add(1);
                     tracing::debug!(%violation, section = violation.section(), "closing");
                     self.session
-                        .close(violation.code(), violation.reason(), &mut replies);
-                    self.last_words(std::mem::take(&mut replies));
+                        .close(violation.code(), violation.reason(), &mut self.farewell);
                     break Turn::Over;
                 }
             }
         };
-        if self.session.state() == State::CloseSent {
+        if closing {
             return turn;
         }
         self.link.outbox().push_control(replies);
@@ -212,12 +239,23 @@ struct Membership<'a> {
     worker: &'a Worker,
     room: Arc<Room>,
     key: MemberKey,
+    left: Arc<AtomicBool>,
 }
 
 impl<'a> Membership<'a> {
     fn new(worker: &'a Worker, key: MemberKey, room: RoomName) -> Self {
-        let room = worker.server.rooms.join(room, worker.index, key.place, key);
-        Self { worker, room, key }
+        let left = Arc::new(AtomicBool::new(false));
+        let seat = Seat {
+            member: key,
+            left: Arc::clone(&left),
+        };
+        let rooms = &worker.server.rooms;
+        Self {
+            worker,
+            room: rooms.join(room, worker.index, key.place, seat),
+            key,
+            left,
+        }
     }
 }
 

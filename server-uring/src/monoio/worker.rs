@@ -12,6 +12,7 @@ use std::time::Instant;
 use std::{io, process, thread};
 
 use anyhow::Context;
+use rustix::net::{Shutdown, shutdown};
 use server_core::admission::{Admission, Gate};
 use server_core::counters::{Counters, WorkerCounters};
 use server_core::lifecycle::Alive;
@@ -22,11 +23,12 @@ use server_core::system;
 use slab::Slab;
 
 use crate::monoio::buffers::Spares;
+use crate::monoio::fanout::{self, Seat};
 use crate::monoio::link::{Link, Order};
 use crate::monoio::ring::SQ_ENTRIES;
 use crate::monoio::timer::Ticker;
 use crate::monoio::wake::{Bell, Signal, wake_on_bell};
-use crate::monoio::{fanout, listener, ring};
+use crate::monoio::{listener, ring};
 
 /// What all workers share.
 pub(crate) struct Server {
@@ -34,7 +36,7 @@ pub(crate) struct Server {
     pub(crate) counters: Arc<Counters>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) admission: Admission,
-    pub(crate) rooms: Rooms<MemberKey>,
+    pub(crate) rooms: Rooms<Seat>,
     pub(crate) alive: Alive,
     /// Becomes true once.
     pub(crate) draining: AtomicBool,
@@ -94,16 +96,19 @@ pub(crate) struct Worker {
     /// Connections that have a deadline.
     watched: RefCell<Vec<Weak<Link>>>,
     draining: Cell<bool>,
-    drain: Signal,
+    /// Another handle of the socket that the accept loops use.
+    listener: TcpListener,
     /// The accept loops are out of descriptors and wait for `freed`.
     pub(crate) starving: Cell<bool>,
     pub(crate) freed: Signal,
+    /// The fan-out has forgotten somebody.
+    pub(crate) left: Signal,
     /// Reads as empty, at once.
     null: ::monoio::fs::File,
 }
 
 impl Worker {
-    fn new(index: usize, server: &Arc<Server>) -> io::Result<Rc<Self>> {
+    fn new(index: usize, server: &Arc<Server>, listener: TcpListener) -> io::Result<Rc<Self>> {
         let null = std::fs::File::open("/dev/null")?;
         Ok(Rc::new(Self {
             index,
@@ -114,9 +119,10 @@ impl Worker {
             connections: RefCell::default(),
             watched: RefCell::default(),
             draining: Cell::new(false),
-            drain: Signal::new(),
+            listener,
             starving: Cell::new(false),
             freed: Signal::new(),
+            left: Signal::new(),
             null: ::monoio::fs::File::from_std(null)?,
         }))
     }
@@ -171,19 +177,8 @@ impl Worker {
         self.watched.borrow_mut().push(Rc::downgrade(link));
     }
 
-    /// Completes when the drain begins.
-    pub(crate) async fn drain_begins(&self) {
-        let mut waiting = false;
-        poll_fn(|cx| {
-            if self.draining.get() {
-                return Poll::Ready(());
-            }
-            if !std::mem::replace(&mut waiting, true) {
-                self.drain.wake_later(cx);
-            }
-            Poll::Pending
-        })
-        .await;
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
     }
 
     /// Lets all tasks that are runnable run, and then the ring: every operation that need not wait for a peer is complete
@@ -205,7 +200,9 @@ impl Worker {
         })
         .await;
         self.draining.set(true);
-        self.drain.raise();
+        if let Err(error) = shutdown(&self.listener, Shutdown::Both) {
+            tracing::warn!(%error, "cannot stop listening");
+        }
         for (_, (_, link)) in self.connections.borrow().iter() {
             link.order(Order::DRAIN);
         }
@@ -327,7 +324,8 @@ fn run(
 
 /// Starts the tasks of a worker.
 async fn begin(index: usize, server: &Arc<Server>, listener: TcpListener) -> anyhow::Result<()> {
-    let worker = Worker::new(index, server).context("cannot start a worker")?;
+    let other_handle = listener.try_clone().context("cannot start a worker")?;
+    let worker = Worker::new(index, server, other_handle).context("cannot start a worker")?;
     essential(index, "wake-ups", Arc::clone(worker.bell()).listen());
     essential(index, "sweep", Rc::clone(&worker).sweep());
     essential(index, "clock", Rc::clone(&worker).watch_time());

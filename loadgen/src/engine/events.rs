@@ -1,0 +1,194 @@
+//! What happens to a worker's connections: completions of the ring, answers, frames, ends.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use uring_net::{Completion, Event, OpKind};
+use ws_proto::{
+    CloseCode, Control, Event as Frame, Input, Limits, OpCode, Role, Session, encode_masked_frame,
+    random_key,
+};
+
+use crate::engine::{
+    opening::Answer,
+    traffic::{Io, Opened, Traffic},
+    worker::{NO_CONNECTION, State, Worker},
+};
+
+impl<T: Traffic> Worker<T> {
+    pub(super) fn handle(&mut self, completion: Completion) {
+        if completion.token == NO_CONNECTION {
+            return;
+        }
+        let conn = completion.token.0 as usize;
+        match completion.event {
+            Event::Received(mut bytes) => self.received(conn, &mut bytes),
+            Event::Sent { buf, .. } => self.links.sent(conn, Some(buf)),
+            Event::Connected => self.opener.connected(conn, &mut self.links),
+            Event::Eof => self.ended(conn, None),
+            Event::Closed => self.closed(conn),
+            Event::Failed { op, error, buf } => {
+                if op == OpKind::Send {
+                    self.links.sent(conn, buf);
+                }
+                if matches!(op, OpKind::Connect | OpKind::Receive | OpKind::Send) {
+                    self.ended(conn, Some(&error));
+                }
+            }
+            Event::Cancelled { .. }
+            | Event::ShutDown
+            | Event::Accepted(_)
+            | Event::TimedOut
+            | Event::Woken => {}
+        }
+    }
+
+    fn received(&mut self, conn: usize, bytes: &mut [u8]) {
+        match self.states[conn] {
+            State::Open | State::Closing => self.frames(conn, bytes),
+            State::Opening => match self.opener.answered(conn, bytes, self.now) {
+                Answer::Partial => {}
+                Answer::Accepted { begun, rest } => {
+                    self.opened(conn, begun);
+                    // The head may have begun in an earlier piece, but what follows it is all in this one.
+                    let rest = bytes.len() - rest.min(bytes.len());
+                    self.frames(conn, &mut bytes[rest..]);
+                }
+                Answer::Refused(cause) => self.refused(conn, cause),
+            },
+            State::Down | State::Gone => {}
+        }
+    }
+
+    fn opened(&mut self, conn: usize, begun: u64) {
+        self.states[conn] = State::Open;
+        self.sessions[conn] = Session::new(Role::Client, Limits::default());
+        self.outcome.open += 1;
+        self.stats.totals.handshakes += 1;
+        self.shared.opened.fetch_add(1, Relaxed);
+        self.shared.up.fetch_add(1, Relaxed);
+        self.stats
+            .handshakes
+            .saturating_record(self.now.saturating_sub(begun));
+        if self.with_traffic(|traffic, io| traffic.opened(begun, io)) == Opened::Recycle {
+            self.start_closing(conn, CloseCode::Normal, "");
+        }
+    }
+
+    fn refused(&mut self, conn: usize, cause: String) {
+        self.outcome.failed += 1;
+        self.shared.fail(cause);
+        self.close_socket(conn);
+    }
+
+    /// Takes frames apart; what the server closes or breaks, we close.
+    fn frames(&mut self, conn: usize, bytes: &mut [u8]) {
+        let mut input = Input::new(bytes);
+        let mut io = Io {
+            links: &mut self.links,
+            stats: &mut self.stats,
+            times: self.shared.times(),
+            clock: self.shared.clock,
+            now: self.now,
+        };
+        let cause = loop {
+            match self.sessions[conn].receive(&mut input) {
+                Ok(None) => return,
+                Ok(Some(Frame::Message { kind, payload })) => {
+                    self.traffic.message(conn, kind, payload, &mut io);
+                }
+                Ok(Some(Frame::Ping(data))) => {
+                    let pong = OpCode::Control(Control::Pong);
+                    encode_masked_frame(pong, data, random_key(), io.links.outgoing(conn));
+                    io.stats.totals.pings_answered += 1;
+                }
+                Ok(Some(Frame::Pong(_))) => {}
+                Ok(Some(Frame::Close { code, reason })) => {
+                    break close_cause(code, reason);
+                }
+                Err(violation) => {
+                    let code = violation.code();
+                    self.sessions[conn].close(code, violation.reason(), self.links.outgoing(conn));
+                    let section = violation.section();
+                    break format!("the server broke RFC 6455 section {section}: {violation}");
+                }
+            }
+        };
+        self.sessions[conn].answer_close(self.links.outgoing(conn));
+        self.down(conn, cause);
+        // What answers the Close still leaves; the server ends the stream.
+        if self.states[conn] == State::Open {
+            self.set_closing(conn);
+        }
+    }
+
+    /// The stream is over.
+    fn ended(&mut self, conn: usize, error: Option<&std::io::Error>) {
+        match self.states[conn] {
+            State::Down | State::Gone => return,
+            State::Opening => {
+                self.outcome.failed += 1;
+                let cause = self.opener.failed(conn, error);
+                self.shared.fail(cause);
+            }
+            State::Open => {
+                let cause = match error {
+                    Some(error) => error.to_string(),
+                    None => "the server ended the stream without a Close frame".into(),
+                };
+                self.down(conn, cause);
+            }
+            State::Closing => {}
+        }
+        self.close_socket(conn);
+    }
+
+    /// An open connection is lost.
+    fn down(&mut self, conn: usize, cause: String) {
+        if self.states[conn] != State::Open {
+            return;
+        }
+        self.outcome.open -= 1;
+        self.shared.up.fetch_sub(1, Relaxed);
+        let times = self.shared.times();
+        if self.now < times.to {
+            self.outcome.closed_early += 1;
+            self.shared.lost(cause);
+        }
+        self.traffic.lost(conn);
+    }
+
+    pub(super) fn start_closing(&mut self, conn: usize, code: CloseCode, reason: &str) {
+        self.sessions[conn].close(code, reason, self.links.outgoing(conn));
+        self.outcome.open -= 1;
+        self.shared.up.fetch_sub(1, Relaxed);
+        self.set_closing(conn);
+    }
+
+    fn set_closing(&mut self, conn: usize) {
+        self.states[conn] = State::Closing;
+        if let Some(since) = self.closing_since.get_mut(conn) {
+            *since = self.now;
+        }
+    }
+
+    pub(super) fn close_socket(&mut self, conn: usize) {
+        self.states[conn] = State::Gone;
+        self.links.close(conn);
+    }
+
+    fn closed(&mut self, conn: usize) {
+        self.states[conn] = State::Down;
+        self.links.reset(conn);
+        if self.recycles {
+            self.opener.again(conn);
+        }
+    }
+}
+
+fn close_cause(code: Option<CloseCode>, reason: &str) -> String {
+    let code = code.map_or("no code".to_owned(), |code| format!("code {code}"));
+    match reason {
+        "" => format!("the server closed with {code}"),
+        reason => format!("the server closed with {code} ({reason})"),
+    }
+}

@@ -1,0 +1,48 @@
+//! What `/metrics` says, as numbers.
+
+use std::collections::BTreeMap;
+
+/// The samples of `/metrics`, added up over labels, by name without the `ringside_` prefix and `_total` suffix.
+#[derive(Debug)]
+pub struct Metrics {
+    sums: BTreeMap<String, u64>,
+}
+
+impl Metrics {
+    /// Reads an OpenMetrics exposition, which must end with `# EOF`.
+    #[track_caller]
+    pub fn parse(body: &str) -> Metrics {
+        assert!(
+            body.ends_with("# EOF\n"),
+            "/metrics does not end with # EOF:\n{body}"
+        );
+        let mut metrics = Metrics {
+            sums: BTreeMap::new(),
+        };
+        for line in body.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line
+                .rsplit_once(' ')
+                .unwrap_or_else(|| panic!("not a sample: {line:?}"));
+            let value: f64 = value
+                .parse()
+                .unwrap_or_else(|_| panic!("not a number: {line:?}"));
+            let name = series.split('{').next().unwrap_or(series);
+            let name = name.strip_prefix("ringside_").unwrap_or(name);
+            let name = name.strip_suffix("_total").unwrap_or(name).to_string();
+            *metrics.sums.entry(name).or_default() += value as u64;
+        }
+        metrics
+    }
+
+    /// The sum of a metric over its labels.
+    #[track_caller]
+    pub fn get(&self, name: &str) -> u64 {
+        match self.sums.get(name) {
+            Some(value) => *value,
+            None => panic!(
+                "no metric {name}; there are {:?}",
+                self.sums.keys().collect::<Vec<_>>()
+            ),
+        }
+    }
+}
