@@ -256,6 +256,7 @@ mod tests {
                 mailbox_bytes: 1 << 22,
                 listen_backlog: 65_535,
                 open_files: 20_000,
+                spin_us: None,
             },
         }
     }

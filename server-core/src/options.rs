@@ -140,6 +140,9 @@ pub struct InForce {
     pub listen_backlog: u32,
     /// File descriptors the process may have open.
     pub open_files: u64,
+    /// How long completions are polled for before the worker sleeps, where the server has the option; 0 is not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spin_us: Option<u64>,
 }
 
 impl ServerOptions {
@@ -235,6 +238,7 @@ impl Settings {
             mailbox_bytes: MAILBOX_BYTES,
             listen_backlog: system::LISTEN_BACKLOG,
             open_files,
+            spin_us: None,
         }
     }
 }

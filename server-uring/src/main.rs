@@ -1,18 +1,20 @@
 //! Ringside's WebSocket server on io_uring.
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
-use server_core::lifecycle::{Final, Ready, Shutdown, init_logging, print_line};
+use server_core::counters::Counters;
+use server_core::lifecycle::{Alive, Final, Ready, Shutdown, init_logging, print_line};
 use server_core::options::{ServerOptions, Settings};
 use server_core::system;
 
-use crate::monoio::worker::{self, Server};
-
 mod monoio;
+mod raw;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -26,12 +28,17 @@ struct Cli {
     /// What drives the ring
     #[arg(long, value_enum, default_value_t = Engine::Monoio)]
     engine: Engine,
+    /// Poll for completions so long before sleeping, in microseconds, for the lowest latency at a CPU's cost (raw engine); 0 does not
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    spin_us: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Engine {
     /// The runtime monoio: one thread, one ring and one SO_REUSEPORT listener per worker
     Monoio,
+    /// A plain loop around a ring: multishot accept and receive, replies sent from the receive buffers
+    Raw,
 }
 
 fn main() -> ExitCode {
@@ -45,7 +52,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(settings, cli.engine) {
+    if cli.spin_us > 0 && cli.engine != Engine::Raw {
+        eprintln!("error: --spin-us works with --engine raw only");
+        return ExitCode::from(2);
+    }
+    match run(settings, &cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -54,7 +65,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(settings: Settings, engine: Engine) -> anyhow::Result<()> {
+fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
     // Asked of the kernel itself, and first: this server never serves on anything but io_uring.
     if let Err(error) = uring_net::probe() {
         // The error names its source itself.
@@ -70,12 +81,12 @@ fn run(settings: Settings, engine: Engine) -> anyhow::Result<()> {
         Some(cpus) => cpus.clone(),
         None => system::available_cpus()?,
     };
-    let ready = Ready {
+    let mut ready = Ready {
         server: env!("CARGO_PKG_NAME").into(),
         version: env!("CARGO_PKG_VERSION").into(),
         runtime: concat!("monoio ", env!("MONOIO_VERSION")).into(),
         flavor: None,
-        engine: engine.to_possible_value().map(|v| v.get_name().into()),
+        engine: cli.engine.to_possible_value().map(|v| v.get_name().into()),
         address: listeners[0].local_addr()?,
         workers: settings.workers,
         cpus,
@@ -83,19 +94,59 @@ fn run(settings: Settings, engine: Engine) -> anyhow::Result<()> {
         options: settings.in_force(open_files),
     };
     let drain_timeout = settings.drain_timeout;
-    let server = Arc::new(Server::new(settings).context("cannot make eventfds")?);
-    match engine {
-        Engine::Monoio => worker::start(&server, listeners)?,
-    }
+    let serving = match cli.engine {
+        Engine::Monoio => serve_on_monoio(settings, listeners)?,
+        Engine::Raw => {
+            ready.runtime = concat!("io-uring ", env!("IO_URING_VERSION")).into();
+            ready.options.spin_us = Some(cli.spin_us);
+            ready.options.read_buffer_bytes = raw::ring::POOL_BYTES;
+            serve_raw(settings, listeners, Duration::from_micros(cli.spin_us))?
+        }
+    };
     print_line(&ready).context("cannot print the ready line")?;
 
     shutdown.wait();
-    server.begin_drain();
-    let drained_in_time = server.alive.wait_for_none(drain_timeout);
-    let totals = server.counters.totals();
+    (serving.begin_drain)();
+    let drained_in_time = serving.alive.wait_for_none(drain_timeout);
+    let totals = serving.counters.totals();
     print_line(&Final {
         drained_in_time,
         totals,
     })
     .context("cannot print the final line")
+}
+
+/// An engine at work.
+struct Serving {
+    alive: Alive,
+    counters: Arc<Counters>,
+    begin_drain: Box<dyn FnOnce()>,
+}
+
+fn serve_on_monoio(settings: Settings, listeners: Vec<TcpListener>) -> anyhow::Result<Serving> {
+    use monoio::worker::{Server, start};
+
+    let server = Arc::new(Server::new(settings).context("cannot make eventfds")?);
+    start(&server, listeners)?;
+    Ok(Serving {
+        alive: server.alive.clone(),
+        counters: Arc::clone(&server.counters),
+        begin_drain: Box::new(move || server.begin_drain()),
+    })
+}
+
+fn serve_raw(
+    settings: Settings,
+    listeners: Vec<TcpListener>,
+    spin: Duration,
+) -> anyhow::Result<Serving> {
+    use raw::worker::{Server, start};
+
+    let server = Arc::new(Server::new(settings, spin));
+    let workers = start(&server, listeners)?;
+    Ok(Serving {
+        alive: server.alive.clone(),
+        counters: Arc::clone(&server.counters),
+        begin_drain: Box::new(move || server.begin_drain(&workers)),
+    })
 }

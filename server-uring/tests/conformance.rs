@@ -1,3 +1,9 @@
-//! The conformance suite of `server-core` against the server on io_uring.
+//! The conformance suite of `server-core` against both engines.
 
-server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio"] }
+mod monoio {
+    server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio"] }
+}
+
+mod raw {
+    server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw"] }
+}

@@ -41,9 +41,11 @@ impl Ring {
     /// Starts an operation of a socket, or refuses it.
     #[inline]
     pub(crate) fn begin(&mut self, socket: Key, token: Token, body: Body) -> OperationId {
-        let shared = matches!(body, Body::Shutdown { .. });
         let (slot, fd) = match self.sockets.get_mut(socket) {
-            Some(slot) if shared || slot.exclusive.is_none() => match &slot.fd {
+            Some(slot) => match &slot.fd {
+                Some(_) if slot.exclusive.is_some() => {
+                    return self.refuse(token, libc::EBUSY, body);
+                }
                 Some(fd) => {
                     let fd = Fd(fd.as_raw_fd());
                     (slot, fd)
@@ -51,15 +53,12 @@ impl Ring {
                 // Closing.
                 None => return self.refuse(token, libc::EBADF, body),
             },
-            Some(slot) if slot.fd.is_some() => return self.refuse(token, libc::EBUSY, body),
-            _ => return self.refuse(token, libc::EBADF, body),
+            None => return self.refuse(token, libc::EBADF, body),
         };
         let entry = entry(fd, &body);
         let key = self.ops.insert(Op::new(token, body));
         slot.in_flight += 1;
-        if !shared {
-            slot.exclusive = Some(key);
-        }
+        slot.exclusive = Some(key);
         self.in_flight += 1;
         let name = UserData::new(Target::Operation, key);
         // SAFETY: the memory is that of the body, see the head of this file. A send's bytes are only read by the kernel, and the
@@ -156,7 +155,12 @@ fn entry(fd: Fd, body: &Body) -> squeue::Entry {
                 .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
                 .build()
         }
-        Body::Shutdown { how, .. } => opcode::Shutdown::new(fd, *how).build(),
+        Body::SendNow { buf, .. } => {
+            let len = u32::try_from(buf.len()).map_or(PIECE, |len| len.min(PIECE));
+            opcode::Send::new(fd, buf.as_ptr(), len)
+                .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+                .build()
+        }
         Body::Timeout { deadline } => opcode::Timeout::new(&raw const **deadline)
             .flags(TimeoutFlags::ABS)
             .build(),

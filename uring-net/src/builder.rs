@@ -16,12 +16,11 @@ use crate::ring::Ring;
 const MAX_BUFFERS: u16 = 1 << 15;
 
 /// The operations that are used, all in 6.1.
-const OPERATIONS: [(u8, &str); 9] = [
+const OPERATIONS: [(u8, &str); 8] = [
     (opcode::Accept::CODE, "ACCEPT"),
     (opcode::Connect::CODE, "CONNECT"),
     (opcode::Recv::CODE, "RECV"),
     (opcode::Send::CODE, "SEND"),
-    (opcode::Shutdown::CODE, "SHUTDOWN"),
     (opcode::Close::CODE, "CLOSE"),
     (opcode::Timeout::CODE, "TIMEOUT"),
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),

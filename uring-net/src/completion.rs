@@ -2,7 +2,8 @@
 
 use std::io;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::buffers::ReceivedBuf;
 use crate::op::SocketId;
@@ -37,11 +38,11 @@ pub enum Event {
     Received(ReceivedBuf),
     /// The peer ended its side of the stream; the receive is over.
     Eof,
-    /// All bytes were handed to the kernel; the buffer is the caller's again.
+    /// The bytes were handed to the kernel; the buffer is the caller's again.
     Sent {
         /// The buffer that was given to [`Ring::send`](crate::Ring::send).
         buf: SendBuf,
-        /// How many bytes were sent: all that were asked for.
+        /// How many bytes were sent: all that were asked for, but by [`Ring::send_now`](crate::Ring::send_now) maybe fewer.
         bytes: usize,
     },
     /// The socket was shut down as asked.
@@ -100,7 +101,7 @@ pub enum SendBuf {
     /// A received buffer, answered from in place.
     Received(ReceivedBuf),
     /// A frame shared by many receivers, encoded once.
-    Shared(Arc<[u8]>),
+    Shared(Bytes),
 }
 
 impl SendBuf {
@@ -141,9 +142,9 @@ impl From<ReceivedBuf> for SendBuf {
     }
 }
 
-impl From<Arc<[u8]>> for SendBuf {
+impl From<Bytes> for SendBuf {
     #[inline]
-    fn from(shared: Arc<[u8]>) -> Self {
+    fn from(shared: Bytes) -> Self {
         SendBuf::Shared(shared)
     }
 }

@@ -29,6 +29,12 @@ pub struct OperationId(pub(crate) UserData);
 impl OperationId {
     /// The id of an operation that failed before it began: stale from the start.
     pub(crate) const STALE: Self = Self(UserData(0));
+
+    /// The receive of `socket`, whichever is in flight: there is no need to keep what [`Ring::receive`](crate::Ring::receive) returned.
+    #[must_use]
+    pub fn receive_of(socket: SocketId) -> Self {
+        Self(UserData::new(Target::Receive, socket.0))
+    }
 }
 
 /// What a completion's user data refers to.
@@ -166,9 +172,9 @@ pub(crate) enum Body {
         end: usize,
         bytes: usize,
     },
-    Shutdown {
+    SendNow {
         socket: Key,
-        how: i32,
+        buf: SendBuf,
     },
     Timeout {
         deadline: Box<Timespec>,
@@ -180,8 +186,7 @@ impl Body {
         match self {
             Body::Accept { .. } => OpKind::Accept,
             Body::Connect { .. } => OpKind::Connect,
-            Body::Send { .. } => OpKind::Send,
-            Body::Shutdown { .. } => OpKind::Shutdown,
+            Body::Send { .. } | Body::SendNow { .. } => OpKind::Send,
             Body::Timeout { .. } => OpKind::Timeout,
         }
     }
@@ -191,7 +196,7 @@ impl Body {
             Body::Accept { socket }
             | Body::Connect { socket, .. }
             | Body::Send { socket, .. }
-            | Body::Shutdown { socket, .. } => Some(socket),
+            | Body::SendNow { socket, .. } => Some(socket),
             Body::Timeout { .. } => None,
         }
     }
@@ -224,6 +229,6 @@ mod tests {
     #[test]
     fn an_idle_socket_is_small() {
         assert!(size_of::<Option<SocketSlot>>() <= 40);
-        assert!(size_of::<Op>() <= 80);
+        assert!(size_of::<Op>() <= 88);
     }
 }

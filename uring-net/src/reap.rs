@@ -136,7 +136,7 @@ impl Ring {
                     return None;
                 }
             }
-            Body::Connect { .. } | Body::Shutdown { .. } | Body::Timeout { .. } => {}
+            Body::SendNow { .. } | Body::Connect { .. } | Body::Timeout { .. } => {}
         }
         let op = self.finish(key)?;
         let token = op.token;
@@ -149,6 +149,14 @@ impl Ring {
                 bytes,
                 ..
             } => sent(cqe.result, at == end, buf, bytes),
+            Body::SendNow { buf, .. } => match cqe.result {
+                bytes @ 0.. => Event::Sent {
+                    buf,
+                    bytes: bytes.unsigned_abs() as usize,
+                },
+                errno if errno == -libc::EAGAIN => Event::Sent { buf, bytes: 0 },
+                errno => failure(errno, OpKind::Send, Some(buf)),
+            },
             Body::Connect { address, .. } => {
                 self.spare_addresses.push(address);
                 outcome(cqe.result, kind, Event::Connected)
@@ -162,7 +170,6 @@ impl Ring {
                 };
                 outcome(result, kind, Event::TimedOut)
             }
-            Body::Shutdown { .. } => outcome(cqe.result, kind, Event::ShutDown),
             Body::Accept { .. } => return None,
         };
         Some(Completion { token, event })

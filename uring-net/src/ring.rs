@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::Timespec;
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 
 use crate::buffers::BufferPool;
 use crate::builder::{RingBuilder, Setup};
 use crate::clock::{Clock, timespec};
-use crate::completion::{Completion, OpKind, SendBuf, Token, clamp};
+use crate::completion::{Completion, Event, OpKind, SendBuf, Token, clamp};
 use crate::kernel::Kernel;
 use crate::op::{Body, Op, OperationId, ReceiveState, SocketId, SocketSlot, Target, UserData};
 use crate::reap::{cancelled, refused};
@@ -32,7 +32,7 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 /// submission queue is full: then the ring submits by itself.
 ///
 /// Starting an operation never fails. What is wrong with it (a stale [`SocketId`], a second send in flight on one socket) comes back
-/// as an [`Event::Failed`](crate::Event::Failed) with the buffer, like any other failure.
+/// as an [`Event::Failed`] with the buffer, like any other failure.
 #[derive(Debug)]
 pub struct Ring {
     // Declared first, dropped first: the kernel lets go of the ring before anything it may point to goes.
@@ -144,7 +144,7 @@ impl Ring {
             Some(slot) => {
                 slot.token = token;
                 self.arm_receive(socket.0);
-                return OperationId(UserData::new(Target::Receive, socket.0));
+                return OperationId::receive_of(socket);
             }
         };
         self.ready
@@ -174,15 +174,42 @@ impl Ring {
         self.send_bytes(socket.0, buf, range, token)
     }
 
-    /// Shuts one or both directions down: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first.
-    pub fn shutdown(&mut self, socket: SocketId, how: Shutdown, token: Token) -> OperationId {
-        let how = match how {
-            Shutdown::Read => libc::SHUT_RD,
-            Shutdown::Write => libc::SHUT_WR,
-            Shutdown::Both => libc::SHUT_RDWR,
+    /// Sends what the socket takes at once: [`Sent`](crate::Event::Sent) says how many bytes that were, possibly 0. Never waits for the
+    /// peer, so the buffer is back soon after the next [`submit`](Ring::submit) or [`wait`](Ring::wait), whatever the peer does.
+    ///
+    /// Meant for [`ReceivedBuf`](crate::ReceivedBuf): peers that do not read would otherwise hold the receive buffers of all others.
+    pub fn send_now(
+        &mut self,
+        socket: SocketId,
+        buf: impl Into<SendBuf>,
+        token: Token,
+    ) -> OperationId {
+        let buf = buf.into();
+        let body = Body::SendNow {
+            socket: socket.0,
+            buf,
         };
-        let socket = socket.0;
-        self.begin(socket, token, Body::Shutdown { socket, how })
+        self.begin(socket.0, token, body)
+    }
+
+    /// Shuts one or both directions down, at once: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first.
+    ///
+    /// Not through io_uring: its operation runs on a thread of the kernel's pool, which looks the descriptor up when it gets there. By then the
+    /// socket may be closed and its descriptor another connection's.
+    pub fn shutdown(&mut self, socket: SocketId, how: Shutdown, token: Token) {
+        let outcome = match self.fd(socket) {
+            Some(fd) => SockRef::from(&fd).shutdown(how),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        };
+        let event = match outcome {
+            Ok(()) => Event::ShutDown,
+            Err(error) => Event::Failed {
+                op: OpKind::Shutdown,
+                error,
+                buf: None,
+            },
+        };
+        self.ready.push_back(Completion { token, event });
     }
 
     /// Closes the socket and cancels what is in flight on it. The id is stale from now on.
@@ -309,6 +336,13 @@ impl Ring {
         self.kernel.wait(min, patience, deadline.as_ref())
     }
 
+    /// Whether [`next_completion`](Ring::next_completion) would find something without entering the kernel. With deferred task work the
+    /// kernel completes nothing by itself: poll with [`wait`](Ring::wait) of 0 in between.
+    #[must_use]
+    pub fn has_completions(&self) -> bool {
+        !self.ready.is_empty() || self.kernel.ready()
+    }
+
     /// How often the ring had to help itself.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -349,7 +383,7 @@ impl Ring {
     pub(crate) fn refuse(&mut self, token: Token, errno: i32, body: Body) -> OperationId {
         let op = body.kind();
         let buf = match body {
-            Body::Send { buf, .. } => Some(buf),
+            Body::Send { buf, .. } | Body::SendNow { buf, .. } => Some(buf),
             _ => None,
         };
         self.ready.push_back(refused(token, errno, op, buf));

@@ -16,33 +16,49 @@ struct Entry<T> {
     value: Option<T>,
 }
 
-/// Entries in one vector; places are used again last in, first out, so that few cache lines stay hot.
+/// Entries of one chunk. Chunks never move: growing copies nothing and leaves no freed halves behind, which would be a good part of the memory of
+/// hundreds of thousands of idle sockets.
+const CHUNK: usize = 1024;
+
+/// Entries in chunks; places are used again last in, first out, so that few cache lines stay hot.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    entries: Vec<Entry<T>>,
+    /// All but the last are full.
+    chunks: Vec<Vec<Entry<T>>>,
     free: Vec<u32>,
 }
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
         Self {
-            entries: Vec::new(),
+            chunks: Vec::new(),
             free: Vec::new(),
         }
     }
 
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
-        if let Some(index) = self.free.pop() {
-            let entry = &mut self.entries[index as usize];
+        if let Some(index) = self.free.pop()
+            && let Some(entry) = self.entry_mut(index)
+        {
             entry.value = Some(value);
             return Key {
                 index,
                 generation: entry.generation,
             };
         }
-        let index = u32::try_from(self.entries.len()).expect("memory ends before 2^32 entries");
-        self.entries.push(Entry {
+        self.append(value)
+    }
+
+    #[cold]
+    fn append(&mut self, value: T) -> Key {
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        let full = (self.chunks.len() - 1) * CHUNK;
+        let last = &mut self.chunks[full / CHUNK];
+        let index = u32::try_from(full + last.len()).expect("memory ends before 2^32 entries");
+        last.push(Entry {
             generation: 0,
             value: Some(value),
         });
@@ -53,8 +69,15 @@ impl<T> Slab<T> {
     }
 
     #[inline]
+    fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
+        let index = index as usize;
+        self.chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)
+    }
+
+    #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        let entry = self.entries.get(key.index as usize)?;
+        let index = key.index as usize;
+        let entry = self.chunks.get(index / CHUNK)?.get(index % CHUNK)?;
         if entry.generation == key.generation {
             entry.value.as_ref()
         } else {
@@ -64,7 +87,7 @@ impl<T> Slab<T> {
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let entry = self.entries.get_mut(key.index as usize)?;
+        let entry = self.entry_mut(key.index)?;
         if entry.generation == key.generation {
             entry.value.as_mut()
         } else {
@@ -74,7 +97,7 @@ impl<T> Slab<T> {
 
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let entry = self.entries.get_mut(key.index as usize)?;
+        let entry = self.entry_mut(key.index)?;
         if entry.generation != key.generation {
             return None;
         }
@@ -109,10 +132,28 @@ mod tests {
         let mut slab = Slab::new();
         let key = slab.insert(1);
         slab.remove(key);
-        slab.entries[0].generation = GENERATION_MASK;
+        slab.chunks[0][0].generation = GENERATION_MASK;
         let last = slab.insert(2);
         assert_eq!(last.generation, GENERATION_MASK);
         assert_eq!(slab.remove(last), Some(2));
         assert_eq!(slab.insert(3).generation, 0);
+    }
+
+    #[test]
+    fn entries_keep_their_places_over_chunks() {
+        let mut slab = Slab::new();
+        let keys: Vec<_> = (0..3 * CHUNK + 1).map(|i| slab.insert(i)).collect();
+        assert!(
+            keys.iter()
+                .enumerate()
+                .all(|(i, key)| key.index as usize == i)
+        );
+        assert!(
+            keys.iter()
+                .enumerate()
+                .all(|(i, key)| slab.get(*key) == Some(&i))
+        );
+        assert_eq!(slab.remove(keys[CHUNK]), Some(CHUNK));
+        assert_eq!(slab.insert(7).index as usize, CHUNK);
     }
 }

@@ -6,9 +6,10 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
+
 use std::thread;
 
+use bytes::Bytes;
 use common::{listener, next, pair, pattern, receive_exactly, ring, settle};
 use socket2::{Domain, Socket, Type};
 use uring_net::{Completion, Event, OpKind, Ring, SendBuf, Token};
@@ -188,10 +189,10 @@ fn parts_of_every_kind_of_buffer_are_sent() {
         other => panic!("{other:?}"),
     };
     assert_eq!(lease.len(), 10);
-    let shared: Arc<[u8]> = Arc::from(&b"shared"[..]);
+    let shared = Bytes::from(b"shared".to_vec());
     let sends: [(SendBuf, std::ops::Range<usize>, &[u8]); 5] = [
         (lease.into(), 2..5, b"234"),
-        (Arc::clone(&shared).into(), 0..6, b"shared"),
+        (shared.clone().into(), 0..6, b"shared"),
         (b"vector".to_vec().into(), 3..100, b"tor"),
         (b"empty".to_vec().into(), 2..2, b""),
         (b"mistake".to_vec().into(), 50..60, b""),
@@ -209,10 +210,51 @@ fn parts_of_every_kind_of_buffer_are_sent() {
         peer.read_exact(&mut got).unwrap();
         assert_eq!(got, expected);
     }
-    assert_eq!(
-        Arc::strong_count(&shared),
-        1,
+    assert!(
+        shared.is_unique(),
         "the ring keeps nothing after the completion"
+    );
+}
+
+#[test]
+fn a_send_that_does_not_wait_says_how_much_the_socket_took() {
+    let mut ring = ring();
+    let (socket, mut peer) = pair(&mut ring);
+    let piece = pattern(100_000);
+    let mut taken = Vec::new();
+    loop {
+        ring.send_now(socket, piece.clone(), SEND);
+        let bytes = match next(&mut ring).event {
+            Event::Sent { buf, bytes } if *buf == *piece => bytes,
+            other => panic!("{other:?}"),
+        };
+        taken.extend_from_slice(&piece[..bytes]);
+        if bytes < piece.len() {
+            break;
+        }
+        assert!(taken.len() < 1 << 30, "the socket takes everything");
+    }
+    let mut got = vec![0; taken.len()];
+    peer.read_exact(&mut got).unwrap();
+    assert!(got == taken);
+    drop(peer);
+    let failed = loop {
+        ring.send_now(socket, b"anyone?".to_vec(), SEND);
+        match next(&mut ring).event {
+            Event::Sent { .. } => {}
+            other => break other,
+        }
+    };
+    assert!(
+        matches!(
+            failed,
+            Event::Failed {
+                op: OpKind::Send,
+                buf: Some(_),
+                ..
+            }
+        ),
+        "{failed:?}"
     );
 }
 

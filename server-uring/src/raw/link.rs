@@ -1,0 +1,254 @@
+//! A connection's socket: one send in flight, what waits behind it, and the brake on receiving.
+
+use std::net::Shutdown;
+
+use uring_net::{OperationId, ReceivedBuf, Ring, SendBuf, SocketId, Token};
+
+use crate::raw::worker::Worker;
+
+/// The most that is handed to the kernel at once, so that a slow peer's progress is seen.
+const LARGEST_PIECE: usize = 256 * 1024;
+/// Replies that may wait behind a send in flight. Beyond it the connection is not read until they are sent.
+pub(crate) const HOLD_BYTES: usize = 64 * 1024;
+/// Turns after which a send that has not completed waits for the peer: what the socket takes at once completes in the next.
+const TURNS_OF_A_PROMPT_SEND: u32 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// Nothing is in flight.
+    Idle,
+    /// To be started at the end of this turn.
+    Queued,
+    /// The ring has it.
+    InFlight,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiving {
+    On,
+    /// Being cancelled; what arrives before that is so is still to be taken.
+    Stopping,
+    /// Stopped, or not yet begun.
+    Off,
+    /// The stream has ended.
+    Ended,
+}
+
+/// One end of a TCP connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) socket: SocketId,
+    sending: Sending,
+    receiving: Receiving,
+    /// The turn in which the send in flight was started.
+    since: u32,
+    /// Where in its buffer the send in flight ends; there may be more behind.
+    end: usize,
+    /// To be sent when what is in flight is sent.
+    pub(crate) pending: Vec<u8>,
+}
+
+/// What became of a buffer that was being sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// There is more in it, which is on its way now.
+    Partly,
+    /// All of it is sent.
+    Wholly,
+}
+
+/// A reply that is to be sent at the end of the turn: the bytes of the buffer, then whatever is pending.
+pub(crate) struct Reply {
+    pub(crate) socket: SocketId,
+    pub(crate) first: Option<ReceivedBuf>,
+}
+
+impl Link {
+    pub(crate) fn new(socket: SocketId) -> Self {
+        Self {
+            socket,
+            sending: Sending::Idle,
+            receiving: Receiving::Off,
+            since: 0,
+            end: 0,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Every operation of a socket is called by its place.
+    fn token(&self) -> Token {
+        Token(self.socket.index() as u64)
+    }
+
+    /// Whether nothing is being sent or about to be.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sending == Sending::Idle
+    }
+
+    /// Whether the send in flight found the socket full: it waits for the peer.
+    pub(crate) fn is_stuck(&self, worker: &Worker) -> bool {
+        self.sending == Sending::InFlight
+            && worker.turn.wrapping_sub(self.since) > TURNS_OF_A_PROMPT_SEND
+    }
+
+    /// Sends `reply` at the end of the turn, from where it is; or copies it behind what is being sent.
+    #[inline]
+    pub(crate) fn reply(&mut self, worker: &mut Worker, reply: ReceivedBuf) {
+        if self.sending == Sending::Idle && self.pending.is_empty() {
+            self.sending = Sending::Queued;
+            worker.replies.push(Reply {
+                socket: self.socket,
+                first: Some(reply),
+            });
+        } else {
+            self.append(worker, &reply);
+            self.flush(worker);
+        }
+    }
+
+    /// Puts bytes behind everything else.
+    pub(crate) fn append(&mut self, worker: &mut Worker, bytes: &[u8]) {
+        if self.pending.capacity() == 0 {
+            self.pending = worker.spares.take();
+        }
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// Sees to it that whatever waits is sent at the end of the turn.
+    pub(crate) fn flush(&mut self, worker: &mut Worker) {
+        if self.sending == Sending::Idle {
+            self.sending = Sending::Queued;
+            worker.replies.push(Reply {
+                socket: self.socket,
+                first: None,
+            });
+        }
+    }
+
+    /// The end of the turn has come. `false` when there is nothing to send here.
+    #[inline]
+    pub(crate) fn start(&mut self, worker: &mut Worker, first: Option<ReceivedBuf>) -> bool {
+        self.sending = Sending::Idle;
+        match first {
+            Some(reply) if self.pending.is_empty() => {
+                self.sending = Sending::InFlight;
+                self.since = worker.turn;
+                // Never waits: a peer that does not read must not hold a buffer that others want to receive into.
+                worker.ring.send_now(self.socket, reply, self.token());
+            }
+            Some(reply) => {
+                self.pending.splice(0..0, reply.iter().copied());
+                self.send_pending(worker);
+            }
+            None if self.pending.is_empty() => return false,
+            None => self.send_pending(worker),
+        }
+        true
+    }
+
+    /// Sends what is pending, when nothing is in flight.
+    pub(crate) fn send_pending(&mut self, worker: &mut Worker) {
+        let bytes = std::mem::take(&mut self.pending);
+        let length = bytes.len().min(LARGEST_PIECE);
+        self.send(worker, bytes.into(), length);
+    }
+
+    /// Sends the first `length` bytes of `buf`, when nothing is in flight; what is behind them follows by itself.
+    #[inline]
+    pub(crate) fn send(&mut self, worker: &mut Worker, buf: SendBuf, length: usize) {
+        debug_assert!(self.sending == Sending::Idle, "one send in flight");
+        self.sending = Sending::InFlight;
+        self.since = worker.turn;
+        self.end = length;
+        worker
+            .ring
+            .send_range(self.socket, buf, 0..length, self.token());
+    }
+
+    /// A send has completed: `sent` bytes of `buf`.
+    #[inline]
+    pub(crate) fn sent(&mut self, worker: &mut Worker, buf: SendBuf, sent: usize) -> Sent {
+        self.sending = Sending::Idle;
+        match buf {
+            SendBuf::Received(reply) if sent < reply.len() => {
+                self.pending.splice(0..0, reply[sent..].iter().copied());
+            }
+            SendBuf::Received(_) | SendBuf::Shared(_) => {}
+            SendBuf::Owned(bytes) => return self.sent_from(worker, bytes),
+        }
+        Sent::Wholly
+    }
+
+    /// A send from `bytes` has completed; there may be more in it.
+    fn sent_from(&mut self, worker: &mut Worker, bytes: Vec<u8>) -> Sent {
+        if self.end == bytes.len() {
+            worker.spares.put(bytes);
+            return Sent::Wholly;
+        }
+        let start = self.end;
+        self.sending = Sending::InFlight;
+        self.since = worker.turn;
+        self.end = bytes.len().min(start + LARGEST_PIECE);
+        let token = self.token();
+        worker
+            .ring
+            .send_range(self.socket, bytes, start..self.end, token);
+        Sent::Partly
+    }
+
+    /// Begins to receive, or begins again.
+    pub(crate) fn receive(&mut self, ring: &mut Ring) {
+        if self.receiving == Receiving::Off {
+            self.receiving = Receiving::On;
+            ring.receive(self.socket, self.token());
+        }
+    }
+
+    /// Stops receiving. What the kernel has already put into buffers still arrives.
+    pub(crate) fn stop_receiving(&mut self, ring: &mut Ring) {
+        if self.receiving == Receiving::On {
+            self.receiving = Receiving::Stopping;
+            ring.cancel(OperationId::receive_of(self.socket));
+        }
+    }
+
+    /// Ends our direction: the peer reads the end of the stream after our last bytes.
+    pub(crate) fn shut_down(&self, ring: &mut Ring) {
+        ring.shutdown(self.socket, Shutdown::Write, self.token());
+    }
+
+    /// The receive has stopped as asked.
+    pub(crate) fn stopped(&mut self) {
+        self.receiving = Receiving::Off;
+    }
+
+    /// The peer has ended its stream.
+    pub(crate) fn ended(&mut self) {
+        self.receiving = Receiving::Ended;
+    }
+
+    /// Whether the peer has ended its stream.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.receiving == Receiving::Ended
+    }
+}
+
+/// Vectors for replies that had to be copied, kept for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Spares(Vec<Vec<u8>>);
+
+impl Spares {
+    /// How many are kept.
+    const KEPT: usize = 64;
+
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn put(&mut self, mut bytes: Vec<u8>) {
+        if self.0.len() < Self::KEPT && bytes.capacity() <= HOLD_BYTES {
+            bytes.clear();
+            self.0.push(bytes);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Accepting connections.
+
+use std::io;
+use std::net::TcpListener;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use server_core::system::is_out_of_descriptors;
+use uring_net::{Ring, SocketId, Token};
+
+use crate::raw::connection::Connection;
+use crate::raw::connections::Connections;
+use crate::raw::worker::Worker;
+
+/// The listening socket of a worker and its multishot accept.
+pub(crate) struct Listener {
+    socket: SocketId,
+    /// The ring has the accept.
+    accepting: bool,
+    /// Out of descriptors: nothing is accepted until a connection closes, or for a moment.
+    starving: bool,
+}
+
+impl Listener {
+    /// Begins to accept.
+    ///
+    /// # Errors
+    /// When the socket cannot be put into blocking mode.
+    pub(crate) fn start(ring: &mut Ring, listener: TcpListener) -> io::Result<Self> {
+        let socket = ring.adopt(listener)?;
+        ring.accept(socket, token(socket));
+        Ok(Self {
+            socket,
+            accepting: true,
+            starving: false,
+        })
+    }
+
+    /// Whether this is the place of its socket.
+    pub(crate) fn is_at(&self, place: usize) -> bool {
+        self.socket.index() == place
+    }
+
+    /// Whether it waits for descriptors.
+    pub(crate) fn is_starving(&self) -> bool {
+        self.starving
+    }
+
+    /// Serves a connection.
+    pub(crate) fn accepted(
+        &mut self,
+        worker: &mut Worker,
+        connections: &mut Connections,
+        socket: SocketId,
+    ) {
+        if std::mem::take(&mut self.starving) {
+            tracing::info!("accepting again");
+        }
+        worker.counters().connections_accepted.add(1);
+        let mut connection = Connection::new(worker, socket);
+        if worker.draining {
+            connection.close(worker);
+        }
+        connections.insert(connection);
+    }
+
+    /// The accept is over.
+    pub(crate) fn failed(&mut self, worker: &mut Worker, error: &io::Error) {
+        self.accepting = false;
+        if worker.draining {
+            return;
+        }
+        worker.counters().accept_errors.add(1);
+        if !is_out_of_descriptors(error) {
+            tracing::debug!(%error, "a connection was lost before it was accepted");
+            self.retry(worker);
+            return;
+        }
+        if !std::mem::replace(&mut self.starving, true) {
+            tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more)");
+        }
+        worker.beat_later();
+    }
+
+    /// A connection has closed: there is a descriptor.
+    pub(crate) fn retry(&mut self, worker: &mut Worker) {
+        if !worker.draining && !self.accepting {
+            self.accepting = true;
+            worker.ring.accept(self.socket, token(self.socket));
+        }
+    }
+
+    /// A moment has passed: descriptors may also have come free elsewhere. Tries only when there is somebody to accept, for the
+    /// kernel takes the descriptor before it looks, and would fail for nobody.
+    pub(crate) fn retry_for_somebody(&mut self, worker: &mut Worker) {
+        if self.accepting {
+            return;
+        }
+        let Some(fd) = worker.ring.fd(self.socket) else {
+            return;
+        };
+        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+        let waiting = poll(&mut fds, Some(&Timespec::default()));
+        if waiting.is_ok_and(|ready| ready == 0) {
+            worker.beat_later();
+        } else {
+            self.retry(worker);
+        }
+    }
+
+    /// Stops accepting. Who knocks from now on is refused.
+    pub(crate) fn close(&mut self, worker: &mut Worker) {
+        self.starving = false;
+        worker.ring.close(self.socket, token(self.socket));
+    }
+}
+
+fn token(socket: SocketId) -> Token {
+    Token(socket.index() as u64)
+}

@@ -1,0 +1,286 @@
+//! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes through its outbox.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use server_core::endpoints::RoomName;
+use server_core::outbox::{Outbox, Pushed};
+use server_core::rooms::{FrameBuilder, Frames, MemberId, Publication, Room};
+use uring_net::{ReceivedBuf, SocketId};
+use ws_proto::{CloseCode, Event, Input, Role, Session, State};
+
+use crate::raw::connection::{GOING_AWAY, PING, pong};
+use crate::raw::fanout::Seat;
+use crate::raw::link::Link;
+use crate::raw::worker::Worker;
+
+/// The most that is taken out of an outbox at once.
+const LARGEST_PIECE: usize = 256 * 1024;
+
+/// How far a member is with what it received.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// All of it is published.
+    All,
+    /// Something waits: messages for a mailbox, or the Close for the last messages.
+    Waiting,
+}
+
+/// What became of a delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// It is sent, queued or dropped.
+    Done,
+    /// The receiver is too slow; its last words are queued.
+    TooSlow,
+}
+
+/// The part of a connection that only members have.
+#[derive(Debug)]
+pub(crate) struct Member {
+    session: Session,
+    /// `None` after leaving.
+    room: Option<Arc<Room>>,
+    outbox: Outbox,
+    /// Messages in the send in flight.
+    in_flight: u32,
+    /// Close frames have been exchanged, or ours tells the peer what it did wrong.
+    over: bool,
+    /// Our Close frame, for the end.
+    farewell: Vec<u8>,
+    /// Received and not yet in every mailbox. While there is one, nothing is read.
+    publication: Option<Publication>,
+    /// What arrived before the reading stopped.
+    held: Vec<u8>,
+}
+
+fn id(socket: SocketId) -> MemberId {
+    // Places are indices of open sockets: far fewer than 2^32.
+    socket.index() as MemberId
+}
+
+impl Member {
+    /// Enters a room, before the 101 leaves.
+    pub(crate) fn join(
+        worker: &Worker,
+        socket: SocketId,
+        room: RoomName,
+        response: Vec<u8>,
+    ) -> Self {
+        let mut outbox = Outbox::new();
+        outbox.push_control(response);
+        let rooms = &worker.server.rooms;
+        Self {
+            session: Session::new(Role::Server, worker.server.settings.limits),
+            room: Some(rooms.join(room, worker.index, id(socket), Seat(socket))),
+            outbox,
+            in_flight: 0,
+            over: false,
+            farewell: Vec::new(),
+            publication: None,
+            held: Vec::new(),
+        }
+    }
+
+    /// Leaves the room, if that has not happened yet.
+    pub(crate) fn leave(&mut self, worker: &Worker, socket: SocketId) {
+        if let Some(room) = self.room.take() {
+            worker.server.rooms.leave(room, worker.index, id(socket));
+        }
+    }
+
+    /// Whether messages of this member wait for a mailbox, or its Close for the last of them.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.publication.is_some() || self.over
+    }
+
+    /// Whether nothing of what the peer sends matters any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The fan-out has forgotten this member: what it published last has reached itself, too, and its Close may follow.
+    pub(crate) fn left(&mut self) {
+        self.outbox.close(std::mem::take(&mut self.farewell));
+    }
+
+    /// Takes in what was received, or keeps it for later while there is something to be published.
+    pub(crate) fn received(
+        &mut self,
+        worker: &mut Worker,
+        link: &mut Link,
+        mut bytes: ReceivedBuf,
+    ) -> Taken {
+        if self.over {
+            return Taken::Waiting;
+        }
+        if self.publication.is_some() {
+            self.held.extend_from_slice(&bytes);
+            link.stop_receiving(&mut worker.ring);
+            return Taken::Waiting;
+        }
+        if link.is_stuck(worker) {
+            // Who does not read is not read from.
+            link.stop_receiving(&mut worker.ring);
+        }
+        self.take_in(worker, link, &mut bytes)
+    }
+
+    /// Takes in `received`, when there is nothing to be published.
+    pub(crate) fn take_in(
+        &mut self,
+        worker: &mut Worker,
+        link: &mut Link,
+        received: &mut [u8],
+    ) -> Taken {
+        self.take(worker, received);
+        if !self.outbox.is_empty() {
+            link.flush(worker);
+        }
+        self.publish(worker, link)
+    }
+
+    /// All messages of `received` become one publication.
+    fn take(&mut self, worker: &mut Worker, received: &mut [u8]) {
+        worker.tally.bytes_received += received.len() as u64;
+        let mut built = FrameBuilder::with_capacity(received.len());
+        let mut replies = Vec::new();
+        let mut input = Input::new(received);
+        // After our own Close only the peer's matters.
+        let closing = self.session.state() != State::Open;
+        loop {
+            match self.session.receive(&mut input) {
+                Ok(None) => break,
+                Ok(Some(Event::Message { kind, payload })) => built.push(kind, payload),
+                Ok(Some(Event::Ping(payload))) => {
+                    worker.tally.pings_received += 1;
+                    pong(payload, &mut replies);
+                }
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close { .. })) => {
+                    self.session.answer_close(&mut self.farewell);
+                    self.over = true;
+                    break;
+                }
+                Err(violation) => {
+                    worker.counters().violations.add(1);
+                    tracing::debug!(%violation, section = violation.section(), "closing");
+                    self.session
+                        .close(violation.code(), violation.reason(), &mut self.farewell);
+                    self.over = true;
+                    break;
+                }
+            }
+        }
+        if closing {
+            return;
+        }
+        self.outbox.push_control(replies);
+        if let Some(frames) = built.take() {
+            worker.tally.messages_received += u64::from(frames.messages);
+            self.publication = Some(Publication::new(frames));
+        }
+    }
+
+    /// Publishes what waits for it, and takes in what was held back meanwhile.
+    pub(crate) fn publish(&mut self, worker: &mut Worker, link: &mut Link) -> Taken {
+        loop {
+            if let (Some(publication), Some(room)) = (&mut self.publication, &self.room) {
+                let mut cx = Context::from_waker(&worker.bell);
+                let rooms = &worker.server.rooms;
+                if rooms.poll_publish(&mut cx, room, publication).is_pending() {
+                    worker.publishers.push(link.socket);
+                    link.stop_receiving(&mut worker.ring);
+                    return Taken::Waiting;
+                }
+            }
+            self.publication = None;
+            if self.over {
+                self.leave(worker, link.socket);
+                return Taken::Waiting;
+            }
+            if self.held.is_empty() {
+                return Taken::All;
+            }
+            let mut held = std::mem::take(&mut self.held);
+            self.take(worker, &mut held);
+            if !self.outbox.is_empty() {
+                link.flush(worker);
+            }
+        }
+    }
+
+    /// Sends `frames` at once when nothing is being sent, and queues them otherwise.
+    #[inline]
+    pub(crate) fn deliver(
+        &mut self,
+        worker: &mut Worker,
+        link: &mut Link,
+        frames: &Frames,
+    ) -> Delivered {
+        if self.outbox.has_ended() {
+            return Delivered::Done;
+        }
+        if link.is_idle() && self.outbox.is_empty() {
+            self.in_flight = frames.messages;
+            link.send(worker, frames.bytes.clone().into(), frames.bytes.len());
+            return Delivered::Done;
+        }
+        let bound = worker.server.settings.send_queue;
+        match self.outbox.push(frames.clone(), 0, bound) {
+            Pushed::Queued | Pushed::Ended => {}
+            Pushed::Dropped(messages) => worker.counters().dropped.add(messages.into()),
+            Pushed::Overflow => {
+                worker.counters().slow_consumers_closed.add(1);
+                self.last_words(CloseCode::Policy, "reads too slowly");
+                return Delivered::TooSlow;
+            }
+        }
+        Delivered::Done
+    }
+
+    /// Sends what is next in the outbox, when nothing is being sent. `false` when it is empty. What is given to the kernel is
+    /// out of the outbox at once: there it could be given up.
+    pub(crate) fn send_next(&mut self, worker: &mut Worker, link: &mut Link) -> bool {
+        let Some(mut bytes) = self.outbox.next_bytes() else {
+            return false;
+        };
+        bytes.truncate(LARGEST_PIECE);
+        let length = bytes.len();
+        self.in_flight = self.outbox.advance(length) as u32;
+        link.send(worker, bytes.into(), length);
+        true
+    }
+
+    /// The send in flight has completed: how many messages that was.
+    #[inline]
+    pub(crate) fn sent(&mut self) -> u64 {
+        std::mem::take(&mut self.in_flight).into()
+    }
+
+    /// Queues a ping, unless the WebSocket is closing.
+    pub(crate) fn ping(&mut self) {
+        if self.session.state() == State::Open {
+            self.outbox.push_control(PING);
+        }
+    }
+
+    /// Queues the Close frame of a drain behind everything else.
+    pub(crate) fn go_away(&mut self) {
+        if self.over {
+            return;
+        }
+        let mut frame = Vec::new();
+        self.session.close(CloseCode::Away, GOING_AWAY, &mut frame);
+        self.outbox.close(frame);
+    }
+
+    /// Sends nothing any more but what has begun, and a Close frame.
+    pub(crate) fn last_words(&mut self, code: CloseCode, reason: &str) {
+        let mut frame = std::mem::take(&mut self.farewell);
+        self.session.close(code, reason, &mut frame);
+        self.outbox.end();
+        self.outbox.close(frame);
+        self.over = true;
+    }
+}

@@ -1,0 +1,398 @@
+//! Workers: what they share, what each owns, and the thread that runs it.
+
+use std::net::TcpListener;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+use std::{io, process, thread};
+
+use anyhow::Context;
+use server_core::admission::{Admission, Gate};
+use server_core::counters::{Counters, WorkerCounters};
+use server_core::lifecycle::Alive;
+use server_core::options::{MAILBOX_BYTES, Settings};
+use server_core::rooms::Rooms;
+use server_core::sweep::{Sweep, Verdict};
+use server_core::system;
+use uring_net::{Completion, Event, OpKind, Ring, SocketId, Token};
+
+use crate::raw::clock::Clock;
+use crate::raw::connections::Connections;
+use crate::raw::fanout::{FanOut, Seat};
+use crate::raw::link::{Reply, Spares};
+use crate::raw::listener::Listener;
+use crate::raw::pace::Pace;
+use crate::raw::tally::Tally;
+use crate::raw::{bell, ring};
+
+/// Tokens of what is not an operation of a socket; those are called by their socket's place.
+const SWEEP: Token = Token(u64::MAX);
+const BEAT: Token = Token(u64::MAX - 1);
+const BELL: Token = Token(u64::MAX - 2);
+
+/// What all workers share.
+pub(crate) struct Server {
+    pub(crate) settings: Settings,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) admission: Admission,
+    pub(crate) rooms: Rooms<Seat>,
+    pub(crate) alive: Alive,
+    /// Becomes true once.
+    draining: AtomicBool,
+    sweep: Sweep,
+    /// `--spin-us`.
+    spin: Duration,
+}
+
+impl Server {
+    pub(crate) fn new(settings: Settings, spin: Duration) -> Self {
+        let counters = Arc::new(Counters::new(settings.workers));
+        let gate = Gate::new(settings.max_connections);
+        Self {
+            admission: Admission::new(Arc::clone(&gate), Arc::clone(&counters)),
+            rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
+            alive: Alive::default(),
+            draining: AtomicBool::new(false),
+            sweep: Sweep::new(&settings),
+            spin,
+            settings,
+            counters,
+            gate,
+        }
+    }
+
+    /// Tells every worker to stop accepting and to close its connections.
+    pub(crate) fn begin_drain(&self, workers: &[uring_net::Waker]) {
+        let open = self.gate.open() as u64;
+        self.counters.worker(0).drained.add(open);
+        self.draining.store(true, Ordering::Release);
+        workers.iter().for_each(uring_net::Waker::wake);
+    }
+}
+
+/// One worker, as its connections see it: a thread's ring and counters, and what is to be done at the end of a turn.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) server: Arc<Server>,
+    pub(crate) ring: Ring,
+    pub(crate) tally: Tally,
+    /// Counts turns of the loop: from one wait to the next.
+    pub(crate) turn: u32,
+    /// Counts sweeps.
+    pub(crate) tick: u32,
+    pub(crate) clock: Clock,
+    /// To be sent at the end of the turn.
+    pub(crate) replies: Vec<Reply>,
+    /// Members whose messages wait for a mailbox.
+    pub(crate) publishers: Vec<SocketId>,
+    pub(crate) spares: Spares,
+    pub(crate) draining: bool,
+    /// What others than this worker call to wake it.
+    pub(crate) bell: Waker,
+}
+
+impl Worker {
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        self.server.counters.worker(self.index)
+    }
+
+    pub(crate) fn hand_over_tally(&mut self) {
+        self.tally
+            .hand_over(self.server.counters.worker(self.index));
+    }
+
+    /// Has the deadline of a connection observed.
+    pub(crate) fn watch(&mut self, socket: SocketId) {
+        self.clock.watched.push(socket);
+        self.beat_later();
+    }
+
+    /// Has the next beat of the clock come.
+    pub(crate) fn beat_later(&mut self) {
+        self.clock.start(&mut self.ring, BEAT);
+    }
+
+    fn sweep_later(&mut self) {
+        let next = Instant::now() + self.server.sweep.interval();
+        self.ring.timeout(next, SWEEP);
+    }
+}
+
+/// The loop of a worker and everything in it.
+struct Loop {
+    worker: Worker,
+    connections: Connections,
+    listener: Listener,
+    fanout: FanOut,
+    pace: Pace,
+    /// Another thread has rung in this turn.
+    woken: bool,
+    /// Swapped with the worker's, so that neither is allocated anew.
+    replies: Vec<Reply>,
+}
+
+impl Loop {
+    /// Runs until the ring breaks.
+    fn run(mut self) -> io::Error {
+        self.worker.sweep_later();
+        let mut last = 0;
+        loop {
+            let work_left = self.fanout.is_busy();
+            if let Err(error) = self.pace.wait(&mut self.worker.ring, last, work_left) {
+                return error;
+            }
+            last = self.turn();
+        }
+    }
+
+    /// Takes all completions and does what follows from them. Returns how many they were.
+    fn turn(&mut self) -> usize {
+        self.worker.turn = self.worker.turn.wrapping_add(1);
+        let mut completions = 0;
+        let mut sweep_is_due = false;
+        while let Some(completion) = self.worker.ring.next_completion() {
+            completions += 1;
+            // A sweep judges by what has arrived, all of it.
+            sweep_is_due |= completion.token == SWEEP;
+            self.handle(completion);
+        }
+        if sweep_is_due {
+            self.sweep();
+        }
+        if std::mem::take(&mut self.woken) || bell::is_rung() {
+            self.publish();
+        }
+        self.fanout.run(&mut self.worker, &mut self.connections);
+        self.send_replies();
+        self.worker.hand_over_tally();
+        completions
+    }
+
+    #[inline]
+    fn handle(&mut self, Completion { token, event }: Completion) {
+        let worker = &mut self.worker;
+        let place = token.0 as usize;
+        let connection = self.connections.at(place);
+        match (event, connection) {
+            (Event::Received(bytes), Some(connection)) => connection.received(worker, bytes),
+            (Event::Sent { buf, bytes }, Some(connection)) => connection.sent(worker, buf, bytes),
+            (Event::Eof, Some(connection)) => connection.eof(worker),
+            (Event::Closed, _) if !self.listener.is_at(place) => {
+                self.connections.remove(place);
+                if self.listener.is_starving() {
+                    self.listener.retry(worker);
+                }
+            }
+            (Event::Accepted(socket), _) => {
+                self.listener
+                    .accepted(worker, &mut self.connections, socket);
+            }
+            (Event::TimedOut, _) if token == BEAT => self.beat(),
+            (Event::Woken, _) => self.wake(),
+            (
+                Event::Cancelled {
+                    op: OpKind::Receive,
+                    ..
+                },
+                Some(connection),
+            ) => connection.stopped(worker),
+            (
+                Event::Failed {
+                    op: OpKind::Accept,
+                    error,
+                    ..
+                },
+                _,
+            ) => self.listener.failed(worker, &error),
+            (Event::Failed { op, error, .. }, Some(connection)) => {
+                connection.failed(worker, op, &error);
+            }
+            (other, _) => tracing::trace!(?other, "nothing follows from this"),
+        }
+    }
+
+    /// Lets members try again whose messages wait for a mailbox.
+    fn publish(&mut self) {
+        if self.worker.publishers.is_empty() {
+            return;
+        }
+        for socket in std::mem::take(&mut self.worker.publishers) {
+            if let Some(connection) = self.connections.find(socket) {
+                connection.publish(&mut self.worker);
+            }
+        }
+    }
+
+    /// All replies of this turn to a connection leave in one send.
+    fn send_replies(&mut self) {
+        std::mem::swap(&mut self.replies, &mut self.worker.replies);
+        for Reply { socket, first } in self.replies.drain(..) {
+            if let Some(connection) = self.connections.find(socket) {
+                connection.start(&mut self.worker, first);
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        let worker = &mut self.worker;
+        worker.tick = worker.tick.wrapping_add(1);
+        if worker.draining {
+            return;
+        }
+        worker.sweep_later();
+        for connection in self.connections.iter_mut() {
+            let verdict =
+                worker
+                    .server
+                    .sweep
+                    .verdict(worker.tick, connection.phase(), connection.activity());
+            match verdict {
+                Verdict::Keep => {}
+                Verdict::Ping => connection.ping(worker),
+                Verdict::HandshakeTimeout => connection.time_out_request(worker),
+                Verdict::IdleTimeout => connection.time_out(worker),
+            }
+        }
+    }
+
+    /// Ends what is over its time, and gives the listener another try.
+    fn beat(&mut self) {
+        let worker = &mut self.worker;
+        worker.clock.beat();
+        let mut watched = std::mem::take(&mut worker.clock.watched);
+        watched.retain(|&socket| {
+            let Some(connection) = self.connections.find(socket) else {
+                return false;
+            };
+            let over = connection
+                .deadline()
+                .is_none_or(|deadline| worker.clock.is_over(deadline));
+            if over {
+                connection.close(worker);
+            }
+            !over
+        });
+        worker.clock.watched.append(&mut watched);
+        if !worker.clock.watched.is_empty() {
+            worker.beat_later();
+        }
+        if self.listener.is_starving() {
+            self.listener.retry_for_somebody(worker);
+        }
+    }
+
+    /// Somebody has rung: there is something in the mailbox or room in another's, or the drain begins.
+    fn wake(&mut self) {
+        self.woken = true;
+        self.fanout.wake();
+        let worker = &mut self.worker;
+        if !worker.draining && worker.server.draining.load(Ordering::Acquire) {
+            worker.draining = true;
+            tracing::debug!(worker = worker.index, stats = ?worker.ring.stats(), "draining");
+            self.listener.close(worker);
+            for connection in self.connections.iter_mut() {
+                connection.drain(worker);
+            }
+        }
+    }
+}
+
+/// Starts one thread for each worker, each with a ring and a listener of its own. Returns when all of them serve, with
+/// what wakes them.
+///
+/// # Errors
+/// A thread or a ring could not be made.
+pub(crate) fn start(
+    server: &Arc<Server>,
+    listeners: Vec<TcpListener>,
+) -> anyhow::Result<Vec<uring_net::Waker>> {
+    let (report, reports) = mpsc::channel();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let (server, report) = (Arc::clone(server), report.clone());
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                pin_worker(&server.settings, index);
+                let end = panic::catch_unwind(AssertUnwindSafe(|| {
+                    run(index, &server, listener, &report)
+                }));
+                match end {
+                    Ok(error) => drop(report.send(Err(error))),
+                    // It has been printed. No server is whole without all of its workers.
+                    Err(_panic) => process::exit(1),
+                }
+            })
+            .context("cannot start a worker")?;
+    }
+    (0..server.settings.workers)
+        .map(|_| reports.recv().context("a worker ended before it began")?)
+        .collect()
+}
+
+/// What a worker reports: that it serves, and what wakes it; or why it cannot.
+type Report = mpsc::Sender<anyhow::Result<uring_net::Waker>>;
+
+/// Runs a worker on this thread. Returns only why it could not begin.
+fn run(
+    index: usize,
+    server: &Arc<Server>,
+    listener: TcpListener,
+    report: &Report,
+) -> anyhow::Error {
+    let (running, waker) = match begin(index, server, listener) {
+        Ok(begun) => begun,
+        Err(error) => return error,
+    };
+    // Nobody listens any more when another worker has failed; then the process ends anyway.
+    let _ = report.send(Ok(waker));
+    let error = running.run();
+    eprintln!("error: worker {index}: its ring broke: {error}");
+    process::exit(1);
+}
+
+fn begin(
+    index: usize,
+    server: &Arc<Server>,
+    listener: TcpListener,
+) -> anyhow::Result<(Loop, uring_net::Waker)> {
+    let mut ring =
+        ring::build().with_context(|| format!("cannot set up the ring of worker {index}"))?;
+    let waker = ring.waker(BELL).context("cannot make an eventfd")?;
+    let listener = Listener::start(&mut ring, listener).context("cannot accept")?;
+    let worker = Worker {
+        index,
+        server: Arc::clone(server),
+        ring,
+        tally: Tally::default(),
+        turn: 0,
+        tick: 0,
+        clock: Clock::default(),
+        replies: Vec::new(),
+        publishers: Vec::new(),
+        spares: Spares::default(),
+        draining: false,
+        bell: bell::of_this_thread(index, waker.clone()),
+    };
+    let running = Loop {
+        worker,
+        connections: Connections::default(),
+        listener,
+        fanout: FanOut::default(),
+        pace: Pace::new(server.spin),
+        woken: false,
+        replies: Vec::new(),
+    };
+    Ok((running, waker))
+}
+
+/// Keeps the calling thread on the CPU of worker `index`, where CPUs were named.
+fn pin_worker(settings: &Settings, index: usize) {
+    if let Some(cpu) = settings.cpu_of_worker(index)
+        && let Err(error) = system::confine_thread(&[cpu])
+    {
+        tracing::warn!(%error, "worker {index} is not pinned");
+    }
+}
