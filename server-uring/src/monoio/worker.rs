@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Poll;
 use std::time::Instant;
 use std::{io, process, thread};
@@ -42,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) draining: AtomicBool,
     /// One for each worker.
     bells: Vec<Arc<Bell>>,
+    /// Other handles of the sockets that the accept loops use.
+    listeners: OnceLock<Vec<TcpListener>>,
     sweep: Sweep,
 }
 
@@ -59,6 +61,7 @@ impl Server {
             bells: (0..settings.workers)
                 .map(Bell::new)
                 .collect::<io::Result<_>>()?,
+            listeners: OnceLock::new(),
             sweep: Sweep::new(&settings),
             settings,
             counters,
@@ -71,6 +74,12 @@ impl Server {
         let open = self.gate.open() as u64;
         self.counters.worker(0).drained.add(open);
         self.draining.store(true, Ordering::Release);
+        // All of them before any worker says goodbye: no client that was told to go is let in by another worker.
+        for listener in self.listeners.get().into_iter().flatten() {
+            if let Err(error) = shutdown(listener, Shutdown::Both) {
+                tracing::warn!(%error, "cannot stop listening");
+            }
+        }
         self.bells.iter().for_each(|bell| bell.ring());
     }
 }
@@ -96,8 +105,6 @@ pub(crate) struct Worker {
     /// Connections that have a deadline.
     watched: RefCell<Vec<Weak<Link>>>,
     draining: Cell<bool>,
-    /// Another handle of the socket that the accept loops use.
-    listener: TcpListener,
     /// The accept loops are out of descriptors and wait for `freed`.
     pub(crate) starving: Cell<bool>,
     pub(crate) freed: Signal,
@@ -108,7 +115,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn new(index: usize, server: &Arc<Server>, listener: TcpListener) -> io::Result<Rc<Self>> {
+    fn new(index: usize, server: &Arc<Server>) -> io::Result<Rc<Self>> {
         let null = std::fs::File::open("/dev/null")?;
         Ok(Rc::new(Self {
             index,
@@ -119,7 +126,6 @@ impl Worker {
             connections: RefCell::default(),
             watched: RefCell::default(),
             draining: Cell::new(false),
-            listener,
             starving: Cell::new(false),
             freed: Signal::new(),
             left: Signal::new(),
@@ -177,8 +183,9 @@ impl Worker {
         self.watched.borrow_mut().push(Rc::downgrade(link));
     }
 
+    /// Whether nobody new is to be accepted. This worker may not have heard of it yet.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.server.draining.load(Ordering::Acquire)
     }
 
     /// Lets all tasks that are runnable run, and then the ring: every operation that need not wait for a peer is complete
@@ -200,9 +207,6 @@ impl Worker {
         })
         .await;
         self.draining.set(true);
-        if let Err(error) = shutdown(&self.listener, Shutdown::Both) {
-            tracing::warn!(%error, "cannot stop listening");
-        }
         for (_, (_, link)) in self.connections.borrow().iter() {
             link.order(Order::DRAIN);
         }
@@ -267,6 +271,12 @@ impl Worker {
 /// # Errors
 /// A thread or a ring could not be made.
 pub(crate) fn start(server: &Arc<Server>, listeners: Vec<TcpListener>) -> anyhow::Result<()> {
+    let handles = listeners.iter().map(TcpListener::try_clone);
+    let handles = handles
+        .collect::<io::Result<_>>()
+        .context("cannot start the workers")?;
+    // It was empty: a server is started once.
+    let _ = server.listeners.set(handles);
     let (report, reports) = mpsc::channel();
     for (index, listener) in listeners.into_iter().enumerate() {
         let (server, report) = (Arc::clone(server), report.clone());
@@ -324,8 +334,7 @@ fn run(
 
 /// Starts the tasks of a worker.
 async fn begin(index: usize, server: &Arc<Server>, listener: TcpListener) -> anyhow::Result<()> {
-    let other_handle = listener.try_clone().context("cannot start a worker")?;
-    let worker = Worker::new(index, server, other_handle).context("cannot start a worker")?;
+    let worker = Worker::new(index, server).context("cannot start a worker")?;
     essential(index, "wake-ups", Arc::clone(worker.bell()).listen());
     essential(index, "sweep", Rc::clone(&worker).sweep());
     essential(index, "clock", Rc::clone(&worker).watch_time());
