@@ -50,10 +50,10 @@ begin "documentation (cargo doc)"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 
 # The same release build as scripts/bench.sh makes, so that it is made once.
-begin "Autobahn cases on both servers"
+begin "Autobahn cases on every server"
 cargo build --release --workspace --bins --locked
 target="${CARGO_TARGET_DIR:-target}/release"
-scripts/autobahn.sh "$target/server-uring" "$target/server-tokio" "$target/server-tokio --flavor per-core"
+scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw" "$target/server-tokio" "$target/server-tokio --flavor per-core"
 
 # Unit, property, conformance, import-rule and documentation tests.
 begin "tests (cargo test)"
