@@ -57,7 +57,7 @@ impl Listener {
         }
         worker.counters().connections_accepted.add(1);
         let mut connection = Connection::new(worker, socket);
-        if worker.draining {
+        if worker.is_draining() {
             connection.close(worker);
         }
         connections.insert(connection);
@@ -66,7 +66,7 @@ impl Listener {
     /// The accept is over.
     pub(crate) fn failed(&mut self, worker: &mut Worker, error: &io::Error) {
         self.accepting = false;
-        if worker.draining {
+        if worker.is_draining() {
             return;
         }
         worker.counters().accept_errors.add(1);
@@ -83,7 +83,7 @@ impl Listener {
 
     /// A connection has closed: there is a descriptor.
     pub(crate) fn retry(&mut self, worker: &mut Worker) {
-        if !worker.draining && !self.accepting {
+        if !worker.is_draining() && !self.accepting {
             self.accepting = true;
             worker.ring.accept(self.socket, token(self.socket));
         }

@@ -3,12 +3,13 @@
 use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use std::{io, process, thread};
 
 use anyhow::Context;
+use rustix::net::{Shutdown, shutdown};
 use server_core::admission::{Admission, Gate};
 use server_core::counters::{Counters, WorkerCounters};
 use server_core::lifecycle::Alive;
@@ -42,6 +43,8 @@ pub(crate) struct Server {
     pub(crate) alive: Alive,
     /// Becomes true once.
     draining: AtomicBool,
+    /// Other handles of the sockets that the rings accept on.
+    listeners: OnceLock<Vec<TcpListener>>,
     sweep: Sweep,
     /// `--spin-us`.
     spin: Duration,
@@ -56,6 +59,7 @@ impl Server {
             rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
             alive: Alive::default(),
             draining: AtomicBool::new(false),
+            listeners: OnceLock::new(),
             sweep: Sweep::new(&settings),
             spin,
             settings,
@@ -69,6 +73,12 @@ impl Server {
         let open = self.gate.open() as u64;
         self.counters.worker(0).drained.add(open);
         self.draining.store(true, Ordering::Release);
+        // All of them before any worker says goodbye: no client that was told to go is let in by another worker.
+        for listener in self.listeners.get().into_iter().flatten() {
+            if let Err(error) = shutdown(listener, Shutdown::Both) {
+                tracing::warn!(%error, "cannot stop listening");
+            }
+        }
         workers.iter().for_each(uring_net::Waker::wake);
     }
 }
@@ -97,6 +107,11 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn counters(&self) -> &WorkerCounters {
         self.server.counters.worker(self.index)
+    }
+
+    /// Whether nobody new is to be accepted. This worker may not have heard of it yet.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.server.draining.load(Ordering::Acquire)
     }
 
     pub(crate) fn hand_over_tally(&mut self) {
@@ -289,7 +304,7 @@ impl Loop {
         self.woken = true;
         self.fanout.wake();
         let worker = &mut self.worker;
-        if !worker.draining && worker.server.draining.load(Ordering::Acquire) {
+        if !worker.draining && worker.is_draining() {
             worker.draining = true;
             tracing::debug!(worker = worker.index, stats = ?worker.ring.stats(), "draining");
             self.listener.close(worker);
@@ -309,6 +324,12 @@ pub(crate) fn start(
     server: &Arc<Server>,
     listeners: Vec<TcpListener>,
 ) -> anyhow::Result<Vec<uring_net::Waker>> {
+    let handles = listeners.iter().map(TcpListener::try_clone);
+    let handles = handles
+        .collect::<io::Result<_>>()
+        .context("cannot start the workers")?;
+    // It was empty: a server is started once.
+    let _ = server.listeners.set(handles);
     let (report, reports) = mpsc::channel();
     for (index, listener) in listeners.into_iter().enumerate() {
         let (server, report) = (Arc::clone(server), report.clone());
