@@ -75,7 +75,12 @@ fn more_than_all_buffers_at_once() {
         drop(clients);
         server.await_metric("connections_open", 0);
     }
-    let exit = server.terminate();
+    // Without a connection the process could be gone before its worker has said how its ring fared.
+    let mut last = server.upgraded("/ws");
+    server.signal(Signal::TERM);
+    last.expect_close(1001);
+    drop(last);
+    let exit = server.wait();
     assert!(
         exit.stderr.contains("receives_starved: ") && !exit.stderr.contains("receives_starved: 0,"),
         "there were buffers enough: {}",
