@@ -11,6 +11,7 @@
 //! | [`rooms`] | who is in which room, and how a message crosses workers in batches |
 //! | [`outbox`] | what a connection still has to send, and what happens when it is too much |
 //! | [`sweep`] | idle pings and timeouts without one timer per connection |
+//! | [`control`] | the pings, pongs and Close reasons that every server sends |
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
 //! | `conformance` (feature) | the black-box suite every server binary must pass |
@@ -18,6 +19,7 @@
 pub mod admission;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod control;
 pub mod counters;
 pub mod endpoints;
 pub mod lifecycle;

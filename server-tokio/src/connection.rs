@@ -9,13 +9,14 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use server_core::admission::{Admitted, Permit, Upgrade};
+use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
 use server_core::sweep::Phase;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
-use ws_proto::{CloseCode, Control, End, OpCode, Reply, Role, Session, State, encode_frame};
+use ws_proto::{CloseCode, End, Reply, Role, Session, State};
 
 use crate::link::{Link, Order, Wake};
 use crate::member;
@@ -380,18 +381,6 @@ async fn discard(link: &Link) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Reason of the Close frames of a drain.
-pub(crate) const GOING_AWAY: &str = "server is going away";
-/// Reason of the Close frame after `--idle-timeout`.
-pub(crate) const IDLE: &str = "idle for too long";
-/// An empty ping (RFC 6455, section 5.5.2): FIN and opcode 9, no payload.
-pub(crate) const PING: &[u8] = &[0x89, 0];
-
-/// Appends a pong.
-pub(crate) fn pong(payload: &[u8], out: &mut Vec<u8>) {
-    encode_frame(OpCode::Control(Control::Pong), payload, out);
 }
 
 /// Buffers of a thread, used by all its connections in turn and never across an await.

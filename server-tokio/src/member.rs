@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
+use server_core::control::{GOING_AWAY, IDLE, PING, pong};
 use server_core::endpoints::RoomName;
 use server_core::rooms::{FrameBuilder, MemberId, Publication, Room};
 use ws_proto::{CloseCode, Event, Input, Role, Session, State};
 
-use crate::connection::{Ending, GOING_AWAY, IDLE, PING, Turn, pong, with_scratch};
+use crate::connection::{Ending, Turn, with_scratch};
 use crate::fanout::Seat;
 use crate::link::{Link, Order};
 use crate::worker::Worker;

@@ -9,11 +9,12 @@ use ::monoio::io::{AsyncReadRent, AsyncWriteRent, Splitable};
 use ::monoio::net::TcpStream;
 use ::monoio::net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf};
 use server_core::admission::{Admitted, Upgrade};
+use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
 use server_core::sweep::Phase;
-use ws_proto::{CloseCode, Control, End, OpCode, Reply, Role, Session, State, encode_frame};
+use ws_proto::{CloseCode, End, Reply, Role, Session, State};
 
 use crate::monoio::buffers::Intake;
 use crate::monoio::link::{Link, Order, Wake};
@@ -407,18 +408,6 @@ async fn discard(worker: &Worker, link: &Link, incoming: &mut TcpOwnedReadHalf) 
         intake.put(buf, received, &worker.spares);
     }
     Ok(())
-}
-
-/// Reason of the Close frames of a drain.
-pub(crate) const GOING_AWAY: &str = "server is going away";
-/// Reason of the Close frame after `--idle-timeout`.
-pub(crate) const IDLE: &str = "idle for too long";
-/// An empty ping (RFC 6455, section 5.5.2): FIN and opcode 9, no payload.
-pub(crate) const PING: &[u8] = &[0x89, 0];
-
-/// Appends a pong.
-pub(crate) fn pong(payload: &[u8], out: &mut Vec<u8>) {
-    encode_frame(OpCode::Control(Control::Pong), payload, out);
 }
 
 #[cfg(test)]

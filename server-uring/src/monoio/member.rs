@@ -10,12 +10,13 @@ use std::task::{Context, Poll, Waker};
 use ::monoio::BufResult;
 use ::monoio::io::AsyncReadRent;
 use ::monoio::net::tcp::TcpOwnedReadHalf;
+use server_core::control::{GOING_AWAY, IDLE, PING, pong};
 use server_core::endpoints::RoomName;
 use server_core::rooms::{FrameBuilder, Publication, Room};
 use ws_proto::{CloseCode, Event, Input, Role, Session, State};
 
 use crate::monoio::buffers::Intake;
-use crate::monoio::connection::{Ending, GOING_AWAY, IDLE, PING, Turn, filled, pong};
+use crate::monoio::connection::{Ending, Turn, filled};
 use crate::monoio::fanout::Seat;
 use crate::monoio::link::{self, Link, Order};
 use crate::monoio::wake::wake_on_bell;

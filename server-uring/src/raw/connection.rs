@@ -3,13 +3,14 @@
 use std::io;
 
 use server_core::admission::{Admitted, Permit, Upgrade};
+use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::LINGER_BYTES;
 use server_core::rooms::Frames;
 use server_core::sweep::{Activity, Phase};
 use uring_net::{OpKind, ReceivedBuf, SendBuf, SocketId, Token};
-use ws_proto::{CloseCode, Control, End, OpCode, Reply, Role, Session, State, encode_frame};
+use ws_proto::{CloseCode, End, Reply, Role, Session, State};
 
 use crate::raw::clock::Deadline;
 use crate::raw::link::{HOLD_BYTES, Link, Sent};
@@ -471,16 +472,4 @@ fn echo_early(
         worker.counters().violations.add(1);
     }
     echo.end.is_some()
-}
-
-/// Reason of the Close frames of a drain.
-pub(crate) const GOING_AWAY: &str = "server is going away";
-/// Reason of the Close frame after `--idle-timeout`.
-pub(crate) const IDLE: &str = "idle for too long";
-/// An empty ping (RFC 6455, section 5.5.2): FIN and opcode 9, no payload.
-pub(crate) const PING: &[u8] = &[0x89, 0];
-
-/// Appends a pong.
-pub(crate) fn pong(payload: &[u8], out: &mut Vec<u8>) {
-    encode_frame(OpCode::Control(Control::Pong), payload, out);
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::task::Context;
 
+use server_core::control::{GOING_AWAY, PING, pong};
 use server_core::endpoints::RoomName;
 use server_core::outbox::{Outbox, Pushed};
 use server_core::rooms::{FrameBuilder, Frames, MemberId, Publication, Room};
 use uring_net::{ReceivedBuf, SocketId};
 use ws_proto::{CloseCode, Event, Input, Role, Session, State};
 
-use crate::raw::connection::{GOING_AWAY, PING, pong};
 use crate::raw::fanout::Seat;
 use crate::raw::link::Link;
 use crate::raw::worker::Worker;
