@@ -12,6 +12,7 @@
 //! | [`record`], [`metrics`], [`validity`] | a run's record, its figures, and whether they count |
 //! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
 //! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
+//! | [`results`] | what was kept, read back |
 
 pub mod choice;
 pub mod config;
@@ -32,6 +33,7 @@ pub mod progress;
 pub mod record;
 pub mod referee;
 pub mod report;
+pub mod results;
 pub mod rng;
 pub mod run;
 pub mod sampler;
