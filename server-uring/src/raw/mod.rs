@@ -15,7 +15,6 @@ pub(crate) mod fanout;
 pub(crate) mod link;
 pub(crate) mod listener;
 pub(crate) mod member;
-pub(crate) mod pace;
 pub(crate) mod ring;
 pub(crate) mod tally;
 pub(crate) mod worker;

@@ -17,14 +17,13 @@ use server_core::options::{MAILBOX_BYTES, Settings};
 use server_core::rooms::Rooms;
 use server_core::sweep::{Sweep, Verdict};
 use server_core::system;
-use uring_net::{Completion, Event, OpKind, Ring, SocketId, Token};
+use uring_net::{Completion, Event, OpKind, Pace, Ring, SocketId, Token};
 
 use crate::raw::clock::Clock;
 use crate::raw::connections::Connections;
 use crate::raw::fanout::{FanOut, Seat};
 use crate::raw::link::{Reply, Spares};
 use crate::raw::listener::Listener;
-use crate::raw::pace::Pace;
 use crate::raw::tally::Tally;
 use crate::raw::{bell, ring};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use uring_net::Ring;
+use crate::ring::Ring;
 
 /// From so many completions in one turn on a worker is busy.
 const BUSY: usize = 32;
@@ -18,13 +18,14 @@ const PATIENCE: Duration = Duration::from_micros(20);
 ///   count), but no longer than [`PATIENCE`]. A larger number also lets the kernel run more of its deferred work in one pass, of which it
 ///   otherwise does 20 at a time (since 6.13).
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     spin: Duration,
 }
 
 impl Pace {
     /// Spins for `spin` before it sleeps.
-    pub(crate) fn new(spin: Duration) -> Self {
+    #[must_use]
+    pub fn new(spin: Duration) -> Self {
         Self { spin }
     }
 
@@ -33,7 +34,7 @@ impl Pace {
     ///
     /// # Errors
     /// As [`Ring::wait`].
-    pub(crate) fn wait(&self, ring: &mut Ring, last: usize, work_left: bool) -> io::Result<()> {
+    pub fn wait(&self, ring: &mut Ring, last: usize, work_left: bool) -> io::Result<()> {
         if work_left {
             return ring.wait(0, None);
         }

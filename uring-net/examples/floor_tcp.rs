@@ -1,0 +1,199 @@
+//! The floor: what a server on this ring could reach if WebSocket cost nothing.
+//!
+//! A TCP echo with everything that the raw engine of `server-uring` does and nothing of what it must do besides: one pinned thread, one ring and one
+//! `SO_REUSEPORT` listener per worker, multishot accept and receive, the reply sent from the buffer in which the bytes arrived, one send in
+//! flight per connection, the same waiting rule and the same sizes. What a run of the raw engine costs more than a run of this is ours.
+//!
+//! ```sh
+//! cargo run --release --example floor_tcp -- --listen 127.0.0.1:0 --cpus 0
+//! ```
+//!
+//! Also the shortest whole program on a [`Ring`]: begin with [`serve`].
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+use std::{convert::Infallible, io, mem, process, thread};
+
+use anyhow::Context;
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use socket2::{Domain, Socket, Type};
+use uring_net::{Completion, Event, OpKind, Pace, ReceivedBuf, Ring, SendBuf, SocketId, Token};
+
+#[derive(Parser)]
+struct Options {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// CPUs to run on, such as 0,1; worker i stays on the i-th of them
+    #[arg(long, value_delimiter = ',')]
+    cpus: Vec<usize>,
+    /// Worker threads [default: one per CPU named]
+    #[arg(long)]
+    workers: Option<usize>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    raise_file_limit()?;
+    let mut address = options.listen;
+    for worker in 0..options.workers.unwrap_or(options.cpus.len()).max(1) {
+        let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
+        // Port 0 is resolved once, for all.
+        address = listener.local_addr()?;
+        let cpu = options
+            .cpus
+            .get(worker % options.cpus.len().max(1))
+            .copied();
+        thread::spawn(move || {
+            let Err(error) = pin(cpu).and_then(|()| serve(listener));
+            eprintln!("error: worker {worker}: {error:#}");
+            process::exit(1);
+        });
+    }
+    println!(
+        r#"{{"event":"ready","server":"floor-tcp","version":"{}","runtime":"io_uring, no WebSocket","address":"{address}","pid":{}}}"#,
+        env!("CARGO_PKG_VERSION"),
+        process::id(),
+    );
+    signals.forever().next();
+    Ok(())
+}
+
+/// The token of what is not a connection's operation. Those are called by their socket's index.
+const LISTENER: Token = Token(u64::MAX);
+
+/// A worker: takes completions and starts what follows from them, until the ring breaks.
+fn serve(listener: TcpListener) -> anyhow::Result<Infallible> {
+    // The sizes of the raw engine (`server-uring/src/raw/ring.rs`).
+    let mut ring = Ring::builder()
+        .entries(4096)
+        .cq_entries(16_384)
+        .buffers(512, 4096)
+        .build()?;
+    let listener = ring.adopt(listener)?;
+    ring.accept(listener, LISTENER);
+    let mut connections: Vec<Connection> = Vec::new();
+    let pace = Pace::new(Duration::ZERO);
+    let mut completions = 0;
+    loop {
+        pace.wait(&mut ring, completions, false)?;
+        completions = 0;
+        while let Some(Completion { token, event }) = ring.next_completion() {
+            completions += 1;
+            match event {
+                Event::Accepted(socket) => {
+                    let index = socket.index();
+                    if index >= connections.len() {
+                        connections.resize_with(index + 1, || Connection::new(socket));
+                    }
+                    connections[index] = Connection::new(socket);
+                    ring.receive(socket, Token(index as u64));
+                }
+                Event::Received(bytes) => connections[place(token)].reply(&mut ring, bytes),
+                Event::Sent { buf, bytes } => {
+                    connections[place(token)].sent(&mut ring, &buf, bytes)
+                }
+                Event::Failed {
+                    op: OpKind::Accept,
+                    error,
+                    ..
+                } => {
+                    return Err(error).context("cannot accept");
+                }
+                Event::Eof
+                | Event::Failed {
+                    op: OpKind::Receive | OpKind::Send,
+                    ..
+                } => connections[place(token)].close(&mut ring),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn place(token: Token) -> usize {
+    token.0 as usize
+}
+
+/// A connection. What waits behind a send in flight is not bounded here: a server that meets strangers must stop receiving at some point.
+struct Connection {
+    socket: SocketId,
+    /// A send is in flight. Another one beside it could overtake it.
+    sending: bool,
+    /// To be sent after that.
+    pending: Vec<u8>,
+}
+
+impl Connection {
+    fn new(socket: SocketId) -> Self {
+        Self {
+            socket,
+            sending: false,
+            pending: Vec::new(),
+        }
+    }
+
+    fn token(&self) -> Token {
+        Token(self.socket.index() as u64)
+    }
+
+    /// Sends the bytes back from where they are. The ring gets their buffer back when they are sent, which `send_now` does not wait for: a peer
+    /// that does not read holds nobody else's buffer.
+    fn reply(&mut self, ring: &mut Ring, bytes: ReceivedBuf) {
+        if self.sending {
+            self.pending.extend_from_slice(&bytes);
+        } else {
+            self.sending = true;
+            ring.send_now(self.socket, bytes, self.token());
+        }
+    }
+
+    /// Sends what the socket did not take, and what has come meanwhile.
+    fn sent(&mut self, ring: &mut Ring, buf: &SendBuf, bytes: usize) {
+        self.sending = false;
+        if bytes < buf.len() {
+            self.pending.splice(0..0, buf[bytes..].iter().copied());
+        }
+        if !self.pending.is_empty() {
+            self.sending = true;
+            ring.send(self.socket, mem::take(&mut self.pending), self.token());
+        }
+    }
+
+    fn close(&mut self, ring: &mut Ring) {
+        ring.close(self.socket, self.token());
+    }
+}
+
+/// A listener of its own for each worker; the kernel spreads connections over those of one port.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(65_535)?;
+    Ok(socket.into())
+}
+
+fn pin(cpu: Option<usize>) -> anyhow::Result<()> {
+    if let Some(cpu) = cpu {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu);
+        sched_setaffinity(None, &cpus).with_context(|| format!("cannot run on CPU {cpu}"))?;
+    }
+    Ok(())
+}
+
+/// As many connections as the hard limit allows.
+fn raise_file_limit() -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let current = maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current, maximum })?)
+}
