@@ -17,7 +17,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serializer};
 
 /// Reads a TOML file; errors name the file, and the line when the content is at fault.
-fn load_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(crate) fn load_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("{} is not what it should be", path.display()))

@@ -13,6 +13,7 @@
 //! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
 //! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
 //! | [`results`] | what was kept, read back |
+//! | [`gate`] | rules on a result, for CI |
 
 pub mod choice;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod cpus;
 pub mod entry;
 pub mod environment;
 pub mod folder;
+pub mod gate;
 pub mod generator;
 pub mod interrupt;
 pub mod machine;

@@ -30,6 +30,14 @@ pub struct Cli {
 /// What else the referee does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Judges a result by the rules of a file, for CI: exit code 0 when all hold, 99 when one is broken
+    Gate {
+        /// Result folder.
+        dir: PathBuf,
+        /// Rules, TOML; bench/gate.toml shows how
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Becomes a command that dies with its parent (used by the referee itself)
     #[command(hide = true)]
     Exec {
