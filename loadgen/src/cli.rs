@@ -87,7 +87,7 @@ pub struct Common {
     #[arg(
         required = true,
         value_name = "URL",
-        help = "Targets, ws://HOST[:PORT][/PATH]; connections take turns"
+        help = "Targets, ws://HOST[:PORT][/PATH]; connections take turns. For echo also tcp://HOST:PORT, a server that sends back every byte"
     )]
     pub urls: Vec<String>,
     /// Connections in all

@@ -9,7 +9,7 @@
 //! does not fit is left out, and the fill takes its place: 8 to 15 bytes carry the sequence number and fill, 1 to 7 bytes its
 //! low bytes. The fill is pseudo-random, different for each run, and compared byte for byte.
 //!
-//! Every frame is masked with a fresh key, so that no server can profit from a constant one. The keys come from a fast
+//! Every frame to a WebSocket server is masked with a fresh key, so that no server can profit from a constant one. The keys come from a fast
 //! generator seeded by the system per thread: section 10.3 of RFC 6455 asks for unpredictable keys to protect
 //! intermediaries from scripts that do not control the mask, which a load generator's own payload does not need.
 
@@ -24,6 +24,7 @@ pub struct Payload {
     header: [u8; MAX_HEADER_BYTES],
     header_len: usize,
     stamped: bool,
+    masked: bool,
     keys: SmallRng,
 }
 
@@ -62,8 +63,16 @@ impl Payload {
             header,
             header_len,
             stamped,
+            masked: true,
             keys: rand::make_rng(),
         }
+    }
+
+    /// Frames as a server sends them, for peers that send back what they get.
+    pub fn leave_unmasked(&mut self) {
+        let opcode = OpCode::Data(Data::Binary);
+        self.header_len = write_frame_header(opcode, self.template.len(), None, &mut self.header);
+        self.masked = false;
     }
 
     /// Payload bytes.
@@ -76,12 +85,10 @@ impl Payload {
         (self.template.len().min(8) * 8) as u32
     }
 
-    /// Appends a masked frame.
+    /// Appends a frame.
     pub fn write_frame(&mut self, stream: u32, seq: u64, sent_ns: u64, out: &mut Vec<u8>) {
-        let key = self.keys.random::<[u8; 4]>();
         let start = out.len() + self.header_len;
         out.extend_from_slice(&self.header[..self.header_len]);
-        out[start - 4..].copy_from_slice(&key);
         out.extend_from_slice(&self.template);
         let payload = &mut out[start..];
         let seq_len = payload.len().min(8);
@@ -92,7 +99,11 @@ impl Payload {
         if self.stamped {
             payload[16..24].copy_from_slice(&sent_ns.to_le_bytes());
         }
-        mask(payload, key);
+        if self.masked {
+            let key = self.keys.random::<[u8; 4]>();
+            mask(payload, key);
+            out[start - 4..start].copy_from_slice(&key);
+        }
     }
 
     /// Reads the label of a received message and compares the rest.
@@ -192,6 +203,22 @@ mod tests {
         let bytes = unmasked(frame);
         assert_eq!(payload.check(&bytes).unwrap().sent_ns, 0x1234_5678_9abc);
         assert_eq!(payload.check(&bytes[..23]), Err(Corrupted));
+    }
+
+    #[test]
+    fn an_unmasked_frame_is_what_a_server_would_send() {
+        let mut payload = Payload::new(300, 1, false);
+        payload.leave_unmasked();
+        let mut frame = Vec::new();
+        payload.write_frame(4, 2, 0, &mut frame);
+        let mut session = Session::new(Role::Client, Limits::default());
+        let mut input = Input::new(&mut frame);
+        let event = session.receive(&mut input).unwrap();
+        let Some(Event::Message { payload: bytes, .. }) = event else {
+            panic!("{event:?}");
+        };
+        let label = payload.check(bytes).unwrap();
+        assert_eq!((label.seq, label.stream), (2, Some(4)));
     }
 
     #[test]

@@ -217,8 +217,12 @@ fn thread_main(
                 _ => plan.connections,
             };
             let streams = plan.count_of(active, thread);
+            let mut payload = Payload::new(config.traffic.size as usize, common.nonce, false);
+            if common.targets.iter().any(Target::is_tcp) {
+                payload.leave_unmasked();
+            }
             let echo = Echo::new(EchoPlan {
-                payload: Payload::new(config.traffic.size as usize, common.nonce, false),
+                payload,
                 streams,
                 thread,
                 threads: plan.threads,

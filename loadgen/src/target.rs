@@ -1,4 +1,7 @@
 //! Where to connect: URLs checked, names resolved, the handshake request made.
+//!
+//! `tcp://` is for measuring the floor: a server that sends back every byte. It gets the frames that a WebSocket server would send and has
+//! to return them as they are, so that receiving and verifying costs what it costs with `ws://`.
 
 use std::{
     net::{SocketAddr, TcpStream, ToSocketAddrs},
@@ -8,7 +11,7 @@ use std::{
 use url::{Host, Url};
 use ws_proto::handshake::client::Request;
 
-use crate::config::Config;
+use crate::{config::Config, record::Kind};
 
 /// How long a name with several addresses is probed per address.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,8 +23,17 @@ pub struct Target {
     pub url: String,
     /// Where to connect.
     pub address: SocketAddr,
-    /// What to ask for.
-    pub request: Request,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// What a target speaks; all targets of a run speak the same.
+#[derive(Debug, Clone)]
+pub enum Protocol {
+    /// WebSocket: what to ask for in the handshake.
+    WebSocket(Request),
+    /// No protocol: every byte comes back.
+    Tcp,
 }
 
 /// Checks and resolves all targets of a run.
@@ -29,13 +41,63 @@ pub struct Target {
 /// # Errors
 /// A sentence per first target that cannot work.
 pub fn resolve_all(config: &Config) -> Result<Vec<Target>, String> {
-    config.urls.iter().map(|url| resolve(url, config)).collect()
+    let targets: Vec<Target> = config
+        .urls
+        .iter()
+        .map(|url| resolve(url, config))
+        .collect::<Result<_, _>>()?;
+    let of_tcp = targets.iter().filter(|target| target.is_tcp()).count();
+    if of_tcp != 0 && of_tcp != targets.len() {
+        return Err(
+            "ws:// and tcp:// targets in one run would be measured as one: make it two runs".into(),
+        );
+    }
+    Ok(targets)
+}
+
+impl Target {
+    /// Raw bytes, no WebSocket.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.protocol, Protocol::Tcp)
+    }
 }
 
 fn resolve(text: &str, config: &Config) -> Result<Target, String> {
     let url = parse(text)?;
     let host = url.host().ok_or_else(|| format!("{text}: no host"))?;
-    let port = url.port_or_known_default().unwrap_or(80);
+    let (port, protocol) = if url.scheme() == "tcp" {
+        (tcp_port(text, &url, config)?, Protocol::Tcp)
+    } else {
+        let port = url.port_or_known_default().unwrap_or(80);
+        let request = request(text, &url, &host, config)?;
+        (port, Protocol::WebSocket(request))
+    };
+    Ok(Target {
+        url: text.to_owned(),
+        address: address(&host, port).map_err(|error| format!("{text}: {error}"))?,
+        protocol,
+    })
+}
+
+/// The port of a `tcp://` target, of which nothing else is needed.
+fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
+    if config.kind != Kind::Echo {
+        return Err(format!(
+            "{text}: a raw TCP server only echoes: use `loadgen echo`, or a ws:// target"
+        ));
+    }
+    if !config.headers.is_empty() || !config.subprotocols.is_empty() {
+        return Err(format!(
+            "{text}: raw TCP has no handshake to carry -H or --subprotocol: leave them out"
+        ));
+    }
+    let has_more = !matches!(url.path(), "" | "/") || url.query().is_some();
+    url.port()
+        .filter(|_| !has_more)
+        .ok_or_else(|| format!("{text}: write tcp://HOST:PORT"))
+}
+
+fn request(text: &str, url: &Url, host: &Host<&str>, config: &Config) -> Result<Request, String> {
     let host_field = match url.port() {
         Some(port) => format!("{host}:{port}"),
         None => host.to_string(),
@@ -56,25 +118,25 @@ fn resolve(text: &str, config: &Config) -> Result<Target, String> {
             .subprotocol(name)
             .map_err(|error| error.to_string())?;
     }
-    Ok(Target {
-        url: text.to_owned(),
-        address: address(&host, port).map_err(|error| format!("{text}: {error}"))?,
-        request,
-    })
+    Ok(request)
 }
 
 fn parse(text: &str) -> Result<Url, String> {
     let url = Url::parse(text)
         .map_err(|error| format!("{text}: {error}; write ws://HOST[:PORT][/PATH]"))?;
     match url.scheme() {
-        "ws" => {}
+        "ws" | "tcp" => {}
         "wss" => {
             return Err(format!(
                 "{text}: wss:// needs TLS, which this generator does not speak; end TLS in a proxy and use ws://, \
                  or the cost of TLS would be measured as the server's"
             ));
         }
-        scheme => return Err(format!("{text}: scheme {scheme}:// is not ws://")),
+        scheme => {
+            return Err(format!(
+                "{text}: scheme {scheme}:// is neither ws:// nor tcp://"
+            ));
+        }
     }
     if url.fragment().is_some() {
         return Err(format!("{text}: a WebSocket URL has no #fragment"));
@@ -116,7 +178,6 @@ fn address(host: &Host<&str>, port: u16) -> Result<SocketAddr, String> {
 mod tests {
     use super::*;
     use crate::config::Traffic;
-    use crate::record::Kind;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn config(url: &str) -> Config {
@@ -146,6 +207,8 @@ mod tests {
             ),
             ("ws://127.0.0.1", (Ipv4Addr::LOCALHOST, 80).into()),
             ("ws://[::1]:9/ws?a=b", (Ipv6Addr::LOCALHOST, 9).into()),
+            ("tcp://127.0.0.1:9", (Ipv4Addr::LOCALHOST, 9).into()),
+            ("tcp://[::1]:9/", (Ipv6Addr::LOCALHOST, 9).into()),
         ] {
             let targets = resolve_all(&config(url)).unwrap();
             assert_eq!(targets[0].address, expected, "{url}");
@@ -158,7 +221,9 @@ mod tests {
     fn refusals_say_what_to_do() {
         for (url, hint) in [
             ("wss://a/ws", "use ws://"),
-            ("http://a/", "not ws://"),
+            ("http://a/", "neither ws:// nor tcp://"),
+            ("tcp://127.0.0.1", "tcp://HOST:PORT"),
+            ("tcp://127.0.0.1:9/ws", "tcp://HOST:PORT"),
             ("127.0.0.1:80/ws", "ws://HOST"),
             ("nonsense", "ws://HOST"),
             ("ws://a/#b", "#fragment"),
@@ -168,6 +233,20 @@ mod tests {
             let error = resolve_all(&config(url)).unwrap_err();
             assert!(error.contains(hint), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn tcp_is_for_plain_echo_runs() {
+        let mut plain = config("tcp://127.0.0.1:9");
+        assert!(resolve_all(&plain).unwrap()[0].is_tcp());
+        plain.urls.push("ws://127.0.0.1:9".into());
+        assert!(resolve_all(&plain).unwrap_err().contains("two runs"));
+        plain.urls.pop();
+        plain.headers = vec![("A".into(), "b".into())];
+        assert!(resolve_all(&plain).unwrap_err().contains("-H"));
+        plain.headers.clear();
+        plain.kind = Kind::Broadcast;
+        assert!(resolve_all(&plain).unwrap_err().contains("loadgen echo"));
     }
 
     #[test]

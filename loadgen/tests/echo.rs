@@ -10,7 +10,9 @@ use loadgen::{
     histogram::Latencies,
     record::{Messages, Verification},
 };
-use support::{echo, echo_server, invalid_because, load, record, server, server_at};
+use support::{
+    echo, echo_server, invalid_because, load, load_url, record, server, server_at, tcp_echo_server,
+};
 use tungstenite::Message;
 
 const MS: u64 = 1_000_000;
@@ -326,4 +328,37 @@ fn many_source_addresses_are_used() {
     assert_eq!(record.options.source_ips, ["127.0.0.5", "127.0.0.6"]);
     let seen: Vec<String> = seen.lock().unwrap().iter().cloned().collect();
     assert_eq!(seen, ["127.0.0.5", "127.0.0.6"]);
+}
+
+#[test]
+fn raw_tcp_is_verified_like_a_websocket() {
+    let address = tcp_echo_server(|_| {});
+    for args in [
+        "echo -c 4 --window 8 -t 2 -d 500ms --warmup 100ms",
+        "echo -c 4 -s 9k -r 1k -d 500ms --warmup 100ms",
+    ] {
+        let record = load_url(args, &format!("tcp://{address}")).record;
+        assert!(record.is_valid(), "{:?}", record.validity);
+        assert_eq!(record.connect.completed, 4);
+        assert!(record.messages.received > 100);
+        assert_eq!(record.messages.received, record.messages.sent);
+    }
+}
+
+#[test]
+fn raw_tcp_that_changes_bytes_is_found_out() {
+    // Payload bytes only: headers of 64-byte messages are two bytes before sequence number, stream and run.
+    let address = tcp_echo_server(|bytes| {
+        if let Some(byte) = bytes.get_mut(40) {
+            *byte ^= 1;
+        }
+    });
+    let args = "echo -c 2 -d 300ms --warmup 0s --drain-timeout 100ms";
+    let record = load_url(args, &format!("tcp://{address}")).record;
+    assert!(record.messages.corrupted > 0);
+    invalid_because(&record, "wrong content");
+    // A header that no server would send.
+    let address = tcp_echo_server(|bytes| bytes[0] = 0xff);
+    let record = load_url(args, &format!("tcp://{address}")).record;
+    assert!(!record.is_valid() && record.connections.closed_early > 0);
 }

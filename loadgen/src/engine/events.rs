@@ -23,7 +23,11 @@ impl<T: Traffic> Worker<T> {
         match completion.event {
             Event::Received(mut bytes) => self.received(conn, &mut bytes),
             Event::Sent { buf, .. } => self.links.sent(conn, Some(buf)),
-            Event::Connected => self.opener.connected(conn, &mut self.links),
+            Event::Connected => {
+                if let Some(begun) = self.opener.connected(conn, &mut self.links, self.now) {
+                    self.opened(conn, begun);
+                }
+            }
             Event::Eof => self.ended(conn, None),
             Event::Closed => self.closed(conn),
             Event::Failed { op, error, buf } => {
@@ -113,8 +117,11 @@ impl<T: Traffic> Worker<T> {
                 }
             }
         };
-        self.sessions[conn].answer_close(self.links.outgoing(conn));
         self.down(conn, cause);
+        if self.is_tcp {
+            return self.close_socket(conn);
+        }
+        self.sessions[conn].answer_close(self.links.outgoing(conn));
         // What answers the Close still leaves; the server ends the stream.
         if self.states[conn] == State::Open {
             self.set_closing(conn);
@@ -158,7 +165,11 @@ impl<T: Traffic> Worker<T> {
     }
 
     pub(super) fn start_closing(&mut self, conn: usize, code: CloseCode, reason: &str) {
-        self.sessions[conn].close(code, reason, self.links.outgoing(conn));
+        if self.is_tcp {
+            self.links.shutdown_write(conn);
+        } else {
+            self.sessions[conn].close(code, reason, self.links.outgoing(conn));
+        }
         self.outcome.open -= 1;
         self.shared.up.fetch_sub(1, Relaxed);
         self.set_closing(conn);

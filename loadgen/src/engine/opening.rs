@@ -14,7 +14,12 @@ use ws_proto::handshake::{
     client::{HandshakeError, Key, check_response},
 };
 
-use crate::{engine::links::Links, pacer::Pacer, plan::Plan, target::Target};
+use crate::{
+    engine::links::Links,
+    pacer::Pacer,
+    plan::Plan,
+    target::{Protocol, Target},
+};
 
 /// Connects and handshakes in flight per thread: enough to be fast, few enough for a listener's backlog.
 const MOST_IN_FLIGHT: usize = 128;
@@ -92,6 +97,11 @@ impl Opener {
         }
     }
 
+    /// No WebSocket: connections are up once TCP is, and end with it.
+    pub fn is_tcp(&self) -> bool {
+        self.targets.iter().any(Target::is_tcp)
+    }
+
     /// A place is to be opened again.
     pub fn again(&mut self, conn: usize) {
         self.waiting.push_back(conn as u32);
@@ -159,16 +169,28 @@ impl Opener {
         Ok(())
     }
 
-    /// TCP is connected: asks for the upgrade and listens for the answer.
-    pub fn connected(&mut self, conn: usize, links: &mut Links) {
-        let Some(opening) = self.in_flight.get(&(conn as u32)) else {
-            return;
-        };
-        let request = &self.targets[opening.target].request;
-        request.write(&opening.key, links.outgoing(conn));
+    /// TCP is connected: listens, and asks for the upgrade. Where there is none to ask for, the connection is up: says when it was begun.
+    pub fn connected(&mut self, conn: usize, links: &mut Links, now: u64) -> Option<u64> {
+        let opening = self.in_flight.get(&(conn as u32))?;
         if let Some(socket) = links.socket(conn) {
             links.ring().receive(socket, Token(conn as u64));
         }
+        match &self.targets[opening.target].protocol {
+            Protocol::WebSocket(request) => {
+                request.write(&opening.key, links.outgoing(conn));
+                None
+            }
+            Protocol::Tcp => {
+                let begun = opening.begun;
+                self.done(conn, now);
+                Some(begun)
+            }
+        }
+    }
+
+    fn done(&mut self, conn: usize, now: u64) {
+        self.in_flight.remove(&(conn as u32));
+        self.last_done = now;
     }
 
     /// Bytes of the answer.
@@ -177,13 +199,16 @@ impl Opener {
             return Answer::Partial;
         };
         let target = &self.targets[opening.target];
+        let Protocol::WebSocket(request) = &target.protocol else {
+            return Answer::Partial;
+        };
         let whole = if opening.answer.is_empty() {
             bytes
         } else {
             opening.answer.extend_from_slice(bytes);
             &opening.answer
         };
-        let head = match check_response(whole, &opening.key, &target.request) {
+        let head = match check_response(whole, &opening.key, request) {
             Ok(Status::Complete(accepted)) => accepted.head_bytes,
             Ok(Status::Partial) => {
                 if opening.answer.is_empty() {
@@ -197,8 +222,7 @@ impl Opener {
             begun: opening.begun,
             rest: whole.len() - head,
         };
-        self.in_flight.remove(&(conn as u32));
-        self.last_done = now;
+        self.done(conn, now);
         answer
     }
 

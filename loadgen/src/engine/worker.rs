@@ -57,6 +57,8 @@ pub struct Worker<T> {
     pub(super) states: Vec<State>,
     pub(super) sessions: Vec<Session>,
     pub(super) opener: Opener,
+    /// No WebSocket around the messages: see [`target`](crate::target).
+    pub(super) is_tcp: bool,
     pub(super) traffic: T,
     pub(super) stats: Stats,
     pub(super) drain_ns: u64,
@@ -139,6 +141,7 @@ impl<T: Traffic> Worker<T> {
             links: Links::new(plan.ring, connections),
             states: vec![State::Down; connections],
             sessions,
+            is_tcp: plan.opener.is_tcp(),
             opener: plan.opener,
             traffic: plan.traffic,
             stats: Stats::new(plan.open_loop),

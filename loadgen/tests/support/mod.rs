@@ -96,12 +96,30 @@ pub(crate) fn answering(answer: &'static str) -> SocketAddr {
     .unwrap()
 }
 
+/// A server that sends back every byte, after `change` had a look at it.
+pub(crate) fn tcp_echo_server(change: impl Fn(&mut [u8]) + Send + Sync + 'static) -> SocketAddr {
+    raw_server("127.0.0.1:0", move |_, mut stream| {
+        let mut bytes = [0; 4096];
+        while let Ok(len @ 1..) = stream.read(&mut bytes) {
+            change(&mut bytes[..len]);
+            if stream.write_all(&bytes[..len]).is_err() {
+                return;
+            }
+        }
+    })
+    .unwrap()
+}
+
 /// Runs `loadgen ARGS ws://ADDRESS/` in this process.
 pub(crate) fn load(args: &str, address: SocketAddr) -> Finished {
-    let url = format!("ws://{address}/");
+    load_url(args, &format!("ws://{address}/"))
+}
+
+/// Runs `loadgen ARGS URL` in this process.
+pub(crate) fn load_url(args: &str, url: &str) -> Finished {
     let line = std::iter::once("loadgen")
         .chain(args.split_whitespace())
-        .chain([url.as_str()]);
+        .chain([url]);
     let (config, _) = Cli::try_parse_from(line).unwrap().check().unwrap();
     let targets = target::resolve_all(&config).unwrap();
     let addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
