@@ -18,6 +18,7 @@ fi
 echo "building (release; the first time takes some minutes)" >&2
 (cd "$root" && cargo build --release --workspace --bins --locked >&2)
 (cd "$root" && cargo build --release -p server-core --features conformance --bin conformance --locked >&2)
+(cd "$root" && cargo build --release -p uring-net --example floor_tcp --locked >&2)
 
 target="$(cd "$root" && cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
 out=(--out "$root/bench-results")

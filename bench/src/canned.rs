@@ -164,6 +164,7 @@ pub(crate) fn setting() -> crate::summary::Setting {
     let entrant = |name: &str, about: &str| Entrant {
         name: name.to_owned(),
         about: about.to_owned(),
+        protocol: crate::config::Protocol::Ws,
         runtime: Some("tokio 1.54.1".to_owned()),
         excluded: None,
     };

@@ -128,7 +128,9 @@ impl Choice {
 
     /// How long one block of a bout takes, about.
     pub fn estimate_block(&self, scenario: &Scenario) -> Duration {
-        plan::estimate_run(scenario, self.timing(scenario)) * self.contestants.len() as u32
+        let plays = |contestant: &&Contestant| contestant.protocol.plays(scenario.kind);
+        let contestants = self.contestants.iter().filter(plays).count();
+        plan::estimate_run(scenario, self.timing(scenario)) * contestants as u32
     }
 
     /// How long the bouts take in all, about, calibration included, trial starts and conformance not.
@@ -190,12 +192,17 @@ fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
     Ok(())
 }
 
-/// A bare name lies in `bin_dir`; anything else is a path already.
+/// A bare name lies in `bin_dir`, or with the examples in there; anything else is a path already.
 fn binary(bin_dir: &Path, program: &Path) -> Result<PathBuf> {
-    let path = if program.components().count() == 1 {
-        bin_dir.join(program)
-    } else {
+    let path = if program.components().count() > 1 {
         program.to_path_buf()
+    } else {
+        let example = bin_dir.join("examples").join(program);
+        if example.is_file() {
+            example
+        } else {
+            bin_dir.join(program)
+        }
     };
     ensure!(
         path.is_file(),

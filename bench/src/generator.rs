@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use loadgen::record::Record;
 
-use crate::config::{Kind, Load, Scenario, Timing};
+use crate::config::{Kind, Load, Protocol, Scenario, Timing};
 use crate::cpus::CpuSet;
 
 /// Requests in flight per connection before an open loop holds a message back: so many that only a stall gets there.
@@ -24,24 +24,41 @@ pub struct Outputs {
     pub hlog: PathBuf,
 }
 
+/// Where the server under test is, and what it speaks.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Decides the URL.
+    pub protocol: Protocol,
+}
+
+impl Target {
+    fn url(self, kind: Kind) -> String {
+        let Self { address, protocol } = self;
+        let path = match (protocol, kind) {
+            (Protocol::Tcp, _) => "",
+            (Protocol::Ws, Kind::Broadcast) => "/broadcast/ring",
+            (Protocol::Ws, _) => "/ws",
+        };
+        format!("{}://{address}{path}", protocol.scheme())
+    }
+}
+
 /// Program and arguments. `rate_per_s` is the rate in force where the scenario names a fraction of capacity.
 pub fn command(
     program: &Path,
     scenario: &Scenario,
     timing: Timing,
-    address: SocketAddr,
+    target: Target,
     cpus: &CpuSet,
     rate_per_s: Option<f64>,
     outputs: &Outputs,
 ) -> Vec<String> {
-    let path = match scenario.kind {
-        Kind::Broadcast => "/broadcast/ring",
-        _ => "/ws",
-    };
     let mut command = vec![
         program.display().to_string(),
         scenario.kind.subcommand().to_owned(),
-        format!("ws://{address}{path}"),
+        target.url(scenario.kind),
         "--connections".to_owned(),
         scenario.connections.to_string(),
         "--duration".to_owned(),
@@ -102,18 +119,30 @@ mod tests {
             warmup: Duration::from_millis(200),
             duration: Duration::from_secs(1),
         };
-        let address = "127.0.0.1:4000".parse().unwrap();
+        let target = Target {
+            address: "127.0.0.1:4000".parse().unwrap(),
+            protocol: Protocol::Ws,
+        };
         let cpus = "1".parse().unwrap();
         command(
             Path::new("loadgen"),
             &scenario,
             timing,
-            address,
+            target,
             &cpus,
             rate,
             &outputs,
         )
         .join(" ")
+    }
+
+    #[test]
+    fn a_raw_echo_has_no_path() {
+        let target = Target {
+            address: "127.0.0.1:4000".parse().unwrap(),
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(target.url(Kind::Echo), "tcp://127.0.0.1:4000");
     }
 
     #[test]

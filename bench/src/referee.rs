@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 
 use crate::choice::Choice;
-use crate::config::{Load, Scenario, Timing};
+use crate::config::{Kind, Load, Scenario, Timing};
 use crate::entry;
 use crate::environment::{Environment, Revision, utc};
 use crate::folder::ResultFolder;
@@ -111,6 +111,7 @@ impl Referee {
             .map(|contestant| Entrant {
                 name: contestant.name.clone(),
                 about: contestant.about.clone(),
+                protocol: contestant.protocol,
                 runtime: None,
                 excluded: None,
             })
@@ -225,10 +226,10 @@ impl Referee {
         );
     }
 
-    /// Indices of the contestants that take part.
-    fn admitted(&self) -> Vec<usize> {
+    /// Indices of the contestants that take part in bouts of this kind.
+    fn admitted(&self, kind: Kind) -> Vec<usize> {
         (0..self.entrants.len())
-            .filter(|index| self.entrants[*index].excluded.is_none())
+            .filter(|index| self.entrants[*index].takes_part_in(kind))
             .collect()
     }
 
@@ -291,8 +292,11 @@ impl Referee {
     /// Rounds of blocks, then blocks that make up for runs that do not count.
     fn run_bouts(&mut self) -> Result<()> {
         let scenarios = self.choice.scenarios.clone();
-        let mut progress =
-            Progress::new(scenarios.len() * self.choice.repeats * self.admitted().len());
+        let runs_per_round: usize = scenarios
+            .iter()
+            .map(|scenario| self.admitted(scenario.kind).len())
+            .sum();
+        let mut progress = Progress::new(runs_per_round * self.choice.repeats);
         let mut pace = Pace::default();
         for block in 1..=self.choice.repeats {
             for bout in plan::order_of_bouts(self.choice.seed, block, scenarios.len()) {
@@ -304,12 +308,12 @@ impl Referee {
         for block in self.choice.repeats + 1..=self.choice.repeats + self.choice.suite.extra_blocks
         {
             for scenario in &scenarios {
-                let whole = self.whole_blocks(&scenario.name);
+                let whole = self.whole_blocks(scenario);
                 // A bout without one whole block is not unlucky, it is broken.
                 if whole == 0 || whole >= self.choice.repeats {
                     continue;
                 }
-                progress.add(self.admitted().len());
+                progress.add(self.admitted(scenario.kind).len());
                 if !self.bout_block(scenario, block, &mut pace, &mut progress)? {
                     return Ok(());
                 }
@@ -370,7 +374,7 @@ impl Referee {
         block: usize,
         say: &mut dyn FnMut(Said<'_>),
     ) -> Result<Vec<RunRecord>> {
-        let admitted = self.admitted();
+        let admitted = self.admitted(scenario.kind);
         let order = plan::order_in_block(self.choice.seed, &scenario.name, block, admitted.len());
         let mut runs = Vec::new();
         for (place, index) in order.into_iter().map(|place| admitted[place]).enumerate() {
@@ -396,16 +400,16 @@ impl Referee {
     }
 
     /// Blocks of a bout in which every contestant has a valid run.
-    fn whole_blocks(&self, bout: &str) -> usize {
+    fn whole_blocks(&self, bout: &Scenario) -> usize {
         let mut valid: BTreeMap<usize, usize> = BTreeMap::new();
         for run in self
             .runs
             .iter()
-            .filter(|run| run.bout == bout && run.status == Status::Valid)
+            .filter(|run| run.bout == bout.name && run.status == Status::Valid)
         {
             *valid.entry(run.block).or_default() += 1;
         }
-        let contestants = self.admitted().len();
+        let contestants = self.admitted(bout.kind).len();
         valid.values().filter(|runs| **runs == contestants).count()
     }
 

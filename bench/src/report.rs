@@ -1,6 +1,6 @@
 //! The summary for people: the same words on the terminal and in `summary.md`.
 
-use crate::config::{Kind, Load};
+use crate::config::{Kind, Load, Protocol};
 use crate::metrics::{self, Unit, format};
 use crate::stats::{RUNS_FOR_A_CLAIM, Spread};
 use crate::summary::{Bout, Comparison, Pair, Showing, Summary};
@@ -72,8 +72,12 @@ fn heading(summary: &Summary) -> String {
     ));
     for entrant in &setting.contestants {
         let runtime = entrant.runtime.as_deref().unwrap_or("did not start");
+        let bouts = match entrant.protocol {
+            Protocol::Ws => "",
+            Protocol::Tcp => "; speaks no WebSocket, so it is in echo bouts only",
+        };
         text.push_str(&format!(
-            "- **{}**: {} ({runtime})\n",
+            "- **{}**: {} ({runtime}){bouts}\n",
             entrant.name, entrant.about
         ));
     }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::config::{Contestant, Scenario, Timing};
 use crate::cpus::CpuSet;
 use crate::folder::{self, ResultFolder};
-use crate::generator::{self, Outputs};
+use crate::generator::{self, Outputs, Target};
 use crate::interrupt::Interrupt;
 use crate::metrics;
 use crate::proc;
@@ -110,6 +110,7 @@ impl Ring {
         let ruling = rule(&Evidence {
             loadgen: observed.loadgen.as_ref(),
             server: Some(&server),
+            foreign: run.contestant.foreign,
             failures: observed.failures,
             interrupted: self.interrupt.is_set(),
             steal_share: machine_steal_ns.map(|steal| steal as f64 / elapsed_ns as f64 / all_cpus),
@@ -185,7 +186,10 @@ impl Ring {
             &self.loadgen,
             run.scenario,
             run.timing,
-            server.address,
+            Target {
+                address: server.address,
+                protocol: run.contestant.protocol,
+            },
             &self.generator_cpus,
             run.rate_per_s,
             &outputs,

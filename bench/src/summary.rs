@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Scenario;
+use crate::config::{Kind, Protocol, Scenario};
 use crate::metrics::{self, Metric};
 use crate::record::{RunRecord, Status};
 use crate::rng::derive_seed;
@@ -66,10 +66,20 @@ pub struct Entrant {
     pub name: String,
     /// Its one line.
     pub about: String,
+    /// What it speaks, and so which bouts it can take part in.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Runtime and version, from its `ready` line.
     pub runtime: Option<String>,
     /// Why it took no part.
     pub excluded: Option<String>,
+}
+
+impl Entrant {
+    /// Whether it has runs in bouts of this kind.
+    pub fn takes_part_in(&self, kind: Kind) -> bool {
+        self.excluded.is_none() && self.protocol.plays(kind)
+    }
 }
 
 /// Capacity of each contestant, measured before the bouts.
@@ -187,7 +197,7 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
     let names: Vec<&str> = setting
         .contestants
         .iter()
-        .filter(|entrant| entrant.excluded.is_none())
+        .filter(|entrant| entrant.takes_part_in(scenario.kind))
         .map(|entrant| entrant.name.as_str())
         .collect();
     let mut pairs = Vec::new();

@@ -19,6 +19,7 @@ dying = { about = "dies in every run", program = "./server", run_args = ["--port
 patient = { about = "its runs last", program = "./server", run_args = ["--port", "1004"] }
 unrecordable = { about = "its record cannot be written", program = "./server", run_args = ["--port", "1005"] }
 rude = { about = "does not conform", program = "./server", args = ["--rude"], run_args = ["--port", "1002"] }
+floor = { about = "raw TCP of another stack", program = "./server", run_args = ["--port", "1002", "--foreign"], foreign = true, protocol = "tcp" }
 missing = { about = "cannot start", program = "./no-server" }
 "#;
 
@@ -356,6 +357,35 @@ fn who_breaks_the_rules_or_cannot_start_is_excluded_by_name() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn a_contestant_of_raw_bytes_echoes_beside_the_others_and_owes_no_counters() {
+    let stage = Stage::new();
+    let crowd = "title = 'Crowd'\nshows = 'this'\ndoes_not_show = 'that'\nkind = 'connect'\nconnections = 10\n";
+    fs::write(stage.path("scenarios/crowd.toml"), crowd).unwrap();
+    let output = stage.run(&["--contestants", "fast,floor", "--scenarios", "closed,crowd"]);
+    let folder = folder(&output);
+    let echoes = runs_of(&folder, "closed");
+    let floor: Vec<&RunRecord> = echoes
+        .iter()
+        .filter(|run| run.contestant == "floor")
+        .collect();
+    assert_eq!(floor.len(), 2);
+    for run in floor {
+        assert_eq!(run.status, Status::Valid, "{:?}", run.reasons);
+        assert!(run.generator.command[2].starts_with("tcp://"));
+    }
+    assert!(
+        runs_of(&folder, "crowd")
+            .iter()
+            .all(|run| run.contestant == "fast")
+    );
+    let summary = summary(&folder);
+    assert_eq!(summary.bouts[0].pairs[0].second, "floor");
+    assert_eq!(summary.bouts[1].contestants.len(), 1);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("in echo bouts only"));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{is_name, load_toml};
+use super::{Kind, is_name, load_toml};
 
 /// A server under test: a program and its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,9 +30,44 @@ pub struct Contestant {
     /// What the machine must offer.
     #[serde(default)]
     pub needs: Vec<Need>,
+    /// Not one of ours: its `ready` line has an address at least; it prints no final counters and runs no conformance cases.
+    #[serde(default)]
+    pub foreign: bool,
+    /// What it speaks.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Further arguments of a step of the suite `scale`; `{processes}` and `{workers}` are filled in.
+    #[serde(default)]
+    pub scale_args: Vec<String>,
     /// Enters when no contestants are named.
     #[serde(default)]
     pub default: bool,
+}
+
+/// What a contestant speaks, and so what it can be asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// WebSocket, with the endpoints of our servers.
+    #[default]
+    Ws,
+    /// Sends back every byte it receives: the floor under a WebSocket echo.
+    Tcp,
+}
+
+impl Protocol {
+    /// Scheme of the generator's target.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Ws => "ws",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Can bouts of this kind be had with it?
+    pub fn plays(self, kind: Kind) -> bool {
+        self == Self::Ws || kind == Kind::Echo
+    }
 }
 
 fn usual_run_args() -> Vec<String> {
@@ -70,6 +105,18 @@ impl Contestant {
             .map(|arg| arg.replace("{cpus}", cpus).replace("{workers}", &workers))
             .collect()
     }
+
+    /// What a step of the suite `scale` appends to them.
+    pub fn scale_arguments(&self, processes: usize, workers: usize) -> Vec<String> {
+        let (processes, workers) = (processes.to_string(), workers.to_string());
+        self.scale_args
+            .iter()
+            .map(|arg| {
+                arg.replace("{processes}", &processes)
+                    .replace("{workers}", &workers)
+            })
+            .collect()
+    }
 }
 
 /// All contestants of the file, in its order. Relative program paths come back resolved against the file's folder.
@@ -88,6 +135,7 @@ pub fn load_contestants(path: &Path) -> Result<Vec<Contestant>> {
             Err(error) => bail!("{}: contestant `{name}`: {error}", path.display()),
         };
         contestant.name = name;
+        contestant.conformance &= !contestant.foreign;
         if contestant.program.components().count() > 1 {
             contestant.program = folder.join(&contestant.program);
         }
@@ -113,6 +161,21 @@ mod tests {
             contestants[0].arguments("0-1", 2),
             ["--fast", "--cpus=0-1", "-w", "2"]
         );
+    }
+
+    #[test]
+    fn a_foreign_contestant_runs_no_conformance_and_bytes_can_only_be_echoed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        let text = "[floor]\nabout = 'a'\nprogram = 'x'\nforeign = true\nprotocol = 'tcp'\n\
+                    scale_args = ['-p={processes}', '-w={workers}']\n";
+        fs::write(&file, text).unwrap();
+        let floor = load_contestants(&file).unwrap().remove(0);
+        assert!(floor.foreign && !floor.conformance);
+        assert_eq!(floor.protocol.scheme(), "tcp");
+        assert!(floor.protocol.plays(Kind::Echo) && !floor.protocol.plays(Kind::Broadcast));
+        assert!(Protocol::Ws.plays(Kind::Broadcast));
+        assert_eq!(floor.scale_arguments(4, 2), ["-p=4", "-w=2"]);
     }
 
     #[test]

@@ -1,18 +1,26 @@
 #!/bin/sh
-# A server that only says it is one. --port N is what it claims to listen on; --dies: ends when a file `die` appears beside it.
+# A server that only says it is one. --port N is what it claims to listen on; --dies: ends when a file `die` appears beside it;
+# --foreign: says no more than its address, and nothing at its end.
 here=$(dirname "$0")
 port=0
 dies=no
+foreign=no
 while [ $# -gt 0 ]; do
     case $1 in
         --port) port=$2; shift ;;
         --dies) dies=yes ;;
+        --foreign) foreign=yes ;;
     esac
     shift
 done
 trap 'echo "{\"event\":\"final\",\"drained_in_time\":true,\"messages_received\":1000,\"messages_sent\":1000,\"bytes_received\":0,\"bytes_sent\":0,\"connections_accepted\":10,\"handshakes\":10,\"http_responses\":0,\"refused\":0,\"handshake_timeouts\":0,\"idle_timeouts\":0,\"pings_received\":0,\"violations\":0,\"dropped\":0,\"slow_consumers_closed\":0,\"accept_errors\":0,\"drained\":10}"; exit 0' TERM
 echo $$ >"$here/server.pid"
-echo "{\"event\":\"ready\",\"server\":\"fake\",\"runtime\":\"sh 1\",\"address\":\"127.0.0.1:$port\",\"pid\":$$}"
+if [ $foreign = yes ]; then
+    trap 'exit 0' TERM
+    echo "{\"address\":\"127.0.0.1:$port\"}"
+else
+    echo "{\"event\":\"ready\",\"server\":\"fake\",\"runtime\":\"sh 1\",\"address\":\"127.0.0.1:$port\",\"pid\":$$}"
+fi
 while :; do
     if [ $dies = yes ] && [ -e "$here/die" ]; then
         rm "$here/die"
