@@ -13,13 +13,14 @@
 //! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
 //! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
 //! | [`results`] | what was kept, read back |
-//! | [`gate`] | rules on a result, for CI |
+//! | [`gate`], [`export`] | rules on a result, for CI; a result in the formats of other tools |
 
 pub mod choice;
 pub mod config;
 pub mod cpus;
 pub mod entry;
 pub mod environment;
+pub mod export;
 pub mod folder;
 pub mod gate;
 pub mod generator;

@@ -1,19 +1,20 @@
 //! `bench`: see [`bench::referee`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use bench::gate::{BREACH, Gate};
 use bench::options::{Cli, Command};
 use bench::results::Results;
-use bench::{process, referee};
+use bench::{export, process, referee};
 use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         None => ExitCode::from(referee::run(&cli.options)),
+        Some(Command::Export { dir, to }) => exit(export(&dir, to)),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),
         Some(Command::Exec {
             parent,
@@ -39,6 +40,15 @@ fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
     } else {
         ExitCode::from(BREACH)
     })
+}
+
+fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
+    let results = Results::load(dir)?;
+    let folder = to.unwrap_or_else(|| dir.join("export"));
+    for name in export::write_all(&folder, &results.summary, &results.runs)? {
+        println!("{}", folder.join(name).display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A result that cannot be read or a rule about nothing is a matter of usage.

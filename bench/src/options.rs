@@ -30,6 +30,14 @@ pub struct Cli {
 /// What else the referee does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Writes a result for github-action-benchmark, Bencher and spreadsheets
+    Export {
+        /// Result folder.
+        dir: PathBuf,
+        /// Where to write [default: export/ in the result folder]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
     /// Judges a result by the rules of a file, for CI: exit code 0 when all hold, 99 when one is broken
     Gate {
         /// Result folder.
