@@ -324,6 +324,10 @@ fn idle(results: &[ThreadResult], config: &Config, record: &Record) -> Idle {
         still_up: results.iter().map(|result| result.outcome.still_up).sum(),
         active: config.traffic.active_connections.unwrap_or(0),
         pings_answered: record.totals.pings_answered,
+        pings_answered_in_window: results
+            .iter()
+            .map(|result| result.stats.pings_in_window)
+            .sum(),
     }
 }
 

@@ -418,6 +418,9 @@ pub struct Idle {
     pub active: u64,
     /// Pings of the server answered.
     pub pings_answered: u64,
+    /// Of them inside the measured window.
+    #[serde(default)]
+    pub pings_answered_in_window: u64,
 }
 
 /// One second of the run.

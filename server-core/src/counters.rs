@@ -22,7 +22,7 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($($field:ident: $help:literal,)*) => {
+    ($($(#[$attribute:meta])* $field:ident: $help:literal,)*) => {
         /// Counters of one worker, on cache lines of their own: no worker slows another by counting.
         #[derive(Debug, Default)]
         #[repr(align(128))]
@@ -33,7 +33,7 @@ macro_rules! counters {
         /// Sums over all workers at one moment.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Totals {
-            $(#[doc = $help] pub $field: u64,)*
+            $(#[doc = $help] $(#[$attribute])* pub $field: u64,)*
         }
 
         impl Totals {
@@ -61,6 +61,10 @@ counters! {
     handshake_timeouts: "Connections closed because their request took too long",
     idle_timeouts: "Connections closed because they were silent too long",
     pings_received: "Pings answered",
+    #[serde(default)]
+    pings_sent: "Pings sent to silent clients",
+    #[serde(default)]
+    pongs_received: "Pongs received, asked for or not",
     violations: "Connections closed because the client broke the protocol or a limit",
     dropped: "Messages dropped for slow receivers",
     slow_consumers_closed: "Connections closed because they did not read fast enough",

@@ -212,6 +212,7 @@ async fn echo(worker: &Worker, link: &Link, response: Vec<u8>, mut early: Vec<u8
             Wake::Ordered(order) => {
                 if order.includes(Order::PING) && session.state() == State::Open {
                     unsent.append(PING);
+                    worker.counters().pings_sent.add(1);
                 }
                 if order.includes(Order::DRAIN) {
                     session.close(CloseCode::Away, GOING_AWAY, unsent.bytes());
@@ -264,6 +265,9 @@ fn echo_bytes(
     counters.messages_sent.add(echo.messages);
     if echo.pings > 0 {
         counters.pings_received.add(echo.pings);
+    }
+    if echo.pongs > 0 {
+        counters.pongs_received.add(echo.pongs);
     }
     match echo.reply {
         Reply::None => {}

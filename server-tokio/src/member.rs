@@ -151,7 +151,7 @@ impl Member<'_> {
                     counters.pings_received.add(1);
                     pong(payload, &mut replies);
                 }
-                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Pong(_))) => counters.pongs_received.add(1),
                 Ok(Some(Event::Close { .. })) => {
                     self.session.answer_close(&mut self.farewell);
                     break Turn::Over;
@@ -199,6 +199,7 @@ impl Member<'_> {
             && self.link.outbox().is_empty()
         {
             self.link.outbox().push_control(PING);
+            self.worker.counters().pings_sent.add(1);
             // At once: sent later, it would look like a peer that makes room. An error shows at the next read.
             let _ = self.flush();
         }

@@ -23,6 +23,8 @@ pub struct Echo {
     pub payload_bytes: u64,
     /// Pings answered.
     pub pings: u64,
+    /// Pongs taken in.
+    pub pongs: u64,
     /// Set when the connection ends: send the reply, then close TCP. Further input is ignored.
     pub end: Option<End>,
 }
@@ -69,6 +71,7 @@ impl Session {
             messages: 0,
             payload_bytes: 0,
             pings: 0,
+            pongs: 0,
             end: None,
         };
         let mut at = 0;
@@ -159,7 +162,8 @@ impl Session {
                 }
                 echo.end = Some(End::PeerClosed(code.map(CloseCode::from)));
             }
-            Step::Message { .. } | Step::Ping(_) | Step::Pong(_) | Step::Starved => {}
+            Step::Pong(_) => echo.pongs += 1,
+            Step::Message { .. } | Step::Ping(_) | Step::Starved => {}
         }
     }
 

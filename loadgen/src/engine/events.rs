@@ -103,7 +103,7 @@ impl<T: Traffic> Worker<T> {
                 Ok(Some(Frame::Ping(data))) => {
                     let pong = OpCode::Control(Control::Pong);
                     encode_masked_frame(pong, data, random_key(), io.links.outgoing(conn));
-                    io.stats.totals.pings_answered += 1;
+                    io.stats.pinged(&io.times, io.now);
                 }
                 Ok(Some(Frame::Pong(_))) => {}
                 Ok(Some(Frame::Close { code, reason })) => {

@@ -15,6 +15,8 @@ pub struct Stats {
     pub window: Messages,
     /// Messages of the whole run.
     pub totals: Totals,
+    /// Pings answered inside the window.
+    pub pings_in_window: u64,
     /// Window messages that got a reply of whatever content.
     pub settled: u64,
     /// Messages of the whole run that got a reply of whatever content.
@@ -66,6 +68,7 @@ impl Stats {
         Self {
             window: Messages::default(),
             totals: Totals::default(),
+            pings_in_window: 0,
             settled: 0,
             settled_in_all: 0,
             due: 0,
@@ -89,6 +92,12 @@ impl Stats {
             self.window.sent += 1;
             self.current.sent += 1;
         }
+    }
+
+    /// A ping was answered.
+    pub fn pinged(&mut self, times: &Times, now: u64) {
+        self.totals.pings_answered += 1;
+        self.pings_in_window += u64::from(times.contain(now));
     }
 
     /// The first reply to a message arrived, verified.
@@ -198,6 +207,21 @@ mod tests {
         from: SECOND_NS,
         to: 3 * SECOND_NS,
     };
+
+    #[test]
+    fn pings_count_in_all_and_inside_the_window() {
+        let times = Times {
+            start: 50,
+            from: 100,
+            to: 200,
+        };
+        let mut stats = Stats::new(true);
+        for now in [50, 100, 199, 200] {
+            stats.pinged(&times, now);
+        }
+        assert_eq!(stats.totals.pings_answered, 4);
+        assert_eq!(stats.pings_in_window, 2);
+    }
 
     #[test]
     fn warm_up_is_left_out_and_the_drain_kept() {

@@ -69,7 +69,10 @@ pub fn idle_timeout_keeps_who_answers(target: &Target) {
             talks.hears_something_within(Duration::from_millis(100));
         }
     }
-    assert_eq!(server.metrics().get("idle_timeouts"), 0);
+    let metrics = server.metrics();
+    assert_eq!(metrics.get("idle_timeouts"), 0);
+    assert!(metrics.get("pongs_received") >= 6);
+    assert!(metrics.get("pings_sent") >= metrics.get("pongs_received"));
 }
 
 /// `--idle-timeout`: who answers nothing is pinged and then closed, and is counted.

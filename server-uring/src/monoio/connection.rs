@@ -319,6 +319,9 @@ impl<'a> Echo<'a> {
         if echo.pings > 0 {
             counters.pings_received.add(echo.pings);
         }
+        if echo.pongs > 0 {
+            counters.pongs_received.add(echo.pongs);
+        }
         match echo.end {
             None => return (echo.reply, Turn::GoOn),
             Some(End::PeerClosed(_)) => {}
@@ -341,6 +344,7 @@ fn obey(
 ) -> Turn {
     if order.includes(Order::PING) && session.state() == State::Open {
         unsent.extend_from_slice(PING);
+        worker.counters().pings_sent.add(1);
     }
     if order.includes(Order::DRAIN) {
         session.close(CloseCode::Away, GOING_AWAY, unsent);

@@ -172,7 +172,7 @@ impl Member<'_> {
                     counters.pings_received.add(1);
                     pong(payload, &mut replies);
                 }
-                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Pong(_))) => counters.pongs_received.add(1),
                 Ok(Some(Event::Close { .. })) => {
                     self.session.answer_close(&mut self.farewell);
                     break Turn::Over;
@@ -222,6 +222,7 @@ impl Member<'_> {
             && !self.link.is_writing()
         {
             self.link.outbox().push_control(PING);
+            self.worker.counters().pings_sent.add(1);
             self.link.flush();
         }
         false

@@ -131,6 +131,7 @@ impl Connection {
         tally.messages_received += echo.messages;
         tally.messages_sent += echo.messages;
         tally.pings_received += echo.pings;
+        tally.pongs_received += echo.pongs;
         match echo.reply {
             Reply::None => {}
             Reply::InPlace(range) => {
@@ -354,8 +355,9 @@ impl Connection {
         match &mut self.serving {
             Serving::Echo(session) if session.state() == State::Open => {
                 self.link.append(worker, PING);
+                worker.tally.pings_sent += 1;
             }
-            Serving::Member(member) => member.ping(),
+            Serving::Member(member) => worker.tally.pings_sent += u64::from(member.ping()),
             Serving::Echo(_) | Serving::Handshake(_) => return,
         }
         self.link.flush(worker);
@@ -468,6 +470,7 @@ fn echo_early(
     tally.messages_received += echo.messages;
     tally.messages_sent += echo.messages;
     tally.pings_received += echo.pings;
+    tally.pongs_received += echo.pongs;
     if let Some(End::Violation(_)) = echo.end {
         worker.counters().violations.add(1);
     }

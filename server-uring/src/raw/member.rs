@@ -156,7 +156,7 @@ impl Member {
                     worker.tally.pings_received += 1;
                     pong(payload, &mut replies);
                 }
-                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Pong(_))) => worker.tally.pongs_received += 1,
                 Ok(Some(Event::Close { .. })) => {
                     self.session.answer_close(&mut self.farewell);
                     self.over = true;
@@ -258,11 +258,13 @@ impl Member {
         std::mem::take(&mut self.in_flight).into()
     }
 
-    /// Queues a ping, unless the WebSocket is closing.
-    pub(crate) fn ping(&mut self) {
-        if self.session.state() == State::Open {
+    /// Queues a ping, unless the WebSocket is closing; returns whether it did.
+    pub(crate) fn ping(&mut self) -> bool {
+        let open = self.session.state() == State::Open;
+        if open {
             self.outbox.push_control(PING);
         }
+        open
     }
 
     /// Queues the Close frame of a drain behind everything else.

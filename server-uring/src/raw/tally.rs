@@ -10,6 +10,8 @@ pub(crate) struct Tally {
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) pings_received: u64,
+    pub(crate) pings_sent: u64,
+    pub(crate) pongs_received: u64,
 }
 
 impl Tally {
@@ -22,6 +24,8 @@ impl Tally {
             (&counters.bytes_received, sums.bytes_received),
             (&counters.bytes_sent, sums.bytes_sent),
             (&counters.pings_received, sums.pings_received),
+            (&counters.pings_sent, sums.pings_sent),
+            (&counters.pongs_received, sums.pongs_received),
         ] {
             if sum > 0 {
                 counter.add(sum);
