@@ -7,14 +7,16 @@
 
 #![expect(unsafe_code)]
 
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::{mem, ptr};
 
-use io_uring::types::{CancelBuilder, Fd, TimeoutFlags, Timespec};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
 use crate::completion::Token;
 use crate::kernel::BUFFER_GROUP;
-use crate::op::{Body, Op, OperationId, ReceiveState, Target, UserData};
+use crate::op::{Body, Handle, Op, OperationId, ReceiveState, Shots, Target, UserData};
 use crate::ring::Ring;
 use crate::slab::Key;
 
@@ -27,9 +29,12 @@ impl Ring {
         let Some(slot) = self.sockets.get_mut(key) else {
             return;
         };
-        let Some(fd) = &slot.fd else { return };
-        let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), BUFFER_GROUP)
+        let Some(file) = File::of(&slot.handle) else {
+            return;
+        };
+        let entry = opcode::RecvMulti::new(file.number, BUFFER_GROUP)
             .build()
+            .flags(file.flags)
             .user_data(UserData::new(Target::Receive, key).0);
         slot.receive = ReceiveState::Armed;
         slot.in_flight += 1;
@@ -41,21 +46,18 @@ impl Ring {
     /// Starts an operation of a socket, or refuses it.
     #[inline]
     pub(crate) fn begin(&mut self, socket: Key, token: Token, body: Body) -> OperationId {
-        let (slot, fd) = match self.sockets.get_mut(socket) {
-            Some(slot) => match &slot.fd {
+        let (slot, file) = match self.sockets.get_mut(socket) {
+            Some(slot) => match File::of(&slot.handle) {
                 Some(_) if slot.exclusive.is_some() => {
                     return self.refuse(token, libc::EBUSY, body);
                 }
-                Some(fd) => {
-                    let fd = Fd(fd.as_raw_fd());
-                    (slot, fd)
-                }
+                Some(file) => (slot, file),
                 // Closing.
                 None => return self.refuse(token, libc::EBADF, body),
             },
             None => return self.refuse(token, libc::EBADF, body),
         };
-        let entry = entry(fd, &body);
+        let entry = entry(file, self.direct.is_used(), &body);
         let key = self.ops.insert(Op::new(token, body));
         slot.in_flight += 1;
         slot.exclusive = Some(key);
@@ -70,7 +72,7 @@ impl Ring {
     /// Starts a timeout.
     pub(crate) fn begin_timeout(&mut self, token: Token, deadline: Box<Timespec>) -> OperationId {
         let body = Body::Timeout { deadline };
-        let entry = entry(Fd(-1), &body);
+        let entry = entry(File::NONE, false, &body);
         let key = self.ops.insert(Op::new(token, body));
         self.in_flight += 1;
         let name = UserData::new(Target::Operation, key);
@@ -82,15 +84,15 @@ impl Ring {
     /// Hands the rest of a send, or an accept that the kernel ended, to the kernel again. It is still counted.
     pub(crate) fn arm_again(&mut self, key: Key) {
         let Some(op) = self.ops.get(key) else { return };
-        let Some(fd) = op
+        let Some(file) = op
             .body
             .socket()
-            .and_then(|socket| self.sockets.get(socket)?.fd.as_ref())
+            .and_then(|socket| File::of(&self.sockets.get(socket)?.handle))
         else {
             debug_assert!(false, "nothing is armed again on a closing socket");
             return;
         };
-        let entry = entry(Fd(fd.as_raw_fd()), &op.body);
+        let entry = entry(file, self.direct.is_used(), &op.body);
         let name = UserData::new(Target::Operation, key);
         // SAFETY: as in `begin`.
         unsafe { self.kernel.push(&entry.user_data(name.0)) };
@@ -116,11 +118,32 @@ impl Ring {
         unsafe { self.kernel.push(&entry) };
     }
 
-    /// Gives the descriptor to the kernel to close. The caller has counted it.
-    pub(crate) fn arm_close(&mut self, key: Key, fd: OwnedFd) {
-        let entry = opcode::Close::new(Fd(fd.into_raw_fd()))
-            .build()
-            .user_data(UserData::new(Target::Close, key).0);
+    /// Asks for a descriptor of a direct socket, to shut it down with. The kernel looks the slot up at once, in the order of submission: a later close
+    /// does not change whose descriptor this is.
+    pub(crate) fn begin_shutdown(&mut self, socket: Key, slot: u32, how: Shutdown, token: Token) {
+        let entry = opcode::FixedFdInstall::new(Fixed(slot), 0).build();
+        let body = Body::Shutdown { socket, how };
+        let key = self.ops.insert(Op::new(token, body));
+        self.in_flight += 1;
+        let name = UserData::new(Target::Operation, key);
+        // SAFETY: the entry points to no memory.
+        unsafe { self.kernel.push(&entry.user_data(name.0)) };
+    }
+
+    /// Gives the socket to the kernel to close. The caller has counted it.
+    pub(crate) fn arm_close(&mut self, key: Key) {
+        let Some(slot) = self.sockets.get_mut(key) else {
+            return;
+        };
+        let (entry, target) = match mem::replace(&mut slot.handle, Handle::Gone) {
+            Handle::Plain(fd) => (
+                opcode::Close::new(Fd(fd.into_raw_fd())).build(),
+                Target::Close,
+            ),
+            Handle::Direct(slot) => (opcode::Close::new(Fixed(slot)).build(), Target::CloseDirect),
+            Handle::Gone => return,
+        };
+        let entry = entry.user_data(UserData::new(target, key).0);
         // SAFETY: the entry points to no memory.
         unsafe { self.kernel.push(&entry) };
     }
@@ -138,12 +161,41 @@ impl Ring {
     }
 }
 
+/// What an entry calls a file by: a descriptor, or a slot of the ring's table.
+#[derive(Clone, Copy)]
+struct File {
+    number: Fd,
+    flags: squeue::Flags,
+}
+
+impl File {
+    const NONE: Self = Self {
+        number: Fd(-1),
+        flags: squeue::Flags::empty(),
+    };
+
+    #[inline]
+    fn of(handle: &Handle) -> Option<Self> {
+        match handle {
+            Handle::Plain(fd) => Some(Self {
+                number: Fd(fd.as_raw_fd()),
+                flags: squeue::Flags::empty(),
+            }),
+            Handle::Direct(slot) => Some(Self {
+                number: Fd(slot.cast_signed()),
+                flags: squeue::Flags::FIXED_FILE,
+            }),
+            Handle::Gone => None,
+        }
+    }
+}
+
+/// The entry of an operation; `direct` says where an accept puts its connections.
 #[inline]
-fn entry(fd: Fd, body: &Body) -> squeue::Entry {
-    match body {
-        Body::Accept { .. } => opcode::AcceptMulti::new(fd)
-            .flags(libc::SOCK_CLOEXEC)
-            .build(),
+fn entry(file: File, direct: bool, body: &Body) -> squeue::Entry {
+    let fd = file.number;
+    let entry = match body {
+        Body::Accept { shots, .. } => accept(fd, *shots, direct),
         Body::Connect { address, .. } => {
             opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build()
         }
@@ -163,6 +215,26 @@ fn entry(fd: Fd, body: &Body) -> squeue::Entry {
         }
         Body::Timeout { deadline } => opcode::Timeout::new(&raw const **deadline)
             .flags(TimeoutFlags::ABS)
+            .build(),
+        Body::Shutdown { .. } => {
+            debug_assert!(false, "a shutdown has its own entry and is not armed again");
+            opcode::Nop::new().build()
+        }
+    };
+    entry.flags(file.flags)
+}
+
+fn accept(fd: Fd, shots: Shots, direct: bool) -> squeue::Entry {
+    // A slot of the table has no close-on-exec flag, and the kernel refuses one.
+    let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
+    match shots {
+        Shots::Many | Shots::Ending => opcode::AcceptMulti::new(fd)
+            .allocate_file_index(direct)
+            .flags(flags)
+            .build(),
+        Shots::One => opcode::Accept::new(fd, ptr::null_mut(), ptr::null_mut())
+            .file_index(direct.then(DestinationSlot::auto_target))
+            .flags(flags)
             .build(),
     }
 }

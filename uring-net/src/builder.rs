@@ -8,12 +8,15 @@ use std::io;
 use io_uring::{IoUring, opcode};
 
 use crate::buffers::BufferPool;
-use crate::error::{Cause, SetupError, Step};
+use crate::error::{Cause, KernelVersion, SetupError, Step};
 use crate::kernel::Kernel;
 use crate::ring::Ring;
 
 /// The most buffers a group can have.
 const MAX_BUFFERS: u16 = 1 << 15;
+
+/// The most slots for direct sockets that a ring can have (the kernel's `IORING_MAX_FIXED_FILES`), whatever the limit on open files.
+pub const MAX_DIRECT_SLOTS: u32 = 1 << 20;
 
 /// The operations that are used, all in 6.1.
 const OPERATIONS: [(u8, &str); 8] = [
@@ -34,6 +37,7 @@ pub struct RingBuilder {
     pub(crate) cq_entries: u32,
     pub(crate) buffer_count: u16,
     pub(crate) buffer_size: u32,
+    pub(crate) direct_slots: u32,
 }
 
 impl Default for RingBuilder {
@@ -43,6 +47,7 @@ impl Default for RingBuilder {
             cq_entries: 16_384,
             buffer_count: 256,
             buffer_size: 4096,
+            direct_slots: 0,
         }
     }
 }
@@ -76,6 +81,17 @@ impl RingBuilder {
         self
     }
 
+    /// Accepts connections into a table of this ring instead of the process's table of descriptors: `slots` of them, at most [`MAX_DIRECT_SLOTS`]. The
+    /// limit on open files counts for each ring's table by itself, so that a process with several rings can hold more sockets than descriptors.
+    /// 0, the default: accepted sockets have descriptors.
+    ///
+    /// Needs [`KernelVersion::DIRECT`]. Such sockets have no [`fd`](Ring::fd); everything else works with them.
+    #[must_use]
+    pub fn direct(mut self, slots: u32) -> Self {
+        self.direct_slots = slots;
+        self
+    }
+
     /// Makes the ring. It belongs to the calling thread for good.
     ///
     /// # Errors
@@ -99,12 +115,14 @@ impl RingBuilder {
         // the pool, or leaks it; when this fails, nothing was registered.
         unsafe { kernel.register_buffers(pool.entries_address(), count) }
             .map_err(at(Step::BufferRing))?;
+        self.register_table(&kernel)?;
         let params = kernel.params();
         let setup = Setup {
             sq_entries: params.sq_entries(),
             cq_entries: params.cq_entries(),
             buffer_count: count,
             buffer_size: self.buffer_size.max(1),
+            direct_slots: self.direct_slots,
             no_sqarray,
             registered_ring_fd: kernel.registered(),
             min_wait: params.is_feature_min_timeout(),
@@ -115,6 +133,27 @@ impl RingBuilder {
 }
 
 impl RingBuilder {
+    fn register_table(&self, kernel: &Kernel) -> Result<(), SetupError> {
+        if self.direct_slots == 0 {
+            return Ok(());
+        }
+        let running = KernelVersion::running();
+        if running.is_some_and(|running| running < KernelVersion::DIRECT) {
+            return Err(SetupError {
+                step: Step::Table,
+                cause: Cause::TooOld {
+                    feature: "a table of direct descriptors that frees each one when it is closed",
+                    since: KernelVersion::DIRECT,
+                    running,
+                },
+                source: io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+            });
+        }
+        kernel
+            .register_table(self.direct_slots)
+            .map_err(at(Step::Table))
+    }
+
     /// With every flag; without `NO_SQARRAY` where the kernel does not know it, for that changes speed and nothing else. Says which it was.
     fn set_up(&self) -> io::Result<(IoUring, bool)> {
         let mut builder = IoUring::builder();
@@ -151,6 +190,8 @@ pub struct Setup {
     pub buffer_count: u16,
     /// Bytes of one receive buffer.
     pub buffer_size: u32,
+    /// Slots for direct sockets; 0 where accepted sockets have descriptors.
+    pub direct_slots: u32,
     /// `IORING_SETUP_NO_SQARRAY` is in force (6.6).
     pub no_sqarray: bool,
     /// The ring's own fd is registered (5.18).
@@ -178,7 +219,11 @@ impl fmt::Display for Setup {
             self.cq_entries,
             self.buffer_count,
             self.buffer_size,
-        )
+        )?;
+        match self.direct_slots {
+            0 => Ok(()),
+            slots => write!(f, ", direct slots {slots}"),
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Step {
     Buffers,
     /// Registering the ring of provided buffers.
     BufferRing,
+    /// Registering the table of direct descriptors.
+    Table,
 }
 
 impl fmt::Display for Step {
@@ -37,6 +39,7 @@ impl fmt::Display for Step {
             Step::Probe => "cannot ask io_uring for its operations",
             Step::Buffers => "cannot map receive buffers",
             Step::BufferRing => "cannot register a provided-buffer ring",
+            Step::Table => "cannot register a table of direct descriptors",
         })
     }
 }
@@ -94,6 +97,9 @@ impl Cause {
                 "use smaller rings or buffers, free memory, or raise RLIMIT_MEMLOCK (ulimit -l) or the memory cgroup's limit"
             }
             Cause::Descriptors => "raise the limit on open files (ulimit -n, fs.file-max)",
+            Cause::TooOld { since, .. } if *since > KernelVersion::MINIMUM => {
+                "use Linux 6.13 or newer, or do without direct descriptors"
+            }
             Cause::TooOld { .. } => "use Linux 6.1 or newer",
             Cause::Restricted { .. } => "lift the restriction on io_uring operations",
             Cause::Unknown => "see io_uring_setup(2) and io_uring_register(2) for this error",
@@ -113,7 +119,7 @@ impl fmt::Display for Cause {
                 "a seccomp filter or security module forbids io_uring (kernel.io_uring_disabled does not)",
             ),
             Cause::Memory => f.write_str("not enough memory that may be locked"),
-            Cause::Descriptors => f.write_str("no file descriptor is left"),
+            Cause::Descriptors => f.write_str("the limit on open files does not allow it"),
             Cause::TooOld {
                 feature,
                 since,
@@ -143,6 +149,14 @@ pub struct KernelVersion {
 impl KernelVersion {
     /// The oldest kernel with everything this crate needs: `DEFER_TASKRUN` came last.
     pub const MINIMUM: Self = Self { major: 6, minor: 1 };
+
+    /// The oldest kernel for direct sockets ([`RingBuilder::direct`](crate::RingBuilder::direct)). Before it a closed one stayed open until all
+    /// operations had ended that were older than the close, on any socket of the ring: with idle connections, practically for ever (commit
+    /// 7029acd8a950 gave each slot a count of its own).
+    pub const DIRECT: Self = Self {
+        major: 6,
+        minor: 13,
+    };
 
     /// The running kernel's, from `uname`.
     #[must_use]
@@ -211,6 +225,7 @@ fn diagnose(
                         minor: 19,
                     },
                 ),
+                Step::Table => ("IORING_RSRC_REGISTER_SPARSE", KernelVersion::DIRECT),
                 Step::Setup | Step::Buffers => {
                     ("IORING_SETUP_DEFER_TASKRUN", KernelVersion::MINIMUM)
                 }

@@ -113,6 +113,15 @@ impl Kernel {
         self.submitter.unregister_buf_ring(BUFFER_GROUP)
     }
 
+    /// Registers a table of `slots` empty slots for files.
+    pub(crate) fn register_table(&self, slots: u32) -> io::Result<()> {
+        self.submitter.register_files_sparse(slots)
+    }
+
+    pub(crate) fn unregister_table(&self) -> io::Result<()> {
+        self.submitter.unregister_files()
+    }
+
     /// Queues an entry. When the queue is full it submits; when the kernel takes nothing, the entry waits in the spill.
     ///
     /// # Safety

@@ -29,7 +29,7 @@
 //! # Kernel
 //! Linux 6.1 or newer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, provided-buffer rings, multishot accept and receive). With 6.6 the ring does without
 //! the index array (`NO_SQARRAY`); with 6.12 wait deadlines are absolute and [`Ring::wait_batch`] batches; with 6.15 waiting is no longer counted
-//! as I/O wait. [`Setup`] says what is in force.
+//! as I/O wait; direct sockets ([`RingBuilder::direct`]) need 6.13. [`Setup`] says what is in force.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
@@ -38,6 +38,7 @@ mod buffers;
 mod builder;
 mod clock;
 mod completion;
+mod direct;
 mod error;
 mod kernel;
 mod op;
@@ -50,7 +51,7 @@ mod waker;
 pub mod net;
 
 pub use buffers::ReceivedBuf;
-pub use builder::{RingBuilder, Setup, probe};
+pub use builder::{MAX_DIRECT_SLOTS, RingBuilder, Setup, probe};
 pub use completion::{Completion, Event, OpKind, SendBuf, Token};
 pub use error::{Cause, KernelVersion, SetupError, Step};
 pub use op::{OperationId, SocketId};

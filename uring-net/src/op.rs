@@ -1,5 +1,6 @@
 //! Operations: what callers hold of them, what the ring keeps of them, and how the kernel's user data names them.
 
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 
 use io_uring::types::Timespec;
@@ -51,6 +52,8 @@ pub(crate) enum Target {
     Close = 3,
     /// The read behind the wakers.
     Wake = 4,
+    /// The close of the socket with this key, whose slot in the table is free then.
+    CloseDirect = 5,
 }
 
 /// 8 bits of target, 24 bits of generation, 32 bits of index.
@@ -73,6 +76,7 @@ impl UserData {
             2 => Target::Operation,
             3 => Target::Close,
             4 => Target::Wake,
+            5 => Target::CloseDirect,
             _ => Target::Nothing,
         }
     }
@@ -90,16 +94,28 @@ impl UserData {
 /// What the ring keeps of a socket. An idle connection costs this much and its slab entry's generation.
 #[derive(Debug)]
 pub(crate) struct SocketSlot {
-    /// Given to the kernel's close at last.
-    pub(crate) fd: Option<OwnedFd>,
-    /// Operations of this socket that the kernel holds.
-    pub(crate) in_flight: u32,
+    pub(crate) handle: Handle,
     /// The receive's token; once the socket is closing, the close's (the receive is silent then).
     pub(crate) token: Token,
     /// The accept, connect or send in flight: at most one of them at a time.
     pub(crate) exclusive: Option<Key>,
+    /// Operations of this socket that the kernel holds: at most a receive, an exclusive one, a shutdown and the close.
+    pub(crate) in_flight: u8,
     pub(crate) receive: ReceiveState,
+    /// A shutdown is in flight.
+    pub(crate) shutting_down: bool,
     pub(crate) closing: bool,
+}
+
+/// Where a socket lives.
+#[derive(Debug)]
+pub(crate) enum Handle {
+    /// In the process's table of descriptors.
+    Plain(OwnedFd),
+    /// In this slot of the ring's own table.
+    Direct(u32),
+    /// With the kernel, which closes it.
+    Gone,
 }
 
 /// Where a socket's multishot receive stands.
@@ -122,13 +138,14 @@ impl ReceiveState {
 }
 
 impl SocketSlot {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    pub(crate) fn new(handle: Handle) -> Self {
         Self {
-            fd: Some(fd),
-            in_flight: 0,
+            handle,
             token: Token(0),
             exclusive: None,
+            in_flight: 0,
             receive: ReceiveState::Off,
+            shutting_down: false,
             closing: false,
         }
     }
@@ -159,6 +176,7 @@ impl Op {
 pub(crate) enum Body {
     Accept {
         socket: Key,
+        shots: Shots,
     },
     Connect {
         socket: Key,
@@ -176,9 +194,24 @@ pub(crate) enum Body {
         socket: Key,
         buf: SendBuf,
     },
+    /// Of a direct socket: its descriptor is asked for, then shut down.
+    Shutdown {
+        socket: Key,
+        how: Shutdown,
+    },
     Timeout {
         deadline: Box<Timespec>,
     },
+}
+
+/// How many connections an accept takes before it is armed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shots {
+    /// As many as come.
+    Many,
+    /// As many as come until its cancellation: it goes on as `One`.
+    Ending,
+    One,
 }
 
 impl Body {
@@ -187,16 +220,18 @@ impl Body {
             Body::Accept { .. } => OpKind::Accept,
             Body::Connect { .. } => OpKind::Connect,
             Body::Send { .. } | Body::SendNow { .. } => OpKind::Send,
+            Body::Shutdown { .. } => OpKind::Shutdown,
             Body::Timeout { .. } => OpKind::Timeout,
         }
     }
 
     pub(crate) fn socket(&self) -> Option<Key> {
         match *self {
-            Body::Accept { socket }
+            Body::Accept { socket, .. }
             | Body::Connect { socket, .. }
             | Body::Send { socket, .. }
-            | Body::SendNow { socket, .. } => Some(socket),
+            | Body::SendNow { socket, .. }
+            | Body::Shutdown { socket, .. } => Some(socket),
             Body::Timeout { .. } => None,
         }
     }
@@ -217,6 +252,7 @@ mod tests {
             Target::Operation,
             Target::Close,
             Target::Wake,
+            Target::CloseDirect,
         ] {
             let data = UserData::new(target, key);
             assert_eq!(data.target(), target);
@@ -228,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_idle_socket_is_small() {
-        assert!(size_of::<Option<SocketSlot>>() <= 40);
+        assert!(size_of::<Option<SocketSlot>>() <= 32);
         assert!(size_of::<Op>() <= 88);
     }
 }

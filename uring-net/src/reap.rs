@@ -6,10 +6,11 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
+use socket2::SockRef;
 
 use crate::completion::{Completion, Event, OpKind, SendBuf, Token};
 use crate::kernel::Cqe;
-use crate::op::{Body, Op, ReceiveState, SocketId, SocketSlot, Target, UserData};
+use crate::op::{Body, Handle, Op, ReceiveState, Shots, SocketId, SocketSlot, Target, UserData};
 use crate::ring::Ring;
 use crate::slab::Key;
 
@@ -28,6 +29,11 @@ impl Ring {
                 Target::Receive => self.received(key, cqe),
                 Target::Operation => self.operated(key, cqe),
                 Target::Close => {
+                    self.leave(key);
+                    None
+                }
+                Target::CloseDirect => {
+                    self.direct.release();
                     self.leave(key);
                     None
                 }
@@ -136,7 +142,10 @@ impl Ring {
                     return None;
                 }
             }
-            Body::SendNow { .. } | Body::Connect { .. } | Body::Timeout { .. } => {}
+            Body::SendNow { .. }
+            | Body::Connect { .. }
+            | Body::Shutdown { .. }
+            | Body::Timeout { .. } => {}
         }
         let op = self.finish(key)?;
         let token = op.token;
@@ -161,6 +170,10 @@ impl Ring {
                 self.spare_addresses.push(address);
                 outcome(cqe.result, kind, Event::Connected)
             }
+            Body::Shutdown { how, .. } => shut_down(installed(cqe.result).and_then(|fd| {
+                // A descriptor for this call only; the socket stays where it is.
+                SockRef::from(&fd).shutdown(how)
+            })),
             Body::Timeout { deadline } => {
                 self.spare_times.push(deadline);
                 let result = if cqe.result == -libc::ETIME {
@@ -176,32 +189,38 @@ impl Ring {
     }
 
     fn accepted(&mut self, key: Key, cqe: Cqe) -> Option<Completion> {
-        let op = self.ops.get(key)?;
+        let op = self.ops.get_mut(key)?;
         let token = op.token;
         let over = op.cancelled || self.dying;
         let more = cqueue::more(cqe.flags);
         if cqe.result >= 0 {
-            // SAFETY: a successful accept has put a new descriptor into our table, named only by this completion, which comes here once.
-            let fd = unsafe { OwnedFd::from_raw_fd(cqe.result) };
-            let socket = SocketId(self.sockets.insert(SocketSlot::new(fd)));
-            if !more && over {
+            let handle = self.accepted_handle(cqe.result);
+            let socket = SocketId(self.sockets.insert(SocketSlot::new(handle)));
+            if more {
+                self.spare_the_last_slots(key);
+            } else if over {
                 self.finish(key);
                 self.ready.push_back(cancelled(token, OpKind::Accept, None));
-            } else if !more {
-                self.stats.rearmed += 1;
-                self.arm_again(key);
+            } else if let Some(full) = self.accept_on(key) {
+                self.ready.push_back(full);
             }
             let event = Event::Accepted(socket);
             return Some(Completion { token, event });
         }
-        // A peer that gave up while it waited in the queue is no reason to stop.
-        let transient = matches!(-cqe.result, libc::ECONNABORTED | libc::EINTR);
+        // A peer that gave up while it waited in the queue is no reason to stop, and neither are we, when only the way of accepting changes.
+        let transient = match -cqe.result {
+            libc::ECONNABORTED | libc::EINTR => true,
+            libc::ECANCELED => matches!(
+                op.body,
+                Body::Accept {
+                    shots: Shots::Ending,
+                    ..
+                }
+            ),
+            _ => false,
+        };
         if transient && !over {
-            if !more {
-                self.stats.rearmed += 1;
-                self.arm_again(key);
-            }
-            return None;
+            return if more { None } else { self.accept_on(key) };
         }
         self.finish(key);
         let result = if transient {
@@ -211,6 +230,48 @@ impl Ring {
         };
         let event = failure(result, OpKind::Accept, None);
         Some(Completion { token, event })
+    }
+
+    /// Where the connection is that an accept gave `result` for.
+    fn accepted_handle(&mut self, result: i32) -> Handle {
+        if self.direct.is_used() {
+            self.direct.take();
+            return Handle::Direct(result.cast_unsigned());
+        }
+        // SAFETY: a successful accept on a ring without a table has put a new descriptor into our table, named only by this completion, which
+        // comes here once.
+        Handle::Plain(unsafe { OwnedFd::from_raw_fd(result) })
+    }
+
+    /// Ends a multishot accept when slots become scarce: one that finds none loses a connection.
+    fn spare_the_last_slots(&mut self, key: Key) {
+        if self.direct.shots() != Some(Shots::Many)
+            && let Some(op) = self.ops.get_mut(key)
+            && let Body::Accept { shots, .. } = &mut op.body
+            && *shots == Shots::Many
+        {
+            *shots = Shots::Ending;
+            self.arm_cancel(UserData::new(Target::Operation, key));
+        }
+    }
+
+    /// Arms an accept again that the kernel has ended. When there is no slot left it fails.
+    fn accept_on(&mut self, key: Key) -> Option<Completion> {
+        let op = self.ops.get_mut(key)?;
+        match (self.direct.shots(), &mut op.body) {
+            (Some(next), Body::Accept { shots, .. }) => {
+                if *shots == Shots::Many {
+                    self.stats.rearmed += 1;
+                }
+                *shots = next;
+                self.arm_again(key);
+                None
+            }
+            _ => {
+                let op = self.finish(key)?;
+                Some(refused(op.token, libc::ENFILE, OpKind::Accept, None))
+            }
+        }
     }
 
     #[inline]
@@ -246,6 +307,11 @@ impl Ring {
                     && slot.exclusive == Some(key)
                 {
                     slot.exclusive = None;
+                }
+                if matches!(op.body, Body::Shutdown { .. })
+                    && let Some(slot) = self.sockets.get_mut(socket)
+                {
+                    slot.shutting_down = false;
                 }
                 self.leave(socket);
             }
@@ -285,6 +351,27 @@ fn sent(result: i32, all: bool, buf: SendBuf, bytes: usize) -> Event {
         // A part was sent, and then nobody wanted the rest to be.
         1.. => failure(-libc::ECANCELED, OpKind::Send, Some(buf)),
         _ => failure(result, OpKind::Send, Some(buf)),
+    }
+}
+
+/// The descriptor that the kernel gave for a slot.
+fn installed(result: i32) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    // SAFETY: the kernel has put a new descriptor into our table, named only by the completion with this result, which comes here once.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// The event of a shutdown.
+pub(crate) fn shut_down(outcome: io::Result<()>) -> Event {
+    match outcome {
+        Ok(()) => Event::ShutDown,
+        Err(error) => Event::Failed {
+            op: OpKind::Shutdown,
+            error,
+            buf: None,
+        },
     }
 }
 

@@ -15,10 +15,13 @@ use socket2::{SockAddr, SockRef};
 use crate::buffers::BufferPool;
 use crate::builder::{RingBuilder, Setup};
 use crate::clock::{Clock, timespec};
-use crate::completion::{Completion, Event, OpKind, SendBuf, Token, clamp};
+use crate::completion::{Completion, OpKind, SendBuf, Token, clamp};
+use crate::direct::DirectTable;
 use crate::kernel::Kernel;
-use crate::op::{Body, Op, OperationId, ReceiveState, SocketId, SocketSlot, Target, UserData};
-use crate::reap::{cancelled, refused};
+use crate::op::{
+    Body, Handle, Op, OperationId, ReceiveState, SocketId, SocketSlot, Target, UserData,
+};
+use crate::reap::{cancelled, refused, shut_down};
 use crate::slab::{Key, Slab};
 use crate::waker::{Wake, Waker};
 
@@ -39,6 +42,7 @@ pub struct Ring {
     pub(crate) kernel: Kernel,
     pub(crate) sockets: Slab<SocketSlot>,
     pub(crate) ops: Slab<Op>,
+    pub(crate) direct: DirectTable,
     // An Rc, so that leases can keep it; it also makes the ring neither Send nor Sync, which SINGLE_ISSUER demands.
     pub(crate) pool: Rc<BufferPool>,
     pub(crate) wake: Option<Wake>,
@@ -68,6 +72,7 @@ impl Ring {
             kernel,
             sockets: Slab::new(),
             ops: Slab::new(),
+            direct: DirectTable::new(setup.direct_slots),
             pool: Rc::new(pool),
             wake: None,
             starved: VecDeque::new(),
@@ -102,22 +107,36 @@ impl Ring {
     pub fn adopt(&mut self, socket: impl Into<OwnedFd>) -> io::Result<SocketId> {
         let fd = socket.into();
         rustix::io::ioctl_fionbio(&fd, false)?;
-        Ok(SocketId(self.sockets.insert(SocketSlot::new(fd))))
+        Ok(SocketId(
+            self.sockets.insert(SocketSlot::new(Handle::Plain(fd))),
+        ))
     }
 
-    /// The socket's descriptor, for options and addresses; `None` when the id is stale or the socket is being closed.
+    /// The socket's descriptor, for options and addresses; `None` when the id is stale, the socket is being closed, or it is a direct one and has
+    /// none (see [`RingBuilder::direct`]).
     #[must_use]
     pub fn fd(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
-        self.sockets.get(socket.0)?.fd.as_ref().map(AsFd::as_fd)
+        match &self.sockets.get(socket.0)?.handle {
+            Handle::Plain(fd) => Some(fd.as_fd()),
+            Handle::Direct(_) | Handle::Gone => None,
+        }
     }
 
     /// Accepts connections on a listening socket until cancelled, closed or failed: [`Accepted`](crate::Event::Accepted) for each.
     ///
     /// Accepted sockets are owned by the ring. After a [`Failed`](crate::Event::Failed) (`EMFILE`, ...) the accept is over; call again to go on.
-    /// The limit on open files counts as it was when the accept was started.
+    /// The limit on open files counts as it was when the accept was started. `ENFILE` also when all slots for direct sockets are taken, until one
+    /// is [`Closed`](crate::Event::Closed): whoever connects meanwhile waits in the listener's queue.
     pub fn accept(&mut self, listener: SocketId, token: Token) -> OperationId {
         let socket = listener.0;
-        self.begin(socket, token, Body::Accept { socket })
+        match self.direct.shots() {
+            Some(shots) => self.begin(socket, token, Body::Accept { socket, shots }),
+            None => {
+                self.ready
+                    .push_back(refused(token, libc::ENFILE, OpKind::Accept, None));
+                OperationId::STALE
+            }
+        }
     }
 
     /// Connects: [`Connected`](crate::Event::Connected), or [`Failed`](crate::Event::Failed).
@@ -192,24 +211,32 @@ impl Ring {
         self.begin(socket.0, token, body)
     }
 
-    /// Shuts one or both directions down, at once: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first.
+    /// Shuts one or both directions down: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first. One shutdown
+    /// may be in flight per socket.
     ///
-    /// Not through io_uring: its operation runs on a thread of the kernel's pool, which looks the descriptor up when it gets there. By then the
-    /// socket may be closed and its descriptor another connection's.
+    /// Not through io_uring's own operation: that runs on a thread of the kernel's pool, which looks the descriptor, or the slot, up when it gets there.
+    /// By then the socket may be closed and its descriptor another connection's. So this is the system call; a direct socket gets a descriptor for it.
     pub fn shutdown(&mut self, socket: SocketId, how: Shutdown, token: Token) {
-        let outcome = match self.fd(socket) {
-            Some(fd) => SockRef::from(&fd).shutdown(how),
+        let key = socket.0;
+        let outcome = match self.open(key) {
             None => Err(io::Error::from_raw_os_error(libc::EBADF)),
-        };
-        let event = match outcome {
-            Ok(()) => Event::ShutDown,
-            Err(error) => Event::Failed {
-                op: OpKind::Shutdown,
-                error,
-                buf: None,
+            Some(slot) => match &slot.handle {
+                Handle::Plain(fd) => SockRef::from(fd).shutdown(how),
+                Handle::Direct(_) if slot.shutting_down => {
+                    Err(io::Error::from_raw_os_error(libc::EBUSY))
+                }
+                &Handle::Direct(place) => {
+                    slot.shutting_down = true;
+                    slot.in_flight += 1;
+                    return self.begin_shutdown(key, place, how, token);
+                }
+                Handle::Gone => Err(io::Error::from_raw_os_error(libc::EBADF)),
             },
         };
-        self.ready.push_back(Completion { token, event });
+        self.ready.push_back(Completion {
+            token,
+            event: shut_down(outcome),
+        });
     }
 
     /// Closes the socket and cancels what is in flight on it. The id is stale from now on.
@@ -232,7 +259,6 @@ impl Ring {
             slot.receive = ReceiveState::Off;
         }
         let exclusive = slot.exclusive;
-        let fd = slot.fd.take();
         self.in_flight += 1;
         // In this order the kernel has ended the operations before it closes, so that the close is the last reference to the socket.
         if armed {
@@ -241,9 +267,7 @@ impl Ring {
         if let Some(op) = exclusive {
             self.cancel_op(op);
         }
-        if let Some(fd) = fd {
-            self.arm_close(key, fd);
-        }
+        self.arm_close(key);
     }
 
     /// Gives one [`TimedOut`](crate::Event::TimedOut) at `deadline` or soon after it, never before it.
@@ -267,7 +291,7 @@ impl Ring {
         match operation.0.target() {
             Target::Receive => self.cancel_receive(key),
             Target::Operation => self.cancel_op(key),
-            Target::Nothing | Target::Close | Target::Wake => {}
+            Target::Nothing | Target::Close | Target::CloseDirect | Target::Wake => {}
         }
     }
 
@@ -458,6 +482,10 @@ impl Drop for Ring {
         if self.in_flight > 0 {
             mem::forget(mem::replace(&mut self.ops, Slab::new()));
             mem::forget(self.wake.take());
+        }
+        if self.direct.is_used() {
+            // The kernel would do it, too, but some time later: who drops a ring may want its peers to know at once.
+            let _ = self.kernel.unregister_table();
         }
         if self.in_flight > 0 || self.kernel.unregister_buffers().is_err() {
             mem::forget(Rc::clone(&self.pool));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, listener, next, pair, pattern, receive_exactly, ring, settle};
+use common::{PATIENCE, both, listener, next, pair, pattern, receive_exactly, ring, settle};
 use uring_net::{Completion, Event, OpKind, Ring, Token};
 
 const RECEIVE: Token = Token(3);
@@ -22,132 +22,136 @@ const WAKE: Token = Token(7);
 
 #[test]
 fn a_cancelled_operation_completes_exactly_once() {
-    let mut ring = ring();
-    let (socket, mut peer) = pair(&mut ring);
-    let receive = ring.receive(socket, RECEIVE);
-    let timer = ring.timeout(Instant::now() + Duration::from_secs(3600), TIMER);
-    let send = ring.send(socket, vec![7; 64 << 20], SEND);
-    ring.submit().unwrap();
-    peer.write_all(b"before").unwrap();
-    for operation in [receive, timer, send, receive, timer, send] {
-        ring.cancel(operation);
-    }
-    let mut ends = Vec::new();
-    for Completion { token, event } in settle(&mut ring) {
-        match event {
-            Event::Received(bytes) => {
-                assert!(ends.is_empty(), "bytes come before the end");
-                assert_eq!(&*bytes, b"before");
-            }
-            Event::Cancelled { op, buf } => {
-                assert_eq!(buf.is_some(), op == OpKind::Send);
-                ends.push((token, op));
-            }
-            other => panic!("{other:?}"),
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        let receive = ring.receive(socket, RECEIVE);
+        let timer = ring.timeout(Instant::now() + Duration::from_secs(3600), TIMER);
+        let send = ring.send(socket, vec![7; 64 << 20], SEND);
+        ring.submit().unwrap();
+        peer.write_all(b"before").unwrap();
+        for operation in [receive, timer, send, receive, timer, send] {
+            ring.cancel(operation);
         }
+        let mut ends = Vec::new();
+        for Completion { token, event } in settle(&mut ring) {
+            match event {
+                Event::Received(bytes) => {
+                    assert!(ends.is_empty(), "bytes come before the end");
+                    assert_eq!(&*bytes, b"before");
+                }
+                Event::Cancelled { op, buf } => {
+                    assert_eq!(buf.is_some(), op == OpKind::Send);
+                    ends.push((token, op));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        ends.sort_by_key(|(token, _)| token.0);
+        assert_eq!(
+            ends,
+            [
+                (RECEIVE, OpKind::Receive),
+                (SEND, OpKind::Send),
+                (TIMER, OpKind::Timeout)
+            ]
+        );
+        for operation in [receive, timer, send] {
+            ring.cancel(operation);
+        }
+        assert!(settle(&mut ring).is_empty(), "a stale id is ignored");
     }
-    ends.sort_by_key(|(token, _)| token.0);
-    assert_eq!(
-        ends,
-        [
-            (RECEIVE, OpKind::Receive),
-            (SEND, OpKind::Send),
-            (TIMER, OpKind::Timeout)
-        ]
-    );
-    for operation in [receive, timer, send] {
-        ring.cancel(operation);
-    }
-    assert!(settle(&mut ring).is_empty(), "a stale id is ignored");
 }
 
 #[test]
 fn a_cancelled_receive_can_be_started_again_and_loses_nothing() {
-    let mut ring = Ring::builder().buffers(2, 16).build().unwrap();
-    let (socket, mut peer) = pair(&mut ring);
-    let sent = pattern(4000);
-    let mut got = Vec::new();
-    for piece in sent.chunks(200) {
-        let receive = ring.receive(socket, RECEIVE);
-        ring.submit().unwrap();
-        peer.write_all(piece).unwrap();
-        ring.wait(1, Some(Instant::now() + Duration::from_millis(5)))
-            .unwrap();
-        ring.cancel(receive);
-        loop {
-            match next(&mut ring).event {
-                Event::Received(bytes) => got.extend_from_slice(&bytes),
-                Event::Cancelled {
-                    op: OpKind::Receive,
-                    ..
-                } => break,
-                other => panic!("{other:?}"),
+    for mut ring in both(&Ring::builder().buffers(2, 16)) {
+        let (socket, mut peer) = pair(&mut ring);
+        let sent = pattern(4000);
+        let mut got = Vec::new();
+        for piece in sent.chunks(200) {
+            let receive = ring.receive(socket, RECEIVE);
+            ring.submit().unwrap();
+            peer.write_all(piece).unwrap();
+            ring.wait(1, Some(Instant::now() + Duration::from_millis(5)))
+                .unwrap();
+            ring.cancel(receive);
+            loop {
+                match next(&mut ring).event {
+                    Event::Received(bytes) => got.extend_from_slice(&bytes),
+                    Event::Cancelled {
+                        op: OpKind::Receive,
+                        ..
+                    } => break,
+                    other => panic!("{other:?}"),
+                }
             }
         }
+        ring.receive(socket, RECEIVE);
+        let rest = sent.len() - got.len();
+        got.extend(receive_exactly(&mut ring, RECEIVE, rest));
+        assert!(got == sent);
     }
-    ring.receive(socket, RECEIVE);
-    let rest = sent.len() - got.len();
-    got.extend(receive_exactly(&mut ring, RECEIVE, rest));
-    assert!(got == sent);
 }
 
 #[test]
 fn close_ends_everything_and_comes_last() {
-    let mut ring = ring();
-    let (socket, mut peer) = pair(&mut ring);
-    ring.receive(socket, RECEIVE);
-    ring.send(socket, vec![7; 64 << 20], SEND);
-    ring.submit().unwrap();
-    peer.write_all(b"never seen").unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    ring.wait(1, Some(deadline)).unwrap();
-    assert!(Instant::now() < deadline);
-    ring.close(socket, CLOSE);
-    assert!(ring.fd(socket).is_none());
-    let events = settle(&mut ring);
-    assert!(
-        matches!(
-            &events[..],
-            [
-                Completion {
-                    token: SEND,
-                    event: Event::Cancelled {
-                        op: OpKind::Send,
-                        buf: Some(_)
-                    }
-                },
-                Completion {
-                    token: CLOSE,
-                    event: Event::Closed
-                },
-            ]
-        ),
-        "{events:?}"
-    );
-    // The peer sees the end of the stream, or the reset that unread bytes bring.
-    let mut sink = vec![0; 1 << 20];
-    while matches!(peer.read(&mut sink), Ok(1..)) {}
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive(socket, RECEIVE);
+        ring.send(socket, vec![7; 64 << 20], SEND);
+        ring.submit().unwrap();
+        peer.write_all(b"never seen").unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        ring.wait(1, Some(deadline)).unwrap();
+        assert!(Instant::now() < deadline);
+        ring.close(socket, CLOSE);
+        assert!(ring.fd(socket).is_none());
+        let events = settle(&mut ring);
+        assert!(
+            matches!(
+                &events[..],
+                [
+                    Completion {
+                        token: SEND,
+                        event: Event::Cancelled {
+                            op: OpKind::Send,
+                            buf: Some(_)
+                        }
+                    },
+                    Completion {
+                        token: CLOSE,
+                        event: Event::Closed
+                    },
+                ]
+            ),
+            "{events:?}"
+        );
+        // The peer sees the end of the stream, or the reset that unread bytes bring.
+        let mut sink = vec![0; 1 << 20];
+        while matches!(peer.read(&mut sink), Ok(1..)) {}
+    }
 }
 
 #[test]
 fn close_of_an_idle_connection_ends_the_stream() {
-    let mut ring = ring();
-    let (socket, mut peer) = pair(&mut ring);
-    ring.receive(socket, RECEIVE);
-    ring.submit().unwrap();
-    ring.close(socket, CLOSE);
-    assert!(matches!(
-        next(&mut ring),
-        Completion {
-            token: CLOSE,
-            event: Event::Closed
-        }
-    ));
-    assert_eq!(
-        peer.read(&mut [0; 8]).unwrap(),
-        0,
-        "the kernel holds no reference any more"
-    );
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive(socket, RECEIVE);
+        ring.submit().unwrap();
+        ring.close(socket, CLOSE);
+        assert!(matches!(
+            next(&mut ring),
+            Completion {
+                token: CLOSE,
+                event: Event::Closed
+            }
+        ));
+        assert_eq!(
+            peer.read(&mut [0; 8]).unwrap(),
+            0,
+            "the kernel holds no reference any more"
+        );
+    }
 }
 
 #[test]
@@ -182,41 +186,42 @@ fn a_stale_id_never_reaches_the_next_owner() {
 
 #[test]
 fn a_starved_receive_is_cancelled_and_closed_like_any_other() {
-    let mut ring = Ring::builder().buffers(1, 16).build().unwrap();
-    let (first, mut first_peer) = pair(&mut ring);
-    let (second, mut second_peer) = pair(&mut ring);
-    let receive = ring.receive(first, RECEIVE);
-    ring.receive(second, Token(33));
-    first_peer.write_all(&pattern(100)).unwrap();
-    second_peer.write_all(&pattern(100)).unwrap();
-    let held = settle(&mut ring);
-    assert_eq!(held.len(), 1, "{held:?}");
-    ring.cancel(receive);
-    let cancelled = next(&mut ring);
-    assert!(
-        matches!(
-            cancelled,
-            Completion {
-                token: RECEIVE,
-                event: Event::Cancelled { .. }
-            }
-        ),
-        "{cancelled:?}"
-    );
-    ring.close(second, CLOSE);
-    let closed = next(&mut ring);
-    assert!(
-        matches!(
-            closed,
-            Completion {
-                token: CLOSE,
-                event: Event::Closed
-            }
-        ),
-        "{closed:?}"
-    );
-    drop(held);
-    assert!(settle(&mut ring).is_empty());
+    for mut ring in both(&Ring::builder().buffers(1, 16)) {
+        let (first, mut first_peer) = pair(&mut ring);
+        let (second, mut second_peer) = pair(&mut ring);
+        let receive = ring.receive(first, RECEIVE);
+        ring.receive(second, Token(33));
+        first_peer.write_all(&pattern(100)).unwrap();
+        second_peer.write_all(&pattern(100)).unwrap();
+        let held = settle(&mut ring);
+        assert_eq!(held.len(), 1, "{held:?}");
+        ring.cancel(receive);
+        let cancelled = next(&mut ring);
+        assert!(
+            matches!(
+                cancelled,
+                Completion {
+                    token: RECEIVE,
+                    event: Event::Cancelled { .. }
+                }
+            ),
+            "{cancelled:?}"
+        );
+        ring.close(second, CLOSE);
+        let closed = next(&mut ring);
+        assert!(
+            matches!(
+                closed,
+                Completion {
+                    token: CLOSE,
+                    event: Event::Closed
+                }
+            ),
+            "{closed:?}"
+        );
+        drop(held);
+        assert!(settle(&mut ring).is_empty());
+    }
 }
 
 #[test]

@@ -8,10 +8,11 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, listener, next, pair, pattern, ring, settle};
+use common::{
+    PATIENCE, alone, both, listener, next, open_descriptors, pair, pattern, ring, settle,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use uring_net::{Cause, Completion, Event, OpKind, Ring, SocketId, Step, Token};
 
@@ -39,54 +40,31 @@ fn more_operations_than_entries_are_submitted_along_the_way() {
 
 #[test]
 fn an_overflown_completion_queue_loses_nothing() {
-    let mut ring = Ring::builder()
-        .entries(4)
-        .cq_entries(4)
-        .buffers(256, 64)
-        .build()
-        .unwrap();
-    let mut pairs: Vec<(SocketId, TcpStream)> = (0..20).map(|_| pair(&mut ring)).collect();
-    let sent = pattern(2000);
-    for (index, (socket, peer)) in pairs.iter_mut().enumerate() {
-        ring.receive(*socket, Token(index as u64));
-        ring.submit().unwrap();
-        peer.write_all(&sent).unwrap();
-    }
-    let mut received = vec![Vec::new(); pairs.len()];
-    while received.iter().any(|bytes| bytes.len() < sent.len()) {
-        match next(&mut ring) {
-            Completion {
-                token,
-                event: Event::Received(bytes),
-            } => received[token.0 as usize].extend_from_slice(&bytes),
-            other => panic!("{other:?}"),
+    for mut ring in both(&Ring::builder().entries(4).cq_entries(4).buffers(256, 64)) {
+        let mut pairs: Vec<(SocketId, TcpStream)> = (0..16).map(|_| pair(&mut ring)).collect();
+        let sent = pattern(2000);
+        for (index, (socket, peer)) in pairs.iter_mut().enumerate() {
+            ring.receive(*socket, Token(index as u64));
+            ring.submit().unwrap();
+            peer.write_all(&sent).unwrap();
         }
+        let mut received = vec![Vec::new(); pairs.len()];
+        while received.iter().any(|bytes| bytes.len() < sent.len()) {
+            match next(&mut ring) {
+                Completion {
+                    token,
+                    event: Event::Received(bytes),
+                } => received[token.0 as usize].extend_from_slice(&bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(received.iter().all(|bytes| *bytes == sent));
+        assert!(
+            ring.stats().cq_overflows + ring.stats().rearmed > 0,
+            "{:?}",
+            ring.stats()
+        );
     }
-    assert!(received.iter().all(|bytes| *bytes == sent));
-    assert!(
-        ring.stats().cq_overflows + ring.stats().rearmed > 0,
-        "{:?}",
-        ring.stats()
-    );
-}
-
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// Runs the named test of this file again in a process of its own, where nothing else opens descriptors. True in that process.
-fn alone(test: &str) -> bool {
-    if std::env::var_os("URING_NET_ALONE").is_some() {
-        return true;
-    }
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env("URING_NET_ALONE", "1")
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    false
 }
 
 #[test]

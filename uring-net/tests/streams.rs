@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 
 use bytes::Bytes;
-use common::{listener, next, pair, pattern, receive_exactly, ring, settle};
+use common::{both, listener, next, pair, pattern, receive_exactly, ring, settle};
 use socket2::{Domain, Socket, Type};
 use uring_net::{Completion, Event, OpKind, Ring, SendBuf, Token};
 
@@ -70,61 +70,63 @@ fn both_ends_of_an_echo_live_in_one_ring() {
 
 #[test]
 fn bytes_arrive_in_order_through_many_small_buffers() {
-    let mut ring = Ring::builder().buffers(8, 512).build().unwrap();
-    let (socket, mut peer) = pair(&mut ring);
-    let sent = pattern(2 << 20);
-    let copy = sent.clone();
-    let writer = thread::spawn(move || peer.write_all(&copy).map(|()| peer));
-    ring.receive(socket, RECEIVE);
-    assert!(receive_exactly(&mut ring, RECEIVE, sent.len()) == sent);
-    drop(writer.join().unwrap());
-    let end = next(&mut ring);
-    assert!(
-        matches!(
-            end,
-            Completion {
-                token: RECEIVE,
-                event: Event::Eof
-            }
-        ),
-        "{end:?}"
-    );
-    assert!(settle(&mut ring).is_empty());
+    for mut ring in both(&Ring::builder().buffers(8, 512)) {
+        let (socket, mut peer) = pair(&mut ring);
+        let sent = pattern(2 << 20);
+        let copy = sent.clone();
+        let writer = thread::spawn(move || peer.write_all(&copy).map(|()| peer));
+        ring.receive(socket, RECEIVE);
+        assert!(receive_exactly(&mut ring, RECEIVE, sent.len()) == sent);
+        drop(writer.join().unwrap());
+        let end = next(&mut ring);
+        assert!(
+            matches!(
+                end,
+                Completion {
+                    token: RECEIVE,
+                    event: Event::Eof
+                }
+            ),
+            "{end:?}"
+        );
+        assert!(settle(&mut ring).is_empty());
+    }
 }
 
 #[test]
 fn running_out_of_buffers_loses_nothing() {
-    let mut ring = Ring::builder().buffers(4, 64).build().unwrap();
-    let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();
-    let sent = pattern(1000);
-    for (index, (socket, peer)) in pairs.iter().enumerate() {
-        ring.receive(*socket, Token(index as u64));
-        let mut peer = peer;
-        peer.write_all(&sent).unwrap();
-    }
-    let mut received = vec![Vec::new(); pairs.len()];
-    let mut held = Vec::new();
-    while received.iter().any(|bytes| bytes.len() < sent.len()) {
-        // Holding all buffers until nothing more can come is the worst a caller can do.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_millis(20);
-        ring.wait(1, Some(deadline)).unwrap();
-        let before = held.len();
-        while let Some(Completion { token, event }) = ring.next_completion() {
-            match event {
-                Event::Received(bytes) => {
-                    received[token.0 as usize].extend_from_slice(&bytes);
-                    held.push(bytes);
+    for mut ring in both(&Ring::builder().buffers(4, 64)) {
+        let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();
+        let sent = pattern(1000);
+        for (index, (socket, peer)) in pairs.iter().enumerate() {
+            ring.receive(*socket, Token(index as u64));
+            let mut peer = peer;
+            peer.write_all(&sent).unwrap();
+        }
+        let mut received = vec![Vec::new(); pairs.len()];
+        let mut held = Vec::new();
+        while received.iter().any(|bytes| bytes.len() < sent.len()) {
+            // Holding all buffers until nothing more can come is the worst a caller can do.
+            let deadline = std::time::Instant::now() + std::time::Duration::from_millis(20);
+            ring.wait(1, Some(deadline)).unwrap();
+            let before = held.len();
+            while let Some(Completion { token, event }) = ring.next_completion() {
+                match event {
+                    Event::Received(bytes) => {
+                        received[token.0 as usize].extend_from_slice(&bytes);
+                        held.push(bytes);
+                    }
+                    other => panic!("{other:?}"),
                 }
-                other => panic!("{other:?}"),
+            }
+            if held.len() == before {
+                assert!(!held.is_empty(), "stalled with all buffers free");
+                held.clear();
             }
         }
-        if held.len() == before {
-            assert!(!held.is_empty(), "stalled with all buffers free");
-            held.clear();
-        }
+        assert!(received.iter().all(|bytes| *bytes == sent));
+        assert!(ring.stats().receives_starved > 0);
     }
-    assert!(received.iter().all(|bytes| *bytes == sent));
-    assert!(ring.stats().receives_starved > 0);
 }
 
 /// Sends `bytes` to a reader that counts on the other end; gives back the ring.
@@ -174,110 +176,115 @@ fn a_send_completes_when_a_small_socket_buffer_has_taken_all() {
 
 #[test]
 fn a_send_too_long_for_one_operation_is_continued() {
-    let ring = send_all(ring(), &pattern(40 << 20), None);
-    assert!(ring.stats().sends_continued >= 2);
+    for ring in both(&Ring::builder()) {
+        let ring = send_all(ring, &pattern(40 << 20), None);
+        assert!(ring.stats().sends_continued >= 2);
+    }
 }
 
 #[test]
 fn parts_of_every_kind_of_buffer_are_sent() {
-    let mut ring = ring();
-    let (socket, mut peer) = pair(&mut ring);
-    ring.receive(socket, RECEIVE);
-    peer.write_all(b"0123456789").unwrap();
-    let lease = match next(&mut ring).event {
-        Event::Received(lease) => lease,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(lease.len(), 10);
-    let shared = Bytes::from(b"shared".to_vec());
-    let sends: [(SendBuf, std::ops::Range<usize>, &[u8]); 5] = [
-        (lease.into(), 2..5, b"234"),
-        (shared.clone().into(), 0..6, b"shared"),
-        (b"vector".to_vec().into(), 3..100, b"tor"),
-        (b"empty".to_vec().into(), 2..2, b""),
-        (b"mistake".to_vec().into(), 50..60, b""),
-    ];
-    for (buf, range, expected) in sends {
-        ring.send_range(socket, buf, range, SEND);
-        match next(&mut ring) {
-            Completion {
-                token: SEND,
-                event: Event::Sent { bytes, .. },
-            } => assert_eq!(bytes, expected.len()),
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive(socket, RECEIVE);
+        peer.write_all(b"0123456789").unwrap();
+        let lease = match next(&mut ring).event {
+            Event::Received(lease) => lease,
             other => panic!("{other:?}"),
+        };
+        assert_eq!(lease.len(), 10);
+        let shared = Bytes::from(b"shared".to_vec());
+        let sends: [(SendBuf, std::ops::Range<usize>, &[u8]); 5] = [
+            (lease.into(), 2..5, b"234"),
+            (shared.clone().into(), 0..6, b"shared"),
+            (b"vector".to_vec().into(), 3..100, b"tor"),
+            (b"empty".to_vec().into(), 2..2, b""),
+            (b"mistake".to_vec().into(), 50..60, b""),
+        ];
+        for (buf, range, expected) in sends {
+            ring.send_range(socket, buf, range, SEND);
+            match next(&mut ring) {
+                Completion {
+                    token: SEND,
+                    event: Event::Sent { bytes, .. },
+                } => assert_eq!(bytes, expected.len()),
+                other => panic!("{other:?}"),
+            }
+            let mut got = vec![0; expected.len()];
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(got, expected);
         }
-        let mut got = vec![0; expected.len()];
-        peer.read_exact(&mut got).unwrap();
-        assert_eq!(got, expected);
+        assert!(
+            shared.is_unique(),
+            "the ring keeps nothing after the completion"
+        );
     }
-    assert!(
-        shared.is_unique(),
-        "the ring keeps nothing after the completion"
-    );
 }
 
 #[test]
 fn a_send_that_does_not_wait_says_how_much_the_socket_took() {
-    let mut ring = ring();
-    let (socket, mut peer) = pair(&mut ring);
-    let piece = pattern(100_000);
-    let mut taken = Vec::new();
-    loop {
-        ring.send_now(socket, piece.clone(), SEND);
-        let bytes = match next(&mut ring).event {
-            Event::Sent { buf, bytes } if *buf == *piece => bytes,
-            other => panic!("{other:?}"),
-        };
-        taken.extend_from_slice(&piece[..bytes]);
-        if bytes < piece.len() {
-            break;
-        }
-        assert!(taken.len() < 1 << 30, "the socket takes everything");
-    }
-    let mut got = vec![0; taken.len()];
-    peer.read_exact(&mut got).unwrap();
-    assert!(got == taken);
-    drop(peer);
-    let failed = loop {
-        ring.send_now(socket, b"anyone?".to_vec(), SEND);
-        match next(&mut ring).event {
-            Event::Sent { .. } => {}
-            other => break other,
-        }
-    };
-    assert!(
-        matches!(
-            failed,
-            Event::Failed {
-                op: OpKind::Send,
-                buf: Some(_),
-                ..
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        let piece = pattern(100_000);
+        let mut taken = Vec::new();
+        loop {
+            ring.send_now(socket, piece.clone(), SEND);
+            let bytes = match next(&mut ring).event {
+                Event::Sent { buf, bytes } if *buf == *piece => bytes,
+                other => panic!("{other:?}"),
+            };
+            taken.extend_from_slice(&piece[..bytes]);
+            if bytes < piece.len() {
+                break;
             }
-        ),
-        "{failed:?}"
-    );
+            assert!(taken.len() < 1 << 30, "the socket takes everything");
+        }
+        let mut got = vec![0; taken.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got == taken);
+        drop(peer);
+        let failed = loop {
+            ring.send_now(socket, b"anyone?".to_vec(), SEND);
+            match next(&mut ring).event {
+                Event::Sent { .. } => {}
+                other => break other,
+            }
+        };
+        assert!(
+            matches!(
+                failed,
+                Event::Failed {
+                    op: OpKind::Send,
+                    buf: Some(_),
+                    ..
+                }
+            ),
+            "{failed:?}"
+        );
+    }
 }
 
 #[test]
 fn a_second_send_in_flight_is_refused_with_its_buffer() {
-    let mut ring = ring();
-    let (socket, _peer) = pair(&mut ring);
-    ring.send(socket, vec![0; 64 << 20], SEND);
-    ring.send(socket, b"second".to_vec(), Token(9));
-    match next(&mut ring) {
-        Completion {
-            token: Token(9),
-            event:
-                Event::Failed {
-                    op: OpKind::Send,
-                    error,
-                    buf: Some(buf),
-                },
-        } => {
-            assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-            assert_eq!(&*buf, b"second");
+    for mut ring in both(&Ring::builder()) {
+        let (socket, _peer) = pair(&mut ring);
+        ring.send(socket, vec![0; 64 << 20], SEND);
+        ring.send(socket, b"second".to_vec(), Token(9));
+        match next(&mut ring) {
+            Completion {
+                token: Token(9),
+                event:
+                    Event::Failed {
+                        op: OpKind::Send,
+                        error,
+                        buf: Some(buf),
+                    },
+            } => {
+                assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+                assert_eq!(&*buf, b"second");
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
     }
 }
 
@@ -365,41 +372,42 @@ fn an_ipv6_address_connects() {
 
 #[test]
 fn a_reset_ends_the_receive_with_its_error() {
-    let mut ring = ring();
-    let (socket, peer) = pair(&mut ring);
-    ring.receive(socket, RECEIVE);
-    ring.submit().unwrap();
-    socket2::SockRef::from(&peer)
-        .set_linger(Some(std::time::Duration::ZERO))
-        .unwrap();
-    drop(peer);
-    match next(&mut ring) {
-        Completion {
-            token: RECEIVE,
-            event:
-                Event::Failed {
-                    op: OpKind::Receive,
-                    error,
-                    ..
-                },
-        } => {
-            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
-        }
-        other => panic!("{other:?}"),
-    }
-    ring.send(socket, b"too late".to_vec(), SEND);
-    let late = next(&mut ring);
-    assert!(
-        matches!(
-            late.event,
-            Event::Failed {
-                op: OpKind::Send,
-                buf: Some(_),
-                ..
+    for mut ring in both(&Ring::builder()) {
+        let (socket, peer) = pair(&mut ring);
+        ring.receive(socket, RECEIVE);
+        ring.submit().unwrap();
+        socket2::SockRef::from(&peer)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+        drop(peer);
+        match next(&mut ring) {
+            Completion {
+                token: RECEIVE,
+                event:
+                    Event::Failed {
+                        op: OpKind::Receive,
+                        error,
+                        ..
+                    },
+            } => {
+                assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
             }
-        ),
-        "{late:?}"
-    );
+            other => panic!("{other:?}"),
+        }
+        ring.send(socket, b"too late".to_vec(), SEND);
+        let late = next(&mut ring);
+        assert!(
+            matches!(
+                late.event,
+                Event::Failed {
+                    op: OpKind::Send,
+                    buf: Some(_),
+                    ..
+                }
+            ),
+            "{late:?}"
+        );
+    }
 }
 
 #[test]

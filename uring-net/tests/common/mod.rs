@@ -2,16 +2,24 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use uring_net::{Completion, Event, Ring, SocketId, Token};
+use uring_net::{Completion, Event, Ring, RingBuilder, SocketId, Token};
 
 /// Far longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn ring() -> Ring {
     Ring::builder().build().unwrap()
+}
+
+/// Two rings of these sizes: one gives its sockets descriptors, one keeps them in a table of its own.
+pub(crate) fn both(builder: &RingBuilder) -> [Ring; 2] {
+    let direct = builder.clone().direct(16);
+    [builder.build().unwrap(), direct.build().unwrap()]
 }
 
 /// Waits for the next completion, whatever it is.
@@ -54,12 +62,63 @@ pub(crate) fn listener() -> (TcpListener, SocketAddr) {
 /// A connected pair: one end in the ring, one a blocking std stream.
 pub(crate) fn pair(ring: &mut Ring) -> (SocketId, TcpStream) {
     let (listener, address) = listener();
+    if ring.setup().direct_slots > 0 {
+        return direct_pair(ring, listener, address);
+    }
     let ours = TcpStream::connect(address).unwrap();
     let (theirs, _) = listener.accept().unwrap();
     theirs.set_read_timeout(Some(PATIENCE)).unwrap();
     theirs.set_write_timeout(Some(PATIENCE)).unwrap();
     theirs.set_nodelay(true).unwrap();
     (ring.adopt(ours).unwrap(), theirs)
+}
+
+fn direct_pair(
+    ring: &mut Ring,
+    listener: TcpListener,
+    address: SocketAddr,
+) -> (SocketId, TcpStream) {
+    const ACCEPT: Token = Token(u64::MAX);
+    let listener = ring.adopt(listener).unwrap();
+    ring.accept(listener, ACCEPT);
+    let theirs = TcpStream::connect(address).unwrap();
+    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+    theirs.set_write_timeout(Some(PATIENCE)).unwrap();
+    theirs.set_nodelay(true).unwrap();
+    let mut ours = None;
+    loop {
+        let Completion { token, event } = next(ring);
+        assert_eq!(token, ACCEPT, "{event:?}");
+        match event {
+            Event::Accepted(socket) => {
+                ours = Some(socket);
+                ring.close(listener, ACCEPT);
+            }
+            // Cancelled by the close, or failed because this took the last slot.
+            Event::Cancelled { .. } | Event::Failed { .. } => {}
+            Event::Closed => return (ours.unwrap(), theirs),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Runs the named test of this file again in a process of its own, where nothing else opens descriptors. True in that process.
+pub(crate) fn alone(test: &str) -> bool {
+    if std::env::var_os("URING_NET_ALONE").is_some() {
+        return true;
+    }
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env("URING_NET_ALONE", "1")
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    false
 }
 
 /// Bytes that differ from place to place, so that a swap or a loss shows.
