@@ -8,6 +8,7 @@ use ws_proto::handshake::{HttpError, Status};
 
 use crate::counters::{Counters, METRICS_CONTENT_TYPE, render_metrics};
 use crate::endpoints::{DEMO_PAGE, Endpoint, Route, route};
+use crate::options::Settings;
 
 /// Counts open WebSocket connections against `--max-connections`.
 #[derive(Debug)]
@@ -76,12 +77,19 @@ pub struct Upgrade {
 pub struct Admission {
     gate: Arc<Gate>,
     counters: Arc<Counters>,
+    /// Which of several processes this is.
+    process: Option<usize>,
 }
 
 impl Admission {
     /// Admission through `gate`; `/metrics` shows `counters`.
-    pub fn new(gate: Arc<Gate>, counters: Arc<Counters>) -> Self {
-        Self { gate, counters }
+    pub fn new(settings: &Settings, gate: Arc<Gate>, counters: Arc<Counters>) -> Self {
+        let process = settings.child.as_ref().map(|child| child.index);
+        Self {
+            gate,
+            counters,
+            process,
+        }
     }
 
     /// WebSocket connections open now.
@@ -114,12 +122,15 @@ impl Admission {
 
     fn answer(&self, worker: usize, head: &RequestHead<'_>) -> Admitted {
         match route(head.path()) {
+            Route::WebSocket(Endpoint::Broadcast(_)) if self.process.is_some() => {
+                respond_error(HttpError::new(501, NO_ROOMS))
+            }
             Route::WebSocket(endpoint) => self.upgrade(worker, head, endpoint),
             Route::NotFound => respond_error(HttpError::new(404, "no such page")),
             Route::Demo => respond_page(head, "text/html; charset=utf-8", || DEMO_PAGE.into()),
             Route::Health => respond_page(head, "text/plain; charset=utf-8", || "ok\n".into()),
             Route::Metrics => respond_page(head, METRICS_CONTENT_TYPE, || {
-                render_metrics(&self.counters.totals(), self.gate.open())
+                render_metrics(&self.counters.totals(), self.gate.open(), self.process)
             }),
         }
     }
@@ -147,6 +158,10 @@ impl Admission {
         })
     }
 }
+
+/// Members of one room would otherwise meet only those who happened to reach the same process.
+const NO_ROOMS: &str =
+    "rooms do not span processes: start the server without --processes for /broadcast";
 
 fn respond_error(error: HttpError) -> Admitted {
     let mut response = Vec::with_capacity(256);
@@ -199,7 +214,11 @@ mod tests {
     const UPGRADE: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
     fn admission(max: Option<usize>) -> Admission {
-        Admission::new(Gate::new(max), Arc::new(Counters::new(1)))
+        Admission {
+            gate: Gate::new(max),
+            counters: Arc::new(Counters::new(1)),
+            process: None,
+        }
     }
 
     fn upgrade_request(path: &str) -> String {
@@ -291,6 +310,20 @@ mod tests {
             assert!(head.contains("\r\nContent-Length: "), "{path}: {head}");
         }
         assert_eq!(admission.counters.totals().http_responses, 13);
+    }
+
+    #[test]
+    fn one_of_several_processes_has_no_rooms_and_says_who_it_is() {
+        let admission = Admission {
+            process: Some(3),
+            ..admission(None)
+        };
+        let refusal = response(&admission, &upgrade_request("/broadcast/r"));
+        assert!(refusal.starts_with("HTTP/1.1 501 "), "{refusal}");
+        assert!(refusal.contains("--processes"), "{refusal}");
+        upgrade(&admission, &upgrade_request("/ws"));
+        let metrics = response(&admission, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(metrics.contains("{process=\"3\"}"), "{metrics}");
     }
 
     #[test]

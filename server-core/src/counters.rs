@@ -41,6 +41,11 @@ macro_rules! counters {
                 $(self.$field += worker.$field.get();)*
             }
 
+            /// Adds what another process counted.
+            pub fn add(&mut self, other: &Totals) {
+                $(self.$field += other.$field;)*
+            }
+
             /// Name, help text and value of every counter.
             fn rows(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
                 [$((stringify!($field), $help, self.$field),)*].into_iter()
@@ -104,19 +109,21 @@ impl Counters {
 /// Media type of [`render_metrics`]'s text (OpenMetrics 1.0, "Text format").
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The body of `/metrics`: all totals and the gauge of open WebSocket connections, as OpenMetrics text.
-pub fn render_metrics(totals: &Totals, connections_open: usize) -> String {
+/// The body of `/metrics`: all totals and the gauge of open WebSocket connections, as OpenMetrics text. Where the server has several
+/// processes, these are those of one, and a label says of which.
+pub fn render_metrics(totals: &Totals, connections_open: usize, process: Option<usize>) -> String {
+    let label = process.map_or_else(String::new, |index| format!("{{process=\"{index}\"}}"));
     let mut text = String::with_capacity(4096);
     for (name, help, value) in totals.rows() {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "# TYPE ringside_{name} counter\n# HELP ringside_{name} {help}.\nringside_{name}_total {value}\n"
+            "# TYPE ringside_{name} counter\n# HELP ringside_{name} {help}.\nringside_{name}_total{label} {value}\n"
         );
     }
     let _ = write!(
         text,
-        "# TYPE ringside_connections_open gauge\n# HELP ringside_connections_open WebSocket connections open now.\nringside_connections_open {connections_open}\n# EOF\n"
+        "# TYPE ringside_connections_open gauge\n# HELP ringside_connections_open WebSocket connections open now.\nringside_connections_open{label} {connections_open}\n# EOF\n"
     );
     text
 }
@@ -147,11 +154,14 @@ mod tests {
     fn metrics_are_open_metrics() {
         let counters = Counters::new(1);
         counters.worker(0).messages_sent.add(42);
-        let text = render_metrics(&counters.totals(), 3);
+        let text = render_metrics(&counters.totals(), 3, None);
         assert!(text.contains("\nringside_messages_sent_total 42\n"));
         assert!(text.contains("# TYPE ringside_messages_sent counter\n"));
         assert!(text.contains("\nringside_connections_open 3\n"));
         assert!(text.ends_with("\n# EOF\n"));
         assert_eq!(text.matches("# EOF").count(), 1);
+        let text = render_metrics(&counters.totals(), 3, Some(7));
+        assert!(text.contains("\nringside_messages_sent_total{process=\"7\"} 42\n"));
+        assert!(text.contains("\nringside_connections_open{process=\"7\"} 3\n"));
     }
 }

@@ -14,6 +14,7 @@
 //! | [`control`] | the pings, pongs and Close reasons that every server sends |
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
+//! | [`processes`] | several processes on one port, and the parent that speaks for them |
 //! | `conformance` (feature) | the black-box suite every server binary must pass |
 
 pub mod admission;
@@ -25,6 +26,7 @@ pub mod endpoints;
 pub mod lifecycle;
 pub mod options;
 pub mod outbox;
+pub mod processes;
 pub mod rooms;
 pub mod sweep;
 pub mod system;

@@ -31,14 +31,24 @@ pub struct Ready {
     pub engine: Option<String>,
     /// Where it listens; the port is never 0.
     pub address: SocketAddr,
-    /// Number of workers.
+    /// Processes that share the address (`--processes`).
+    #[serde(default = "one")]
+    pub processes: usize,
+    /// Those processes, where there are several: the children of `pid`, which serves nobody itself.
+    #[serde(default)]
+    pub pids: Vec<u32>,
+    /// Number of workers, in each process.
     pub workers: usize,
     /// CPUs it is confined to, in worker order; all CPUs available without `--cpus`.
     pub cpus: Vec<usize>,
     /// Its process.
     pub pid: u32,
-    /// Limits and buffer sizes in force.
+    /// Limits and buffer sizes in force, in each process; `max_connections` is that of all together.
     pub options: InForce,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The last line on stdout: everything that was counted.
@@ -239,6 +249,8 @@ mod tests {
             flavor: Some("multi".into()),
             engine: None,
             address: "127.0.0.1:1234".parse().unwrap(),
+            processes: 3,
+            pids: vec![8, 9, 10],
             workers: 2,
             cpus: vec![0, 1],
             pid: 7,

@@ -1,12 +1,13 @@
 //! The command line both servers share, and what is in force once it has been checked.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::system;
+use crate::processes::Child;
+use crate::system::{self, SystemError};
 use crate::units::{CpuList, parse_cpu_list, parse_duration, parse_size};
 
 /// Receive buffer of a worker in bytes. One per thread, shared by all its connections.
@@ -29,10 +30,19 @@ pub struct ServerOptions {
     /// Address to listen on; port 0 takes a free one (the `ready` line says which)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Worker threads [default: one per CPU available, or per CPU in --cpus]
+    /// Processes that share the address, each with --workers threads and its own limit of open files. Connections are spread over
+    /// them by hash: for C connections under a limit of F take C / (F - 5 sqrt(F)), rounded up, so that none of them overflows.
+    /// Rooms do not span processes: with more than one, /broadcast is refused. /metrics is that of the process that answers,
+    /// which its labels name
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub processes: usize,
+    /// Which of the --processes this one is: the parent tells its children
+    #[arg(long, hide = true)]
+    child: Option<Child>,
+    /// Worker threads of a process [default: one per CPU available, or per CPU in --cpus, shared out among --processes]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
-    /// CPUs to run on, such as 0,2-3; worker i stays on the i-th of them
+    /// CPUs to run on, such as 0,2-3; workers are dealt to them in turn, and stay there
     #[arg(long, value_name = "LIST", value_parser = parse_cpu_list)]
     pub cpus: Option<CpuList>,
     /// Messages that may wait for one slow receiver (and no more than about 64 MiB of them)
@@ -53,7 +63,7 @@ pub struct ServerOptions {
     /// Silence after which a connection is closed, with a ping after half of it; 0 never closes
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub idle_timeout: Duration,
-    /// WebSocket connections served at once, further ones get 503; 0 is unlimited
+    /// WebSocket connections served at once, further ones get 503; 0 is unlimited. Each of --processes has an equal share
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_connections: usize,
     /// Time connections get to close after SIGTERM or SIGINT
@@ -81,7 +91,11 @@ pub struct OptionsError(String);
 pub struct Settings {
     /// Where to listen, as asked for: the port may still be 0.
     pub listen: SocketAddr,
-    /// Number of workers, at least 1.
+    /// Processes that share the address.
+    pub processes: usize,
+    /// Which of several processes this is; `None` in their parent, and where there is only one.
+    pub child: Option<Child>,
+    /// Number of workers in a process, at least 1.
     pub workers: usize,
     /// CPUs to confine the process to, in worker order; `None` leaves affinity alone.
     pub cpus: Option<Vec<usize>>,
@@ -170,7 +184,10 @@ impl ServerOptions {
             .cpus
             .as_ref()
             .map_or(available.len(), |list| list.0.len());
-        let workers = self.workers.unwrap_or(cpu_count);
+        if self.processes == 0 || self.processes > 1024 {
+            return refuse("--processes must be between 1 and 1024".into());
+        }
+        let workers = self.workers.unwrap_or(cpu_count.div_ceil(self.processes));
         if workers == 0 || workers > 1024 {
             return refuse("--workers must be between 1 and 1024".into());
         }
@@ -192,8 +209,24 @@ impl ServerOptions {
         if !self.idle_timeout.is_zero() && self.idle_timeout < SHORTEST_TIMEOUT * 2 {
             return refuse("--idle-timeout must be at least 20ms, or 0 for never".into());
         }
+        if (1..self.processes).contains(&self.max_connections) {
+            return refuse(
+                "--max-connections must be at least --processes: each process has an equal share"
+                    .into(),
+            );
+        }
+        let child = self.child.as_ref();
+        if child.is_some_and(|child| child.index >= self.processes) {
+            return refuse("--child is beyond --processes".into());
+        }
+        // The first processes get what does not divide.
+        let max_connections = child.map_or(self.max_connections, |child| {
+            (self.max_connections + self.processes - 1 - child.index) / self.processes
+        });
         Ok(Settings {
-            listen: self.listen,
+            listen: child.map_or(self.listen, |child| child.address),
+            processes: self.processes,
+            child: self.child.clone(),
             workers,
             cpus: self.cpus.as_ref().map(|list| list.0.clone()),
             send_queue: SendQueue {
@@ -207,7 +240,7 @@ impl ServerOptions {
             },
             handshake_timeout: self.handshake_timeout,
             idle_timeout: Some(self.idle_timeout).filter(|t| !t.is_zero()),
-            max_connections: Some(self.max_connections).filter(|&n| n != 0),
+            max_connections: Some(max_connections).filter(|&n| n != 0),
             drain_timeout: self.drain_timeout,
         })
     }
@@ -217,9 +250,22 @@ impl ServerOptions {
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
 
 impl Settings {
-    /// The CPU that worker `index` is to stay on, when CPUs were named.
+    /// The CPU that worker `index` of this process is to stay on, when CPUs were named.
     pub fn cpu_of_worker(&self, index: usize) -> Option<usize> {
-        self.cpus.as_ref().map(|cpus| cpus[index % cpus.len()])
+        let process = self.child.as_ref().map_or(0, |child| child.index);
+        let place = process * self.workers + index;
+        self.cpus.as_ref().map(|cpus| cpus[place % cpus.len()])
+    }
+
+    /// Opens `count` listening sockets, which share the port where there are several, or several processes.
+    ///
+    /// # Errors
+    /// Those of [`system::listen`].
+    pub fn listeners(&self, count: usize) -> Result<Vec<TcpListener>, SystemError> {
+        match self.child {
+            Some(_) => system::listen_shared(self.listen, count),
+            None => system::listen(self.listen, count),
+        }
     }
 
     /// What the `ready` line records; `open_files` is the file limit after raising it.
@@ -265,6 +311,7 @@ mod tests {
     fn defaults_are_the_documented_ones() {
         let settings = resolve("").unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!((settings.processes, settings.child), (1, None));
         assert_eq!(settings.workers, 3);
         assert_eq!(settings.cpus, None);
         assert_eq!(settings.send_queue.max_messages, 1024);
@@ -289,11 +336,37 @@ mod tests {
     }
 
     #[test]
+    fn processes_share_cpus_and_connections() {
+        assert_eq!(resolve("--processes 2").unwrap().workers, 2);
+        assert_eq!(resolve("--processes 52").unwrap().workers, 1);
+        let line = "--cpus 5,0,1 --workers 2 --processes 4 --max-connections 11";
+        let parent = resolve(line).unwrap();
+        assert_eq!((parent.processes, parent.child), (4, None));
+        assert_eq!(parent.max_connections, Some(11));
+        let children: Vec<_> = (0..4)
+            .map(|index| resolve(&format!("{line} --child {index},77,127.0.0.1:99")).unwrap())
+            .collect();
+        let shares: Vec<_> = children.iter().filter_map(|c| c.max_connections).collect();
+        assert_eq!(shares, [3, 3, 3, 2]);
+        let cpus: Vec<_> = children
+            .iter()
+            .flat_map(|child| [0, 1].map(|worker| child.cpu_of_worker(worker).unwrap()))
+            .collect();
+        assert_eq!(cpus, [5, 0, 1, 5, 0, 1, 5, 0]);
+        assert_eq!(children[3].listen, "127.0.0.1:99".parse().unwrap());
+    }
+
+    #[test]
     fn impossible_values_are_refused_with_their_flag() {
         for (line, names) in [
             ("--cpus 2", "CPU 2"),
             ("--workers 0", "--workers"),
             ("--workers 5000", "--workers"),
+            ("--processes 0", "--processes"),
+            ("--processes 2000", "--processes"),
+            ("--processes 4 --max-connections 3", "--max-connections"),
+            ("--processes 4 --child 4", "--child"),
+            ("--processes 4 --child 4,77,127.0.0.1:99", "--child"),
             ("--send-queue 0", "--send-queue"),
             ("--max-message 0", "--max-message"),
             ("--max-message 3g", "--max-message"),

@@ -118,33 +118,63 @@ pub fn confine_thread(cpus: &[usize]) -> Result<(), SystemError> {
 /// The listener variants of [`SystemError`]. A port on which another process listens is refused even where
 /// `SO_REUSEPORT` would let us share it.
 pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, SystemError> {
-    let explain = |source: io::Error| match source.kind() {
+    if count > 1 {
+        let port = reserve(address)?;
+        return listen_shared(port.address, count);
+    }
+    let socket = bind(address, false).and_then(start_listening);
+    Ok(vec![socket.map_err(|error| explain(address, error))?])
+}
+
+/// A port that is ours to share. As nobody listens on this socket, the kernel gives it no connections.
+#[derive(Debug)]
+pub struct ReservedPort {
+    /// Never with port 0.
+    pub address: SocketAddr,
+    _socket: Socket,
+}
+
+/// Takes a port for sockets of [`listen_shared`], in this process and in its children.
+///
+/// # Errors
+/// Those of [`listen`].
+pub fn reserve(address: SocketAddr) -> Result<ReservedPort, SystemError> {
+    let explain = |error| explain(address, error);
+    if address.port() != 0 {
+        // Closed again at once: only asks whether the port is free of others.
+        bind(address, false).map_err(explain)?;
+    }
+    let socket = bind(address, true).map_err(explain)?;
+    let bound = socket.local_addr().map_err(explain)?.as_socket();
+    Ok(ReservedPort {
+        address: bound.ok_or_else(|| explain(io::ErrorKind::Unsupported.into()))?,
+        _socket: socket,
+    })
+}
+
+/// Opens `count` sockets like those of [`listen`] on a [reserved](reserve) port.
+///
+/// # Errors
+/// The listener variants of [`SystemError`].
+pub fn listen_shared(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, SystemError> {
+    let sockets: io::Result<Vec<_>> = (0..count).map(|_| bind(address, true)).collect();
+    // All are bound before the first listens, so that none gets the connections of the others.
+    let listening = sockets.and_then(|all| all.into_iter().map(start_listening).collect());
+    listening.map_err(|error| explain(address, error))
+}
+
+fn start_listening(socket: Socket) -> io::Result<TcpListener> {
+    socket.listen(LISTEN_BACKLOG as i32)?;
+    Ok(socket.into())
+}
+
+fn explain(address: SocketAddr, source: io::Error) -> SystemError {
+    match source.kind() {
         io::ErrorKind::AddrInUse => SystemError::AddressInUse { address },
         io::ErrorKind::PermissionDenied => SystemError::NotAllowed { address },
         io::ErrorKind::AddrNotAvailable => SystemError::NotLocal { address },
         _ => SystemError::Listen { address, source },
-    };
-    let share_port = count > 1;
-    if share_port && address.port() != 0 {
-        // Closed again at once: only asks whether the port is free of others.
-        bind(address, false).map_err(explain)?;
     }
-    let first = bind(address, share_port).map_err(explain)?;
-    let bound = first
-        .local_addr()
-        .and_then(|a| {
-            a.as_socket()
-                .ok_or_else(|| io::ErrorKind::Unsupported.into())
-        })
-        .map_err(explain)?;
-    let mut sockets = vec![first];
-    for _ in 1..count {
-        sockets.push(bind(bound, true).map_err(explain)?);
-    }
-    for socket in &sockets {
-        socket.listen(LISTEN_BACKLOG as i32).map_err(explain)?;
-    }
-    Ok(sockets.into_iter().map(Into::into).collect())
 }
 
 fn bind(address: SocketAddr, share_port: bool) -> io::Result<Socket> {
@@ -212,6 +242,20 @@ mod tests {
                 assert!(matches!(error, SystemError::AddressInUse { .. }), "{error}");
                 assert!(error.to_string().contains("--listen"));
             }
+        }
+    }
+
+    #[test]
+    fn a_reserved_port_gets_no_connection_of_its_own() {
+        let port = reserve(any_port()).unwrap();
+        TcpStream::connect(port.address).unwrap_err();
+        let listener = listen_shared(port.address, 1).unwrap().remove(0);
+        listener.set_nonblocking(false).unwrap();
+        let clients: Vec<_> = (0..20)
+            .map(|_| TcpStream::connect(port.address).unwrap())
+            .collect();
+        for _ in &clients {
+            listener.accept().unwrap();
         }
     }
 

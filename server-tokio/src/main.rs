@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
 use server_core::lifecycle::{Final, Ready, Shutdown, init_logging, print_line};
 use server_core::options::{ServerOptions, Settings};
-use server_core::system;
+use server_core::{processes, system};
 
 use crate::worker::Server;
 
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(settings, cli.flavor) {
+    match processes::run(settings, |settings| run(settings, cli.flavor)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -68,8 +68,8 @@ fn run(settings: Settings, flavor: Flavor) -> anyhow::Result<()> {
     }
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     let listeners = match flavor {
-        Flavor::Multi => system::listen(settings.listen, 1)?,
-        Flavor::PerCore => system::listen(settings.listen, settings.workers)?,
+        Flavor::Multi => settings.listeners(1)?,
+        Flavor::PerCore => settings.listeners(settings.workers)?,
     };
     let cpus = match &settings.cpus {
         Some(cpus) => cpus.clone(),
@@ -82,6 +82,8 @@ fn run(settings: Settings, flavor: Flavor) -> anyhow::Result<()> {
         flavor: flavor.to_possible_value().map(|v| v.get_name().into()),
         engine: None,
         address: listeners[0].local_addr()?,
+        processes: 1,
+        pids: Vec::new(),
         workers: settings.workers,
         cpus,
         pid: std::process::id(),

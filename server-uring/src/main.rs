@@ -11,7 +11,7 @@ use mimalloc::MiMalloc;
 use server_core::counters::Counters;
 use server_core::lifecycle::{Alive, Final, Ready, Shutdown, init_logging, print_line};
 use server_core::options::{ServerOptions, Settings};
-use server_core::system;
+use server_core::{processes, system};
 
 mod monoio;
 mod raw;
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         eprintln!("error: --spin-us works with --engine raw only");
         return ExitCode::from(2);
     }
-    match run(settings, &cli) {
+    match processes::run(settings, |settings| run(settings, &cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -76,7 +76,7 @@ fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
         system::confine_thread(cpus)?;
     }
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
-    let listeners = system::listen(settings.listen, settings.workers)?;
+    let listeners = settings.listeners(settings.workers)?;
     let cpus = match &settings.cpus {
         Some(cpus) => cpus.clone(),
         None => system::available_cpus()?,
@@ -88,6 +88,8 @@ fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
         flavor: None,
         engine: cli.engine.to_possible_value().map(|v| v.get_name().into()),
         address: listeners[0].local_addr()?,
+        processes: 1,
+        pids: Vec::new(),
         workers: settings.workers,
         cpus,
         pid: std::process::id(),

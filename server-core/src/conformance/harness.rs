@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::client::{Raw, Response, eventually};
 use super::metrics::Metrics;
+use super::usage;
 use super::ws::Ws;
 
 /// How long anything that must happen may take. Generous: it only costs time where a server is wrong.
@@ -117,6 +118,18 @@ pub struct Server {
 }
 
 impl Server {
+    /// The processes that serve: the server's own, or its children.
+    pub fn serving_pids(&self) -> Vec<u32> {
+        let children = self.ready["pids"].as_array().into_iter().flatten();
+        let mut pids: Vec<u32> = children
+            .filter_map(|pid| u32::try_from(pid.as_u64()?).ok())
+            .collect();
+        if pids.is_empty() {
+            pids.push(self.pid());
+        }
+        pids
+    }
+
     /// The process id of the child, from the operating system.
     pub fn pid(&self) -> u32 {
         self.process
@@ -168,12 +181,23 @@ impl Server {
         raw.response()
     }
 
-    /// The counters of `/metrics`.
+    /// The counters of `/metrics`, added up over the server's processes: which of them answers is a matter of luck, so all are
+    /// asked until each has answered.
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
-        let response = self.get("/metrics");
-        assert_eq!(response.status, 200, "{response:?}");
-        Metrics::parse(&response.body)
+        let processes = self.serving_pids().len();
+        let mut answers = BTreeMap::new();
+        eventually(self.patience, "every process shows its metrics", || {
+            let response = self.get("/metrics");
+            assert_eq!(response.status, 200, "{response:?}");
+            let answer = Metrics::parse(&response.body);
+            answers.insert(answer.process.clone(), answer);
+            (answers.len() == processes).then_some(())
+        });
+        answers
+            .into_values()
+            .reduce(Metrics::plus)
+            .unwrap_or_default()
     }
 
     /// Waits until a metric has this value.
@@ -223,67 +247,30 @@ impl Server {
         self.terminate().expect_clean()
     }
 
-    /// CPU time used so far, user and system, of all threads.
+    /// CPU time used so far, user and system, of all processes that serve.
     #[track_caller]
     pub fn cpu_time(&self) -> Duration {
-        let path = format!("/proc/{}/stat", self.pid());
-        let stat =
-            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
-        // Fields 14 and 15 of proc_pid_stat(5); the name in field 2 may hold blanks but ends with ')'.
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: u64 = after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|t| t.parse::<u64>().ok())
-            .sum();
-        // USER_HZ is 100 on every Linux architecture Rust supports.
-        Duration::from_millis(ticks * 10)
+        self.serving_pids().into_iter().map(usage::cpu_time).sum()
     }
 
-    /// CPU time used so far by each thread, by thread id, in nanoseconds (no ticks: `/proc/PID/task/TID/schedstat`).
+    /// CPU time used so far by each thread that serves, by thread id, in nanoseconds.
     #[track_caller]
     pub fn thread_cpu_times(&self) -> BTreeMap<String, u64> {
-        let path = format!("/proc/{}/task", self.pid());
-        let threads =
-            std::fs::read_dir(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
-        let cpu_of = |thread: &std::fs::DirEntry| {
-            let schedstat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            schedstat.split(' ').next()?.parse().ok()
-        };
-        let named = |thread: std::fs::DirEntry| {
-            Some((
-                thread.file_name().to_string_lossy().into_owned(),
-                cpu_of(&thread)?,
-            ))
-        };
-        threads.filter_map(Result::ok).filter_map(named).collect()
+        let pids = self.serving_pids().into_iter();
+        pids.flat_map(usage::thread_cpu_times).collect()
     }
 
-    /// Number of open file descriptors.
+    /// Number of open file descriptors of all processes that serve.
     #[track_caller]
     pub fn open_files(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.pid());
-        std::fs::read_dir(&path)
-            .unwrap_or_else(|e| panic!("cannot read {path}: {e}"))
-            .count()
+        self.serving_pids().into_iter().map(usage::open_files).sum()
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes of all processes that serve.
     #[track_caller]
     pub fn resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.pid());
-        let status =
-            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap_or_default();
-        line.split_whitespace()
-            .next()
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .unwrap_or(0)
-            * 1024
+        let pids = self.serving_pids().into_iter();
+        pids.map(usage::resident_bytes).sum()
     }
 }
 

@@ -11,8 +11,9 @@ use super::wire::{self, CLOSE, FIN, TEXT};
 use super::ws::Ws;
 
 /// Options every server has, as `--help` lists them.
-const FLAGS: [&str; 12] = [
+const FLAGS: [&str; 13] = [
     "--listen",
+    "--processes",
     "--workers",
     "--cpus",
     "--send-queue",
@@ -113,7 +114,7 @@ pub fn cpus_confine_the_server(target: &Target) {
     assert_eq!(server.ready["cpus"].to_string(), format!("[{cpu}]"));
     server.upgraded("/ws").expect_alive();
     for thread in server.thread_cpu_times().keys() {
-        let path = format!("/proc/{}/task/{thread}/status", server.pid());
+        let path = format!("/proc/{thread}/status");
         assert_eq!(allowed_cpus(&path), cpu, "{path}");
     }
 }
@@ -385,6 +386,7 @@ pub fn bad_usage_exits_2(target: &Target) {
         ("--listen nowhere", "--listen"),
         ("--workers many", "--workers"),
         ("--workers 0", "--workers"),
+        ("--processes 0", "--processes"),
         ("--slow-consumer wait", "--slow-consumer"),
         ("--max-message 12q", "--max-message"),
         ("--idle-timeout soon", "--idle-timeout"),

@@ -149,7 +149,7 @@ pub fn max_connections_refuses_and_recovers(target: &Target) {
 /// The soft limit of open files is raised to the hard one, and the `ready` line says so.
 pub fn file_limit_is_raised(target: &Target) {
     let server = target.start_in_shell("ulimit -S -n 100 && ulimit -H -n 500", &[]);
-    let path = format!("/proc/{}/limits", server.pid());
+    let path = format!("/proc/{}/limits", server.serving_pids()[0]);
     let limits =
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {path}: {e}"));
     let line = limits

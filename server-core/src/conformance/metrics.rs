@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 /// The samples of `/metrics`, added up over labels, by name without the `ringside_` prefix and `_total` suffix.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Metrics {
     sums: BTreeMap<String, u64>,
+    /// The process they are of, where a label names one.
+    pub process: Option<String>,
 }
 
 impl Metrics {
@@ -16,8 +18,10 @@ impl Metrics {
             body.ends_with("# EOF\n"),
             "/metrics does not end with # EOF:\n{body}"
         );
+        let process = body.split_once("{process=\"").map(|(_, rest)| rest);
         let mut metrics = Metrics {
             sums: BTreeMap::new(),
+            process: process.and_then(|rest| Some(rest.split_once('"')?.0.to_string())),
         };
         for line in body.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line
@@ -32,6 +36,14 @@ impl Metrics {
             *metrics.sums.entry(name).or_default() += value as u64;
         }
         metrics
+    }
+
+    /// The sums of two processes.
+    pub fn plus(mut self, other: Metrics) -> Metrics {
+        for (name, value) in other.sums {
+            *self.sums.entry(name).or_default() += value;
+        }
+        self
     }
 
     /// The sum of a metric over its labels.

@@ -22,6 +22,8 @@ pub mod http;
 pub mod lifecycle;
 pub mod limits;
 pub mod metrics;
+pub mod processes;
+pub mod usage;
 pub mod violations;
 pub mod wire;
 pub mod ws;
@@ -53,7 +55,8 @@ impl Case {
 }
 
 /// Hands the list of all cases, by module, to a macro. The one place to add a case to; `smoke` or `full` says whether it
-/// is in the short subset.
+/// is in the short subset; `alone` marks what needs a server of one process: cases that use a room (none spans processes), or that
+/// fill up the one process there is (a hash spreads connections unevenly), or that choose the number of processes themselves.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_list {
@@ -66,9 +69,9 @@ macro_rules! conformance_list {
                 full cpus_confine_the_server
                 smoke sigterm_ends_with_the_final_line
                 full sigint_ends_with_the_final_line
-                smoke drain_closes_everyone_with_1001
-                full drain_does_not_wait_for_the_silent
-                full drain_does_not_wait_for_the_stuck
+                smoke drain_closes_everyone_with_1001: alone
+                full drain_does_not_wait_for_the_silent: alone
+                full drain_does_not_wait_for_the_stuck: alone
                 full signals_in_quick_succession_are_one
                 full a_second_signal_ends_at_once
                 full drain_does_not_wait_for_handshakes
@@ -88,8 +91,8 @@ macro_rules! conformance_list {
                 full metrics_count_violations
                 full demo_page_is_html
                 full unknown_paths_are_404
-                full bad_room_names_are_404
-                smoke plain_get_on_ws_is_426
+                full bad_room_names_are_404: alone
+                smoke plain_get_on_ws_is_426: alone
                 full wrong_version_is_426
                 full head_has_no_body
                 full other_methods_are_405
@@ -104,7 +107,7 @@ macro_rules! conformance_list {
                 full subprotocols_are_never_made_up
                 full odd_but_valid_upgrades_are_served
                 full handshake_and_frames_byte_at_a_time
-                full frames_pipelined_with_the_handshake
+                full frames_pipelined_with_the_handshake: alone
                 full a_client_that_gives_up_mid_handshake
             }
             frames {
@@ -117,51 +120,62 @@ macro_rules! conformance_list {
                 full fragments_with_a_ping_between
                 full characters_cut_by_fragments
                 full a_payload_later_than_its_header
-                smoke close_code_is_echoed
+                smoke close_code_is_echoed: alone
                 full close_without_a_code
-                full messages_around_a_close
+                full messages_around_a_close: alone
                 full half_closed_client_gets_its_answers
                 full echo_pushes_back_on_a_client_that_does_not_read
                 full connections_do_not_mix
             }
             violations {
-                smoke framing_violations_get_1002
+                smoke framing_violations_get_1002: alone
                 full length_violations_get_1002
                 full close_violations_get_1002
-                smoke bad_utf8_gets_1007
-                full too_big_messages_get_1009
+                smoke bad_utf8_gets_1007: alone
+                full too_big_messages_get_1009: alone
                 full default_message_limit_is_16_mib
                 full too_many_fragments_get_1009
-                full messages_around_a_violation
+                full messages_around_a_violation: alone
                 full violations_byte_at_a_time
-                full violations_leave_others_alone
+                full violations_leave_others_alone: alone
             }
             broadcast {
-                smoke every_member_gets_every_message
-                full messages_of_every_size
-                smoke rooms_are_isolated
-                full a_new_member_misses_nothing
-                full members_come_and_go
-                smoke order_per_sender_for_every_receiver
-                full two_hundred_members_over_all_workers
-                full thousand_pipelined_publishes
-                full fragmented_publish_arrives_whole
-                full slow_reader_is_closed
-                full slow_reader_cannot_linger
-                full slow_reader_loses_messages
-                full slow_reader_costs_bounded_memory
+                smoke every_member_gets_every_message: alone
+                full messages_of_every_size: alone
+                smoke rooms_are_isolated: alone
+                full a_new_member_misses_nothing: alone
+                full members_come_and_go: alone
+                smoke order_per_sender_for_every_receiver: alone
+                full two_hundred_members_over_all_workers: alone
+                full thousand_pipelined_publishes: alone
+                full fragmented_publish_arrives_whole: alone
+                full slow_reader_is_closed: alone
+                full slow_reader_cannot_linger: alone
+                full slow_reader_loses_messages: alone
+                full slow_reader_costs_bounded_memory: alone
             }
             limits {
                 full handshake_timeout_closes_the_silent
                 full handshake_timeout_stops_a_drip
-                full idle_timeout_keeps_who_answers
-                full idle_timeout_closes_the_silent
+                full idle_timeout_keeps_who_answers: alone
+                full idle_timeout_closes_the_silent: alone
                 full idle_timeout_closes_who_does_not_read
-                smoke max_connections_refuses_and_recovers
+                smoke max_connections_refuses_and_recovers: alone
                 full file_limit_is_raised
-                full out_of_files_is_survived
-                full resets_leave_the_count_right
-                full churn_leaves_nothing_behind
+                full out_of_files_is_survived: alone
+                full resets_leave_the_count_right: alone
+                full churn_leaves_nothing_behind: alone
+            }
+            processes {
+                full several_processes_are_one_server: alone
+                full there_are_no_rooms_over_several_processes: alone
+                full max_connections_is_shared_out: alone
+                full a_killed_process_ends_the_server: alone
+                full a_process_that_ends_by_itself_ends_the_server: alone
+                full a_child_without_its_parent_does_not_begin: alone
+                full a_killed_parent_takes_all_along: alone
+                full a_second_signal_ends_all_processes: alone
+                full processes_do_not_share_with_a_second_server: alone
             }
         }
     };
@@ -171,26 +185,43 @@ macro_rules! conformance_list {
 #[macro_export]
 macro_rules! conformance_tests {
     (binary: $binary:expr, args: $args:tt $(,)?) => {
-        $crate::conformance_list! { $crate::conformance_as_tests, ($binary) $args }
+        $crate::conformance_list! { $crate::conformance_as_tests, ($binary) $args {} }
+    };
+}
+
+/// The same for a server of several processes, without the cases for which there must be one.
+#[macro_export]
+macro_rules! conformance_tests_of_processes {
+    (binary: $binary:expr, args: $args:tt $(,)?) => {
+        $crate::conformance_list! { $crate::conformance_as_tests, ($binary) $args { #[cfg(any())] } }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_as_tests {
-    (($binary:expr) $args:tt $($module:ident { $($kind:ident $case:ident)* })*) => {
+    (($binary:expr) $args:tt $alone:tt $($module:ident { $($kind:ident $case:ident $(: $needs:ident)?)* })*) => {
         $(mod $module {
-            $(#[test]
+            $($crate::conformance_as_test! { $(($needs) $alone)?
+            #[test]
             fn $case() {
                 let args: &[&str] = &$args;
                 $crate::conformance::$module::$case(&$crate::conformance::Target::new($binary, args));
-            })*
+            }})*
         })*
     };
 }
 
+/// One test, with the attributes for those that need a server of one process.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_as_test {
+    (($needs:ident) { $($attribute:tt)* } $($test:tt)*) => { $($attribute)* $($test)* };
+    ($($test:tt)*) => { $($test)* };
+}
+
 macro_rules! as_table {
-    ($($module:ident { $($kind:ident $case:ident)* })*) => {
+    ($($module:ident { $($kind:ident $case:ident $(: $needs:ident)?)* })*) => {
         &[$($(Case {
             name: concat!(stringify!($module), "::", stringify!($case)),
             smoke: matches!(stringify!($kind).as_bytes(), b"smoke"),

@@ -95,7 +95,10 @@ impl<M> Mailbox<M> {
     ) -> bool {
         let mut inner = self.lock();
         if inner.bytes > 0 && inner.bytes + frames.bytes.len() > self.max_bytes {
-            inner.publishers.push(cx.waker().clone());
+            // A task that asks again, as one does that also waits for something else, is woken once.
+            if !inner.publishers.iter().any(|w| w.will_wake(cx.waker())) {
+                inner.publishers.push(cx.waker().clone());
+            }
             return false;
         }
         inner.bytes += frames.bytes.len();

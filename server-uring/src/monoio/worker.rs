@@ -54,7 +54,7 @@ impl Server {
         let counters = Arc::new(Counters::new(settings.workers));
         let gate = Gate::new(settings.max_connections);
         Ok(Self {
-            admission: Admission::new(Arc::clone(&gate), Arc::clone(&counters)),
+            admission: Admission::new(&settings, Arc::clone(&gate), Arc::clone(&counters)),
             rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
             alive: Alive::default(),
             draining: AtomicBool::new(false),
