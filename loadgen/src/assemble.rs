@@ -299,6 +299,7 @@ fn generator(results: &[ThreadResult], messages: u64) -> Generator {
         cpu_ns_per_message: (messages > 0)
             .then(|| (cpu_user_ns + cpu_sys_ns) as f64 / messages as f64),
         threads,
+        shards: Vec::new(),
         schedule_lag: histogram::lag(&lag),
     }
 }

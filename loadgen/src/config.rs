@@ -99,6 +99,7 @@ impl Config {
             warmup_ns: ns(self.warmup),
             drain_timeout_ns: ns(self.drain_timeout),
             threads: threads as u64,
+            shards: 1,
             cpus: self.cpus.clone(),
             rate_per_s: self.traffic.rate_per_s,
             window: self.traffic.window,

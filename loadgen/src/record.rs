@@ -127,8 +127,11 @@ pub struct Options {
     pub warmup_ns: u64,
     /// Longest wait for outstanding replies after the window.
     pub drain_timeout_ns: u64,
-    /// Generator threads.
+    /// Generator threads, of all shards.
     pub threads: u64,
+    /// Processes that made the load.
+    #[serde(default = "one")]
+    pub shards: u64,
     /// CPUs the threads were pinned to, in thread order; empty: not pinned.
     #[serde(default)]
     pub cpus: Vec<usize>,
@@ -160,6 +163,11 @@ pub struct Options {
     /// What of a reply is checked.
     #[serde(default)]
     pub verification: Verification,
+}
+
+/// Records from before there were shards are of one process.
+fn one() -> u64 {
+    1
 }
 
 /// What of a reply is checked, by payload size.
@@ -336,12 +344,34 @@ pub struct Generator {
     /// CPU time per message received; absent without messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_ns_per_message: Option<f64>,
-    /// One entry per thread.
+    /// One entry per thread, of all shards.
     #[serde(default)]
     pub threads: Vec<ThreadUsage>,
+    /// One entry per shard; empty when one process did it all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<Shard>,
     /// How late messages were sent that had a free place in their window (open loop only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule_lag: Option<ScheduleLag>,
+}
+
+/// One generator process of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Shard {
+    /// Its process.
+    pub pid: u32,
+    /// Connections it was to open.
+    pub connections: u64,
+    /// Of them up when the load began.
+    pub up: u64,
+    /// Its threads.
+    pub threads: u64,
+    /// CPU time of its threads in user mode, inside the measured window.
+    pub cpu_user_ns: u64,
+    /// CPU time of its threads in the kernel, inside the measured window.
+    pub cpu_sys_ns: u64,
+    /// Most memory it had resident; 0 when it died before it could tell.
+    pub peak_rss_bytes: u64,
 }
 
 /// One generator thread.
