@@ -90,6 +90,13 @@ pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
     metrics
 }
 
+/// What metrics that are tested together have in common: the percentiles of one latency are several looks at the same replies.
+pub fn family(key: &str) -> Option<&str> {
+    ["_p50_ns", "_p90_ns", "_p99_ns", "_p99_9_ns"]
+        .iter()
+        .find_map(|percentile| key.strip_suffix(percentile))
+}
+
 /// Key of the metric that decides a bout.
 pub fn headline(scenario: &Scenario) -> &str {
     if let Some(headline) = &scenario.headline {
@@ -320,6 +327,19 @@ mod tests {
                 assert!(metric.key.contains(word), "{}", metric.key);
             }
         }
+    }
+
+    #[test]
+    fn the_percentiles_of_one_latency_are_a_family() {
+        let family_of = |wanted: &str| {
+            of_kind(Kind::Echo)
+                .filter(|metric| family(metric.key) == Some(wanted))
+                .count()
+        };
+        assert_eq!(family_of("latency_intended"), 4);
+        assert_eq!(family_of("latency_actual"), 4);
+        assert_eq!(family("messages_per_s"), None);
+        assert_eq!(family("latency_last_receiver_mean_ns"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a suite found, from its run records: the content of `summary.json`. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +8,11 @@ use crate::config::{Kind, Protocol, Scenario};
 use crate::metrics::{self, Metric};
 use crate::record::{RunRecord, Status};
 use crate::rng::derive_seed;
-use crate::stats::{PairedRatio, Spread, paired_ratio};
-use crate::verdict::{Direction, Verdict, judge};
+use crate::stats::{
+    PairedRatio, RESAMPLES, Spread, cliffs_delta, holm, log_ratios, minimal_detectable,
+    paired_ratio, signed_rank_p,
+};
+use crate::verdict::{Direction, Significance, Verdict, judge};
 
 /// Everything `summary.json` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,6 +151,12 @@ pub struct Comparison {
     /// first / second, with interval and the seed to recompute it.
     #[serde(flatten)]
     pub ratio: PairedRatio,
+    /// How sure that is (results older than the test have none).
+    #[serde(default)]
+    pub significance: Option<Significance>,
+    /// Cliff's delta of the runs, pairing aside: 1 if every run of the first is above every run of the second, -1 if below.
+    #[serde(default)]
+    pub cliffs_delta: Option<f64>,
     /// What that means.
     pub verdict: Verdict,
 }
@@ -258,9 +267,25 @@ fn pair(
     second: &str,
     runs: &[&RunRecord],
 ) -> Pair {
-    let comparisons = metrics::compared(scenario)
+    let matched: Vec<Matched> = metrics::compared(scenario)
         .into_iter()
-        .filter_map(|metric| compare(suite_seed, scenario, metric, first, second, runs))
+        .filter_map(|metric| Matched::new(suite_seed, scenario, metric, first, second, runs))
+        .collect();
+    let mut adjusted: Vec<(f64, usize)> = matched.iter().map(|one| (one.p_value, 1)).collect();
+    let families: BTreeSet<&str> = matched.iter().filter_map(Matched::family).collect();
+    for family in families {
+        let places: Vec<usize> = (0..matched.len())
+            .filter(|place| matched[*place].family() == Some(family))
+            .collect();
+        let p_values: Vec<f64> = places.iter().map(|place| matched[*place].p_value).collect();
+        for (place, p_adjusted) in places.iter().zip(holm(&p_values)) {
+            adjusted[*place] = (p_adjusted, places.len());
+        }
+    }
+    let comparisons = matched
+        .into_iter()
+        .zip(adjusted)
+        .map(|(one, (p_adjusted, family))| one.compare(first, second, p_adjusted, family))
         .collect();
     Pair {
         first: first.to_owned(),
@@ -269,39 +294,76 @@ fn pair(
     }
 }
 
-fn compare(
-    suite_seed: u64,
-    scenario: &Scenario,
-    metric: &Metric,
-    first: &str,
-    second: &str,
-    runs: &[&RunRecord],
-) -> Option<Comparison> {
-    let direction = metric.direction?;
-    let by_block = |name: &str| -> BTreeMap<usize, f64> {
-        runs.iter()
-            .filter(|run| run.contestant == name && run.status == Status::Valid)
-            .filter_map(|run| Some((run.block, run.metric(metric.key)?)))
-            .collect()
-    };
-    let (of_first, of_second) = (by_block(first), by_block(second));
-    let joined: Vec<(usize, (f64, f64))> = of_first
-        .iter()
-        .filter_map(|(block, value)| Some((*block, (*value, *of_second.get(block)?))))
-        .collect();
-    let values: Vec<(f64, f64)> = joined.iter().map(|(_, values)| *values).collect();
-    let seed = derive_seed(
-        suite_seed,
-        &format!("{}/{}/{first}/{second}", scenario.name, metric.key),
-    );
-    let ratio = paired_ratio(&values, seed)?;
-    Some(Comparison {
-        metric: metric.key.to_owned(),
-        direction,
-        blocks: joined.iter().map(|(block, _)| *block).collect(),
-        verdict: judge(first, second, direction, &ratio),
-        ratio,
-    })
+/// Two contestants by one metric, before the correction for its family.
+struct Matched {
+    metric: &'static Metric,
+    direction: Direction,
+    blocks: Vec<usize>,
+    logs: Vec<f64>,
+    ratio: PairedRatio,
+    p_value: f64,
+    cliffs_delta: Option<f64>,
+}
+
+impl Matched {
+    /// `None` without a pair of valid runs that have the figure.
+    fn new(
+        suite_seed: u64,
+        scenario: &Scenario,
+        metric: &'static Metric,
+        first: &str,
+        second: &str,
+        runs: &[&RunRecord],
+    ) -> Option<Self> {
+        let by_block = |name: &str| -> BTreeMap<usize, f64> {
+            runs.iter()
+                .filter(|run| run.contestant == name && run.status == Status::Valid)
+                .filter_map(|run| Some((run.block, run.metric(metric.key)?)))
+                .collect()
+        };
+        let (of_first, of_second) = (by_block(first), by_block(second));
+        let (blocks, pairs): (Vec<usize>, Vec<(f64, f64)>) = of_first
+            .iter()
+            .filter_map(|(block, value)| Some((*block, (*value, *of_second.get(block)?))))
+            .unzip();
+        let seed = derive_seed(
+            suite_seed,
+            &format!("{}/{}/{first}/{second}", scenario.name, metric.key),
+        );
+        let logs = log_ratios(&pairs)?;
+        let (firsts, seconds): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+        Some(Self {
+            metric,
+            direction: metric.direction?,
+            blocks,
+            ratio: paired_ratio(&logs, seed, RESAMPLES)?,
+            p_value: signed_rank_p(&logs),
+            cliffs_delta: cliffs_delta(&firsts, &seconds),
+            logs,
+        })
+    }
+
+    fn family(&self) -> Option<&'static str> {
+        metrics::family(self.metric.key)
+    }
+
+    fn compare(self, first: &str, second: &str, p_adjusted: f64, family: usize) -> Comparison {
+        let significance = Significance {
+            p_value: self.p_value,
+            p_adjusted,
+            family,
+            minimal_detectable: minimal_detectable(&self.logs, family),
+        };
+        Comparison {
+            metric: self.metric.key.to_owned(),
+            direction: self.direction,
+            blocks: self.blocks,
+            verdict: judge(first, second, self.direction, &self.ratio, &significance),
+            ratio: self.ratio,
+            significance: Some(significance),
+            cliffs_delta: self.cliffs_delta,
+        }
+    }
 }
 
 fn notes(setting: &Setting, bouts: &[Bout]) -> Vec<String> {
