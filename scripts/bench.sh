@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds everything in release, checks the machine and runs the bouts: scripts/bench.sh [--suite smoke|quick|standard] [--help]
+# Builds everything in release, checks the machine and runs the bouts: scripts/bench.sh [--suite smoke|quick|standard|scale] [--help]
 # Arguments go to the referee (bench/). Needs a Rust toolchain and a C compiler (mimalloc), nothing else.
 # The last line printed is the result folder.
 set -euo pipefail

@@ -3,10 +3,13 @@
 use loadgen::record::Record;
 use serde_json::json;
 
-use crate::config::{Kind, Load, Scenario};
+use crate::config::{Contestant, Kind, Load, Protocol, Scenario};
+use crate::footprint::{Footprint, Look};
 use crate::metrics;
+use crate::proc::{KernelMemory, TreeMemory};
 use crate::record::{GeneratorSide, MemoryLook, RunRecord, SCHEMA_VERSION, ServerSide, Status};
 use crate::sampler::WindowUse;
+use crate::scale::Layout;
 
 const START: u64 = 1_790_000_000_000_000_000;
 
@@ -21,6 +24,8 @@ pub(crate) fn scenario(name: &str) -> Scenario {
         size_bytes: 64,
         publishers: 1,
         load: Some(Load::Window(1)),
+        active_fraction: None,
+        server_args: vec![],
         headline: None,
         generator_args: vec![],
     }
@@ -77,6 +82,7 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
             rate_per_s: None,
             exit: Some("exited with 0".to_owned()),
         },
+        footprint: None,
         loadgen: Some(loadgen),
     };
     fill(&mut run);
@@ -96,12 +102,132 @@ pub(crate) fn open_run(contestant: &str, block: usize, rate: f64, p99_ns: u64) -
     run
 }
 
+pub(crate) fn contestant(name: &str) -> Contestant {
+    Contestant {
+        name: name.to_owned(),
+        about: String::new(),
+        program: name.into(),
+        args: vec![],
+        run_args: vec![],
+        scale_by: None,
+        scale_args: vec![],
+        conformance: true,
+        needs: vec![],
+        foreign: false,
+        protocol: Protocol::Ws,
+        default: false,
+    }
+}
+
+pub(crate) fn scale_scenario(connections: u64) -> Scenario {
+    Scenario {
+        title: format!("{connections} connections, 1% of them active"),
+        kind: Kind::Scale,
+        connections,
+        load: Some(Load::Rate(10_000.0)),
+        active_fraction: Some(0.01),
+        ..scenario(&format!("scale-{connections}"))
+    }
+}
+
+/// A valid scale step: 10,000 connected per second, 300 bytes of the server, 150 of the generator and 7,000 of the kernel for each.
+pub(crate) fn scale_run(contestant: &str, connections: u64) -> RunRecord {
+    let mut run = open_run(contestant, 1, 10_000.0, 900_000);
+    run.scenario = scale_scenario(connections);
+    run.bout = run.scenario.name.clone();
+    run.footprint = Some(footprint(connections));
+    let pings = 2 * connections;
+    if let Some(record) = &mut run.loadgen {
+        record.kind = loadgen::record::Kind::Idle;
+        record.connections.requested = connections;
+        record.connections.up = connections;
+        record.connect.completed = connections;
+        record.connect.elapsed_ns = connections * 100_000;
+        record.totals.handshakes = connections;
+        record.totals.pings_answered = pings;
+        record.idle = Some(loadgen::record::Idle {
+            held: connections,
+            still_up: connections,
+            active: connections / 100,
+            pings_answered: pings,
+            pings_answered_in_window: connections,
+        });
+    }
+    let last = run.server.final_line.as_mut().unwrap();
+    last["pings_sent"] = pings.into();
+    last["pongs_received"] = pings.into();
+    last["connections_accepted"] = connections.into();
+    last["handshakes"] = connections.into();
+    fill(&mut run);
+    run
+}
+
+/// What [`scale_run`] took and gave back; 10 MB stayed in use.
+pub(crate) fn footprint(connections: u64) -> Footprint {
+    let kernel = |tcp_sockets, slab_bytes, used_bytes| KernelMemory {
+        tcp_sockets,
+        slab_bytes,
+        used_bytes,
+        ..KernelMemory::default()
+    };
+    let tree = |bytes: u64| TreeMemory {
+        processes: 1,
+        rss_bytes: bytes,
+        pss_bytes: bytes,
+    };
+    let (slab, used, own) = (800_000_000, 2_000_000_000, 5_000_000);
+    let ready = Look {
+        kernel: kernel(5, slab, used),
+        server: tree(own),
+        generator: TreeMemory::default(),
+    };
+    let up = Look {
+        kernel: kernel(
+            5 + 2 * connections,
+            slab + 7_000 * connections,
+            used + 7_450 * connections,
+        ),
+        server: tree(own + 300 * connections),
+        generator: tree(150 * connections),
+    };
+    Footprint {
+        layout: Layout {
+            processes: 1,
+            workers: 1,
+        },
+        connections,
+        before: kernel(4, slab, used),
+        ready,
+        up: Some(up),
+        peak_used_bytes: up.kernel.used_bytes,
+        drain_ns: Some(2_500_000_000),
+        emptied: Some(ready),
+        emptied_after_ns: 100_000_000,
+        ended: Some(kernel(4, slab, used + 10_000_000)),
+    }
+}
+
+/// The run as it would be if the machine could not hold it.
+pub(crate) fn refused(mut run: RunRecord, reason: &str) -> RunRecord {
+    run = failed(run, reason);
+    run.status = Status::Refused;
+    run.footprint = None;
+    run
+}
+
 /// Extracts the metrics again after a change.
 pub(crate) fn fill(run: &mut RunRecord) {
     run.metrics = run
         .loadgen
         .as_ref()
-        .map(|record| metrics::extract(run.scenario.kind, record, &run.server))
+        .map(|record| {
+            metrics::extract(
+                run.scenario.kind,
+                record,
+                &run.server,
+                run.footprint.as_ref(),
+            )
+        })
         .unwrap_or_default();
 }
 

@@ -57,9 +57,14 @@ impl Choice {
             scenarios.iter().map(|scenario| scenario.name.as_str()),
         )?;
 
+        let names = if options.contestants.is_empty() {
+            &suite.contestants
+        } else {
+            &options.contestants
+        };
         let file = options.contestants_file.clone();
         let file = file.unwrap_or_else(|| options.config_dir.join("contestants.toml"));
-        let contestants = choose(load_contestants(&file)?, &options.contestants, &file)?;
+        let contestants = choose(load_contestants(&file)?, names, &file)?;
         let programs: Vec<PathBuf> = contestants
             .iter()
             .map(|contestant| binary(bin_dir, &contestant.program))

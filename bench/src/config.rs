@@ -4,7 +4,7 @@ mod contestant;
 mod scenario;
 mod suite;
 
-pub use contestant::{Contestant, Need, Protocol, load_contestants};
+pub use contestant::{Contestant, Need, Protocol, ScaleBy, load_contestants};
 pub use scenario::{Kind, Load, Scenario, load_scenario};
 pub use suite::{Calibration, Suite, Timing, load_suite};
 
@@ -60,6 +60,8 @@ mod duration {
 mod tests {
     use super::*;
 
+    const SUITES: [&str; 4] = ["smoke", "quick", "standard", "scale"];
+
     fn config_dir() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR"))
     }
@@ -73,7 +75,7 @@ mod tests {
             .map(|c| c.name.as_str())
             .collect();
         assert_eq!(default, ["server-uring", "server-tokio"]);
-        for name in ["smoke", "quick", "standard"] {
+        for name in SUITES {
             let suite = load_suite(config_dir(), name).unwrap();
             assert_eq!(suite.name, name);
             for scenario in &suite.scenarios {
@@ -93,7 +95,7 @@ mod tests {
                 scenario.shows.len() > 40 && scenario.does_not_show.len() > 40,
                 "{name}"
             );
-            let used = ["smoke", "quick", "standard"].iter().any(|suite| {
+            let used = SUITES.iter().any(|suite| {
                 load_suite(config_dir(), suite)
                     .unwrap()
                     .scenarios

@@ -68,6 +68,13 @@ pub fn command(
     add("--warmup", milliseconds(timing.warmup));
     add("--threads", cpus.len().to_string());
     add("--cpus", cpus.to_string());
+    if let Some(fraction) = scenario.active_fraction {
+        add("--active", fraction.to_string());
+        add("--size", scenario.size_bytes.to_string());
+        if let Some(rate) = rate_per_s {
+            add("--rate", format!("{rate:.0}"));
+        }
+    }
     if matches!(scenario.kind, Kind::Echo | Kind::Broadcast) {
         add("--size", scenario.size_bytes.to_string());
         match (rate_per_s, scenario.load) {
@@ -174,6 +181,12 @@ mod tests {
             idle,
             "loadgen idle ws://127.0.0.1:4000/ws --connections 1000 --duration 1000ms --warmup 200ms --threads 1 --cpus 1 --json j --quiet \
              --connect-rate 5k"
+        );
+        let scale = words(|s| *s = canned::scale_scenario(1_000_000), Some(10_000.0));
+        assert_eq!(
+            scale,
+            "loadgen idle ws://127.0.0.1:4000/ws --connections 1000000 --duration 1000ms --warmup 200ms --threads 1 --cpus 1 \
+             --active 0.01 --size 64 --rate 10000 --json j --hgrm g --hlog l --quiet"
         );
     }
 }

@@ -9,6 +9,7 @@
 //! | [`referee`], [`entry`], [`run`] | the suite, a contestant's admission, a run |
 //! | [`process`], [`server`], [`generator`], [`interrupt`], [`cpus`] | child processes, never orphaned, each on its CPUs |
 //! | [`proc`], [`sampler`] | what a server uses inside the measured window |
+//! | [`scale`], [`footprint`] | how many connections the machine holds, and what they take and give back |
 //! | [`record`], [`metrics`], [`validity`] | a run's record, its figures, and whether they count |
 //! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
 //! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
@@ -22,6 +23,7 @@ pub mod entry;
 pub mod environment;
 pub mod export;
 pub mod folder;
+pub mod footprint;
 pub mod gate;
 pub mod generator;
 pub mod interrupt;
@@ -40,6 +42,7 @@ pub mod results;
 pub mod rng;
 pub mod run;
 pub mod sampler;
+pub mod scale;
 pub mod server;
 pub mod stats;
 pub mod summary;

@@ -24,7 +24,9 @@ const SYSCTLS: &[&str] = &[
     "net.core.wmem_max",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.tcp_congestion_control",
+    "net.ipv4.tcp_max_orphans",
     "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_max_tw_buckets",
     "net.ipv4.tcp_mem",
     "net.ipv4.tcp_rmem",
     "net.ipv4.tcp_tw_reuse",
@@ -60,6 +62,12 @@ pub struct Machine {
     pub clocksource: Option<String>,
     /// Most open files a process may raise itself to; `None`: no limit.
     pub nofile_hard: Option<u64>,
+    /// Files open on the whole machine at the start (`fs.file-nr`).
+    #[serde(default)]
+    pub open_files: Option<u64>,
+    /// Connection tracking sees loopback connections: tried with one. `None`: there is no connection tracking.
+    #[serde(default)]
+    pub conntrack_in_force: Option<bool>,
     /// A seccomp filter is in force.
     pub seccomp: Option<bool>,
     /// Per-thread CPU time in ns is available (`/proc/PID/task/*/schedstat`).
@@ -108,6 +116,9 @@ impl Machine {
                 "/sys/devices/system/clocksource/clocksource0/current_clocksource",
             ),
             nofile_hard: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
+            open_files: read_value("/proc/sys/fs/file-nr")
+                .and_then(|text| text.split_ascii_whitespace().next()?.parse().ok()),
+            conntrack_in_force: is_tracked(),
             seccomp: read_value("/proc/self/status")
                 .and_then(|status| parse_field(&status, "Seccomp:"))
                 .map(|mode| mode != 0),
@@ -183,6 +194,15 @@ fn files_of(folder: &str) -> BTreeMap<String, String> {
             ))
         })
         .collect()
+}
+
+/// Whether connection tracking counts a connection over loopback: the module may be loaded without a rule that uses it.
+fn is_tracked() -> Option<bool> {
+    let count = "/proc/sys/net/netfilter/nf_conntrack_count";
+    read_value(count)?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").ok()?;
+    let _connection = std::net::TcpStream::connect(listener.local_addr().ok()?).ok()?;
+    Some(read_value(count)?.parse::<u64>().ok()? > 0)
 }
 
 /// CPUs busy over 300 ms, ourselves asleep.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use loadgen::record::{Latency, Record};
 
 use crate::config::{Kind, Load, Scenario};
+use crate::footprint::{CONNECTIONS_FOR_MEMORY, Footprint, Look};
 use crate::record::ServerSide;
 use crate::stats::percentile_has_samples;
 use crate::verdict::Direction::{self, HigherIsBetter, LowerIsBetter};
@@ -45,11 +46,21 @@ pub enum Unit {
 struct Facts<'a> {
     loadgen: &'a Record,
     server: &'a ServerSide,
+    footprint: Option<&'a Footprint>,
 }
 
 /// All figures of a run, by key. Figures that the run cannot give are present as `None`.
-pub fn extract(kind: Kind, loadgen: &Record, server: &ServerSide) -> BTreeMap<String, Option<f64>> {
-    let facts = Facts { loadgen, server };
+pub fn extract(
+    kind: Kind,
+    loadgen: &Record,
+    server: &ServerSide,
+    footprint: Option<&Footprint>,
+) -> BTreeMap<String, Option<f64>> {
+    let facts = Facts {
+        loadgen,
+        server,
+        footprint,
+    };
     let finite = |value: &f64| value.is_finite();
     of_kind(kind)
         .map(|metric| {
@@ -82,7 +93,8 @@ pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
     let headline = headline(scenario);
     let mut metrics: Vec<&Metric> = of_kind(scenario.kind)
         .filter(|metric| {
-            metric.direction.is_some() && !(fixed_rate && metric.unit == Unit::PerSecond)
+            let is_the_rate = ["messages_per_s", "deliveries_per_s"].contains(&metric.key);
+            metric.direction.is_some() && !(fixed_rate && is_the_rate)
         })
         .filter(|metric| fixed_rate || !metric.key.starts_with("latency_intended"))
         .collect();
@@ -109,6 +121,7 @@ pub fn headline(scenario: &Scenario) -> &str {
         (Kind::Broadcast, Some(_)) => "latency_last_receiver_mean_ns",
         (Kind::Connect, _) => "handshakes_per_s",
         (Kind::Idle, _) => "server_bytes_per_connection",
+        (Kind::Scale, _) => "handshakes_per_s",
     }
 }
 
@@ -168,6 +181,22 @@ static METRICS: &[Metric] = &[
     metric!(Idle, "kernel_bytes_per_connection_both_ends", "kernel/connection (both ends)", "kernel/conn (both ends)", Bytes, None, kernel_per_connection),
     metric!(Idle, "server_rss_bytes_after", "RSS after all left", "RSS after", Bytes, None, |f| Some(f.server.after.rss_bytes? as f64)),
     metric!(Idle, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+
+    metric!(Scale, "handshakes_per_s", "connected/s", "up/s", PerSecond, UP, |f| Some(f.loadgen.connect.handshakes_per_s)),
+    metric!(Scale, "connect_ns", "time to connect all", "up in", Nanoseconds, None, |f| Some(f.loadgen.connect.elapsed_ns as f64)),
+    metric!(Scale, "server_user_bytes_per_connection", "server memory/connection", "server/conn", Bytes, DOWN, |f| grown(f, |look| look.server.pss_bytes)),
+    metric!(Scale, "server_resident_bytes_per_connection", "the same by resident memory", "", Bytes, None, |f| grown(f, |look| look.server.rss_bytes)),
+    metric!(Scale, "generator_user_bytes_per_connection", "generator memory/connection", "gen./conn", Bytes, None, |f| grown(f, |look| look.generator.pss_bytes)),
+    metric!(Scale, "kernel_bytes_per_connection_both_ends", "kernel memory/connection (both ends)", "kernel/conn", Bytes, None, |f| grown(f, |look| look.kernel.kernel_bytes())),
+    metric!(Scale, "all_bytes_at_peak", "all memory, both ends, kernel and user, at its peak", "in all", Bytes, None, all_at_peak),
+    metric!(Scale, "latency_intended_p50_ns", "p50 intended", "p50 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+    metric!(Scale, "latency_intended_p99_ns", "p99 intended", "p99 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+    metric!(Scale, "latency_intended_p99_9_ns", "p99.9 intended", "p99.9 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
+    metric!(Scale, "pings_answered_per_s", "pings answered/s", "pings/s", PerSecond, None, pings_per_s),
+    metric!(Scale, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+    metric!(Scale, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
+    metric!(Scale, "drain_ns", "time to close all", "closed in", Nanoseconds, None, |f| Some(f.footprint?.drain_ns? as f64)),
+    metric!(Scale, "kept_bytes", "memory not given back at the end", "kept", Bytes, None, |f| f.footprint?.kept_bytes()),
 ];
 
 /// A percentile with enough samples beyond it.
@@ -246,8 +275,25 @@ fn kernel_per_connection(facts: &Facts<'_>) -> Option<f64> {
     )
 }
 
-/// With fewer connections the growth is mostly what all of them share.
-const CONNECTIONS_FOR_MEMORY: u64 = 1000;
+/// Growth from the server's readiness until all were up, per connection. Of the generator it is all: it was not there before.
+fn grown(facts: &Facts<'_>, of: impl Fn(&Look) -> u64) -> Option<f64> {
+    let footprint = facts.footprint?;
+    growth_per_connection(facts, of(&footprint.up?), of(&footprint.ready))
+}
+
+/// What the machine used at most, beyond what it used before the server was there.
+fn all_at_peak(facts: &Facts<'_>) -> Option<f64> {
+    let footprint = facts.footprint?;
+    let grown = footprint
+        .peak_used_bytes
+        .checked_sub(footprint.before.used_bytes)?;
+    (footprint.connections >= CONNECTIONS_FOR_MEMORY).then_some(grown as f64)
+}
+
+fn pings_per_s(facts: &Facts<'_>) -> Option<f64> {
+    let pings = facts.loadgen.idle?.pings_answered_in_window;
+    Some(pings as f64 / (facts.loadgen.window_ns as f64 / 1e9))
+}
 
 fn growth_per_connection(facts: &Facts<'_>, during: u64, before: u64) -> Option<f64> {
     let connections = facts.loadgen.connections.up;
@@ -295,7 +341,7 @@ mod tests {
     #[test]
     fn figures_of_a_known_run() {
         let run = canned::echo_run("server-uring", 1, 100_000.0);
-        let metrics = extract(Kind::Echo, run.loadgen.as_ref().unwrap(), &run.server);
+        let metrics = extract(Kind::Echo, run.loadgen.as_ref().unwrap(), &run.server, None);
         assert_eq!(metrics["messages_per_s"], Some(100_000.0));
         // 0.9 s of CPU for 100,000 messages in a window of 1 s.
         assert_eq!(metrics["server_cpu_ns_per_message"], Some(9_000.0));
@@ -312,7 +358,13 @@ mod tests {
 
     #[test]
     fn keys_are_unique_per_kind_and_name_their_unit() {
-        for kind in [Kind::Echo, Kind::Broadcast, Kind::Connect, Kind::Idle] {
+        for kind in [
+            Kind::Echo,
+            Kind::Broadcast,
+            Kind::Connect,
+            Kind::Idle,
+            Kind::Scale,
+        ] {
             let keys: Vec<&str> = of_kind(kind).map(|metric| metric.key).collect();
             let unique: std::collections::BTreeSet<&&str> = keys.iter().collect();
             assert_eq!(unique.len(), keys.len());

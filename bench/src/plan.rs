@@ -41,6 +41,9 @@ const CONNECTS_PER_S: f64 = 12_000.0;
 /// Connections that are closed per second at the end.
 const CLOSES_PER_S: f64 = 40_000.0;
 
+/// Until the memory of many connections is back.
+const GIVING_BACK_S: f64 = 3.0;
+
 /// How long a run takes, about.
 pub fn estimate_run(scenario: &Scenario, timing: Timing) -> Duration {
     let connections = scenario.connections as f64;
@@ -49,7 +52,12 @@ pub fn estimate_run(scenario: &Scenario, timing: Timing) -> Duration {
     } else {
         connections / CONNECTS_PER_S
     };
-    Duration::from_secs_f64(PROCESSES_S + opening + connections / CLOSES_PER_S)
+    let giving_back = if scenario.kind == Kind::Scale {
+        GIVING_BACK_S
+    } else {
+        0.0
+    };
+    Duration::from_secs_f64(PROCESSES_S + opening + connections / CLOSES_PER_S + giving_back)
         + timing.warmup
         + timing.duration
 }

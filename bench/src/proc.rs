@@ -42,6 +42,33 @@ pub struct KernelMemory {
     pub tcp_buffer_bytes: u64,
     /// All of the kernel's slab caches (`Slab` in `/proc/meminfo`): sockets, inodes, files.
     pub slab_bytes: u64,
+    /// Page tables of all processes.
+    #[serde(default)]
+    pub page_table_bytes: u64,
+    /// Kernel stacks of all threads.
+    #[serde(default)]
+    pub stack_bytes: u64,
+    /// All memory in use by whatever it is, the page cache apart.
+    #[serde(default)]
+    pub used_bytes: u64,
+}
+
+impl KernelMemory {
+    /// What the kernel keeps for connections, and for the processes that hold them.
+    pub fn kernel_bytes(&self) -> u64 {
+        self.slab_bytes + self.tcp_buffer_bytes + self.page_table_bytes + self.stack_bytes
+    }
+}
+
+/// Memory of a process and its descendants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeMemory {
+    /// Processes.
+    pub processes: u64,
+    /// Their resident memory, added up: pages that several share count several times.
+    pub rss_bytes: u64,
+    /// Their proportional set sizes, added up: shared pages count once.
+    pub pss_bytes: u64,
 }
 
 /// Wall clock in ns since the epoch.
@@ -50,8 +77,56 @@ pub fn unix_ns() -> u64 {
     since.map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }
 
+/// `pid` and its descendants.
+pub fn tree(pid: u32) -> Vec<u32> {
+    let mut pids = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = pids.get(next) {
+        let tasks = fs::read_dir(format!("/proc/{parent}/task"));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            pids.extend(
+                children
+                    .split_ascii_whitespace()
+                    .filter_map(|child| child.parse::<u32>().ok()),
+            );
+        }
+        next += 1;
+    }
+    pids
+}
+
+/// A look at process `pid` and its descendants now.
+pub fn sample_tree(pid: u32) -> Option<ProcessSample> {
+    let mut tree = tree(pid).into_iter();
+    let mut sum = sample_process(tree.next()?)?;
+    // A child that has ended between the two looks has no figures any more.
+    for child in tree.filter_map(sample_process) {
+        sum.cpu_ns += child.cpu_ns;
+        sum.voluntary_switches += child.voluntary_switches;
+        sum.involuntary_switches += child.involuntary_switches;
+        sum.rss_bytes += child.rss_bytes;
+    }
+    Some(sum)
+}
+
+/// Memory of process `pid` and its descendants now; costs a walk over their page tables.
+pub fn read_tree_memory(pid: u32) -> Option<TreeMemory> {
+    let mut memory = TreeMemory::default();
+    for pid in tree(pid) {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        if let (Some(rss), Some(pss)) = (parse_field(&rollup, "Rss:"), parse_field(&rollup, "Pss:"))
+        {
+            memory.processes += 1;
+            memory.rss_bytes += rss * 1024;
+            memory.pss_bytes += pss * 1024;
+        }
+    }
+    (memory.processes > 0).then_some(memory)
+}
+
 /// A look at process `pid` now.
-pub fn sample_process(pid: u32) -> Option<ProcessSample> {
+fn sample_process(pid: u32) -> Option<ProcessSample> {
     let mut sample = ProcessSample {
         unix_ns: unix_ns(),
         ..Default::default()
@@ -72,15 +147,21 @@ pub fn sample_process(pid: u32) -> Option<ProcessSample> {
     Some(sample)
 }
 
-/// Proportional set size: costs a walk over the page tables, so it is read a few times per run only.
+/// Proportional set size of `pid` and its descendants: costs a walk over the page tables, so it is read a few times per run only.
 pub fn read_pss_bytes(pid: u32) -> Option<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    parse_field(&rollup, "Pss:").map(|kib| kib * 1024)
+    read_tree_memory(pid).map(|memory| memory.pss_bytes)
 }
 
-/// User and kernel time of `pid`.
+/// User and kernel time of `pid` and its descendants.
 pub fn read_cpu_ticks(pid: u32) -> Option<CpuTicks> {
-    parse_cpu_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let of_one = |pid| parse_cpu_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+    tree(pid)
+        .into_iter()
+        .filter_map(of_one)
+        .reduce(|a, b| CpuTicks {
+            user: a.user + b.user,
+            system: a.system + b.system,
+        })
 }
 
 /// Kernel memory now.
@@ -88,7 +169,12 @@ pub fn read_kernel_memory() -> Option<KernelMemory> {
     let sockstat = fs::read_to_string("/proc/net/sockstat").ok()?;
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let mut memory = parse_sockstat(&sockstat)?;
-    memory.slab_bytes = parse_field(&meminfo, "Slab:")? * 1024;
+    let bytes = |key: &str| parse_field(&meminfo, key).map(|kib| kib * 1024);
+    memory.slab_bytes = bytes("Slab:")?;
+    memory.page_table_bytes = bytes("PageTables:")?;
+    memory.stack_bytes = bytes("KernelStack:")?;
+    let unused = bytes("MemFree:")? + bytes("Buffers:")? + bytes("Cached:")?;
+    memory.used_bytes = bytes("MemTotal:")?.saturating_sub(unused);
     Some(memory)
 }
 
@@ -145,7 +231,7 @@ fn parse_sockstat(text: &str) -> Option<KernelMemory> {
         tcp_sockets: value("inuse")?,
         tcp_time_wait: value("tw")?,
         tcp_buffer_bytes: value("mem")? * page_bytes(),
-        slab_bytes: 0,
+        ..KernelMemory::default()
     })
 }
 
@@ -215,7 +301,26 @@ mod tests {
         assert!(sample.rss_bytes > 100_000 && sample.unix_ns > 1_600_000_000_000_000_000);
         assert!(read_pss_bytes(std::process::id()).unwrap() > 0);
         assert!(read_cpu_ticks(std::process::id()).is_some());
-        assert!(read_kernel_memory().unwrap().slab_bytes > 0);
+        let kernel = read_kernel_memory().unwrap();
+        assert!(kernel.slab_bytes > 0 && kernel.used_bytes > kernel.kernel_bytes());
         assert_eq!(sample_process(u32::MAX), None);
+        assert_eq!(sample_tree(u32::MAX), None);
+        assert_eq!(read_tree_memory(u32::MAX), None);
+    }
+
+    #[test]
+    fn children_are_part_of_the_tree() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert!(tree(own).contains(&child.id()));
+        let both = read_tree_memory(own).unwrap();
+        assert!(both.processes > 1 && both.pss_bytes <= both.rss_bytes);
+        assert!(sample_tree(own).unwrap().rss_bytes > 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!tree(own).contains(&child.id()));
     }
 }

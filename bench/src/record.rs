@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Scenario;
 use crate::cpus::CpuSet;
+use crate::footprint::Footprint;
 use crate::proc::{CpuTicks, KernelMemory};
 use crate::sampler::WindowUse;
 
@@ -45,6 +46,9 @@ pub struct RunRecord {
     pub server: ServerSide,
     /// The generator's side.
     pub generator: GeneratorSide,
+    /// Memory from before the server's start until after its end (kind `scale` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footprint: Option<Footprint>,
     /// The generator's own record.
     pub loadgen: Option<loadgen::record::Record>,
 }
@@ -61,6 +65,8 @@ pub enum Status {
     Failed,
     /// Somebody ended the suite during the run.
     Interrupted,
+    /// Not run: this machine cannot hold it.
+    Refused,
 }
 
 impl Status {
@@ -71,6 +77,7 @@ impl Status {
             Self::Invalid => "invalid",
             Self::Failed => "failed",
             Self::Interrupted => "interrupted",
+            Self::Refused => "refused",
         }
     }
 }

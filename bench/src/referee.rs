@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 
 use crate::choice::Choice;
-use crate::config::{Kind, Load, Scenario, Timing};
+use crate::config::{Contestant, Kind, Load, Scenario, Timing};
 use crate::entry;
 use crate::environment::{Environment, Revision, utc};
 use crate::folder::ResultFolder;
@@ -21,6 +21,7 @@ use crate::progress::{Progress, minutes};
 use crate::record::{RunRecord, SCHEMA_VERSION, Status};
 use crate::report;
 use crate::run::{Ring, Run};
+use crate::scale::{self, Layout};
 use crate::stats::median_of;
 use crate::summary::{Capacity, Entrant, Setting, summarize};
 
@@ -122,6 +123,7 @@ impl Referee {
             loadgen: choice.loadgen.clone(),
             server_cpus: choice.server_cpus.clone(),
             generator_cpus: choice.generator_cpus.clone(),
+            machine: environment.machine.clone(),
             interrupt,
         };
         Ok(Self {
@@ -156,6 +158,7 @@ impl Referee {
 
     fn carry_out(&mut self) -> Result<()> {
         self.announce();
+        self.announce_steps();
         self.admit()?;
         // The referee's own work goes to the generator's side; the server's CPUs stay the server's.
         self.choice.generator_cpus.pin_current_thread()?;
@@ -215,7 +218,7 @@ impl Referee {
             choice.scenarios.len(),
             choice.repeats,
             choice.contestants.len(),
-            minutes(choice.estimate()),
+            minutes(self.estimate()),
             choice.budget.map_or(String::new(), |budget| format!(
                 ", {} min at most",
                 minutes(budget)
@@ -224,6 +227,56 @@ impl Referee {
             choice.server_cpus,
             choice.generator_cpus
         );
+    }
+
+    /// A scale suite takes long: who is laid out how, how long each step takes, and what this machine cannot hold.
+    fn announce_steps(&self) {
+        let steps = self.choice.scenarios.iter();
+        for scenario in steps.filter(|one| one.kind == Kind::Scale) {
+            let plans = self.choice.contestants.iter().map(|contestant| {
+                let plan = match self.plan_of_step(scenario, contestant) {
+                    Ok(layout) => layout.to_string(),
+                    Err(reasons) => format!("REFUSED: {}", reasons.join("; ")),
+                };
+                format!("{}: {plan}", contestant.name)
+            });
+            eprintln!(
+                "{}: about {} min; {}",
+                scenario.name,
+                minutes(self.estimate_block(scenario) * self.choice.repeats as u32),
+                plans.collect::<Vec<_>>().join("; ")
+            );
+        }
+    }
+
+    fn plan_of_step(
+        &self,
+        scenario: &Scenario,
+        contestant: &Contestant,
+    ) -> Result<Layout, Vec<String>> {
+        let cpus = self.choice.server_cpus.len();
+        scale::plan(&self.environment.machine, scenario, contestant, cpus)
+    }
+
+    /// How long one block of a bout takes, about: a refused run takes no time.
+    fn estimate_block(&self, scenario: &Scenario) -> Duration {
+        if scenario.kind != Kind::Scale {
+            return self.choice.estimate_block(scenario);
+        }
+        let contestants = self.choice.contestants.iter();
+        let held = contestants
+            .filter(|contestant| self.plan_of_step(scenario, contestant).is_ok())
+            .count();
+        plan::estimate_run(scenario, self.choice.timing(scenario)) * held as u32
+    }
+
+    /// How long the suite takes in all, about.
+    fn estimate(&self) -> Duration {
+        let scenarios = self.choice.scenarios.iter();
+        let refused: Duration = scenarios
+            .map(|one| self.choice.estimate_block(one) - self.estimate_block(one))
+            .sum();
+        self.choice.estimate() - refused * self.choice.repeats as u32
     }
 
     /// Indices of the contestants that take part in bouts of this kind.
@@ -299,7 +352,7 @@ impl Referee {
         let mut progress = Progress::new(runs_per_round * self.choice.repeats);
         let mut pace = Pace::default();
         for block in 1..=self.choice.repeats {
-            for bout in plan::order_of_bouts(self.choice.seed, block, scenarios.len()) {
+            for bout in self.order_of_bouts(block) {
                 if !self.bout_block(&scenarios[bout], block, &mut pace, &mut progress)? {
                     return Ok(());
                 }
@@ -322,6 +375,16 @@ impl Referee {
         Ok(())
     }
 
+    /// Bouts in random order; steps of a scale, which do not compete for a quiet minute, from the lowest up.
+    fn order_of_bouts(&self, round: usize) -> Vec<usize> {
+        let scenarios = &self.choice.scenarios;
+        let mut order = plan::order_of_bouts(self.choice.seed, round, scenarios.len());
+        if scenarios.iter().all(|one| one.kind == Kind::Scale) {
+            order.sort_by_key(|bout| scenarios[*bout].connections);
+        }
+        order
+    }
+
     /// One block of a bout, unless time is up or somebody wants to end: then false.
     fn bout_block(
         &mut self,
@@ -340,7 +403,7 @@ impl Referee {
             (Some(Load::Rate(rate)), _) => Some(rate),
             _ => None,
         };
-        let estimate = self.choice.estimate_block(scenario);
+        let estimate = self.estimate_block(scenario);
         if let Some(budget) = self.choice.budget
             && self.begun.elapsed() + pace.expect(estimate) > budget
         {
@@ -474,6 +537,7 @@ fn check_machine(machine: &Machine, choice: &Choice) -> Result<Vec<Finding>> {
     let connections = choice
         .scenarios
         .iter()
+        .filter(|scenario| scenario.kind != Kind::Scale)
         .map(|scenario| scenario.connections)
         .max()
         .unwrap_or(0);

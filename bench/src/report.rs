@@ -16,6 +16,17 @@ const NOT_SHOWN: &str = "\
 - Impartial contestants: the servers were written by the people who wrote this referee (bench-results/README.md says more).
 ";
 
+/// In place of a verdict.
+const ONE_RUN: &str = "one run: no interval, no claim about differences";
+
+/// What the columns of a scale table are.
+const SCALE_LEGEND: &str = "
+server/conn, gen./conn: user memory of all its processes, shared pages counted once, with all connections up minus before the first
+one, per connection. kernel/conn: slab, TCP buffers, page tables and stacks of both ends. in all: the most memory the machine used at
+any moment of the run, minus before it. closed in: from the end of the load until both sides had closed every connection. kept: what of it
+all was still in use after the server's end; a run is valid only if the memory came back.
+";
+
 /// `summary.md`.
 pub fn markdown(summary: &Summary) -> String {
     let mut text = heading(summary);
@@ -25,6 +36,9 @@ pub fn markdown(summary: &Summary) -> String {
     text.push_str(&figures(summary));
     text.push_str("\n## Every comparison\n");
     text.push_str(&comparisons(summary));
+    if summary.setting.repeats == 1 {
+        text.push_str(&format!("\nNone: {ONE_RUN}.\n"));
+    }
     text.push_str("\n## What each bout shows, and does not\n");
     text.push_str(&prose(summary));
     text.push_str(&problems(summary, "\n## Runs that do not count\n\n"));
@@ -140,7 +154,10 @@ fn headlines(summary: &Summary) -> String {
                 format!("{} v {}: {words}", pair.first, pair.second)
             }
         });
-        row.push(words.collect::<Vec<_>>().join("; "));
+        row.push(match summary.setting.repeats {
+            1 => ONE_RUN.to_owned(),
+            _ => words.collect::<Vec<_>>().join("; "),
+        });
         let pairs = found
             .iter()
             .map(|(_, comparison)| comparison.as_ref().map_or(0, |found| found.ratio.pairs));
@@ -159,7 +176,13 @@ fn headlines(summary: &Summary) -> String {
 /// One table per kind: one row per bout and contestant.
 fn figures(summary: &Summary) -> String {
     let mut text = String::new();
-    for kind in [Kind::Echo, Kind::Broadcast, Kind::Connect, Kind::Idle] {
+    for kind in [
+        Kind::Echo,
+        Kind::Broadcast,
+        Kind::Connect,
+        Kind::Idle,
+        Kind::Scale,
+    ] {
         let bouts: Vec<&Bout> = summary
             .bouts
             .iter()
@@ -182,6 +205,9 @@ fn figures(summary: &Summary) -> String {
             };
             text.push_str(&format!("\n### {}{how}\n\n", title(kind)));
             text.push_str(&figures_of(kind, &bouts));
+            if kind == Kind::Scale {
+                text.push_str(SCALE_LEGEND);
+            }
             for bout in bouts {
                 text.push_str(&rate_line(summary, bout));
             }
@@ -196,6 +222,7 @@ fn title(kind: Kind) -> &'static str {
         Kind::Broadcast => "Broadcast",
         Kind::Connect => "Opening handshakes",
         Kind::Idle => "Idle connections",
+        Kind::Scale => "Scale",
     }
 }
 
@@ -237,6 +264,9 @@ fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
 
 /// `10/10`; `9/10 !2` when two of the nine carry warnings.
 fn valid(showing: &Showing) -> String {
+    if showing.refused_runs > 0 && showing.refused_runs == showing.runs {
+        return "refused".to_owned();
+    }
     let warned = match showing.valid_runs_with_warnings {
         0 => String::new(),
         runs => format!(" !{runs}"),
@@ -370,6 +400,9 @@ fn cell(unit: Unit, spread: Option<Spread>) -> String {
     let Some(spread) = spread else {
         return missing();
     };
+    if spread.n == 1 {
+        return format(unit, spread.median);
+    }
     let deviation = if spread.median == 0.0 {
         0.0
     } else {
@@ -434,6 +467,34 @@ mod tests {
     #[test]
     fn terminal_of_a_canned_suite() {
         insta::assert_snapshot!(terminal(&summary()));
+    }
+
+    #[test]
+    fn markdown_of_a_scale_suite_has_a_row_for_what_was_refused() {
+        let mut setting = canned::setting();
+        setting.suite = "scale".into();
+        (setting.repeats, setting.runs_needed) = (1, 1);
+        setting.capacities.clear();
+        let mut runs = Vec::new();
+        for (connections, others_us) in [(10_000, 90), (100_000, 700)] {
+            runs.push(canned::scale_run("server-uring", connections));
+            let mut other = canned::scale_run("server-tokio", connections);
+            if let Some(latency) = &mut other.loadgen.as_mut().unwrap().latency_intended {
+                latency.p99_ns = others_us * 1000;
+            }
+            canned::fill(&mut other);
+            runs.push(other);
+        }
+        let reason = "2 x 1,000,000 sockets + 600 files open now + 10,000 spare = 2,010,600 open files, and fs.file-max is 500,000";
+        for name in ["server-uring", "server-tokio"] {
+            runs.push(canned::refused(canned::scale_run(name, 1_000_000), reason));
+        }
+        let scenarios: Vec<_> = [10_000, 100_000, 1_000_000]
+            .map(canned::scale_scenario)
+            .to_vec();
+        let summary = summarize(setting, &scenarios, &runs);
+        assert!(summary.complete, "a refused step is not a failed one");
+        insta::assert_snapshot!(markdown(&summary));
     }
 
     #[test]

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use crate::config::{Contestant, Scenario, Timing};
+use crate::config::{Contestant, Kind, Scenario, Timing};
 use crate::cpus::CpuSet;
 use crate::folder::{self, ResultFolder};
+use crate::footprint::Footprint;
 use crate::generator::{self, Outputs, Target};
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
 use crate::metrics;
 use crate::proc;
 use crate::process::{Guarded, Launcher, POLL, describe};
 use crate::record::{GeneratorSide, MemoryLook, RunRecord, SCHEMA_VERSION, ServerSide, Status};
 use crate::sampler::Sampler;
+use crate::scale::{self, Layout};
 use crate::server::Server;
 use crate::validity::{Evidence, rule};
 
@@ -23,6 +26,10 @@ use crate::validity::{Evidence, rule};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Between two looks at memory that cost more.
 const LOOK_AT_MEMORY_EVERY: Duration = Duration::from_millis(200);
+/// The same where there are dozens of processes to look at, and the window is long.
+const LOOK_AT_SCALE_EVERY: Duration = Duration::from_millis(500);
+/// Connections that come up per second at worst, when there are many: what a run may take follows from it.
+const SLOWEST_CONNECTS_PER_S: f64 = 4000.0;
 /// A generator that takes this much longer than its plan is stuck.
 const GENERATOR_GRACE: Duration = Duration::from_secs(60);
 
@@ -39,6 +46,8 @@ pub struct Ring {
     pub server_cpus: CpuSet,
     /// The generator's CPUs.
     pub generator_cpus: CpuSet,
+    /// What limits a scale step.
+    pub machine: Machine,
     /// Somebody wants to end the suite.
     pub interrupt: Interrupt,
 }
@@ -70,6 +79,7 @@ struct Observed {
     failures: Vec<String>,
     loadgen: Option<loadgen::record::Record>,
     generator_exit: Option<String>,
+    footprint: Option<Footprint>,
 }
 
 impl Ring {
@@ -82,8 +92,18 @@ impl Ring {
         let begun = Instant::now();
         let started_unix_ns = proc::unix_ns();
         let steal_before = proc::read_steal_ns();
+        let layout = match run.scenario.kind {
+            Kind::Scale => scale::plan(
+                &self.machine,
+                run.scenario,
+                run.contestant,
+                self.server_cpus.len(),
+            )
+            .map(Some),
+            _ => Ok(None),
+        };
         let mut server = ServerSide {
-            command: Server::command(run.contestant, run.program, &self.server_cpus),
+            command: self.server_command(run, layout.as_ref().ok().copied().flatten()),
             cpus: self.server_cpus.clone(),
             pid: None,
             ready: None,
@@ -100,7 +120,11 @@ impl Ring {
             rate_per_s: run.rate_per_s,
             exit: None,
         };
-        let observed = self.observe(run, &stem, &mut server, &mut generator)?;
+        let refused = layout.as_ref().err().cloned();
+        let observed = match layout {
+            Ok(layout) => self.observe(run, layout, &stem, &mut server, &mut generator)?,
+            Err(_) => Observed::default(),
+        };
         generator.exit = observed.generator_exit;
         let machine_steal_ns = proc::read_steal_ns()
             .zip(steal_before)
@@ -110,6 +134,8 @@ impl Ring {
         let ruling = rule(&Evidence {
             loadgen: observed.loadgen.as_ref(),
             server: Some(&server),
+            footprint: observed.footprint.as_ref(),
+            refused,
             foreign: run.contestant.foreign,
             failures: observed.failures,
             interrupted: self.interrupt.is_set(),
@@ -118,7 +144,14 @@ impl Ring {
         let metrics = observed
             .loadgen
             .as_ref()
-            .map(|record| metrics::extract(run.scenario.kind, record, &server))
+            .map(|record| {
+                metrics::extract(
+                    run.scenario.kind,
+                    record,
+                    &server,
+                    observed.footprint.as_ref(),
+                )
+            })
             .unwrap_or_default();
         let record = RunRecord {
             schema_version: SCHEMA_VERSION,
@@ -136,6 +169,7 @@ impl Ring {
             scenario: run.scenario.clone(),
             server,
             generator,
+            footprint: observed.footprint,
             loadgen: observed.loadgen,
         };
         self.folder.write_json(format!("{stem}.json"), &record)?;
@@ -146,16 +180,35 @@ impl Ring {
         Ok(record)
     }
 
+    fn server_command(&self, run: Run<'_>, layout: Option<Layout>) -> Vec<String> {
+        let Run {
+            contestant,
+            program,
+            scenario,
+            ..
+        } = run;
+        match layout {
+            Some(layout) => {
+                Server::scale_command(contestant, program, &self.server_cpus, layout, scenario)
+            }
+            None => Server::command(contestant, program, &self.server_cpus),
+        }
+    }
+
     /// Server up, generator through, server down. Errors of the contestants are failures inside; only those of the result
     /// folder come back.
     fn observe(
         &self,
         run: Run<'_>,
+        layout: Option<Layout>,
         stem: &str,
         side: &mut ServerSide,
         generator_side: &mut GeneratorSide,
     ) -> Result<Observed> {
-        let mut observed = Observed::default();
+        let mut observed = Observed {
+            footprint: layout.and_then(|layout| Footprint::begin(layout, run.scenario.connections)),
+            ..Observed::default()
+        };
         let started = Server::start(
             &self.launcher,
             &side.command,
@@ -176,6 +229,9 @@ impl Ring {
         side.pid = Some(pid);
         side.ready = Some(server.ready.clone());
         side.before = look_at_memory(pid);
+        if let Some(footprint) = &mut observed.footprint {
+            footprint.look_when_ready(pid);
+        }
 
         let outputs = Outputs {
             json: self.folder.file(format!("{stem}.loadgen.json"))?,
@@ -204,15 +260,15 @@ impl Ring {
             self.launcher
                 .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
 
-        let mut sampler = Sampler::new(pid, run.scenario.kind == crate::config::Kind::Idle);
-        let limit = run.timing.warmup + run.timing.duration + GENERATOR_GRACE;
-        observed.generator_exit = self.watch(
-            process,
-            &mut server,
-            &mut sampler,
-            limit,
-            &mut observed.failures,
-        );
+        let mut sampler = Sampler::new(pid, run.scenario.kind == Kind::Idle);
+        let opening = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
+        let limit = run.timing.warmup
+            + run.timing.duration
+            + GENERATOR_GRACE
+            + Duration::from_secs_f64(opening);
+        observed.generator_exit =
+            self.watch(process, &mut server, &mut sampler, limit, &mut observed);
+        let generator_ended_unix_ns = proc::unix_ns();
 
         match generator::read_record(&outputs.json) {
             Ok(record) => {
@@ -221,6 +277,10 @@ impl Ring {
                     record.window_end_unix_ns,
                     side.cpus.len(),
                 );
+                if let Some(footprint) = &mut observed.footprint {
+                    footprint.drain_ns =
+                        generator_ended_unix_ns.checked_sub(record.window_end_unix_ns);
+                }
                 observed.loadgen = Some(record);
             }
             Err(error) if !self.interrupt.is_set() => {
@@ -237,12 +297,18 @@ impl Ring {
         folder::remove(&self.folder.path().join(format!("{stem}.loadgen.stdout")));
         folder::remove_if_empty(&stderr_path);
 
+        if let Some(footprint) = &mut observed.footprint {
+            footprint.look_when_emptied(pid, &self.interrupt);
+        }
         side.after = look_at_memory(pid);
         side.cpu_ticks = proc::read_cpu_ticks(pid);
         let ended = server.stop();
         side.exit = Some(ended.exit);
         side.final_line = ended.final_line;
         observed.failures.extend(ended.failure);
+        if let Some(footprint) = &mut observed.footprint {
+            footprint.look_when_ended(&self.interrupt);
+        }
         Ok(observed)
     }
 
@@ -253,8 +319,13 @@ impl Ring {
         server: &mut Server,
         sampler: &mut Sampler,
         limit: Duration,
-        failures: &mut Vec<String>,
+        observed: &mut Observed,
     ) -> Option<String> {
+        let (server_pid, generator_pid) = (server.pid(), generator.pid());
+        let (look_every, look_at_memory_every) = match observed.footprint {
+            Some(_) => (LOOK_AT_SCALE_EVERY, LOOK_AT_SCALE_EVERY),
+            None => (LOOK_EVERY, LOOK_AT_MEMORY_EVERY),
+        };
         let deadline = Instant::now() + limit;
         let (mut next_look, mut next_memory) = (Instant::now(), Instant::now());
         loop {
@@ -265,18 +336,21 @@ impl Ring {
             let now = Instant::now();
             if now >= next_look {
                 sampler.look();
-                next_look = now + LOOK_EVERY;
+                next_look = now + look_every;
             }
             if now >= next_memory {
                 sampler.look_at_memory();
-                next_memory = now + LOOK_AT_MEMORY_EVERY;
+                if let Some(footprint) = &mut observed.footprint {
+                    footprint.look_again(server_pid, generator_pid);
+                }
+                next_memory = now + look_at_memory_every;
             }
             let out_of_time = now >= deadline;
             // `Server::stop` says how a dead server died.
             if out_of_time || server.ended().is_some() || self.interrupt.is_set() {
                 let (status, _) = generator.end(Signal::INT, Duration::from_secs(3));
                 if out_of_time {
-                    failures.push(format!(
+                    observed.failures.push(format!(
                         "the generator was still running after {limit:?} and was ended"
                     ));
                 }
@@ -289,7 +363,7 @@ impl Ring {
 
 fn look_at_memory(pid: u32) -> MemoryLook {
     MemoryLook {
-        rss_bytes: proc::sample_process(pid).map(|sample| sample.rss_bytes),
+        rss_bytes: proc::sample_tree(pid).map(|sample| sample.rss_bytes),
         pss_bytes: proc::read_pss_bytes(pid),
         kernel: proc::read_kernel_memory(),
     }

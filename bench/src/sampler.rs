@@ -1,4 +1,4 @@
-//! A server's `/proc` figures over a run, and what they come to inside the measured window.
+//! A server's `/proc` figures (all its processes together) over a run, and what they come to inside the measured window.
 //!
 //! The referee learns the window only from the generator's record, after the run, so it looks at the server at regular
 //! instants and interpolates between the two looks around each end. With a look every 50 ms and a server whose use of the CPU is
@@ -59,7 +59,7 @@ impl Sampler {
 
     /// Looks now. Nothing is recorded once the process has ended.
     pub fn look(&mut self) {
-        self.samples.extend(proc::sample_process(self.pid));
+        self.samples.extend(proc::sample_tree(self.pid));
     }
 
     /// Looks at the kernel's memory (and PSS) now.

@@ -10,11 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::config::Contestant;
+use crate::config::{Contestant, Scenario};
 use crate::cpus::CpuSet;
 use crate::folder::{self, ResultFolder};
 use crate::interrupt::Interrupt;
 use crate::process::{Guarded, Launcher, POLL, describe};
+use crate::scale::Layout;
 
 /// How long a server may take to print its `ready` line.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -53,6 +54,21 @@ impl Server {
     ) -> Vec<String> {
         let mut command = vec![program.display().to_string()];
         command.extend(contestant.arguments(&cpus.to_string(), cpus.len()));
+        command
+    }
+
+    /// The same in a scale step, laid out for its connections.
+    pub fn scale_command(
+        contestant: &Contestant,
+        program: &std::path::Path,
+        cpus: &CpuSet,
+        layout: Layout,
+        scenario: &Scenario,
+    ) -> Vec<String> {
+        let Layout { processes, workers } = layout;
+        let mut command = vec![program.display().to_string()];
+        command.extend(contestant.scale_arguments(&cpus.to_string(), processes, workers));
+        command.extend(scenario.server_args.iter().cloned());
         command
     }
 

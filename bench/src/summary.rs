@@ -122,7 +122,10 @@ pub struct Showing {
     pub valid_runs: usize,
     /// Valid ones whose record carries warnings.
     pub valid_runs_with_warnings: usize,
-    /// As many as needed.
+    /// Not run, because this machine cannot hold them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused_runs: usize,
+    /// As many as needed, or all refused.
     pub enough: bool,
     /// Over the valid runs; `null` where no valid run has the figure.
     pub metrics: BTreeMap<String, Option<Spread>>,
@@ -174,6 +177,10 @@ pub struct Problem {
     pub reasons: Vec<String>,
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 /// Sums up the runs of all bouts.
 pub fn summarize(setting: Setting, scenarios: &[Scenario], runs: &[RunRecord]) -> Summary {
     let bouts: Vec<Bout> = scenarios
@@ -210,8 +217,10 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
         .map(|entrant| entrant.name.as_str())
         .collect();
     let mut pairs = Vec::new();
-    for (place, first) in names.iter().enumerate() {
-        for second in &names[place + 1..] {
+    // Two single runs differ for whatever reason; nothing is to be read into it.
+    let comparable = if setting.repeats > 1 { &names[..] } else { &[] };
+    for (place, first) in comparable.iter().enumerate() {
+        for second in &comparable[place + 1..] {
             pairs.push(pair(setting.seed, scenario, first, second, &runs));
         }
     }
@@ -243,6 +252,10 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
         .iter()
         .filter(|run| run.status == Status::Valid)
         .collect();
+    let refused_runs = own
+        .iter()
+        .filter(|run| run.status == Status::Refused)
+        .count();
     let spread = |metric: &Metric| {
         let values: Vec<f64> = valid
             .iter()
@@ -255,7 +268,8 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
         runs: own.len(),
         valid_runs: valid.len(),
         valid_runs_with_warnings: valid.iter().filter(|run| !run.warnings.is_empty()).count(),
-        enough: valid.len() >= runs_needed,
+        refused_runs,
+        enough: valid.len() >= runs_needed || (refused_runs > 0 && refused_runs == own.len()),
         metrics: metrics::of_kind(scenario.kind).map(spread).collect(),
     }
 }

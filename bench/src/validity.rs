@@ -3,6 +3,7 @@
 use loadgen::record::{Kind, Record, Verdict};
 use server_core::lifecycle::Final;
 
+use crate::footprint::{CONNECTIONS_FOR_MEMORY, Footprint};
 use crate::record::{ServerSide, Status};
 
 /// A generator thread busier than this had no time left for more load.
@@ -19,6 +20,10 @@ pub struct Evidence<'a> {
     pub loadgen: Option<&'a Record>,
     /// What was seen of the server.
     pub server: Option<&'a ServerSide>,
+    /// Memory from before the server's start until after its end, in a scale step.
+    pub footprint: Option<&'a Footprint>,
+    /// Why this machine cannot hold it: then it was not run.
+    pub refused: Option<Vec<String>>,
     /// It is not one of ours and keeps no counters that could be compared.
     pub foreign: bool,
     /// Why there was no run, or not a whole one: the server did not start, died, or had to be killed; the generator broke.
@@ -44,6 +49,13 @@ pub struct Ruling {
 pub fn rule(evidence: &Evidence<'_>) -> Ruling {
     let mut reasons = evidence.failures.clone();
     let mut warnings = Vec::new();
+    if let Some(refused) = &evidence.refused {
+        return Ruling {
+            status: Status::Refused,
+            reasons: refused.clone(),
+            warnings,
+        };
+    }
     if evidence.interrupted {
         reasons.insert(0, "the suite was interrupted during this run".to_owned());
         return Ruling {
@@ -65,12 +77,24 @@ pub fn rule(evidence: &Evidence<'_>) -> Ruling {
             reasons.extend(generator_was_the_limit(record, server));
             if !evidence.foreign {
                 match final_counters(server) {
-                    Ok(counters) => reasons.extend(contradictions(record, &counters)),
+                    Ok(counters) => {
+                        reasons.extend(contradictions(record, &counters));
+                        if evidence.footprint.is_some() {
+                            reasons.extend(lost_track(record, &counters));
+                        }
+                    }
                     Err(reason) => reasons.push(reason),
                 }
             }
             if server.window.is_none() && record.is_valid() {
                 reasons.push("the server could not be watched over the whole window".to_owned());
+            }
+        }
+        if let Some(footprint) = evidence.footprint {
+            reasons.extend(footprint.missing());
+            let tells = footprint.connections >= CONNECTIONS_FOR_MEMORY;
+            if footprint.up.is_none() && tells && record.is_valid() {
+                reasons.push("memory was not seen with all connections up".to_owned());
             }
         }
     } else if reasons.is_empty() {
@@ -184,6 +208,44 @@ fn contradictions(record: &Record, server: &Final) -> Vec<String> {
     found
 }
 
+/// After a scale step all connections have been closed in order, so both sides have counted the same; and every silent one has been
+/// pinged inside the window.
+fn lost_track(record: &Record, server: &Final) -> Vec<String> {
+    let (totals, counted) = (&record.totals, &server.totals);
+    let mut found: Vec<String> = [
+        ("messages", totals.sent, counted.messages_received),
+        ("pongs", totals.pings_answered, counted.pongs_received),
+        ("handshakes", totals.handshakes, counted.handshakes),
+    ]
+    .into_iter()
+    .filter(|(_, sent, received)| sent != received)
+    .map(|(what, sent, received)| {
+        format!("the generator counted {sent} {what} of its own, the server {received} of them")
+    })
+    .collect();
+    for (count, what) in [
+        (
+            counted.idle_timeouts,
+            "connections closed for their silence",
+        ),
+        (counted.drained, "connections still open at its end"),
+    ] {
+        if count > 0 {
+            found.push(format!("the server counted {count} {what}"));
+        }
+    }
+    if let Some(idle) = &record.idle {
+        let silent = idle.held - idle.active.min(idle.held);
+        if idle.pings_answered_in_window < silent {
+            found.push(format!(
+                "{} pings were answered inside the window, fewer than the {silent} silent connections",
+                idle.pings_answered_in_window
+            ));
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +349,62 @@ mod tests {
                 ruling.reasons
             );
         }
+    }
+
+    #[test]
+    fn a_scale_step_is_held_to_equal_counts_pings_and_memory() {
+        type Change = fn(&mut Record, &mut ServerSide, &mut Footprint);
+        let ruling = |change: Change| {
+            let mut run = canned::scale_run("server-tokio", 100_000);
+            let (mut record, mut footprint) = (run.loadgen.unwrap(), run.footprint.unwrap());
+            change(&mut record, &mut run.server, &mut footprint);
+            rule(&Evidence {
+                loadgen: Some(&record),
+                server: Some(&run.server),
+                footprint: Some(&footprint),
+                ..Default::default()
+            })
+        };
+        assert_eq!(ruling(|_, _, _| {}).reasons, [""; 0]);
+        let cases: [(Change, &str); 6] = [
+            (
+                |record, _, _| record.totals.pings_answered += 1,
+                "200001 pongs of its own, the server 200000",
+            ),
+            (
+                |_, server, _| server.final_line.as_mut().unwrap()["idle_timeouts"] = 3.into(),
+                "3 connections closed for their silence",
+            ),
+            (
+                |_, server, _| server.final_line.as_mut().unwrap()["drained"] = 4.into(),
+                "4 connections still open",
+            ),
+            (
+                |record, _, _| record.idle.as_mut().unwrap().pings_answered_in_window = 98_999,
+                "fewer than the 99000 silent connections",
+            ),
+            (
+                |_, _, footprint| footprint.emptied.as_mut().unwrap().kernel.tcp_sockets = 999,
+                "999 TCP sockets were left",
+            ),
+            (|_, _, footprint| footprint.up = None, "was not seen"),
+        ];
+        for (change, expected) in cases {
+            let ruling = ruling(change);
+            assert_eq!(ruling.status, Status::Invalid);
+            assert_eq!(ruling.reasons.len(), 1, "{:?}", ruling.reasons);
+            assert!(ruling.reasons[0].contains(expected), "{:?}", ruling.reasons);
+        }
+    }
+
+    #[test]
+    fn a_step_that_the_machine_cannot_hold_is_refused_and_nothing_else() {
+        let ruling = rule(&Evidence {
+            refused: Some(vec!["too large".into()]),
+            ..Default::default()
+        });
+        assert_eq!(ruling.status, Status::Refused);
+        assert_eq!(ruling.reasons, ["too large"]);
     }
 
     #[test]

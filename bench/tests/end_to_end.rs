@@ -20,6 +20,7 @@ patient = { about = "its runs last", program = "./server", run_args = ["--port",
 unrecordable = { about = "its record cannot be written", program = "./server", run_args = ["--port", "1005"] }
 rude = { about = "does not conform", program = "./server", args = ["--rude"], run_args = ["--port", "1002"] }
 floor = { about = "raw TCP of another stack", program = "./server", run_args = ["--port", "1002", "--foreign"], foreign = true, protocol = "tcp" }
+wide = { about = "spreads over processes", program = "./server", run_args = ["--port", "1001"], scale_by = "processes", scale_args = ["--processes", "{processes}"] }
 missing = { about = "cannot start", program = "./no-server" }
 "#;
 
@@ -79,7 +80,7 @@ impl Stage {
     fn bench(&self, out: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
         command
-            .args(["--suite", "mini", "--seed", "7", "--machine", "test"])
+            .args(["--seed", "7", "--machine", "test"])
             .arg("--config-dir")
             .arg(self.dir.path())
             .arg("--bin-dir")
@@ -87,6 +88,12 @@ impl Stage {
             .arg("--out")
             .arg(self.path(out))
             .args(args)
+            .args(
+                (!args.contains(&"--suite"))
+                    .then_some(["--suite", "mini"])
+                    .into_iter()
+                    .flatten(),
+            )
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
@@ -141,6 +148,7 @@ fn record_template() -> String {
         "connect": {"completed": 10, "failed": 0, "elapsed_ns": 1, "handshakes_per_s": 1.0},
         "messages": {"sent": 1000, "expected": 1000, "received": 1000, "lost": 0, "unsent": 0, "duplicated": 0,
                      "reordered": 0, "corrupted": 0, "received_payload_bytes": 64_000},
+        "idle": {"held": 10, "still_up": 10, "active": 1, "pings_answered": 0, "pings_answered_in_window": 9},
         "totals": {"sent": 1000, "received": 1000, "pings_answered": 0, "handshakes": 10},
         "throughput": {"messages_per_s": "PER_S", "payload_bytes_per_s": 1.0},
         "latency_intended": latency(), "latency_actual": latency(),
@@ -261,6 +269,62 @@ fn a_suite_from_its_first_check_to_its_last_line() {
     );
     let left = fs::read_dir(folder.join("runs/closed")).unwrap().count();
     assert_eq!(left, 4, "empty logs and copies are gone");
+}
+
+#[test]
+fn a_scale_step_is_laid_out_and_what_the_machine_cannot_hold_is_a_row() {
+    let stage = Stage::new();
+    for (name, connections) in [("tiny", 200_u64), ("absurd", 4_000_000_000)] {
+        let text = format!(
+            "title = 'Many'\nshows = 'this'\ndoes_not_show = 'that'\nkind = 'scale'\nconnections = {connections}\n\
+             load = {{ rate = 100.0 }}\nactive_fraction = 0.05\nserver_args = ['--drained', '0']\n"
+        );
+        fs::write(stage.path(&format!("scenarios/{name}.toml")), text).unwrap();
+    }
+    let suite = "about = 'a'\nrepeats = 1\nbudget = '1m'\nwarmup = '0s'\nduration = '1s'\n\
+                 scenarios = ['absurd', 'tiny']\ncontestants = ['wide']\n";
+    fs::write(stage.path("suites/big.toml"), suite).unwrap();
+    let output = stage.run(&["--suite", "big"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("tiny: about 0:04 min; wide: 1 process with "),
+        "{}",
+        stderr(&output)
+    );
+    let folder = folder(&output);
+
+    let run = runs_of(&folder, "tiny").remove(0);
+    assert_eq!(run.status, Status::Valid, "{:?}", run.reasons);
+    let command = run.server.command.join(" ");
+    assert!(
+        command.contains("--port 1001 --processes 1 --drained 0"),
+        "{command}"
+    );
+    let command = run.generator.command.join(" ");
+    assert!(
+        command.contains(" idle ") && command.contains("--active 0.05 --size 64 --rate 100"),
+        "{command}"
+    );
+    assert_eq!(run.metric("handshakes_per_s"), Some(1.0));
+    let footprint = run.footprint.unwrap();
+    assert!(footprint.ready.server.processes > 0 && footprint.emptied.is_some());
+    assert!(footprint.ended.is_some() && footprint.drain_ns.is_some());
+
+    let run = runs_of(&folder, "absurd").remove(0);
+    assert_eq!(run.status, Status::Refused);
+    assert!(
+        run.reasons
+            .iter()
+            .any(|reason| reason.contains("4,000,000,000 connections x 16 KiB")),
+        "{:?}",
+        run.reasons
+    );
+    assert!(run.server.pid.is_none(), "it was not even started");
+    let markdown = fs::read_to_string(folder.join("summary.md")).unwrap();
+    assert!(
+        markdown.contains("refused") && markdown.contains("no claim about differences"),
+        "{markdown}"
+    );
 }
 
 #[test]

@@ -24,6 +24,12 @@ pub struct Contestant {
     /// Further arguments of a run; `{cpus}` and `{workers}` are filled in.
     #[serde(default = "usual_run_args")]
     pub run_args: Vec<String>,
+    /// What holds its connections where one process may not have so many files open; without it one process does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_by: Option<ScaleBy>,
+    /// Further arguments in scenarios of kind `scale`; `{processes}`, `{workers}` and `{cpus}` are filled in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scale_args: Vec<String>,
     /// Must pass the conformance suite before it may enter.
     #[serde(default = "yes")]
     pub conformance: bool,
@@ -36,9 +42,6 @@ pub struct Contestant {
     /// What it speaks.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Further arguments of a step of the suite `scale`; `{processes}` and `{workers}` are filled in.
-    #[serde(default)]
-    pub scale_args: Vec<String>,
     /// Enters when no contestants are named.
     #[serde(default)]
     pub default: bool,
@@ -87,6 +90,16 @@ fn yes() -> bool {
     true
 }
 
+/// What shares the connections of a contestant, each up to the limit of open files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleBy {
+    /// Server processes: each has its own table of open files.
+    Processes,
+    /// Workers of one process: each io_uring has its own table of direct descriptors.
+    Workers,
+}
+
 /// A requirement of a contestant on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Need {
@@ -96,6 +109,22 @@ pub enum Need {
 }
 
 impl Contestant {
+    /// All arguments of a scale step: those of a run, with as many workers as the step needs, and `scale_args`.
+    pub fn scale_arguments(&self, cpus: &str, processes: u64, workers: u64) -> Vec<String> {
+        let (processes, workers) = (processes.to_string(), workers.to_string());
+        let all = self
+            .args
+            .iter()
+            .chain(&self.run_args)
+            .chain(&self.scale_args);
+        all.map(|arg| {
+            arg.replace("{cpus}", cpus)
+                .replace("{processes}", &processes)
+                .replace("{workers}", &workers)
+        })
+        .collect()
+    }
+
     /// All arguments of a run on these CPUs.
     pub fn arguments(&self, cpus: &str, workers: usize) -> Vec<String> {
         let workers = workers.to_string();
@@ -103,18 +132,6 @@ impl Contestant {
             .iter()
             .chain(&self.run_args)
             .map(|arg| arg.replace("{cpus}", cpus).replace("{workers}", &workers))
-            .collect()
-    }
-
-    /// What a step of the suite `scale` appends to them.
-    pub fn scale_arguments(&self, processes: usize, workers: usize) -> Vec<String> {
-        let (processes, workers) = (processes.to_string(), workers.to_string());
-        self.scale_args
-            .iter()
-            .map(|arg| {
-                arg.replace("{processes}", &processes)
-                    .replace("{workers}", &workers)
-            })
             .collect()
     }
 }
@@ -154,12 +171,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
         fs::write(&file, "[x]\nabout = 'a'\nprogram = './bin/x'\nargs = ['--fast']\nrun_args = ['--cpus={cpus}', '-w', '{workers}']\n").unwrap();
-        let contestants = load_contestants(&file).unwrap();
+        let mut contestants = load_contestants(&file).unwrap();
         assert_eq!(contestants[0].name, "x");
         assert_eq!(contestants[0].program, dir.path().join("./bin/x"));
         assert_eq!(
             contestants[0].arguments("0-1", 2),
             ["--fast", "--cpus=0-1", "-w", "2"]
+        );
+        contestants[0].scale_args = vec!["--processes={processes}".into()];
+        assert_eq!(
+            contestants[0].scale_arguments("0", 53, 1),
+            ["--fast", "--cpus=0", "-w", "1", "--processes=53"]
         );
     }
 
@@ -167,15 +189,13 @@ mod tests {
     fn a_foreign_contestant_runs_no_conformance_and_bytes_can_only_be_echoed() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
-        let text = "[floor]\nabout = 'a'\nprogram = 'x'\nforeign = true\nprotocol = 'tcp'\n\
-                    scale_args = ['-p={processes}', '-w={workers}']\n";
+        let text = "[floor]\nabout = 'a'\nprogram = 'x'\nforeign = true\nprotocol = 'tcp'\n";
         fs::write(&file, text).unwrap();
         let floor = load_contestants(&file).unwrap().remove(0);
         assert!(floor.foreign && !floor.conformance);
         assert_eq!(floor.protocol.scheme(), "tcp");
         assert!(floor.protocol.plays(Kind::Echo) && !floor.protocol.plays(Kind::Broadcast));
         assert!(Protocol::Ws.plays(Kind::Broadcast));
-        assert_eq!(floor.scale_arguments(4, 2), ["-p=4", "-w=2"]);
     }
 
     #[test]

@@ -30,9 +30,15 @@ pub struct Scenario {
     /// Members that publish (broadcast only).
     #[serde(default = "one")]
     pub publishers: u64,
-    /// How the generator offers the load (echo and broadcast only).
+    /// How the generator offers the load (not for connect and idle).
     #[serde(default)]
     pub load: Option<Load>,
+    /// Share of the connections that send (scale only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_fraction: Option<f64>,
+    /// Further arguments for the server, as they are (scale only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub server_args: Vec<String>,
     /// Metric of the headline; without it the kind's own.
     #[serde(default)]
     pub headline: Option<String>,
@@ -53,6 +59,8 @@ pub enum Kind {
     Connect,
     /// Open connections that do nothing.
     Idle,
+    /// As many connections as the machine holds, a few of them active.
+    Scale,
 }
 
 impl Kind {
@@ -62,7 +70,7 @@ impl Kind {
             Self::Echo => "echo",
             Self::Broadcast => "broadcast",
             Self::Connect => "connect",
-            Self::Idle => "idle",
+            Self::Idle | Self::Scale => "idle",
         }
     }
 }
@@ -88,6 +96,11 @@ fn one() -> u64 {
 }
 
 impl Scenario {
+    /// Connections that send in a scenario of kind `scale`, as the generator counts them.
+    pub fn active_connections(&self) -> u64 {
+        (self.active_fraction.unwrap_or(0.0) * self.connections as f64).round() as u64
+    }
+
     /// Key of the capacity this scenario's rate is a fraction of: scenarios of one key share a calibration.
     pub fn capacity_key(&self) -> Option<String> {
         match self.load {
@@ -100,7 +113,7 @@ impl Scenario {
     }
 
     fn check(&self) -> Result<()> {
-        let needs_load = matches!(self.kind, Kind::Echo | Kind::Broadcast);
+        let needs_load = matches!(self.kind, Kind::Echo | Kind::Broadcast | Kind::Scale);
         ensure!(self.connections > 0, "`connections` must be at least 1");
         ensure!(self.publishers > 0, "`publishers` must be at least 1");
         ensure!(
@@ -115,6 +128,25 @@ impl Scenario {
             needs_load || self.load.is_none(),
             "this kind takes no [load]"
         );
+        let is_scale = self.kind == Kind::Scale;
+        ensure!(
+            is_scale == self.active_fraction.is_some(),
+            "`active_fraction` is for scale, which needs it"
+        );
+        ensure!(
+            is_scale || self.server_args.is_empty(),
+            "`server_args` is for scale: elsewhere all contestants run as contestants.toml says"
+        );
+        if let Some(fraction) = self.active_fraction {
+            ensure!(
+                fraction > 0.0 && fraction <= 1.0,
+                "`active_fraction` must be above 0 and at most 1"
+            );
+            ensure!(
+                matches!(self.load, Some(Load::Rate(_))),
+                "scale needs a fixed rate: load = {{ rate = 1000.0 }}"
+            );
+        }
         match self.load {
             Some(Load::FractionOfCapacity(fraction)) => {
                 ensure!(
@@ -205,6 +237,22 @@ mod tests {
             (
                 "kind = 'echo'\nconnections = 1\nload = { window = 1 }\nheadline = 'luck'\n",
                 "no metric `luck`",
+            ),
+            (
+                "kind = 'scale'\nconnections = 9\nload = { rate = 5.0 }\n",
+                "active_fraction",
+            ),
+            (
+                "kind = 'scale'\nconnections = 9\nload = { window = 1 }\nactive_fraction = 0.5\n",
+                "fixed rate",
+            ),
+            (
+                "kind = 'scale'\nconnections = 9\nload = { rate = 5.0 }\nactive_fraction = 1.5\n",
+                "at most 1",
+            ),
+            (
+                "kind = 'idle'\nconnections = 9\nserver_args = ['-x']\n",
+                "server_args",
             ),
             ("kind = 'ballet'\nconnections = 1\n", "ballet"),
         ];

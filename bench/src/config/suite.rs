@@ -37,7 +37,11 @@ pub struct Suite {
     /// Exceptions by scenario name.
     #[serde(default)]
     pub timing: BTreeMap<String, Timing>,
+    /// Who enters when --contestants is not given; empty: those marked `default` in the contestants' file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contestants: Vec<String>,
     /// How capacity is measured for rates that are fractions of it.
+    #[serde(default)]
     pub calibration: Calibration,
 }
 
@@ -65,6 +69,16 @@ pub struct Calibration {
     /// The measured window.
     #[serde(with = "duration")]
     pub duration: Duration,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self {
+            runs: 1,
+            warmup: Duration::from_millis(200),
+            duration: Duration::from_millis(500),
+        }
+    }
 }
 
 impl Suite {
@@ -158,7 +172,8 @@ mod tests {
         let config_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
         let message = load_suite(config_dir, "endless").unwrap_err().to_string();
         assert!(
-            message.contains("no suite `endless`") && message.contains("quick, smoke, standard"),
+            message.contains("no suite `endless`")
+                && message.contains("quick, scale, smoke, standard"),
             "{message}"
         );
     }

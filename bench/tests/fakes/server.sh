@@ -1,19 +1,21 @@
 #!/bin/sh
 # A server that only says it is one. --port N is what it claims to listen on; --dies: ends when a file `die` appears beside it;
-# --foreign: says no more than its address, and nothing at its end.
+# --drained N: so many connections were open when it was told to end; --foreign: says no more than its address, and nothing at its end.
 here=$(dirname "$0")
 port=0
 dies=no
+drained=10
 foreign=no
 while [ $# -gt 0 ]; do
     case $1 in
         --port) port=$2; shift ;;
+        --drained) drained=$2; shift ;;
         --dies) dies=yes ;;
         --foreign) foreign=yes ;;
     esac
     shift
 done
-trap 'echo "{\"event\":\"final\",\"drained_in_time\":true,\"messages_received\":1000,\"messages_sent\":1000,\"bytes_received\":0,\"bytes_sent\":0,\"connections_accepted\":10,\"handshakes\":10,\"http_responses\":0,\"refused\":0,\"handshake_timeouts\":0,\"idle_timeouts\":0,\"pings_received\":0,\"violations\":0,\"dropped\":0,\"slow_consumers_closed\":0,\"accept_errors\":0,\"drained\":10}"; exit 0' TERM
+trap 'echo "{\"event\":\"final\",\"drained_in_time\":true,\"messages_received\":1000,\"messages_sent\":1000,\"bytes_received\":0,\"bytes_sent\":0,\"connections_accepted\":10,\"handshakes\":10,\"http_responses\":0,\"refused\":0,\"handshake_timeouts\":0,\"idle_timeouts\":0,\"pings_received\":0,\"violations\":0,\"dropped\":0,\"slow_consumers_closed\":0,\"accept_errors\":0,\"drained\":'$drained'}"; exit 0' TERM
 echo $$ >"$here/server.pid"
 if [ $foreign = yes ]; then
     trap 'exit 0' TERM
