@@ -53,7 +53,7 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --lock
 begin "Autobahn cases on every server"
 cargo build --release --workspace --bins --locked
 target="${CARGO_TARGET_DIR:-target}/release"
-scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw" "$target/server-tokio" "$target/server-tokio --flavor per-core"
+scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw --direct=off" "$target/server-uring --engine raw --direct=on" "$target/server-tokio" "$target/server-tokio --flavor per-core"
 
 # Unit, property, conformance, import-rule and documentation tests.
 begin "tests (cargo test)"

@@ -269,6 +269,8 @@ mod tests {
                 listen_backlog: 65_535,
                 open_files: 20_000,
                 spin_us: None,
+                direct_descriptors: None,
+                cq_entries: None,
             },
         }
     }

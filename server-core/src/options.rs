@@ -157,6 +157,12 @@ pub struct InForce {
     /// How long completions are polled for before the worker sleeps, where the server has the option; 0 is not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spin_us: Option<u64>,
+    /// Connections have no descriptors but places in their ring's own table, where the server has the option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_descriptors: Option<bool>,
+    /// Completion entries of one worker's ring, where the server has the option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cq_entries: Option<u32>,
 }
 
 impl ServerOptions {
@@ -285,6 +291,8 @@ impl Settings {
             listen_backlog: system::LISTEN_BACKLOG,
             open_files,
             spin_us: None,
+            direct_descriptors: None,
+            cq_entries: None,
         }
     }
 }

@@ -13,6 +13,9 @@ use server_core::lifecycle::{Alive, Final, Ready, Shutdown, init_logging, print_
 use server_core::options::{ServerOptions, Settings};
 use server_core::{processes, system};
 
+use crate::raw::direct::Direct;
+use crate::raw::ring::Sizes;
+
 mod monoio;
 mod raw;
 
@@ -31,6 +34,25 @@ struct Cli {
     /// Poll for completions so long before sleeping, in microseconds, for the lowest latency at a CPU's cost (raw engine); 0 does not
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     spin_us: u64,
+    /// Whether connections live in the rings' own tables, without descriptors (raw engine); --direct alone is on [default: auto]
+    #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    direct: Option<Direct>,
+    /// Completions of a worker's ring that fit without overflowing into the kernel's memory (raw engine) [default: 16384; less when workers share CPUs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    cq_entries: Option<u32>,
+}
+
+impl Cli {
+    /// An option that was given although the engine does not have it.
+    fn misplaced(&self) -> Option<&'static str> {
+        let given = [
+            (self.spin_us > 0, "--spin-us"),
+            (matches!(self.direct, Some(Direct::On)), "--direct"),
+            (self.cq_entries.is_some(), "--cq-entries"),
+        ];
+        let (_, name) = given.into_iter().find(|(given, _)| *given)?;
+        (self.engine != Engine::Raw).then_some(name)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,8 +74,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if cli.spin_us > 0 && cli.engine != Engine::Raw {
-        eprintln!("error: --spin-us works with --engine raw only");
+    if let Some(option) = cli.misplaced() {
+        eprintln!("error: {option} works with --engine raw only");
         return ExitCode::from(2);
     }
     match processes::run(settings, |settings| run(settings, &cli)) {
@@ -101,8 +123,19 @@ fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
         Engine::Raw => {
             ready.runtime = concat!("io-uring ", env!("IO_URING_VERSION")).into();
             ready.options.spin_us = Some(cli.spin_us);
-            ready.options.read_buffer_bytes = raw::ring::POOL_BYTES;
-            serve_raw(settings, listeners, Duration::from_micros(cli.spin_us))?
+            let direct = cli.direct.unwrap_or(Direct::Auto);
+            let slots = direct.slots(&settings, open_files);
+            let workers = settings.workers * settings.processes;
+            let sizes = Sizes::new(workers, ready.cpus.len(), cli.cq_entries, slots);
+            ready.options.direct_descriptors = Some(slots > 0);
+            ready.options.cq_entries = Some(sizes.cq_entries);
+            ready.options.read_buffer_bytes = sizes.pool_bytes();
+            serve_raw(
+                settings,
+                listeners,
+                sizes,
+                Duration::from_micros(cli.spin_us),
+            )?
         }
     };
     print_line(&ready).context("cannot print the ready line")?;
@@ -140,11 +173,12 @@ fn serve_on_monoio(settings: Settings, listeners: Vec<TcpListener>) -> anyhow::R
 fn serve_raw(
     settings: Settings,
     listeners: Vec<TcpListener>,
+    sizes: Sizes,
     spin: Duration,
 ) -> anyhow::Result<Serving> {
     use raw::worker::{Server, start};
 
-    let server = Arc::new(Server::new(settings, spin));
+    let server = Arc::new(Server::new(settings, sizes, spin));
     let workers = start(&server, listeners)?;
     Ok(Serving {
         alive: server.alive.clone(),

@@ -1,4 +1,4 @@
-//! The conformance suite of `server-core` against both engines, in one process and in two.
+//! The conformance suite of `server-core` against both engines, in one process and in two, and against the raw one with its connections in either kind of table.
 
 mod monoio {
     server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio"] }
@@ -13,5 +13,9 @@ mod raw_processes {
 }
 
 mod raw {
-    server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw"] }
+    server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--direct=off"] }
+}
+
+mod raw_direct {
+    server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--direct=on"] }
 }

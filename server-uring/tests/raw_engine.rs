@@ -18,11 +18,49 @@ const BUFFER_BYTES: usize = 4096;
 
 const BINARY: u8 = 2;
 
+/// Runs each test with its connections in the process's table of descriptors, and in the ring's own.
+macro_rules! in_both_tables {
+    ($($test:ident)*) => {
+        mod plain {
+            $(#[test] fn $test() { super::$test("--direct=off") })*
+        }
+        mod direct {
+            $(#[test] fn $test() { super::$test("--direct=on") })*
+        }
+    };
+}
+
+in_both_tables! {
+    more_than_all_buffers_at_once
+    more_completions_than_the_queue_holds
+    peers_that_do_not_read_hold_no_buffers
+    connections_that_end_in_the_middle_leave_nothing
+    a_drain_does_not_wait_for_stuck_sends
+}
+
 /// Starts a server that says at its end how its ring fared.
-fn start(extra: &[&str]) -> Server {
-    let args = ["--engine", "raw", "--workers", "1"];
+fn start(direct: &str, extra: &[&str]) -> Server {
+    let args = ["--engine", "raw", "--workers", "1", direct];
     Target::new(env!("CARGO_BIN_EXE_server-uring"), &args)
         .start_in_shell("export RUST_LOG=server_uring::raw::worker=debug", extra)
+}
+
+/// Ends the server and returns the value of a counter of its ring.
+fn end_and_count(server: Server, counter: &str) -> u64 {
+    // Without a connection the process could be gone before its worker has said how its ring fared.
+    let mut last = server.upgraded("/ws");
+    server.signal(Signal::TERM);
+    last.expect_close(1001);
+    drop(last);
+    let exit = server.wait();
+    let (_, rest) = exit
+        .stderr
+        .split_once(&format!("{counter}: "))
+        .unwrap_or_else(|| panic!("no {counter} in {}", exit.stderr));
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+    let count = digits.and_then(|digits| digits.parse().ok()).unwrap();
+    exit.expect_clean();
+    count
 }
 
 /// Bytes that differ from place to place and from one `seed` to the next.
@@ -34,7 +72,7 @@ fn pattern(seed: usize, len: usize) -> Vec<u8> {
 
 #[test]
 fn the_ready_line_names_the_pool_and_the_spinning() {
-    let server = start(&["--spin-us", "25"]);
+    let server = start("--direct=off", &["--spin-us", "25"]);
     let ready = &server.ready["options"];
     assert_eq!(ready["read_buffer_bytes"], BUFFERS * BUFFER_BYTES);
     assert_eq!(ready["spin_us"], 25);
@@ -42,12 +80,56 @@ fn the_ready_line_names_the_pool_and_the_spinning() {
     server.terminate().expect_clean();
 }
 
-/// More arrives at once than the pool holds (ENOBUFS): everybody gets everything back, in order.
+/// Whether connections have descriptors when the command line leaves it to the server.
+#[track_caller]
+fn is_direct_by_itself(open_files: u32, extra: &[&str]) -> bool {
+    let prelude = format!("ulimit -n {open_files}");
+    let args = ["--engine", "raw", "--workers", "2"];
+    let server =
+        Target::new(env!("CARGO_BIN_EXE_server-uring"), &args).start_in_shell(&prelude, extra);
+    let direct = server.ready["options"]["direct_descriptors"].as_bool();
+    server.upgraded("/ws").expect_alive();
+    server.terminate().expect_clean();
+    direct.unwrap()
+}
+
 #[test]
-fn more_than_all_buffers_at_once() {
+fn connections_have_descriptors_where_the_limit_holds_them() {
+    assert!(is_direct_by_itself(500, &[]));
+    assert!(is_direct_by_itself(500, &["--max-connections", "490"]));
+    assert!(!is_direct_by_itself(500, &["--max-connections", "400"]));
+    assert!(!is_direct_by_itself(500, &["--direct=off"]));
+}
+
+/// A server whose limit on open files is far below the connections that it serves.
+#[test]
+fn more_connections_than_open_files() {
+    const LIMIT: usize = 64;
+    let args = ["--engine", "raw", "--workers", "3"];
+    let server = Target::new(env!("CARGO_BIN_EXE_server-uring"), &args)
+        .start_in_shell(&format!("ulimit -n {LIMIT}"), &[]);
+    let files = server.open_files();
+    let mut clients: Vec<Raw> = (0..LIMIT + 10).map(|_| server.upgraded("/ws")).collect();
+    eventually(server.patience, "all connections are held", || {
+        (server.open_sockets() == clients.len()).then_some(())
+    });
+    for client in &mut clients {
+        client.expect_alive();
+    }
+    assert_eq!(server.open_files(), files);
+    drop(clients);
+    eventually(server.patience, "all sockets are closed", || {
+        (server.open_sockets() == 0).then_some(())
+    });
+    assert_eq!(server.open_files(), files);
+    server.terminate().expect_clean();
+}
+
+/// More arrives at once than the pool holds (ENOBUFS): everybody gets everything back, in order.
+fn more_than_all_buffers_at_once(direct: &str) {
     const CONNECTIONS: usize = 400;
     const BYTES: usize = 3 * BUFFER_BYTES;
-    let server = start(&[]);
+    let server = start(direct, &[]);
     for path in ["/ws", "/broadcast/mine-"] {
         let mut clients: Vec<Raw> = (0..CONNECTIONS)
             .map(|i| {
@@ -75,29 +157,58 @@ fn more_than_all_buffers_at_once() {
         drop(clients);
         server.await_metric("connections_open", 0);
     }
-    // Without a connection the process could be gone before its worker has said how its ring fared.
-    let mut last = server.upgraded("/ws");
-    server.signal(Signal::TERM);
-    last.expect_close(1001);
-    drop(last);
-    let exit = server.wait();
     assert!(
-        exit.stderr.contains("receives_starved: ") && !exit.stderr.contains("receives_starved: 0,"),
-        "there were buffers enough: {}",
-        exit.stderr
+        end_and_count(server, "receives_starved") > 0,
+        "there were buffers enough"
     );
-    exit.expect_clean();
+}
+
+/// Completions overflow into the kernel's memory (a queue of 8): everybody gets everything, in order.
+fn more_completions_than_the_queue_holds(direct: &str) {
+    const MEMBERS: usize = 100;
+    const MESSAGES: usize = 50;
+    let server = start(direct, &["--cq-entries", "8"]);
+    assert_eq!(server.ready["options"]["cq_entries"], 8);
+    let mut echoes: Vec<Raw> = (0..MEMBERS).map(|_| server.upgraded("/ws")).collect();
+    let mut members: Vec<Raw> = (0..MEMBERS)
+        .map(|_| server.upgraded("/broadcast/all"))
+        .collect();
+    // While the server stands still, more arrives than it can be told of at once.
+    server.signal(Signal::STOP);
+    for message in 0..MESSAGES {
+        for (i, client) in echoes.iter_mut().enumerate() {
+            client.send(&wire::binary(&pattern(i + message, 100)));
+        }
+        members[0].send(&wire::binary(&pattern(message, 100)));
+    }
+    server.signal(Signal::CONT);
+    for message in 0..MESSAGES {
+        for (i, client) in echoes.iter_mut().enumerate() {
+            client.expect(BINARY | 0x80, &pattern(i + message, 100));
+        }
+        for client in &mut members {
+            client.expect(BINARY | 0x80, &pattern(message, 100));
+        }
+    }
+    drop((echoes, members));
+    server.await_metric("connections_open", 0);
+    eventually(server.patience, "all sockets are closed", || {
+        (server.open_sockets() == 0).then_some(())
+    });
+    assert!(
+        end_and_count(server, "cq_overflows") > 0,
+        "it did not overflow"
+    );
 }
 
 /// More connections than buffers send and do not read. Their replies get stuck (short sends, sends that wait, receives that are stopped), and
 /// nobody else notices. Then they read: nothing is lost.
-#[test]
-fn peers_that_do_not_read_hold_no_buffers() {
+fn peers_that_do_not_read_hold_no_buffers(direct: &str) {
     const CONNECTIONS: usize = BUFFERS + 50;
     // So little of it fits into a socket that every reply gets stuck.
     const MESSAGE: usize = 3000;
     const MESSAGES: usize = 60;
-    let server = start(&[]);
+    let server = start(direct, &[]);
     let mut other = server.upgraded("/ws");
     let mut stuck: Vec<Raw> = (0..CONNECTIONS)
         .map(|_| server.upgraded_with_small_buffer("/ws"))
@@ -131,9 +242,8 @@ fn peers_that_do_not_read_hold_no_buffers() {
 }
 
 /// Connections end while their sends are stuck and their receives stopped: all operations are cancelled, all descriptors closed.
-#[test]
-fn connections_that_end_in_the_middle_leave_nothing() {
-    let server = start(&[]);
+fn connections_that_end_in_the_middle_leave_nothing(direct: &str) {
+    let server = start(direct, &[]);
     server.upgraded("/ws").expect_alive();
     let files = server.open_files();
     for path in ["/ws", "/broadcast/middle"] {
@@ -157,16 +267,15 @@ fn connections_that_end_in_the_middle_leave_nothing() {
     }
     server.await_metric("connections_open", 0);
     eventually(server.patience, "all files are closed again", || {
-        (server.open_files() <= files).then_some(())
+        (server.open_files() <= files && server.open_sockets() == 0).then_some(())
     });
     server.upgraded("/ws").expect_alive();
     server.terminate().expect_clean();
 }
 
 /// A drain in the middle of stuck sends ends in time, with all connections gone.
-#[test]
-fn a_drain_does_not_wait_for_stuck_sends() {
-    let server = start(&["--drain-timeout", "300ms"]);
+fn a_drain_does_not_wait_for_stuck_sends(direct: &str) {
+    let server = start(direct, &["--drain-timeout", "300ms"]);
     let mut stuck: Vec<Raw> = (0..20)
         .map(|_| server.upgraded_with_small_buffer("/ws"))
         .collect();

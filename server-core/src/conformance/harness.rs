@@ -266,6 +266,12 @@ impl Server {
         self.serving_pids().into_iter().map(usage::open_files).sum()
     }
 
+    /// Connections of which the server still holds its end, with a descriptor or without one.
+    #[track_caller]
+    pub fn open_sockets(&self) -> usize {
+        usage::open_sockets(self.address)
+    }
+
     /// Resident memory in bytes of all processes that serve.
     #[track_caller]
     pub fn resident_bytes(&self) -> u64 {

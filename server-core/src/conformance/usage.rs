@@ -1,7 +1,8 @@
 //! What a process uses, as `/proc` tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// CPU time used so far, user and system, of all threads.
@@ -18,6 +19,27 @@ pub fn cpu_time(pid: u32) -> Duration {
         .sum();
     // USER_HZ is 100 on every Linux architecture Rust supports.
     Duration::from_millis(ticks * 10)
+}
+
+/// Connections to a server's address of which somebody holds the server's end, with a descriptor or without one.
+#[track_caller]
+pub fn open_sockets(address: SocketAddr) -> usize {
+    let table = if address.is_ipv6() {
+        "/proc/net/tcp6"
+    } else {
+        "/proc/net/tcp"
+    };
+    let text = read(table);
+    let port = format!(":{:04X}", address.port());
+    // Number, local and remote address, state, three that do not matter, user, timeouts, inode. It is 0 once nobody holds the socket.
+    let held = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, local, _, state, _, _, _, _, _, inode, ..] => {
+            (local.ends_with(&port) && state != "0A" && inode != "0").then(|| inode.to_owned())
+        }
+        _ => None,
+    };
+    // A set: a line may come twice when the table changes while it is read.
+    text.lines().filter_map(held).collect::<BTreeSet<_>>().len()
 }
 
 /// CPU time used so far by each thread, by thread id, in nanoseconds (no ticks: `/proc/PID/task/TID/schedstat`).

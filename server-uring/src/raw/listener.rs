@@ -76,7 +76,7 @@ impl Listener {
             return;
         }
         if !std::mem::replace(&mut self.starving, true) {
-            tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more)");
+            tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more; with --direct more --workers do, too)");
         }
         worker.beat_later();
     }

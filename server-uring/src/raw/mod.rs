@@ -11,6 +11,7 @@ pub(crate) mod bell;
 pub(crate) mod clock;
 pub(crate) mod connection;
 pub(crate) mod connections;
+pub(crate) mod direct;
 pub(crate) mod fanout;
 pub(crate) mod link;
 pub(crate) mod listener;

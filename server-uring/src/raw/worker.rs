@@ -19,13 +19,14 @@ use server_core::sweep::{Sweep, Verdict};
 use server_core::system;
 use uring_net::{Completion, Event, OpKind, Pace, Ring, SocketId, Token};
 
+use crate::raw::bell;
 use crate::raw::clock::Clock;
 use crate::raw::connections::Connections;
 use crate::raw::fanout::{FanOut, Seat};
 use crate::raw::link::{Reply, Spares};
 use crate::raw::listener::Listener;
+use crate::raw::ring::Sizes;
 use crate::raw::tally::Tally;
-use crate::raw::{bell, ring};
 
 /// Tokens of what is not an operation of a socket; those are called by their socket's place.
 const SWEEP: Token = Token(u64::MAX);
@@ -45,12 +46,14 @@ pub(crate) struct Server {
     /// Other handles of the sockets that the rings accept on.
     listeners: OnceLock<Vec<TcpListener>>,
     sweep: Sweep,
+    /// Of each worker's ring.
+    sizes: Sizes,
     /// `--spin-us`.
     spin: Duration,
 }
 
 impl Server {
-    pub(crate) fn new(settings: Settings, spin: Duration) -> Self {
+    pub(crate) fn new(settings: Settings, sizes: Sizes, spin: Duration) -> Self {
         let counters = Arc::new(Counters::new(settings.workers));
         let gate = Gate::new(settings.max_connections);
         Self {
@@ -60,6 +63,7 @@ impl Server {
             draining: AtomicBool::new(false),
             listeners: OnceLock::new(),
             sweep: Sweep::new(&settings),
+            sizes,
             spin,
             settings,
             counters,
@@ -378,8 +382,10 @@ fn begin(
     server: &Arc<Server>,
     listener: TcpListener,
 ) -> anyhow::Result<(Loop, uring_net::Waker)> {
-    let mut ring =
-        ring::build().with_context(|| format!("cannot set up the ring of worker {index}"))?;
+    let mut ring = server
+        .sizes
+        .build()
+        .with_context(|| format!("cannot set up the ring of worker {index}"))?;
     let waker = ring.waker(BELL).context("cannot make an eventfd")?;
     let listener = Listener::start(&mut ring, listener).context("cannot accept")?;
     let worker = Worker {
