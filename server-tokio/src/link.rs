@@ -60,16 +60,21 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// `task` is the waker of the connection's own task.
-    pub(crate) fn new(stream: TcpStream, task: Waker, worker: &Worker) -> Arc<Self> {
+    /// Nobody is woken before the [task](Self::set_task) is known.
+    pub(crate) fn new(stream: TcpStream, worker: &Worker) -> Arc<Self> {
         Arc::new(Self {
             stream,
-            task,
+            task: Waker::noop().clone(),
             orders: AtomicU8::new(0),
             phase: AtomicU8::new(Phase::Handshake as u8),
             activity: Activity::at(worker.tick()),
             outbox: Mutex::new(Outbox::new()),
         })
+    }
+
+    /// `task` is the waker of the connection's own task.
+    pub(crate) fn set_task(&mut self, task: Waker) {
+        self.task = task;
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -100,18 +105,20 @@ impl Link {
 
     /// Waits until the socket is readable, or writable, or an order comes.
     pub(crate) async fn wait(&self, for_writing: bool) -> Wake {
-        poll_fn(|cx| {
-            if let Poll::Ready(order) = self.poll_orders() {
-                return Poll::Ready(Wake::Ordered(order));
-            }
-            if for_writing {
-                ready!(self.poll_writable(cx));
-            } else {
-                ready!(self.poll_readable(cx));
-            }
-            Poll::Ready(Wake::Ready)
-        })
-        .await
+        poll_fn(|cx| self.poll_wake(for_writing, cx)).await
+    }
+
+    /// What [`wait`](Self::wait) waits for.
+    pub(crate) fn poll_wake(&self, for_writing: bool, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Poll::Ready(order) = self.poll_orders() {
+            return Poll::Ready(Wake::Ordered(order));
+        }
+        if for_writing {
+            ready!(self.poll_writable(cx));
+        } else {
+            ready!(self.poll_readable(cx));
+        }
+        Poll::Ready(Wake::Ready)
     }
 
     /// An error counts as readable: reading will name it.
