@@ -35,6 +35,8 @@ pub struct Config {
     pub threads: Option<u64>,
     /// CPUs to pin them to, in turn; empty: not pinned.
     pub cpus: Vec<usize>,
+    /// How long a thread polls before it sleeps.
+    pub spin: Duration,
     /// Connects begun per second.
     pub connect_rate_per_s: Option<f64>,
     /// Source addresses; empty: chosen by the plan.
@@ -110,6 +112,7 @@ impl Config {
             subprotocols: self.subprotocols.clone(),
             publishers: self.traffic.publishers,
             active_fraction: self.traffic.active_fraction,
+            spin_us: self.spin.as_micros() as u64,
             verification: Verification::of_size(self.traffic.size),
         }
     }

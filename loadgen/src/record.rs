@@ -160,6 +160,9 @@ pub struct Options {
     /// Kind `idle`: fraction of the connections that send.
     #[serde(default)]
     pub active_fraction: Option<f64>,
+    /// How long a thread polls before it sleeps, in microseconds; 0: it sleeps at once.
+    #[serde(default)]
+    pub spin_us: u64,
     /// What of a reply is checked.
     #[serde(default)]
     pub verification: Verification,
@@ -392,6 +395,9 @@ pub struct ThreadUsage {
     /// others had its CPU.
     #[serde(default)]
     pub longest_stall_ns: u64,
+    /// Calls of `io_uring_enter`.
+    #[serde(default)]
+    pub enters: u64,
 }
 
 /// How late the generator itself was.

@@ -272,6 +272,14 @@ fn generator(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         };
         let _ = write!(text, ", {} CPU per {what}", show_ns(cost));
     }
+    if record.messages.received > 0 {
+        let enters: u64 = generator.threads.iter().map(|thread| thread.enters).sum();
+        let per_message = enters as f64 / record.messages.received as f64;
+        let _ = write!(text, ", {per_message:.2} system calls");
+    }
+    if record.options.spin_us > 0 {
+        let _ = write!(text, ", polling {} us before sleep", record.options.spin_us);
+    }
     if let Some(lag) = &generator.schedule_lag {
         let _ = write!(
             text,

@@ -280,6 +280,7 @@ impl Start<'_> {
             recycles: config.kind == Kind::Connect,
             drain_ns: config.drain_timeout.as_nanos() as u64,
             cpu: self.cpu,
+            spin: config.spin,
         })
         .run()
     }

@@ -190,6 +190,7 @@ mod tests {
             drain_timeout: Duration::ZERO,
             threads: None,
             cpus: Vec::new(),
+            spin: Duration::ZERO,
             connect_rate_per_s: None,
             source_ips: Vec::new(),
             headers: Vec::new(),

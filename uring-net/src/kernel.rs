@@ -35,6 +35,8 @@ pub(crate) struct Kernel {
     wait_flags: EnterFlags,
     /// Submissions forced by a full queue.
     pub(crate) forced: u64,
+    /// System calls.
+    pub(crate) enters: u64,
     /// Overflows of the completion queue that were flushed.
     pub(crate) overflows: u64,
 }
@@ -65,6 +67,7 @@ impl Kernel {
             lost: false,
             wait_flags,
             forced: 0,
+            enters: 0,
             overflows: 0,
         }
     }
@@ -181,6 +184,7 @@ impl Kernel {
             if queued == 0 {
                 return Ok(());
             }
+            self.enters += 1;
             // SAFETY: no argument is passed, so there is nothing to be valid but the numbers; `queued` entries were written.
             let taken = match unsafe { self.submitter.enter::<()>(queued, 0, 0, None) } {
                 Ok(taken) => taken,
@@ -237,6 +241,7 @@ impl Kernel {
             args = args.timespec(deadline);
         }
         let min = u32::try_from(min).unwrap_or(u32::MAX);
+        self.enters += 1;
         // SAFETY: EXT_ARG says that the argument is a getevents_arg, which SubmitArgs transparently is; it and the timespec it points
         // to live until the call returns, and the kernel keeps neither. `queued` entries were written.
         let result = unsafe {

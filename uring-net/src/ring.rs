@@ -367,10 +367,11 @@ impl Ring {
         !self.ready.is_empty() || self.kernel.ready()
     }
 
-    /// How often the ring had to help itself.
+    /// How often the ring entered the kernel, and how often it had to help itself.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
+            enters: self.kernel.enters,
             sq_full: self.kernel.forced,
             cq_overflows: self.kernel.overflows,
             ..self.stats
@@ -493,9 +494,11 @@ impl Drop for Ring {
     }
 }
 
-/// How often the ring had to help itself; all harmless, all a hint that a size is too small.
+/// What the ring did. Apart from `enters` it is how often the ring had to help itself: all harmless, all a hint that a size is too small.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Calls of `io_uring_enter`: to submit, to wait or both.
+    pub enters: u64,
     /// Receives that found no free buffer (`ENOBUFS`) and were paused.
     pub receives_starved: u64,
     /// Multishot operations that the kernel ended and the ring started again.
