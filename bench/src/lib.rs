@@ -14,6 +14,7 @@
 //! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
 //! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
 //! | [`results`] | what was kept, read back |
+//! | [`html`] | a result as a page |
 //! | [`gate`], [`export`] | rules on a result, for CI; a result in the formats of other tools |
 
 pub mod choice;
@@ -26,6 +27,7 @@ pub mod folder;
 pub mod footprint;
 pub mod gate;
 pub mod generator;
+pub mod html;
 pub mod interrupt;
 pub mod machine;
 pub mod metrics;

@@ -1,13 +1,14 @@
 //! `bench`: see [`bench::referee`].
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bench::gate::{BREACH, Gate};
 use bench::options::{Cli, Command};
 use bench::results::Results;
-use bench::{export, process, referee};
+use bench::{export, html, process, referee};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => ExitCode::from(referee::run(&cli.options)),
         Some(Command::Export { dir, to }) => exit(export(&dir, to)),
+        Some(Command::Report { dirs, to, svg }) => exit(report(&dirs, to, svg)),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),
         Some(Command::Exec {
             parent,
@@ -49,6 +51,29 @@ fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
         println!("{}", folder.join(name).display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn report(dirs: &[PathBuf], to: Option<PathBuf>, svg: Option<PathBuf>) -> Result<ExitCode> {
+    let results = dirs
+        .iter()
+        .map(|dir| Results::load(dir))
+        .collect::<Result<Vec<_>>>()?;
+    // The command line demands at least one.
+    let last = results.last().context("no result folder was named")?;
+    write(
+        &to.unwrap_or_else(|| last.root.join("report.html")),
+        &html::page(&results)?,
+    )?;
+    if let Some(svg) = svg {
+        write(&svg, &html::plot(last)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, content: &str) -> Result<()> {
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{}", path.display());
+    Ok(())
 }
 
 /// A result that cannot be read or a rule about nothing is a matter of usage.

@@ -30,6 +30,18 @@ pub struct Cli {
 /// What else the referee does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Writes results as one HTML page that needs no network
+    Report {
+        /// Result folders.
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
+        /// Where to write it [default: report.html in the last of the folders]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+        /// Also draw the main plot of the last of the folders, for a README
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
     /// Writes a result for github-action-benchmark, Bencher and spreadsheets
     Export {
         /// Result folder.

@@ -1,7 +1,9 @@
 //! Markdown tables whose columns line up, so that they read well on a terminal too.
 
+use serde::Serialize;
+
 /// A table under construction.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Table {
     rows: Vec<Vec<String>>,
     /// Columns whose cells are numbers.

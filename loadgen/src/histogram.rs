@@ -69,6 +69,12 @@ pub fn summarise(histogram: &Latencies) -> Option<Latency> {
     })
 }
 
+/// The histogram of a record; `None` when it has none or it is damaged.
+pub fn unpack(histogram_v2_deflate_base64: &str) -> Option<Latencies> {
+    let packed = STANDARD.decode(histogram_v2_deflate_base64).ok()?;
+    Deserializer::new().deserialize(&mut &packed[..]).ok()
+}
+
 /// The figures of a schedule lag; `None` when nothing was scheduled.
 pub fn lag(histogram: &Latencies) -> Option<ScheduleLag> {
     (!histogram.is_empty()).then(|| ScheduleLag {
@@ -107,11 +113,9 @@ mod tests {
         assert!((999_000..1_001_000).contains(&latency.p99_ns));
         assert!(latency.max_ns >= 50_000_000);
         assert!(latency.supports(0.9) && !latency.supports(0.99));
-        let packed = STANDARD
-            .decode(&latency.histogram_v2_deflate_base64)
-            .unwrap();
-        let back: Latencies = Deserializer::new().deserialize(&mut &packed[..]).unwrap();
+        let back = unpack(&latency.histogram_v2_deflate_base64).unwrap();
         assert_eq!(back, histogram);
+        assert_eq!(unpack("damaged"), None);
         assert_eq!(summarise(&new()), None);
     }
 }
