@@ -99,7 +99,7 @@ impl Footprint {
         loop {
             self.emptied = look(server, None);
             self.emptied_after_ns = begun.elapsed().as_nanos() as u64;
-            let back = self.emptied.is_none() || self.missing_while_serving().is_empty();
+            let back = self.emptied.is_none() || self.missing().is_empty();
             if back || begun.elapsed() > BACK_WITHIN || interrupt.is_set() {
                 return;
             }
@@ -112,7 +112,7 @@ impl Footprint {
         let begun = Instant::now();
         loop {
             self.ended = proc::read_kernel_memory();
-            let back = self.missing_at_the_end().is_none();
+            let back = self.doubt().is_none();
             if back || begun.elapsed() > BACK_WITHIN || interrupt.is_set() {
                 return;
             }
@@ -120,19 +120,13 @@ impl Footprint {
         }
     }
 
-    /// What was not given back, in words; nothing when all is well, or too small a step to tell.
-    pub fn missing(&self) -> Vec<String> {
-        let mut missing = self.missing_while_serving();
-        missing.extend(self.missing_at_the_end());
-        missing
-    }
-
     /// Bytes of the machine's memory still in use at the very end, beyond what was before.
     pub fn kept_bytes(&self) -> Option<f64> {
         Some(self.ended?.used_bytes as f64 - self.before.used_bytes as f64)
     }
 
-    fn missing_while_serving(&self) -> Vec<String> {
+    /// What kernel and server did not give back, in words; nothing when all is well, or the step too small to tell.
+    pub fn missing(&self) -> Vec<String> {
         let (Some(up), Some(emptied)) = (&self.up, &self.emptied) else {
             return Vec::new();
         };
@@ -163,7 +157,8 @@ impl Footprint {
         missing
     }
 
-    fn missing_at_the_end(&self) -> Option<String> {
+    /// The same of all memory after the server's end: a doubt only, for it is that of all other programs, too.
+    pub fn doubt(&self) -> Option<String> {
         if self.connections < CONNECTIONS_FOR_MEMORY {
             return None;
         }
@@ -234,11 +229,19 @@ mod tests {
         assert!(slab.starts_with("kernel memory after"), "{slab}");
         let server = missing(|f| f.emptied.as_mut().unwrap().server.pss_bytes += 200 * MIB);
         assert!(server.contains("tolerated"), "{server}");
-        let machine = missing(|f| f.ended.as_mut().unwrap().used_bytes += 2000 * MIB);
+    }
+
+    #[test]
+    fn memory_of_the_whole_machine_is_a_doubt_only() {
+        let mut footprint = canned::footprint(1_000_000);
+        assert_eq!(footprint.doubt(), None);
+        footprint.ended.as_mut().unwrap().used_bytes += 2000 * MIB;
+        let doubt = footprint.doubt().unwrap();
         assert!(
-            machine.starts_with("memory of the machine after the server's end"),
-            "{machine}"
+            doubt.starts_with("memory of the machine after the server's end"),
+            "{doubt}"
         );
+        assert_eq!(footprint.missing(), [""; 0]);
     }
 
     #[test]

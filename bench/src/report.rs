@@ -24,7 +24,8 @@ const SCALE_LEGEND: &str = "
 server/conn, gen./conn: user memory of all its processes, shared pages counted once, with all connections up minus before the first
 one, per connection. kernel/conn: slab, TCP buffers, page tables and stacks of both ends. in all: the most memory the machine used at
 any moment of the run, minus before it. closed in: from the end of the load until both sides had closed every connection. kept: what of it
-all was still in use after the server's end; a run is valid only if the memory came back.
+all was still in use after the server's end (all other programs included: more than 5% is a warning). A run is valid only if kernel
+and server gave their memory back when all connections were closed.
 ";
 
 /// `summary.md`.

@@ -92,6 +92,7 @@ pub fn rule(evidence: &Evidence<'_>) -> Ruling {
         }
         if let Some(footprint) = evidence.footprint {
             reasons.extend(footprint.missing());
+            warnings.extend(footprint.doubt());
             let tells = footprint.connections >= CONNECTIONS_FOR_MEMORY;
             if footprint.up.is_none() && tells && record.is_valid() {
                 reasons.push("memory was not seen with all connections up".to_owned());
