@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server-tokio", &["server-core", "ws-proto"]),
     ("loadgen", &["ws-proto", "uring-net"]),
     ("bench", &["loadgen", "server-core"]),
+    ("peers", &[]),
 ];
 
 /// Imports that are wrong in tests and build scripts too.
@@ -40,6 +41,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("server-tokio", &["server-uring", "uring-net"]),
     ("loadgen", &["server-core", "server-uring", "server-tokio"]),
     ("bench", &["server-uring", "server-tokio"]),
+    ("peers", &["ws-proto", "uring-net", "server-core", "loadgen"]),
 ];
 
 /// What `ws-proto` must not know: sockets, clocks, async runtimes, loggers.

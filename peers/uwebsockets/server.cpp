@@ -1,0 +1,206 @@
+// uWebSockets as its own examples use it (EchoServerThreaded, BroadcastingEchoServer): one App with its loop per worker, all on
+// one port by SO_REUSEPORT; replies inside a message handler are corked by the library, broadcasts go through its topics.
+// TCP_NODELAY is set by uSockets on every accepted socket.
+
+#include "App.h"
+
+#include <csignal>
+#include <cstdio>
+#include <functional>
+#include <future>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <thread>
+#include <vector>
+
+struct Options {
+    std::string host = "127.0.0.1";
+    int port = 0;
+    std::vector<int> cpus;
+    unsigned workers = 0;
+};
+
+// One per connection; echoing connections have no topic.
+struct Connection {
+    std::string topic;
+};
+
+struct Worker {
+    uWS::App *app = nullptr;
+    uWS::Loop *loop = nullptr;
+    us_listen_socket_t *listener = nullptr;
+};
+
+static std::vector<Worker> workers;
+
+[[noreturn]] static void fail(const std::string &why) {
+    fprintf(stderr, "error: %s\n", why.c_str());
+    exit(1);
+}
+
+static int number(const std::string &text) {
+    char *end = nullptr;
+    long value = strtol(text.c_str(), &end, 10);
+    if (text.empty() || *end || value < 0 || value > 65535) {
+        fail("`" + text + "` is no number");
+    }
+    return (int) value;
+}
+
+static std::vector<std::string> split(const std::string &text, char at) {
+    std::vector<std::string> parts;
+    size_t from = 0;
+    for (size_t to; (to = text.find(at, from)) != std::string::npos; from = to + 1) {
+        parts.push_back(text.substr(from, to - from));
+    }
+    parts.push_back(text.substr(from));
+    return parts;
+}
+
+static Options parse(int argc, char **argv) {
+    Options options;
+    for (int i = 1; i < argc; i += 2) {
+        std::string flag = argv[i];
+        if (i + 1 == argc) {
+            fail("usage: peer-uwebsockets [--listen HOST:PORT] [--cpus LIST] [--workers N]");
+        }
+        std::string value = argv[i + 1];
+        if (flag == "--listen") {
+            size_t colon = value.rfind(':');
+            if (colon == std::string::npos) {
+                fail("`" + value + "` is no HOST:PORT");
+            }
+            options.host = value.substr(0, colon);
+            options.port = number(value.substr(colon + 1));
+        } else if (flag == "--cpus") {
+            for (const std::string &part : split(value, ',')) {
+                std::vector<std::string> ends = split(part, '-');
+                for (int cpu = number(ends.front()); cpu <= number(ends.back()); cpu++) {
+                    options.cpus.push_back(cpu);
+                }
+            }
+        } else if (flag == "--workers") {
+            options.workers = (unsigned) number(value);
+        } else {
+            fail("unknown flag " + flag);
+        }
+    }
+    if (!options.workers) {
+        options.workers = options.cpus.empty() ? 1 : (unsigned) options.cpus.size();
+    }
+    return options;
+}
+
+// What our servers do too: as many files as allowed, and no huge pages that would make memory figures a matter of luck.
+static void prepare_process() {
+    rlimit limit;
+    if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+}
+
+static void pin(int cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (pthread_setaffinity_np(pthread_self(), sizeof set, &set)) {
+        fail("cannot run on CPU " + std::to_string(cpu));
+    }
+}
+
+// To every member on this worker, the sender included, and by one message each to the other workers.
+static void publish(uWS::App *own, const std::string &topic, std::string_view message, uWS::OpCode opcode) {
+    own->publish(topic, message, opcode);
+    for (Worker &worker : workers) {
+        if (worker.app != own) {
+            worker.loop->defer([app = worker.app, topic, message = std::string(message), opcode] {
+                app->publish(topic, message, opcode);
+            });
+        }
+    }
+}
+
+static uWS::App::WebSocketBehavior<Connection> behavior() {
+    uWS::App::WebSocketBehavior<Connection> behavior;
+    behavior.compression = uWS::DISABLED;
+    behavior.maxPayloadLength = 16 * 1024 * 1024;
+    behavior.maxBackpressure = 16 * 1024 * 1024;
+    behavior.closeOnBackpressureLimit = true;
+    return behavior;
+}
+
+static void build(uWS::App *app) {
+    uWS::App::WebSocketBehavior<Connection> echo = behavior();
+    echo.message = [](auto *ws, std::string_view message, uWS::OpCode opcode) { ws->send(message, opcode); };
+    app->ws<Connection>("/ws", std::move(echo));
+
+    uWS::App::WebSocketBehavior<Connection> broadcast = behavior();
+    broadcast.upgrade = [](auto *response, auto *request, auto *context) {
+        response->template upgrade<Connection>(
+            {std::string(request->getParameter(0))}, request->getHeader("sec-websocket-key"),
+            request->getHeader("sec-websocket-protocol"), request->getHeader("sec-websocket-extensions"), context);
+    };
+    broadcast.open = [](auto *ws) { ws->subscribe(ws->getUserData()->topic); };
+    broadcast.message = [app](auto *ws, std::string_view message, uWS::OpCode opcode) {
+        publish(app, ws->getUserData()->topic, message, opcode);
+    };
+    app->ws<Connection>("/broadcast/:room", std::move(broadcast));
+}
+
+// Runs on the worker's thread: a loop belongs to the thread that made it.
+static void work(unsigned index, const Options &options, int port, std::function<void(int)> started) {
+    if (!options.cpus.empty()) {
+        pin(options.cpus[index % options.cpus.size()]);
+    }
+    uWS::App app;
+    build(&app);
+    workers[index].app = &app;
+    workers[index].loop = uWS::Loop::get();
+    app.listen(options.host, port, [index](auto *listener) { workers[index].listener = listener; });
+    us_listen_socket_t *listener = workers[index].listener;
+    if (!listener) {
+        fail("cannot listen on " + options.host + ":" + std::to_string(port));
+    }
+    started(us_socket_local_port(0, (us_socket_t *) listener));
+    app.run();
+}
+
+int main(int argc, char **argv) {
+    Options options = parse(argc, argv);
+    prepare_process();
+    // Threads inherit the mask: signals are taken below and nowhere else.
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+    workers.resize(options.workers);
+    std::vector<std::thread> threads;
+    int port = options.port;
+    // One after another: all serve only when the port is known and every worker can be published to.
+    for (unsigned index = 0; index < options.workers; index++) {
+        std::promise<int> bound;
+        threads.emplace_back([&, index, port] { work(index, options, port, [&](int at) { bound.set_value(at); }); });
+        port = bound.get_future().get();
+    }
+    printf("{\"event\":\"ready\",\"server\":\"peer-uwebsockets\",\"version\":\"%s\",\"runtime\":\"uWebSockets 20 (%s)\","
+           "\"address\":\"%s:%d\",\"workers\":%u,\"pid\":%d}\n",
+           SOURCES, SOURCES, options.host.c_str(), port, options.workers, (int) getpid());
+    fflush(stdout);
+
+    int signal;
+    sigwait(&signals, &signal);
+    for (Worker &worker : workers) {
+        worker.loop->defer([&worker] { worker.app->close(); });
+    }
+    for (std::thread &thread : threads) {
+        thread.join();
+    }
+    return 0;
+}
