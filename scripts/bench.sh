@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds everything in release, checks the machine and runs the bouts: scripts/bench.sh [--suite smoke|quick|standard|scale] [--help]
+# Builds everything in release, checks the machine and runs the bouts: scripts/bench.sh [--suite smoke|quick|standard|scale|peers] [--help]
 # Arguments go to the referee (bench/). Needs a Rust toolchain and a C compiler (mimalloc), nothing else.
 # The last line printed is the result folder.
 set -euo pipefail
@@ -16,9 +16,16 @@ fi
 
 # The same build as in scripts/test.sh, so that it is made once.
 echo "building (release; the first time takes some minutes)" >&2
-(cd "$root" && cargo build --release --workspace --bins --locked >&2)
+(cd "$root" && cargo build --release --workspace --exclude peers --bins --locked >&2)
 (cd "$root" && cargo build --release -p server-core --features conformance --bin conformance --locked >&2)
 (cd "$root" && cargo build --release -p uring-net --example floor_tcp --locked >&2)
+# Servers of other stacks, when a suite or a contestant of that name is asked for.
+case "$*" in
+    *peer*)
+        (cd "$root" && cargo build --release -p peers --locked >&2)
+        "$root/peers/uwebsockets/build.sh" >&2
+        ;;
+esac
 
 target="$(cd "$root" && cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
 out=(--out "$root/bench-results")

@@ -51,7 +51,7 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --lock
 
 # The same release build as scripts/bench.sh makes, so that it is made once.
 begin "Autobahn cases on every server"
-cargo build --release --workspace --bins --locked
+cargo build --release --workspace --exclude peers --bins --locked
 target="${CARGO_TARGET_DIR:-target}/release"
 scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw --direct=off" "$target/server-uring --engine raw --direct=on" "$target/server-tokio" "$target/server-tokio --flavor per-core"
 

@@ -283,6 +283,31 @@ mod tests {
     }
 
     #[test]
+    fn a_suite_may_bring_its_own_contestants() {
+        let bins = bin_dir();
+        for name in ["peer-fastwebsockets", "peer-tokio-tungstenite"] {
+            std::fs::write(bins.path().join(name), "").unwrap();
+        }
+        let new = |args: &[&str]| Choice::new(&options(args), bins.path());
+        let error = new(&["--suite", "peers"]).unwrap_err().to_string();
+        assert!(error.contains("floor_tcp"), "{error}");
+        std::fs::create_dir(bins.path().join("examples")).unwrap();
+        std::fs::write(bins.path().join("examples/floor_tcp"), "").unwrap();
+        std::fs::write(bins.path().join("peer-uwebsockets"), "").unwrap();
+        let choice = new(&["--suite", "peers"]).unwrap();
+        let floor = choice
+            .contestants
+            .iter()
+            .position(|one| one.name == "floor-tcp")
+            .unwrap();
+        assert!(choice.programs[floor].ends_with("examples/floor_tcp"));
+        assert_eq!(choice.contestants.len(), 7);
+        assert!(choice.estimate() + Duration::from_secs(15) < choice.budget.unwrap());
+        let choice = new(&["--suite", "peers", "--contestants", "server-tokio"]).unwrap();
+        assert_eq!(choice.contestants.len(), 1);
+    }
+
+    #[test]
     fn what_does_not_exist_is_named_with_what_does() {
         let bins = bin_dir();
         let fails = |args: &[&str]| {

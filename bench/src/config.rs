@@ -60,7 +60,7 @@ mod duration {
 mod tests {
     use super::*;
 
-    const SUITES: [&str; 4] = ["smoke", "quick", "standard", "scale"];
+    const SUITES: [&str; 5] = ["smoke", "quick", "standard", "scale", "peers"];
 
     fn config_dir() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR"))
