@@ -76,7 +76,7 @@ pub enum Command {
 /// How to run a suite.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// smoke, quick, standard, scale, or the path of a TOML file
+    /// smoke, quick, standard, scale, peers, or the path of a TOML file
     #[arg(long, value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Contestants, in the order of tables [default: those marked so in the file]

@@ -41,7 +41,10 @@ const NEVER: &[(&str, &[&str])] = &[
     ("server-tokio", &["server-uring", "uring-net"]),
     ("loadgen", &["server-core", "server-uring", "server-tokio"]),
     ("bench", &["server-uring", "server-tokio"]),
-    ("peers", &["ws-proto", "uring-net", "server-core", "loadgen"]),
+    (
+        "peers",
+        &["ws-proto", "uring-net", "server-core", "loadgen"],
+    ),
 ];
 
 /// What `ws-proto` must not know: sockets, clocks, async runtimes, loggers.

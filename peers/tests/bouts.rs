@@ -101,7 +101,11 @@ fn a_peer_sends_back_what_it_gets_in_its_order() {
         let long = "x".repeat(200_000);
         let messages: Vec<Message> = (0..100)
             .map(|n| Message::binary(format!("message {n}").into_bytes()))
-            .chain([Message::text("Grüße"), Message::text(long), Message::binary([])])
+            .chain([
+                Message::text("Grüße"),
+                Message::text(long),
+                Message::binary(Vec::new()),
+            ])
             .collect();
         for message in &messages {
             client.write(message.clone()).unwrap();

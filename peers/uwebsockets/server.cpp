@@ -4,9 +4,9 @@
 
 #include "App.h"
 
+#include <arpa/inet.h>
 #include <csignal>
 #include <cstdio>
-#include <functional>
 #include <future>
 #include <pthread.h>
 #include <sched.h>
@@ -31,7 +31,6 @@ struct Connection {
 struct Worker {
     uWS::App *app = nullptr;
     uWS::Loop *loop = nullptr;
-    us_listen_socket_t *listener = nullptr;
 };
 
 static std::vector<Worker> workers;
@@ -113,6 +112,20 @@ static void pin(int cpu) {
     }
 }
 
+// A free port that the workers can share: uSockets itself sets SO_REUSEPORT only where a port is named. The socket never listens.
+static int take_port(const std::string &host) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    sockaddr_in address{};
+    socklen_t length = sizeof address;
+    address.sin_family = AF_INET;
+    if (fd < 0 || inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1
+        || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) || bind(fd, (sockaddr *) &address, length)
+        || getsockname(fd, (sockaddr *) &address, &length)) {
+        fail("cannot take a port on " + host);
+    }
+    return ntohs(address.sin_port);
+}
+
 // To every member on this worker, the sender included, and by one message each to the other workers.
 static void publish(uWS::App *own, const std::string &topic, std::string_view message, uWS::OpCode opcode) {
     own->publish(topic, message, opcode);
@@ -153,7 +166,7 @@ static void build(uWS::App *app) {
 }
 
 // Runs on the worker's thread: a loop belongs to the thread that made it.
-static void work(unsigned index, const Options &options, int port, std::function<void(int)> started) {
+static void work(unsigned index, const Options &options, int port, std::promise<void> &listening) {
     if (!options.cpus.empty()) {
         pin(options.cpus[index % options.cpus.size()]);
     }
@@ -161,12 +174,12 @@ static void work(unsigned index, const Options &options, int port, std::function
     build(&app);
     workers[index].app = &app;
     workers[index].loop = uWS::Loop::get();
-    app.listen(options.host, port, [index](auto *listener) { workers[index].listener = listener; });
-    us_listen_socket_t *listener = workers[index].listener;
-    if (!listener) {
+    bool listening_on = false;
+    app.listen(options.host, port, [&](auto *listener) { listening_on = listener != nullptr; });
+    if (!listening_on) {
         fail("cannot listen on " + options.host + ":" + std::to_string(port));
     }
-    started(us_socket_local_port(0, (us_socket_t *) listener));
+    listening.set_value();
     app.run();
 }
 
@@ -182,12 +195,12 @@ int main(int argc, char **argv) {
 
     workers.resize(options.workers);
     std::vector<std::thread> threads;
-    int port = options.port;
-    // One after another: all serve only when the port is known and every worker can be published to.
+    int port = options.port ? options.port : take_port(options.host);
+    // One after another, so that nobody is told the address before every worker can be published to.
     for (unsigned index = 0; index < options.workers; index++) {
-        std::promise<int> bound;
-        threads.emplace_back([&, index, port] { work(index, options, port, [&](int at) { bound.set_value(at); }); });
-        port = bound.get_future().get();
+        std::promise<void> listening;
+        threads.emplace_back([&, index] { work(index, options, port, listening); });
+        listening.get_future().wait();
     }
     printf("{\"event\":\"ready\",\"server\":\"peer-uwebsockets\",\"version\":\"%s\",\"runtime\":\"uWebSockets 20 (%s)\","
            "\"address\":\"%s:%d\",\"workers\":%u,\"pid\":%d}\n",
