@@ -1,5 +1,7 @@
 //! Every peer as a process: it echoes, it broadcasts, and it ends when it is told to.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
