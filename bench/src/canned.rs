@@ -293,6 +293,7 @@ pub(crate) fn setting() -> crate::summary::Setting {
         protocol: crate::config::Protocol::Ws,
         runtime: Some("tokio 1.54.1".to_owned()),
         excluded: None,
+        again: None,
     };
     Setting {
         suite: "quick".to_owned(),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::{
-    Contestant, Scenario, Suite, Timing, load_contestants, load_scenario, load_suite,
+    Contestant, Protocol, Scenario, Suite, Timing, load_contestants, load_scenario, load_suite,
 };
 use crate::cpus::CpuSet;
 use crate::options::Options;
@@ -64,7 +64,14 @@ impl Choice {
         };
         let file = options.contestants_file.clone();
         let file = file.unwrap_or_else(|| options.config_dir.join("contestants.toml"));
-        let contestants = choose(load_contestants(&file)?, names, &file)?;
+        let mut contestants = choose(load_contestants(&file)?, names, &file)?;
+        contestants.extend(again(&contestants, &suite.again, &scenarios));
+        unique(
+            "contestant",
+            contestants
+                .iter()
+                .map(|contestant| contestant.name.as_str()),
+        )?;
         let programs: Vec<PathBuf> = contestants
             .iter()
             .map(|contestant| binary(bin_dir, &contestant.program))
@@ -133,7 +140,7 @@ impl Choice {
 
     /// How long one block of a bout takes, about.
     pub fn estimate_block(&self, scenario: &Scenario) -> Duration {
-        let plays = |contestant: &&Contestant| contestant.protocol.plays(scenario.kind);
+        let plays = |contestant: &&Contestant| contestant.plays(scenario);
         let contestants = self.contestants.iter().filter(plays).count();
         plan::estimate_run(scenario, self.timing(scenario)) * contestants as u32
     }
@@ -150,7 +157,12 @@ impl Choice {
             .into_iter()
             .map(|scenario| plan::estimate_calibration(scenario, self.suite.calibration))
             .sum();
-        blocks * self.repeats as u32 + calibrations * self.contestants.len() as u32
+        let originals = self
+            .contestants
+            .iter()
+            .filter(|one| one.again.is_none())
+            .count();
+        blocks * self.repeats as u32 + calibrations * originals as u32
     }
 }
 
@@ -185,6 +197,28 @@ fn choose(all: Vec<Contestant>, names: &[String], file: &Path) -> Result<Vec<Con
             })
     };
     names.iter().map(find).collect()
+}
+
+/// The first contestant that plays everywhere once more, in the A/A bouts among `scenarios`, or in the first scenario if none of them
+/// is one; nobody if the suite has no A/A bout.
+fn again(
+    contestants: &[Contestant],
+    bouts: &[String],
+    scenarios: &[Scenario],
+) -> Option<Contestant> {
+    let first = contestants
+        .iter()
+        .find(|contestant| contestant.protocol == Protocol::Ws)
+        .or(contestants.first())?;
+    let chosen = scenarios.iter().map(|scenario| scenario.name.clone());
+    let listed: Vec<String> = chosen.clone().filter(|name| bouts.contains(name)).collect();
+    if bouts.is_empty() {
+        None
+    } else if listed.is_empty() {
+        Some(first.again(chosen.take(1).collect()))
+    } else {
+        Some(first.again(listed))
+    }
 }
 
 fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {

@@ -4,7 +4,7 @@ mod contestant;
 mod scenario;
 mod suite;
 
-pub use contestant::{Contestant, Need, Protocol, ScaleBy, load_contestants};
+pub use contestant::{Again, Contestant, Need, Protocol, ScaleBy, load_contestants};
 pub use scenario::{Kind, Load, Scenario, load_scenario};
 pub use suite::{Calibration, Suite, Timing, load_suite};
 

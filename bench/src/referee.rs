@@ -115,6 +115,7 @@ impl Referee {
                 protocol: contestant.protocol,
                 runtime: None,
                 excluded: None,
+                again: contestant.again.clone(),
             })
             .collect();
         let ring = Ring {
@@ -176,6 +177,17 @@ impl Referee {
                 &self.choice.contestants[index],
                 &self.choice.programs[index],
             );
+            if let Some(again) = &contestant.again {
+                // The same program: it starts and conforms as it did under its first name.
+                let first = self
+                    .entrants
+                    .iter()
+                    .find(|one| one.name == again.of)
+                    .cloned();
+                self.entrants[index].runtime = first.as_ref().and_then(|one| one.runtime.clone());
+                self.entrants[index].excluded = first.and_then(|one| one.excluded);
+                continue;
+            }
             let refused = match entry::try_start(&self.ring, contestant, program)? {
                 Err(reason) => Some(reason),
                 Ok(ready) => {
@@ -233,7 +245,8 @@ impl Referee {
     fn announce_steps(&self) {
         let steps = self.choice.scenarios.iter();
         for scenario in steps.filter(|one| one.kind == Kind::Scale) {
-            let plans = self.choice.contestants.iter().map(|contestant| {
+            let contestants = self.choice.contestants.iter();
+            let plans = contestants.filter(|one| one.plays(scenario)).map(|contestant| {
                 let plan = match self.plan_of_step(scenario, contestant) {
                     Ok(layout) => layout.to_string(),
                     Err(reasons) => format!("REFUSED: {}", reasons.join("; ")),
@@ -265,6 +278,7 @@ impl Referee {
         }
         let contestants = self.choice.contestants.iter();
         let held = contestants
+            .filter(|contestant| contestant.plays(scenario))
             .filter(|contestant| self.plan_of_step(scenario, contestant).is_ok())
             .count();
         plan::estimate_run(scenario, self.choice.timing(scenario)) * held as u32
@@ -279,10 +293,10 @@ impl Referee {
         self.choice.estimate() - refused * self.choice.repeats as u32
     }
 
-    /// Indices of the contestants that take part in bouts of this kind.
-    fn admitted(&self, kind: Kind) -> Vec<usize> {
+    /// Indices of the contestants that take part in this bout.
+    fn admitted(&self, scenario: &Scenario) -> Vec<usize> {
         (0..self.entrants.len())
-            .filter(|index| self.entrants[*index].takes_part_in(kind))
+            .filter(|index| self.entrants[*index].takes_part_in(scenario))
             .collect()
     }
 
@@ -347,7 +361,7 @@ impl Referee {
         let scenarios = self.choice.scenarios.clone();
         let runs_per_round: usize = scenarios
             .iter()
-            .map(|scenario| self.admitted(scenario.kind).len())
+            .map(|scenario| self.admitted(scenario).len())
             .sum();
         let mut progress = Progress::new(runs_per_round * self.choice.repeats);
         let mut pace = Pace::default();
@@ -366,7 +380,7 @@ impl Referee {
                 if whole == 0 || whole >= self.choice.repeats {
                     continue;
                 }
-                progress.add(self.admitted(scenario.kind).len());
+                progress.add(self.admitted(scenario).len());
                 if !self.bout_block(scenario, block, &mut pace, &mut progress)? {
                     return Ok(());
                 }
@@ -437,7 +451,7 @@ impl Referee {
         block: usize,
         say: &mut dyn FnMut(Said<'_>),
     ) -> Result<Vec<RunRecord>> {
-        let admitted = self.admitted(scenario.kind);
+        let admitted = self.admitted(scenario);
         let order = plan::order_in_block(self.choice.seed, &scenario.name, block, admitted.len());
         let mut runs = Vec::new();
         for (place, index) in order.into_iter().map(|place| admitted[place]).enumerate() {
@@ -472,7 +486,7 @@ impl Referee {
         {
             *valid.entry(run.block).or_default() += 1;
         }
-        let contestants = self.admitted(bout.kind).len();
+        let contestants = self.admitted(bout).len();
         valid.values().filter(|runs| **runs == contestants).count()
     }
 

@@ -33,6 +33,7 @@ pub fn markdown(summary: &Summary) -> String {
     let mut text = heading(summary);
     text.push_str("\n## Who won\n\n");
     text.push_str(&headlines(summary));
+    text.push_str(&noise(summary));
     text.push_str("\n## Figures\n");
     text.push_str(&figures(summary));
     text.push_str("\n## Every comparison\n");
@@ -57,6 +58,7 @@ pub fn terminal(summary: &Summary) -> String {
     text.push_str(NOT_SHOWN);
     text.push_str("\nWho won:\n\n");
     text.push_str(&headlines(summary));
+    text.push_str(&noise(summary));
     text
 }
 
@@ -65,10 +67,13 @@ fn heading(summary: &Summary) -> String {
     let names: Vec<&str> = setting
         .contestants
         .iter()
+        .filter(|entrant| entrant.again.is_none())
         .map(|entrant| entrant.name.as_str())
         .collect();
+    let noisy = summary.noise.as_ref().is_some_and(|noise| noise.noisy);
     let mut text = format!(
-        "# Ringside `{}`: {}\n\n",
+        "# {}Ringside `{}`: {}\n\n",
+        if noisy { "NOISY, do not trust: " } else { "" },
         setting.suite,
         names.join(" against ")
     );
@@ -106,7 +111,7 @@ fn headlines(summary: &Summary) -> String {
         .setting
         .contestants
         .iter()
-        .filter(|entrant| entrant.excluded.is_none())
+        .filter(|entrant| entrant.excluded.is_none() && entrant.again.is_none())
         .map(|entrant| entrant.name.as_str())
         .collect();
     headings.extend(entrants.iter().map(|name| (*name).to_owned()));
@@ -143,6 +148,7 @@ fn headlines(summary: &Summary) -> String {
         let found: Vec<(&Pair, Option<Comparison>)> = bout
             .pairs
             .iter()
+            .filter(|pair| !pair.again)
             .map(|pair| (pair, of_headline(pair)))
             .collect();
         let words = found.iter().map(|(pair, comparison)| {
@@ -172,6 +178,24 @@ fn headlines(summary: &Summary) -> String {
          n = {RUNS_FOR_A_CLAIM} nothing is claimed. Valid runs with warnings (in their records) are counted behind a !, as in `10/10 !2`.\n",
         table.render()
     )
+}
+
+/// What was found where there is nothing to find.
+fn noise(summary: &Summary) -> String {
+    let Some(noise) = &summary.noise else {
+        return "\nNo contestant ran against itself, so nothing here shows how much is noise.\n"
+            .to_owned();
+    };
+    let mut text = String::from(
+        "\nOne contestant against itself, the floor below which nothing can be seen here:\n\n",
+    );
+    for one in &noise.bouts {
+        text.push_str(&format!(
+            "- {}: {}: {}\n",
+            one.bout, one.contestant, one.words
+        ));
+    }
+    text
 }
 
 /// One table per kind: one row per bout and contestant.

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Kind, Protocol, Scenario};
+use crate::config::{Again, Protocol, Scenario};
 use crate::metrics::{self, Metric};
 use crate::record::{RunRecord, Status};
 use crate::rng::derive_seed;
 use crate::stats::{
-    PairedRatio, RESAMPLES, Spread, cliffs_delta, holm, log_ratios, minimal_detectable,
-    paired_ratio, signed_rank_p,
+    PairedRatio, RESAMPLES, RUNS_FOR_A_CLAIM, Spread, cliffs_delta, holm, log_ratios,
+    minimal_detectable, paired_ratio, signed_rank_p,
 };
 use crate::verdict::{Direction, Significance, Verdict, judge};
 
@@ -23,6 +23,9 @@ pub struct Summary {
     pub setting: Setting,
     /// Every bout has enough valid runs of every contestant, and nobody was excluded.
     pub complete: bool,
+    /// One contestant against itself; `null` in a suite without an A/A bout.
+    #[serde(default)]
+    pub noise: Option<Noise>,
     /// What a reader must know before the figures.
     pub notes: Vec<String>,
     /// One entry per scenario.
@@ -76,12 +79,18 @@ pub struct Entrant {
     pub runtime: Option<String>,
     /// Why it took no part.
     pub excluded: Option<String>,
+    /// It is another contestant under a second name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
 }
 
 impl Entrant {
-    /// Whether it has runs in bouts of this kind.
-    pub fn takes_part_in(&self, kind: Kind) -> bool {
-        self.excluded.is_none() && self.protocol.plays(kind)
+    /// Whether it has runs in this bout.
+    pub fn takes_part_in(&self, scenario: &Scenario) -> bool {
+        let listed = |again: &Again| again.bouts.contains(&scenario.name);
+        self.excluded.is_none()
+            && self.protocol.plays(scenario.kind)
+            && self.again.as_ref().is_none_or(listed)
     }
 }
 
@@ -138,6 +147,9 @@ pub struct Pair {
     pub first: String,
     /// Below it.
     pub second: String,
+    /// Both are the same contestant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// The headline metric first.
     pub comparisons: Vec<Comparison>,
 }
@@ -162,6 +174,73 @@ pub struct Comparison {
     pub cliffs_delta: Option<f64>,
     /// What that means.
     pub verdict: Verdict,
+}
+
+/// What the A/A bouts found: a contestant against itself, where there is nothing to find.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// A difference was "found": the machine was too noisy, or its noise not fair to all, for the rest to be trusted.
+    pub noisy: bool,
+    /// One entry per A/A bout, by its headline.
+    pub bouts: Vec<SelfBout>,
+}
+
+/// A contestant against itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SelfBout {
+    /// Name of the scenario.
+    pub bout: String,
+    /// Who.
+    pub contestant: String,
+    /// Key of the headline metric.
+    pub metric: String,
+    /// p-value after Holm's correction for the number of A/A bouts.
+    pub p_adjusted: f64,
+    /// A difference was "found".
+    pub found: bool,
+    /// The verdict.
+    pub words: String,
+}
+
+impl Noise {
+    /// Only headlines count, and Holm corrects for their number: a quiet machine is called noisy in at most one suite of twenty.
+    /// `None` if no A/A bout has a pair of runs.
+    fn of(bouts: &[Bout]) -> Option<Self> {
+        let headlines: Vec<(&Bout, &Pair, &Comparison, &Significance)> = bouts
+            .iter()
+            .filter_map(|bout| {
+                let pair = bout.pairs.iter().find(|pair| pair.again)?;
+                let mut comparisons = pair.comparisons.iter();
+                let headline = comparisons.find(|one| one.metric == bout.headline)?;
+                Some((bout, pair, headline, headline.significance.as_ref()?))
+            })
+            .collect();
+        let p_values: Vec<f64> = headlines.iter().map(|(.., sure)| sure.p_value).collect();
+        let bouts: Vec<SelfBout> = headlines
+            .iter()
+            .zip(holm(&p_values))
+            .map(|((bout, pair, headline, sure), p_adjusted)| {
+                let sure = Significance {
+                    p_adjusted,
+                    ..**sure
+                };
+                let (first, second) = (&pair.first, &pair.second);
+                let verdict = judge(first, second, headline.direction, &headline.ratio, &sure);
+                SelfBout {
+                    bout: bout.scenario.name.clone(),
+                    contestant: first.clone(),
+                    metric: headline.metric.clone(),
+                    p_adjusted,
+                    found: verdict.winner.is_some(),
+                    words: verdict.words,
+                }
+            })
+            .collect();
+        (!bouts.is_empty()).then(|| Self {
+            noisy: bouts.iter().any(|one| one.found),
+            bouts,
+        })
+    }
 }
 
 /// A run that does not count.
@@ -195,11 +274,13 @@ pub fn summarize(setting: Setting, scenarios: &[Scenario], runs: &[RunRecord]) -
         .iter()
         .flat_map(|bout| &bout.contestants)
         .all(|showing| showing.enough);
-    let notes = notes(&setting, &bouts);
+    let noise = Noise::of(&bouts);
+    let notes = notes(&setting, &bouts, noise.as_ref());
     Summary {
         schema_version: crate::record::SCHEMA_VERSION,
         complete: enough && !excluded && !setting.interrupted && setting.aborted.is_none(),
         setting,
+        noise,
         notes,
         bouts,
     }
@@ -210,26 +291,20 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
         .iter()
         .filter(|run| run.bout == scenario.name)
         .collect();
-    let names: Vec<&str> = setting
+    let names = setting
         .contestants
         .iter()
-        .filter(|entrant| entrant.takes_part_in(scenario.kind))
-        .map(|entrant| entrant.name.as_str())
+        .filter(|entrant| entrant.takes_part_in(scenario))
+        .map(|entrant| entrant.name.as_str());
+    let pairs = pairs_of(setting, scenario)
+        .into_iter()
+        .map(|(first, second)| pair(setting.seed, scenario, first, second, &runs))
         .collect();
-    let mut pairs = Vec::new();
-    // Two single runs differ for whatever reason; nothing is to be read into it.
-    let comparable = if setting.repeats > 1 { &names[..] } else { &[] };
-    for (place, first) in comparable.iter().enumerate() {
-        for second in &comparable[place + 1..] {
-            pairs.push(pair(setting.seed, scenario, first, second, &runs));
-        }
-    }
     Bout {
         scenario: scenario.clone(),
         rate_per_s: runs.iter().find_map(|run| run.generator.rate_per_s),
         headline: metrics::headline(scenario).to_owned(),
         contestants: names
-            .iter()
             .map(|name| showing(setting.runs_needed, scenario, name, &runs))
             .collect(),
         pairs,
@@ -274,13 +349,62 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
     }
 }
 
+/// Who is compared in a bout: everybody with everybody, and the contestant that runs twice with itself.
+fn pairs_of<'a>(setting: &'a Setting, scenario: &Scenario) -> Vec<(&'a Entrant, &'a Entrant)> {
+    if setting.repeats == 1 {
+        // Two single runs differ for whatever reason; nothing is to be read into it.
+        return Vec::new();
+    }
+    let entrants: Vec<&Entrant> = setting
+        .contestants
+        .iter()
+        .filter(|entrant| entrant.takes_part_in(scenario))
+        .collect();
+    let mut pairs = Vec::new();
+    for (place, first) in entrants.iter().enumerate() {
+        for second in &entrants[place + 1..] {
+            if second
+                .again
+                .as_ref()
+                .is_none_or(|again| again.of == first.name)
+            {
+                pairs.push((*first, *second));
+            }
+        }
+    }
+    pairs
+}
+
+/// The widest interval of a bout's headline, over all pairs, as half a width ([`PairedRatio::half_width`]); `None` while a pair has too
+/// few runs for a claim or no ratio at all.
+pub fn widest_interval(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<f64> {
+    let runs: Vec<&RunRecord> = runs
+        .iter()
+        .filter(|run| run.bout == scenario.name)
+        .collect();
+    let headline = metrics::find(scenario.kind, metrics::headline(scenario))?;
+    let widths = pairs_of(setting, scenario)
+        .into_iter()
+        .map(|(first, second)| {
+            let (first, second) = (&first.name, &second.name);
+            let matched = Matched::new(setting.seed, scenario, headline, first, second, &runs)?;
+            (matched.ratio.pairs >= RUNS_FOR_A_CLAIM).then(|| matched.ratio.half_width())
+        });
+    widths
+        .collect::<Option<Vec<f64>>>()?
+        .into_iter()
+        .reduce(f64::max)
+}
+
 fn pair(
     suite_seed: u64,
     scenario: &Scenario,
-    first: &str,
-    second: &str,
+    first: &Entrant,
+    second: &Entrant,
     runs: &[&RunRecord],
 ) -> Pair {
+    let again = second.again.is_some();
+    let (first, second) = (&first.name, &second.name);
     let matched: Vec<Matched> = metrics::compared(scenario)
         .into_iter()
         .filter_map(|metric| Matched::new(suite_seed, scenario, metric, first, second, runs))
@@ -304,6 +428,7 @@ fn pair(
     Pair {
         first: first.to_owned(),
         second: second.to_owned(),
+        again,
         comparisons,
     }
 }
@@ -380,11 +505,23 @@ impl Matched {
     }
 }
 
-fn notes(setting: &Setting, bouts: &[Bout]) -> Vec<String> {
+fn notes(setting: &Setting, bouts: &[Bout], noise: Option<&Noise>) -> Vec<String> {
     let mut notes = Vec::new();
+    for one in noise
+        .iter()
+        .flat_map(|noise| &noise.bouts)
+        .filter(|one| one.found)
+    {
+        notes.push(format!(
+            "NOISY: {} against itself in {}: {}. There is no such difference, so do not trust the others of this suite either.",
+            one.contestant, one.bout, one.words
+        ));
+    }
     if setting.interrupted {
-        notes
-            .push("INTERRUPTED: the suite was ended early; what had been run is below.".to_owned());
+        notes.push(
+            "INTERRUPTED: the suite was ended early; what had been run is below. `bench --resume DIR` runs the rest."
+                .to_owned(),
+        );
     }
     notes.extend(
         setting
@@ -398,20 +535,37 @@ fn notes(setting: &Setting, bouts: &[Bout]) -> Vec<String> {
             .iter()
             .map(|cut| format!("FEWER BLOCKS THAN PLANNED: {cut}.")),
     );
-    for entrant in &setting.contestants {
+    for entrant in setting.contestants.iter().filter(|one| one.again.is_none()) {
         if let Some(reason) = &entrant.excluded {
             notes.push(format!("EXCLUDED: {}: {reason}", entrant.name));
         }
     }
-    for bout in bouts {
-        for showing in bout.contestants.iter().filter(|showing| !showing.enough) {
-            notes.push(format!(
-                "TOO FEW VALID RUNS: {} of {} in {}, {} needed.",
-                showing.valid_runs, showing.contestant, bout.scenario.name, setting.runs_needed
-            ));
-        }
+    // A suite that ended early has too few runs everywhere, which needs no list.
+    if !setting.interrupted && setting.aborted.is_none() {
+        notes.extend(too_few(setting, bouts));
     }
     notes
+}
+
+fn too_few(setting: &Setting, bouts: &[Bout]) -> Option<String> {
+    let lacking: Vec<String> = bouts
+        .iter()
+        .flat_map(|bout| bout.contestants.iter().map(move |showing| (bout, showing)))
+        .filter(|(_, showing)| !showing.enough)
+        .map(|(bout, showing)| {
+            format!(
+                "{} of {} in {}",
+                showing.valid_runs, showing.contestant, bout.scenario.name
+            )
+        })
+        .collect();
+    (!lacking.is_empty()).then(|| {
+        format!(
+            "TOO FEW VALID RUNS ({} needed): {}.",
+            setting.runs_needed,
+            lacking.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -483,7 +637,7 @@ mod tests {
         let summary = summary_of(&runs);
         assert!(!summary.complete);
         assert!(
-            summary.notes[0].contains("TOO FEW VALID RUNS: 7 of server-uring"),
+            summary.notes[0].contains("TOO FEW VALID RUNS (8 needed): 7 of server-uring in"),
             "{:?}",
             summary.notes
         );
@@ -497,7 +651,57 @@ mod tests {
 
         let mut setting = canned::setting();
         setting.interrupted = true;
-        assert!(!summarize(setting, &scenarios, &suite(10)).complete);
+        let summary = summarize(setting, &scenarios, &suite(3));
+        assert!(!summary.complete);
+        assert_eq!(summary.notes.len(), 1, "{:?}", summary.notes);
+    }
+
+    /// Ten blocks in which uring ran twice, the second time at this multiple of its speed.
+    fn twice(factor: f64) -> Summary {
+        let mut runs = suite(10);
+        for block in 1..=10 {
+            let noise = 1.0 + 0.02 * ((block * 7) % 5) as f64 - 0.04;
+            let drift = 1.0 - 0.02 * block as f64;
+            let per_s = 112_000.0 * drift * noise * factor;
+            runs.push(canned::echo_run("server-uring-again", block, per_s));
+        }
+        let mut setting = canned::setting();
+        let mut again = setting.contestants[0].clone();
+        again.name = "server-uring-again".to_owned();
+        again.again = Some(Again {
+            of: "server-uring".to_owned(),
+            bouts: vec!["echo-64b-w1-c1000".to_owned()],
+        });
+        setting.contestants.push(again);
+        summarize(setting, &[canned::scenario("echo-64b-w1-c1000")], &runs)
+    }
+
+    #[test]
+    fn a_contestant_that_beats_itself_marks_the_result_as_noisy() {
+        let quiet = twice(1.0);
+        let pairs = &quiet.bouts[0].pairs;
+        assert_eq!(pairs.len(), 2, "nobody meets the second name but the first");
+        assert!(pairs[1].again && pairs[1].second == "server-uring-again");
+        let noise = quiet.noise.unwrap();
+        assert!(!noise.noisy && quiet.notes.is_empty());
+        assert!(noise.bouts[0].words.starts_with("no difference detectable"));
+
+        let noisy = twice(1.1);
+        assert!(noisy.noise.unwrap().noisy);
+        assert!(
+            noisy.notes[0].starts_with("NOISY: server-uring against itself in echo-64b-w1-c1000"),
+            "{:?}",
+            noisy.notes
+        );
+        assert_eq!(summary_of(&suite(10)).noise, None);
+    }
+
+    #[test]
+    fn the_widest_interval_needs_runs_for_a_claim() {
+        let scenario = canned::scenario("echo-64b-w1-c1000");
+        let of = |blocks| widest_interval(&canned::setting(), &scenario, &suite(blocks));
+        assert_eq!(of(9), None);
+        assert!(of(10).unwrap() < 1e-9);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, is_name, load_toml};
+use super::{Kind, Scenario, is_name, load_toml};
 
 /// A server under test: a program and its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Contestant {
     /// Enters when no contestants are named.
     #[serde(default)]
     pub default: bool,
+    /// It is another contestant under a second name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
 }
 
 /// What a contestant speaks, and so what it can be asked.
@@ -71,6 +74,15 @@ impl Protocol {
     pub fn plays(self, kind: Kind) -> bool {
         self == Self::Ws || kind == Kind::Echo
     }
+}
+
+/// One contestant under a second name: a referee that finds a difference between the two finds noise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// The first name.
+    pub of: String,
+    /// The bouts in which both run.
+    pub bouts: Vec<String>,
 }
 
 fn usual_run_args() -> Vec<String> {
@@ -123,6 +135,28 @@ impl Contestant {
                 .replace("{workers}", &workers)
         })
         .collect()
+    }
+
+    /// The same contestant under a second name, for these bouts.
+    pub fn again(&self, bouts: Vec<String>) -> Self {
+        Self {
+            name: format!("{}-again", self.name),
+            about: format!(
+                "{} once more, to see how much of a difference is noise",
+                self.name
+            ),
+            again: Some(Again {
+                of: self.name.clone(),
+                bouts,
+            }),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it has runs in this bout.
+    pub fn plays(&self, scenario: &Scenario) -> bool {
+        let listed = |again: &Again| again.bouts.contains(&scenario.name);
+        self.protocol.plays(scenario.kind) && self.again.as_ref().is_none_or(listed)
     }
 
     /// All arguments of a run on these CPUs.

@@ -34,6 +34,9 @@ pub struct Suite {
     pub duration: Duration,
     /// Names of scenarios, in the order of the report.
     pub scenarios: Vec<String>,
+    /// Scenarios of it in which the first contestant also runs under a second name (A/A bouts).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub again: Vec<String>,
     /// Exceptions by scenario name.
     #[serde(default)]
     pub timing: BTreeMap<String, Timing>,
@@ -109,6 +112,12 @@ pub fn load_suite(config_dir: &Path, name_or_path: &str) -> Result<Suite> {
             ensure!(
                 suite.scenarios.contains(name),
                 "[timing.{name}] is for a scenario that is not in the suite"
+            );
+        }
+        for name in &suite.again {
+            ensure!(
+                suite.scenarios.contains(name),
+                "`again` names `{name}`, a scenario that is not in the suite"
             );
         }
         Ok(())
