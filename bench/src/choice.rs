@@ -19,7 +19,9 @@ pub struct Choice {
     pub suite: Suite,
     /// Blocks per bout.
     pub repeats: usize,
-    /// When the last round must be over; `None` when the user named the number of repeats.
+    /// When more blocks than `repeats` are run.
+    pub until: Option<Until>,
+    /// When the last round must be over; `None` when the user said when to stop.
     pub budget: Option<Duration>,
     /// The scenarios, in the order of the report.
     pub scenarios: Vec<Scenario>,
@@ -37,6 +39,15 @@ pub struct Choice {
     pub generator_cpus: CpuSet,
     /// Seed of every random order and interval.
     pub seed: u64,
+}
+
+/// When a bout has blocks enough.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Until {
+    /// All headline intervals are at most this wide to each side, as a share.
+    pub half_width: f64,
+    /// Or so many blocks were run.
+    pub max_repeats: usize,
 }
 
 impl Choice {
@@ -104,9 +115,15 @@ impl Choice {
                 "CPU {cpu} is not among those this process may use: {allowed}"
             );
         }
+        let repeats = options.repeats.map_or(suite.repeats, usize::from);
         Ok(Self {
-            repeats: options.repeats.map_or(suite.repeats, usize::from),
-            budget: options.repeats.is_none().then_some(suite.budget),
+            repeats,
+            until: options.until_ci.map(|half_width| Until {
+                half_width,
+                max_repeats: usize::from(options.max_repeats).max(repeats),
+            }),
+            budget: (options.repeats.is_none() && options.until_ci.is_none())
+                .then_some(suite.budget),
             loadgen: binary(bin_dir, Path::new("loadgen"))?,
             seed: u64::from(options.seed.unwrap_or_else(seed_of_the_moment)),
             suite,
@@ -145,14 +162,27 @@ impl Choice {
         plan::estimate_run(scenario, self.timing(scenario)) * contestants as u32
     }
 
-    /// How long the bouts take in all, about, calibration included, trial starts and conformance not.
-    pub fn estimate(&self) -> Duration {
+    /// The last block that a bout may get: to make up for runs that do not count, or until its interval is narrow.
+    pub fn last_block(&self) -> usize {
+        match self.until {
+            Some(until) => until.max_repeats,
+            None => self.repeats + self.suite.extra_blocks,
+        }
+    }
+
+    /// How long the bouts take with `repeats` blocks each, about, calibration included, trial starts and conformance not.
+    pub fn estimate(&self, repeats: usize) -> Duration {
         let blocks: Duration = self
             .scenarios
             .iter()
             .map(|scenario| self.estimate_block(scenario))
             .sum();
-        let calibrations: Duration = self
+        blocks * repeats as u32 + self.estimate_calibrations()
+    }
+
+    /// How long the calibrations take in all, about.
+    pub fn estimate_calibrations(&self) -> Duration {
+        let of_one: Duration = self
             .calibrations()
             .into_iter()
             .map(|scenario| plan::estimate_calibration(scenario, self.suite.calibration))
@@ -162,7 +192,7 @@ impl Choice {
             .iter()
             .filter(|one| one.again.is_none())
             .count();
-        blocks * self.repeats as u32 + calibrations * originals as u32
+        of_one * originals as u32
     }
 }
 
@@ -282,7 +312,7 @@ mod tests {
         let bins = bin_dir();
         for (suite, preliminaries) in [("smoke", 12), ("quick", 15), ("standard", 15)] {
             let choice = Choice::new(&options(&["--suite", suite]), bins.path()).unwrap();
-            let estimate = choice.estimate() + Duration::from_secs(preliminaries);
+            let estimate = choice.estimate(choice.repeats) + Duration::from_secs(preliminaries);
             assert!(
                 estimate < choice.budget.unwrap(),
                 "{suite} takes {estimate:?}"

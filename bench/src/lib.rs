@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`options`], [`config`], [`choice`] | what is to be run |
 //! | [`machine`], [`preflight`], [`environment`] | where it is run, and whether that will do |
-//! | [`plan`], [`rng`] | who runs when |
+//! | [`plan`], [`rng`], [`dry_run`] | who runs when |
 //! | [`referee`], [`entry`], [`run`] | the suite, a contestant's admission, a run |
 //! | [`process`], [`server`], [`generator`], [`interrupt`], [`cpus`] | child processes, never orphaned, each on its CPUs |
 //! | [`proc`], [`sampler`] | what a server uses inside the measured window |
@@ -20,6 +20,7 @@
 pub mod choice;
 pub mod config;
 pub mod cpus;
+pub mod dry_run;
 pub mod entry;
 pub mod environment;
 pub mod export;

@@ -88,6 +88,15 @@ pub struct Options {
     /// Blocks per bout, each one run of every contestant; lifts the suite's time budget [default: the suite's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub repeats: Option<u16>,
+    /// Add blocks to a bout until the 95% interval of every headline ratio is at most this far from its middle, such as 3%
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub until_ci: Option<f64>,
+    /// Blocks per bout at most, with --until-ci
+    #[arg(long, value_name = "N", default_value_t = 40, requires = "until_ci", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_repeats: u16,
+    /// Print what would be run and how long it would take, and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Where to make the result folder
     #[arg(long, value_name = "DIR", default_value = "bench-results")]
     pub out: PathBuf,
@@ -117,6 +126,15 @@ pub struct Options {
     pub skip_conformance: bool,
 }
 
+/// `3%` or `3` as 0.03.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    match number.parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent < 100.0 => Ok(percent / 100.0),
+        _ => Err("a percentage above 0 and below 100, such as 3%".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,11 +160,19 @@ mod tests {
         assert_eq!(cli.options.contestants, ["a", "b"]);
         assert_eq!((cli.options.repeats, cli.options.seed), (Some(3), Some(9)));
         assert_eq!(cli.options.suite, "quick");
+        let cli = Cli::try_parse_from(["bench", "--until-ci", "3%"]).unwrap();
+        assert_eq!(
+            (cli.options.until_ci, cli.options.max_repeats),
+            (Some(0.03), 40)
+        );
         for bad in [
             &["bench", "--repeats", "0"][..],
             &["bench", "--server-cpus", "0"],
             &["bench", "--server-cpus", "x", "--generator-cpus", "1"],
             &["bench", "--sweet", "smoke"],
+            &["bench", "--until-ci", "0%"],
+            &["bench", "--until-ci", "narrow"],
+            &["bench", "--max-repeats", "20"],
         ] {
             assert_eq!(
                 Cli::try_parse_from(bad).unwrap_err().exit_code(),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::choice::Choice;
 use crate::config::{Contestant, Kind, Load, Scenario, Timing};
+use crate::dry_run;
 use crate::entry;
 use crate::environment::{Environment, Revision, utc};
 use crate::folder::ResultFolder;
@@ -23,7 +24,7 @@ use crate::report;
 use crate::run::{Ring, Run};
 use crate::scale::{self, Layout};
 use crate::stats::median_of;
-use crate::summary::{Capacity, Entrant, Setting, summarize};
+use crate::summary::{Capacity, Entrant, Setting, summarize, widest_interval};
 
 /// Every bout has enough valid runs.
 pub const EXIT_COMPLETE: u8 = 0;
@@ -49,6 +50,10 @@ pub fn run(options: &Options) -> u8 {
         Ok(prepared) => prepared,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
+    if options.dry_run {
+        print!("{}", dry_run::text(&choice));
+        return EXIT_COMPLETE;
+    }
     match Referee::enter(options, choice, own) {
         Ok(referee) => referee.run_suite(),
         Err(error) => fail(&error, EXIT_INCOMPLETE),
@@ -290,7 +295,7 @@ impl Referee {
         let refused: Duration = scenarios
             .map(|one| self.choice.estimate_block(one) - self.estimate_block(one))
             .sum();
-        self.choice.estimate() - refused * self.choice.repeats as u32
+        self.choice.estimate(self.choice.repeats) - refused * self.choice.repeats as u32
     }
 
     /// Indices of the contestants that take part in this bout.
@@ -356,7 +361,7 @@ impl Referee {
             .write_json("capacities.json", &self.capacities)
     }
 
-    /// Rounds of blocks, then blocks that make up for runs that do not count.
+    /// Rounds of blocks: those planned, then those that make up for runs that do not count or narrow an interval.
     fn run_bouts(&mut self) -> Result<()> {
         let scenarios = self.choice.scenarios.clone();
         let runs_per_round: usize = scenarios
@@ -365,22 +370,15 @@ impl Referee {
             .sum();
         let mut progress = Progress::new(runs_per_round * self.choice.repeats);
         let mut pace = Pace::default();
-        for block in 1..=self.choice.repeats {
+        for block in 1..=self.choice.last_block() {
             for bout in self.order_of_bouts(block) {
-                if !self.bout_block(&scenarios[bout], block, &mut pace, &mut progress)? {
-                    return Ok(());
-                }
-            }
-        }
-        for block in self.choice.repeats + 1..=self.choice.repeats + self.choice.suite.extra_blocks
-        {
-            for scenario in &scenarios {
-                let whole = self.whole_blocks(scenario);
-                // A bout without one whole block is not unlucky, it is broken.
-                if whole == 0 || whole >= self.choice.repeats {
+                let scenario = &scenarios[bout];
+                if !self.wants(scenario, block) {
                     continue;
                 }
-                progress.add(self.admitted(scenario).len());
+                if block > self.choice.repeats {
+                    progress.add(self.admitted(scenario).len());
+                }
                 if !self.bout_block(scenario, block, &mut pace, &mut progress)? {
                     return Ok(());
                 }
@@ -397,6 +395,24 @@ impl Referee {
             order.sort_by_key(|bout| scenarios[*bout].connections);
         }
         order
+    }
+
+    /// Whether a bout is to have this block. Beyond the planned ones it is asked how many runs count and how wide the intervals are, never
+    /// what the figures say: blocks that are added until a result looks good make any result look good.
+    fn wants(&self, scenario: &Scenario, block: usize) -> bool {
+        if block <= self.choice.repeats {
+            return true;
+        }
+        let whole = self.whole_blocks(scenario);
+        // A bout without one whole block is not unlucky, it is broken.
+        let makes_up = whole > 0 && whole < self.choice.repeats;
+        match self.choice.until {
+            None => makes_up,
+            Some(until) => {
+                let width = widest_interval(&self.setting(None), scenario, &self.runs);
+                whole > 0 && width.is_none_or(|width| width > until.half_width)
+            }
+        }
     }
 
     /// One block of a bout, unless time is up or somebody wants to end: then false.
@@ -490,9 +506,8 @@ impl Referee {
         valid.values().filter(|runs| **runs == contestants).count()
     }
 
-    /// Writes and prints the summary; whether the suite is complete.
-    fn sum_up(&self, aborted: Option<String>) -> Result<bool> {
-        let setting = Setting {
+    fn setting(&self, aborted: Option<String>) -> Setting {
+        Setting {
             suite: self.choice.suite.name.clone(),
             seed: self.choice.seed,
             started_utc: self.environment.started_utc.clone(),
@@ -507,8 +522,12 @@ impl Referee {
             cut: self.cut.clone(),
             contestants: self.entrants.clone(),
             capacities: self.capacities.clone(),
-        };
-        let summary = summarize(setting, &self.choice.scenarios, &self.runs);
+        }
+    }
+
+    /// Writes and prints the summary; whether the suite is complete.
+    fn sum_up(&self, aborted: Option<String>) -> Result<bool> {
+        let summary = summarize(self.setting(aborted), &self.choice.scenarios, &self.runs);
         print!("{}\n\n", report::terminal(&summary));
         self.ring.folder.write_json("summary.json", &summary)?;
         self.ring

@@ -506,6 +506,59 @@ fn results_that_cannot_be_written_end_the_suite_and_what_is_there_stays() {
 }
 
 #[test]
+fn one_contestant_runs_against_itself_beside_the_others() {
+    let stage = Stage::new();
+    let suite = SUITE.replace("[calibration]", "again = ['closed']\n[calibration]");
+    fs::write(stage.path("suites/mini.toml"), suite).unwrap();
+    let output = stage.run(&["--scenarios", "closed"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let folder = folder(&output);
+    assert_eq!(runs_of(&folder, "closed").len(), 6);
+    let summary = summary(&folder);
+    let noise = summary.noise.unwrap();
+    assert_eq!(
+        (noise.noisy, noise.bouts[0].contestant.as_str()),
+        (false, "fast")
+    );
+    let markdown = fs::read_to_string(folder.join("summary.md")).unwrap();
+    assert!(
+        markdown.starts_with("# Ringside `mini`: fast against slow\n")
+            && markdown.contains("One contestant against itself")
+    );
+}
+
+#[test]
+fn blocks_are_added_until_the_interval_is_narrow() {
+    let stage = Stage::new();
+    let until = ["--scenarios", "closed", "--until-ci", "3%", "--max-repeats"];
+    // The fake figures do not vary: narrow as soon as there are runs for a claim.
+    let output = stage.run(&[&until[..], &["12"]].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let summary_of = |output: &Output| summary(&folder(output));
+    let pair = &summary_of(&output).bouts[0].pairs[0];
+    assert_eq!(pair.comparisons[0].ratio.pairs, 10);
+    assert_eq!(pair.comparisons[0].verdict.words, "fast 1.20x [1.20, 1.20]");
+    let output = stage.run(&[&until[..], &["3"]].concat());
+    assert_eq!(
+        summary_of(&output).bouts[0].pairs[0].comparisons[0]
+            .ratio
+            .pairs,
+        3
+    );
+}
+
+#[test]
+fn a_dry_run_says_how_long_and_runs_nothing() {
+    let stage = Stage::new();
+    let output = stage.run(&["--dry-run"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let plan = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(plan.contains("| closed | fast, slow  |      2 |"), "{plan}");
+    assert!(plan.contains("in all about 0:0"), "{plan}");
+    assert!(!stage.path("out").exists());
+}
+
+#[test]
 fn a_suite_that_does_not_exist_is_a_usage_error() {
     let stage = Stage::new();
     for args in [
