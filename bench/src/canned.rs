@@ -116,6 +116,7 @@ pub(crate) fn contestant(name: &str) -> Contestant {
         foreign: false,
         protocol: Protocol::Ws,
         default: false,
+        again: None,
     }
 }
 

@@ -76,7 +76,11 @@ impl Choice {
         let file = options.contestants_file.clone();
         let file = file.unwrap_or_else(|| options.config_dir.join("contestants.toml"));
         let mut contestants = choose(load_contestants(&file)?, names, &file)?;
-        contestants.extend(again(&contestants, &suite.again, &scenarios));
+        let repeats = options.repeats.map_or(suite.repeats, usize::from);
+        if repeats > 1 {
+            // Two single runs show nothing, not even noise.
+            contestants.extend(again(&contestants, &suite.again, &scenarios));
+        }
         unique(
             "contestant",
             contestants
@@ -115,7 +119,6 @@ impl Choice {
                 "CPU {cpu} is not among those this process may use: {allowed}"
             );
         }
-        let repeats = options.repeats.map_or(suite.repeats, usize::from);
         Ok(Self {
             repeats,
             until: options.until_ci.map(|half_width| Until {

@@ -78,6 +78,7 @@ mod tests {
         for name in SUITES {
             let suite = load_suite(config_dir(), name).unwrap();
             assert_eq!(suite.name, name);
+            assert_eq!(suite.again.is_empty(), name == "smoke", "{name}: A/A bout");
             for scenario in &suite.scenarios {
                 load_scenario(config_dir(), scenario).unwrap();
             }

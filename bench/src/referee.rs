@@ -251,13 +251,15 @@ impl Referee {
         let steps = self.choice.scenarios.iter();
         for scenario in steps.filter(|one| one.kind == Kind::Scale) {
             let contestants = self.choice.contestants.iter();
-            let plans = contestants.filter(|one| one.plays(scenario)).map(|contestant| {
-                let plan = match self.plan_of_step(scenario, contestant) {
-                    Ok(layout) => layout.to_string(),
-                    Err(reasons) => format!("REFUSED: {}", reasons.join("; ")),
-                };
-                format!("{}: {plan}", contestant.name)
-            });
+            let plans = contestants
+                .filter(|one| one.plays(scenario))
+                .map(|contestant| {
+                    let plan = match self.plan_of_step(scenario, contestant) {
+                        Ok(layout) => layout.to_string(),
+                        Err(reasons) => format!("REFUSED: {}", reasons.join("; ")),
+                    };
+                    format!("{}: {plan}", contestant.name)
+                });
             eprintln!(
                 "{}: about {} min; {}",
                 scenario.name,

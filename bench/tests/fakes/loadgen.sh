@@ -19,6 +19,8 @@ case $url in
     *:1001/*) per_s=120000 ;;
     *) per_s=100000 ;;
 esac
+# A file `vary`: figures differ from run to run, as real ones do.
+if [ -e "$here/vary" ]; then per_s=$((per_s + 1$(date +%N) % 9973)); fi
 sleep 0.1
 end=$(date +%s%N)
 sed -e "s/\"START\"/$start/g; s/\"END\"/$end/; s/\"LENGTH\"/$((end - start))/; s/\"PER_S\"/${rate:-$per_s}/; s/\"RATE\"/${rate:-null}/" \
