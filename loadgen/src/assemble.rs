@@ -14,7 +14,7 @@ use crate::{
     plan::Plan,
     record::{
         Broadcast, ConnectPhase, Connections, Generator, Idle, Kind, LittlesLaw, Messages, Record,
-        SCHEMA_VERSION, Second, Throughput, Totals,
+        SCHEMA_VERSION, Second, Shard, Throughput, Totals,
     },
     units::show_ns,
     verdict::{Evidence, judge},
@@ -52,6 +52,10 @@ pub struct Remains<'a> {
     pub results: Vec<ThreadResult>,
     /// Kind `broadcast`.
     pub spreads: &'a Spreads,
+    /// The processes, if there were several.
+    pub shards: Vec<Shard>,
+    /// One of them died: some counts are of a time when others were not.
+    pub incomplete: bool,
 }
 
 /// Puts everything together and judges it.
@@ -72,7 +76,10 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
     };
     let (main, actual) = merge_latencies(results);
     let seconds = merge_seconds(results);
-    let counts = Counts::of(results, config);
+    let mut counts = Counts::of(results, config);
+    if remains.incomplete {
+        counts.lost_in_warmup = 0;
+    }
     let per_second = |count: u64| rate(count, window_ns);
     let throughput = Throughput {
         messages_per_s: per_second(counts.replies_in_window),
@@ -83,7 +90,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         schema_version: SCHEMA_VERSION,
         loadgen_version: env!("CARGO_PKG_VERSION").into(),
         kind: config.kind,
-        options: config.to_options(plan.threads, &plan.source_ips()),
+        options: config.to_options(plan),
         validity: judge(&Evidence::default()),
         interrupted: remains.interrupted,
         started_unix_ns: unix_ns(*epoch, 0),
@@ -106,7 +113,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         latency_intended: None,
         latency_actual: None,
         littles_law: None,
-        generator: generator(results, counts.replies_in_window),
+        generator: generator(&remains, counts.replies_in_window),
         broadcast: None,
         idle: None,
         series: series(results, &seconds),
@@ -135,7 +142,9 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         Kind::Idle => record.idle = Some(idle(results, config, &record)),
         Kind::Echo | Kind::Connect => {}
     }
-    record.littles_law = littles_law(&record, config, counts.in_flight_ns);
+    if !remains.incomplete {
+        record.littles_law = littles_law(&record, config, counts.in_flight_ns);
+    }
     record.validity = validity(&record, config, shared, &counts, plan);
     Finished {
         record,
@@ -285,7 +294,8 @@ fn connect_phase(results: &[ThreadResult]) -> ConnectPhase {
     }
 }
 
-fn generator(results: &[ThreadResult], messages: u64) -> Generator {
+fn generator(remains: &Remains<'_>, messages: u64) -> Generator {
+    let results = &remains.results;
     let threads: Vec<_> = results.iter().map(|result| result.usage).collect();
     let cpu_user_ns = threads.iter().map(|thread| thread.cpu_user_ns).sum();
     let cpu_sys_ns = threads.iter().map(|thread| thread.cpu_sys_ns).sum();
@@ -299,7 +309,7 @@ fn generator(results: &[ThreadResult], messages: u64) -> Generator {
         cpu_ns_per_message: (messages > 0)
             .then(|| (cpu_user_ns + cpu_sys_ns) as f64 / messages as f64),
         threads,
-        shards: Vec::new(),
+        shards: remains.shards.clone(),
         schedule_lag: histogram::lag(&lag),
     }
 }
@@ -372,12 +382,13 @@ fn validity(
         )
     });
     let connect = config.kind == Kind::Connect;
-    let busiest = record
-        .generator
-        .threads
-        .iter()
-        .map(|thread| thread.busy_share)
-        .fold(0.0, f64::max);
+    let shares = || {
+        let threads = record.generator.threads.iter();
+        threads.map(|thread| thread.busy_share)
+    };
+    // Threads that share a CPU have none to spare when they use it up together.
+    let of_a_cpu = shares().sum::<f64>() / plan.cpus.max(1) as f64;
+    let busiest = shares().fold(of_a_cpu, f64::max);
     let mut messages = record.messages;
     if connect {
         messages.received = record.connect.completed;

@@ -78,6 +78,9 @@ pub enum Command {
         #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = parse_count)]
         size: u64,
     },
+    /// One process of several, started by the first; what it does comes by its standard input
+    #[command(hide = true)]
+    Shard,
 }
 
 /// Flags of every kind of load.
@@ -99,7 +102,10 @@ pub struct Common {
     /// Load before the measured window, not recorded
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     pub warmup: Duration,
-    /// Threads [default: one per CPU available, at most one per connection]
+    /// Processes that share the connections; 0: as few as the limits of the system allow
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_count)]
+    pub shards: u64,
+    /// Threads of all processes [default: one per CPU available, at most one per connection, at least one per process]
     #[arg(short, long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<u64>,
     /// Connects begun per second, in all [default: as fast as they succeed]
@@ -200,6 +206,11 @@ impl Cli {
             } => {
                 let traffic = idle(active, rate, size, common.connections)?;
                 (Kind::Idle, common, traffic)
+            }
+            Command::Shard => {
+                return Err(
+                    "a shard is started by another loadgen, not by hand: use --shards".into(),
+                );
             }
         };
         let output = Output {
@@ -353,6 +364,7 @@ fn config(kind: Kind, common: Common, traffic: Traffic) -> Result<Config, String
         duration: common.duration,
         warmup: common.warmup,
         drain_timeout: common.drain_timeout,
+        shards: (common.shards > 0).then_some(common.shards),
         threads: common.threads,
         cpus: common.cpus.map(|list| list.0).unwrap_or_default(),
         spin: Duration::from_micros(common.spin_us),

@@ -2,7 +2,12 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use crate::record::{Kind, Options, Verification};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    plan::Plan,
+    record::{Kind, Options, Verification},
+};
 
 /// A broadcast payload carries sequence number, publisher, run and send time.
 pub const BROADCAST_LEAST_SIZE: u64 = 24;
@@ -17,7 +22,7 @@ pub const MOST_PAIRS: u64 = 1 << 26;
 pub const MOST_BYTES_IN_FLIGHT: u64 = 8 << 30;
 
 /// One run, as asked for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Kind of load.
     pub kind: Kind,
@@ -31,7 +36,9 @@ pub struct Config {
     pub warmup: Duration,
     /// Longest wait for outstanding replies.
     pub drain_timeout: Duration,
-    /// Threads; `None`: one per CPU available.
+    /// Processes; `None`: as many as the limits make necessary.
+    pub shards: Option<u64>,
+    /// Threads of all processes; `None`: one per CPU available. Every process has at least one.
     pub threads: Option<u64>,
     /// CPUs to pin them to, in turn; empty: not pinned.
     pub cpus: Vec<usize>,
@@ -50,7 +57,7 @@ pub struct Config {
 }
 
 /// What is sent.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Messages per second in all; `None`: closed loop.
     pub rate_per_s: Option<f64>,
@@ -91,8 +98,8 @@ pub struct Files {
 }
 
 impl Config {
-    /// The options as the record keeps them; `threads` and `source_ips` as the plan decided.
-    pub fn to_options(&self, threads: usize, source_ips: &[IpAddr]) -> Options {
+    /// The options as the record keeps them; processes, threads and source addresses as the plan decided.
+    pub fn to_options(&self, plan: &Plan) -> Options {
         let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Options {
             urls: self.urls.clone(),
@@ -100,14 +107,14 @@ impl Config {
             duration_ns: ns(self.duration),
             warmup_ns: ns(self.warmup),
             drain_timeout_ns: ns(self.drain_timeout),
-            threads: threads as u64,
-            shards: 1,
+            threads: plan.threads as u64,
+            shards: plan.shards as u64,
             cpus: self.cpus.clone(),
             rate_per_s: self.traffic.rate_per_s,
             window: self.traffic.window,
             size_bytes: self.traffic.size,
             connect_rate_per_s: self.connect_rate_per_s,
-            source_ips: source_ips.iter().map(ToString::to_string).collect(),
+            source_ips: plan.source_ips().iter().map(ToString::to_string).collect(),
             header_names: self.headers.iter().map(|(name, _)| name.clone()).collect(),
             subprotocols: self.subprotocols.clone(),
             publishers: self.traffic.publishers,

@@ -34,7 +34,7 @@ pub fn pack(histogram: &Latencies) -> Vec<u8> {
 pub fn add_packed(total: &mut Latencies, packed: &[u8]) {
     let part: Latencies = Deserializer::new()
         .deserialize(&mut &packed[..])
-        .expect("it was packed by this process");
+        .expect("it was packed by this program");
     merge(total, &part);
 }
 
@@ -45,15 +45,31 @@ pub fn merge(total: &mut Latencies, part: &Latencies) {
         .expect("all histograms of a run have the same bounds");
 }
 
+/// As text, [packed](pack), deflated: nothing is lost on the way between processes.
+pub fn to_text(histogram: &Latencies) -> String {
+    let mut packed = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(histogram, &mut packed)
+        .expect("a histogram of our own bounds can be serialised into memory");
+    STANDARD.encode(packed)
+}
+
+/// What [`to_text`] made.
+///
+/// # Errors
+/// When it is no histogram; a sentence.
+pub fn from_text(text: &str) -> Result<Latencies, String> {
+    let packed = STANDARD.decode(text).map_err(|error| error.to_string())?;
+    Deserializer::new()
+        .deserialize(&mut &packed[..])
+        .map_err(|error| error.to_string())
+}
+
 /// Figures and the whole histogram; `None` when it is empty.
 pub fn summarise(histogram: &Latencies) -> Option<Latency> {
     if histogram.is_empty() {
         return None;
     }
-    let mut packed = Vec::new();
-    V2DeflateSerializer::new()
-        .serialize(histogram, &mut packed)
-        .expect("a histogram of our own bounds can be serialised into memory");
     let at = |quantile| histogram.value_at_quantile(quantile);
     Some(Latency {
         count: histogram.len(),
@@ -65,7 +81,7 @@ pub fn summarise(histogram: &Latencies) -> Option<Latency> {
         p99_9_ns: at(0.999),
         p99_99_ns: at(0.9999),
         max_ns: histogram.max(),
-        histogram_v2_deflate_base64: STANDARD.encode(packed),
+        histogram_v2_deflate_base64: to_text(histogram),
     })
 }
 

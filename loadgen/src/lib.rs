@@ -1,12 +1,13 @@
 //! The load generator: opens connections, keeps a schedule, verifies every reply, records histograms, and judges its own run.
 //!
 //! From the outside in: [`cli`] checks what was asked and makes a [`config`]; [`target`] resolves it; [`plan`] deals the connections
-//! out; [`run`](mod@run) starts one thread per core ([`engine`]) and merges what they measured ([`assemble`]) into a [`record`] with
-//! its [`verdict`]; [`report`] and [`files`] show it. `bench` reads [`record`].
+//! out; [`run`](mod@run) starts one thread per core ([`engine`]), or [`shard`] several processes, and what they measured is merged
+//! ([`assemble`]) into a [`record`] with its [`verdict`]; [`report`] and [`files`] show it. `bench` reads [`record`].
 
 pub mod assemble;
 pub mod cli;
 pub mod config;
+mod crew;
 pub mod engine;
 pub mod files;
 pub mod histogram;
@@ -14,11 +15,14 @@ pub mod limits;
 pub mod pacer;
 pub mod payload;
 pub mod plan;
+mod preflight;
 pub mod progress;
 pub mod record;
 pub mod report;
 pub mod run;
 pub mod sequence;
+pub mod shard;
 pub mod target;
 pub mod units;
 pub mod verdict;
+mod wire;

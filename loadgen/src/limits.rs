@@ -1,6 +1,6 @@
 //! What the system allows this process.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use nix::{
     sched::{CpuSet, sched_getaffinity},
@@ -8,12 +8,38 @@ use nix::{
     unistd::Pid,
 };
 
-/// Descriptors this process needs besides its connections: standard streams, files, and per thread a ring and an eventfd.
-const RESERVE: u64 = 32;
-const PER_THREAD: u64 = 4;
+/// What there is to plan with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// CPUs this process may run on.
+    pub cpus: usize,
+    /// Ports the kernel chooses from for one pair of addresses.
+    pub ports: u64,
+    /// Most descriptors of one process.
+    pub open_files: u64,
+    /// Descriptors of all processes: in use, and at most; where the system tells.
+    pub system_files: Option<(u64, u64)>,
+    /// Memory that can be had; where the system tells.
+    pub available_bytes: Option<u64>,
+}
+
+impl Machine {
+    /// This one. Raises the soft limit of open files to the hard one.
+    pub fn this() -> Self {
+        Self {
+            cpus: available_cpus(),
+            ports: ephemeral_ports(),
+            open_files: raise_open_files(),
+            system_files: fs::read_to_string("/proc/sys/fs/file-nr")
+                .ok()
+                .and_then(|text| file_numbers(&text)),
+            available_bytes: available_bytes(),
+        }
+    }
+}
 
 /// Raises the soft limit of open files to the hard one; returns what is in force.
-pub fn raise_open_files() -> u64 {
+fn raise_open_files() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         // Unknown is not a reason to refuse: a real lack shows as EMFILE with a message of its own.
         return u64::MAX;
@@ -22,24 +48,6 @@ pub fn raise_open_files() -> u64 {
         return hard;
     }
     soft
-}
-
-/// Refuses more connections than `open_files` descriptors can hold.
-///
-/// # Errors
-/// The arithmetic, and what to do.
-pub fn check_open_files(open_files: u64, connections: u64, threads: u64) -> Result<(), String> {
-    let reserve = RESERVE + PER_THREAD * threads;
-    let needed = connections + reserve;
-    if needed <= open_files {
-        return Ok(());
-    }
-    let most = open_files.saturating_sub(reserve);
-    Err(format!(
-        "{connections} connections need {needed} open files ({connections} + {reserve} for the process itself), but the limit \
-         (RLIMIT_NOFILE, hard) is {open_files}: use at most -c {most}, raise the limit (`ulimit -Hn {needed}` as root, \
-         LimitNOFILE= in systemd, --ulimit nofile= in docker), or run several loadgen processes"
-    ))
 }
 
 /// Refuses a CPU that this process may not run on.
@@ -66,7 +74,7 @@ pub fn check_cpus(wanted: &[usize]) -> Result<(), String> {
 }
 
 /// How many ports the kernel chooses from for one pair of addresses.
-pub fn ephemeral_ports() -> u64 {
+fn ephemeral_ports() -> u64 {
     fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
         .and_then(|text| port_range(&text))
@@ -79,23 +87,62 @@ fn port_range(text: &str) -> Option<u64> {
     last.checked_sub(first).map(|ports| ports + 1)
 }
 
+/// Allocated, (unused,) at most.
+fn file_numbers(text: &str) -> Option<(u64, u64)> {
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    let (allocated, _, most) = (
+        numbers.next()?.ok()?,
+        numbers.next()?.ok()?,
+        numbers.next()?.ok()?,
+    );
+    Some((allocated, most))
+}
+
+/// What the machine has left, or this process's control group if that is less.
+fn available_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let machine = available_in(&text)?;
+    Some(group_bytes().map_or(machine, |group| group.min(machine)))
+}
+
+fn available_in(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The least that any group above this process has left. Version 2 of control groups only.
+fn group_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own = Path::new("/sys/fs/cgroup").join(path);
+    let number = |group: &Path, name| -> Option<u64> {
+        fs::read_to_string(group.join(name))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    own.ancestors()
+        .take_while(|group| group.starts_with("/sys/fs/cgroup"))
+        .filter_map(|group| {
+            // "max" is no number: no limit.
+            let most = number(group, "memory.max")?;
+            Some(most.saturating_sub(number(group, "memory.current")?))
+        })
+        .min()
+}
+
 /// CPUs this process may run on.
-pub fn available_cpus() -> usize {
+fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arithmetic_is_shown() {
-        assert_eq!(check_open_files(20_000, 19_000, 2), Ok(()));
-        let error = check_open_files(20_000, 50_000, 2).unwrap_err();
-        for part in ["50040", "20000", "-c 19960", "ulimit"] {
-            assert!(error.contains(part), "{error}");
-        }
-    }
 
     #[test]
     fn a_cpu_that_is_not_ours_is_refused() {
@@ -109,5 +156,18 @@ mod tests {
         assert_eq!(port_range("32768\t60999\n"), Some(28_232));
         assert_eq!(port_range("x"), None);
         assert!(ephemeral_ports() > 0);
+    }
+
+    #[test]
+    fn reads_what_the_system_has_left() {
+        assert_eq!(file_numbers("1344\t0\t2466193\n"), Some((1_344, 2_466_193)));
+        assert_eq!(file_numbers("1344"), None);
+        let meminfo = "MemTotal:       24684212 kB\nMemAvailable:   23000000 kB\n";
+        assert_eq!(available_in(meminfo), Some(23_000_000 * 1024));
+        assert!(
+            Machine::this()
+                .available_bytes
+                .is_some_and(|bytes| bytes > 0)
+        );
     }
 }

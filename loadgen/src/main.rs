@@ -9,16 +9,16 @@ use std::{
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use loadgen::{
     assemble::Finished,
-    cli::{Cli, Format, Output},
+    cli::{Cli, Command, Format, Output},
     config::Config,
     engine::usage,
     files::{self, OpenFiles},
-    plan,
+    plan::{self, Plan},
     progress::Progress,
     record::Kind,
     report::Report,
     run::run,
-    target,
+    shard, target,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -31,7 +31,11 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     usage::use_small_pages();
-    let (config, output) = match Cli::parse().check() {
+    let cli = Cli::parse();
+    if matches!(cli.command, Command::Shard) {
+        return shard::main();
+    }
+    let (config, output) = match cli.check() {
         Ok(checked) => checked,
         Err(cause) => Cli::command()
             .error(ErrorKind::ArgumentConflict, cause)
@@ -52,19 +56,29 @@ fn measure(config: &Config, output: &Output) -> Result<u8, String> {
     let targets = target::resolve_all(config)?;
     let addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
     let plan = plan::on_this_machine(config, &addresses)?;
-    let finished = run(
-        config,
-        targets,
-        plan,
-        &interrupted,
-        progress(config, output),
-    );
+    let progress = progress(config, output);
+    let finished = if plan.shards == 1 {
+        run(config, targets, plan, &interrupted, progress)
+    } else {
+        if !output.quiet {
+            explain(&plan);
+        }
+        shard::run(config, &targets, &plan, &interrupted, progress)
+    };
     report(&finished, output);
     if let Err(cause) = files.write(&finished) {
         eprintln!("error: {cause}");
         return Ok(INVALID);
     }
     Ok(exit_code(&finished))
+}
+
+/// Why there are several processes, before they are started.
+fn explain(plan: &Plan) {
+    for (index, line) in plan.explanation.iter().enumerate() {
+        let name = if index == 0 { "plan" } else { "" };
+        eprintln!("{name:<13}{line}");
+    }
 }
 
 /// The first Ctrl-C ends the run, the second the process.

@@ -64,9 +64,10 @@ pub fn stream_due(due: u64, stream: usize, streams: usize) -> u64 {
     due.saturating_sub(stream).div_ceil(streams)
 }
 
-/// The place in the thread's schedule of message `seq` of a stream.
+/// The place in the thread's schedule of message `seq` of a stream; of a number that nobody can have sent, the last place.
 pub fn schedule_index(seq: u64, stream: usize, streams: usize) -> u64 {
-    seq * streams as u64 + stream as u64
+    seq.saturating_mul(streams as u64)
+        .saturating_add(stream as u64)
 }
 
 #[cfg(test)]

@@ -1,33 +1,62 @@
-//! Who opens what: connections over threads, over targets, over source addresses.
+//! Who opens what: connections over shards and threads, over targets, over source addresses.
 //!
-//! Connection `g` of all belongs to thread `g mod threads` and target `g mod targets`. Why source addresses: a connect without
-//! a bound port searches ports of one parity first (`__inet_hash_connect`), and once half of the range is taken for a (source,
-//! destination, port) triple every connect scans thousands of entries; measured, the rate falls from over 10,000/s to 150/s at
-//! 14,600 connections. [`PER_TRIPLE`] stays below that.
+//! Connection `g` of all belongs to thread `g mod threads` and target `g mod targets`; shard `s` has the threads from `s x threads
+//! per shard` on. Why source addresses: a connect without a bound port searches ports of one parity first
+//! (`__inet_hash_connect`), and once half of the range is taken for a (source, destination, port) triple every connect scans
+//! thousands of entries; measured, the rate falls from over 10,000/s to 150/s at 14,600 connections. [`PER_TRIPLE`] stays
+//! below that. Shards search at the same time, so on loopback each gets addresses of its own.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
 };
 
-use crate::{config::Config, limits, record::Kind};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::Config,
+    limits::{self, Machine},
+    preflight::{self, Processes},
+    record::Kind,
+};
 
 /// Most connections per (source, destination, port) that still connect at full speed.
 pub const PER_TRIPLE: u64 = 12_000;
 /// Source addresses of a `connect` run on loopback: ports come back only after a while.
 const CHURN_SOURCES: u64 = 8;
+/// Connects and handshakes in flight of all threads together: few enough for a listener's backlog ...
+const IN_FLIGHT: usize = 2048;
+/// ... and per thread: enough to be fast.
+const IN_FLIGHT_PER_THREAD: usize = 128;
 
 /// Who opens what.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Threads.
+    /// Processes.
+    pub shards: usize,
+    /// Threads of all of them; each has the same number.
     pub threads: usize,
+    /// CPUs that these share.
+    pub cpus: usize,
     /// Connections in all.
     pub connections: usize,
-    /// Per target, addresses to bind before connecting, in turn; empty: the kernel chooses.
-    sources: Vec<Vec<IpAddr>>,
+    /// Per target.
+    sources: Vec<Sources>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// How the number of processes and addresses came about, for a run of several processes: lines of text.
+    pub explanation: Vec<String>,
+}
+
+/// Addresses to bind before connecting to a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Sources {
+    /// The kernel chooses.
+    Kernel,
+    /// These, in turn.
+    Given(Vec<IpAddr>),
+    /// Each shard `each` of its own, in turn: of loopback, counted from 127.0.0.1.
+    Own { each: u32 },
 }
 
 impl Plan {
@@ -35,60 +64,108 @@ impl Plan {
     ///
     /// # Errors
     /// When the connections cannot fit, with the arithmetic and what to do.
-    pub fn new(
-        config: &Config,
-        targets: &[SocketAddr],
-        cpus: usize,
-        ports: u64,
-    ) -> Result<Self, String> {
-        let wanted = match (config.threads, config.cpus.len()) {
-            (Some(threads), _) => threads,
-            (None, 0) => cpus as u64,
-            (None, pinned) => pinned as u64,
-        };
+    pub fn new(config: &Config, targets: &[SocketAddr], machine: &Machine) -> Result<Self, String> {
+        let processes = Processes::needed(config, machine)?;
         let mut plan = Self {
-            threads: wanted.clamp(1, config.connections) as usize,
+            shards: processes.shards,
+            threads: processes.shards * processes.threads_each,
+            cpus: match config.cpus.len() {
+                0 => machine.cpus,
+                pinned => pinned,
+            },
             connections: config.connections as usize,
             sources: Vec::new(),
             warnings: Vec::new(),
+            explanation: Vec::new(),
         };
-        // Targets with the same address share its ports.
-        let mut per_address: HashMap<SocketAddr, u64> = HashMap::new();
-        for (index, target) in targets.iter().enumerate() {
-            let count = share(config.connections, index as u64, targets.len() as u64);
-            *per_address.entry(*target).or_default() += count;
-        }
+        let counts = plan.counts(targets);
         for target in targets {
-            let sources = sources(config, *target, per_address[target])?;
-            plan.check_ports(*target, per_address[target], sources.len() as u64, ports)?;
+            let of_target = || {
+                let same = targets.iter().zip(&counts);
+                same.filter(|(other, _)| *other == target)
+                    .map(|(_, shards)| shards)
+            };
+            // Targets with the same address share its ports.
+            let shards: Vec<u64> = (0..plan.shards)
+                .map(|shard| of_target().map(|shards| shards[shard]).sum())
+                .collect();
+            let sources = plan.sources_for(config, *target, &shards)?;
+            plan.check_ports(*target, &shards, &sources, machine.ports)?;
             plan.sources.push(sources);
         }
         plan.warnings.dedup();
+        preflight::check_system(config, targets, &plan, machine)?;
+        if plan.shards > 1 {
+            plan.explanation = preflight::explain(config, targets, &plan, machine);
+        }
         Ok(plan)
+    }
+
+    /// Connections per target and shard.
+    fn counts(&self, targets: &[SocketAddr]) -> Vec<Vec<u64>> {
+        let mut counts = vec![vec![0; self.shards]; targets.len()];
+        for connection in 0..self.connections {
+            counts[connection % targets.len()][self.shard_of(connection % self.threads)] += 1;
+        }
+        counts
+    }
+
+    fn sources_for(
+        &self,
+        config: &Config,
+        target: SocketAddr,
+        shards: &[u64],
+    ) -> Result<Sources, String> {
+        if !config.source_ips.is_empty() {
+            return given_sources(config, target).map(Sources::Given);
+        }
+        // Only 127.0.0.0/8 is all ours; ::1 is a single address.
+        if !is_loopback(target) || target.is_ipv6() {
+            return Ok(Sources::Kernel);
+        }
+        // Each thread takes its shard's addresses in turn, so a triple has at most one connection per thread more than the others.
+        let fullest = shards.iter().copied().max().unwrap_or(0);
+        let mut each = if fullest <= PER_TRIPLE {
+            1
+        } else {
+            let spare = (self.threads / self.shards) as u64;
+            fullest.div_ceil(PER_TRIPLE.saturating_sub(spare).max(1))
+        };
+        if config.kind == Kind::Connect {
+            each = each.max(CHURN_SOURCES.div_ceil(self.shards as u64));
+        }
+        if each == 1 && self.shards == 1 {
+            return Ok(Sources::Kernel);
+        }
+        Ok(Sources::Own { each: each as u32 })
     }
 
     fn check_ports(
         &mut self,
         target: SocketAddr,
-        connections: u64,
-        sources: u64,
+        shards: &[u64],
+        sources: &Sources,
         ports: u64,
     ) -> Result<(), String> {
-        let sources = sources.max(1);
+        let (connections, sources) = match sources {
+            Sources::Kernel => (shards.iter().sum(), 1),
+            Sources::Given(sources) => (shards.iter().sum::<u64>(), sources.len() as u64),
+            Sources::Own { each } => (shards.iter().copied().max().unwrap_or(0), u64::from(*each)),
+        };
         let most = sources * ports;
+        let needed = connections.div_ceil(PER_TRIPLE);
         if connections > most {
             return Err(format!(
                 "{connections} connections to {target} from {sources} source address(es) need more than the {ports} ports each has \
-                 (net.ipv4.ip_local_port_range): {sources} x {ports} = {most}. Give at least {} addresses of this host with \
-                 --source-ips, or several targets",
-                connections.div_ceil(PER_TRIPLE)
+                 (net.ipv4.ip_local_port_range): {sources} x {ports} = {most}. Give at least {needed} addresses of this host with \
+                 --source-ips, or at least {} targets",
+                needed.div_ceil(sources)
             ));
         }
         if connections > sources * PER_TRIPLE {
             self.warnings.push(format!(
                 "{connections} connections to {target} from {sources} source address(es): beyond {PER_TRIPLE} each the kernel's search for a \
-                 free port makes connecting slow; give {} addresses with --source-ips",
-                connections.div_ceil(PER_TRIPLE)
+                 free port makes connecting slow; give {needed} addresses with --source-ips"
             ));
         }
         Ok(())
@@ -104,26 +181,71 @@ impl Plan {
         share(total as u64, thread as u64, self.threads as u64) as usize
     }
 
+    /// The threads of a shard.
+    pub fn threads_of(&self, shard: usize) -> Range<usize> {
+        let each = self.threads / self.shards;
+        shard * each..(shard + 1) * each
+    }
+
+    fn shard_of(&self, thread: usize) -> usize {
+        thread / (self.threads / self.shards)
+    }
+
+    /// Connections of a shard.
+    pub fn count_of_shard(&self, shard: usize) -> usize {
+        self.threads_of(shard)
+            .map(|thread| self.count(thread))
+            .sum()
+    }
+
     /// Number among all connections of connection `local` of `thread`.
     pub fn global(&self, thread: usize, local: usize) -> usize {
         local * self.threads + thread
     }
 
+    /// Most connections of one thread on their way up, or down, at a time.
+    pub fn most_in_flight(&self) -> usize {
+        (IN_FLIGHT / self.threads).clamp(8, IN_FLIGHT_PER_THREAD)
+    }
+
     /// The target of a connection, and the address to bind before.
     pub fn route(&self, global: usize, attempt: usize) -> (usize, Option<IpAddr>) {
-        let target = global % self.sources.len();
-        let sources = &self.sources[target];
-        let source = (!sources.is_empty())
-            .then(|| sources[(global / self.sources.len() + attempt) % sources.len()]);
+        let targets = self.sources.len();
+        let target = global % targets;
+        let (thread, local) = (global % self.threads, global / self.threads);
+        // A thread meets a target again after `cycle` of its connections.
+        let cycle = targets / common_divisor(targets, self.threads);
+        let turn = local / cycle + thread + attempt;
+        let source = match &self.sources[target] {
+            Sources::Kernel => None,
+            Sources::Given(ips) => Some(ips[turn % ips.len()]),
+            Sources::Own { each } => Some(own_source(self.shard_of(thread), *each, turn)),
+        };
         (target, source)
     }
 
     /// All source addresses in use.
     pub fn source_ips(&self) -> Vec<IpAddr> {
-        let mut all: Vec<IpAddr> = self.sources.iter().flatten().copied().collect();
+        let mut all: Vec<IpAddr> = self
+            .sources
+            .iter()
+            .flat_map(|sources| self.ips(sources))
+            .collect();
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    fn ips(&self, sources: &Sources) -> Vec<IpAddr> {
+        match sources {
+            Sources::Kernel => Vec::new(),
+            Sources::Given(ips) => ips.clone(),
+            Sources::Own { each } => (0..self.shards)
+                .flat_map(|shard| {
+                    (0..*each as usize).map(move |turn| own_source(shard, *each, turn))
+                })
+                .collect(),
+        }
     }
 }
 
@@ -132,54 +254,43 @@ fn share(total: u64, index: u64, count: u64) -> u64 {
     total.saturating_sub(index).div_ceil(count)
 }
 
-fn sources(config: &Config, target: SocketAddr, connections: u64) -> Result<Vec<IpAddr>, String> {
-    if !config.source_ips.is_empty() {
-        let fitting: Vec<IpAddr> = config
-            .source_ips
-            .iter()
-            .copied()
-            .filter(|ip| ip.is_ipv4() == target.is_ipv4())
-            .collect();
-        if fitting.is_empty() {
-            return Err(format!(
-                "none of --source-ips is of the same family as {target}: give an {} address of this host",
-                if target.is_ipv4() { "IPv4" } else { "IPv6" }
-            ));
-        }
-        return Ok(fitting);
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
+fn own_source(shard: usize, each: u32, turn: usize) -> IpAddr {
+    let number = shard as u32 * each + (turn % each as usize) as u32;
+    IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + number))
+}
+
+/// True when both ends of a connection to `target` are on this machine.
+pub fn is_loopback(target: SocketAddr) -> bool {
+    target.ip().to_canonical().is_loopback()
+}
+
+fn given_sources(config: &Config, target: SocketAddr) -> Result<Vec<IpAddr>, String> {
+    let fitting: Vec<IpAddr> = config
+        .source_ips
+        .iter()
+        .copied()
+        .filter(|ip| ip.is_ipv4() == target.is_ipv4())
+        .collect();
+    if fitting.is_empty() {
+        return Err(format!(
+            "none of --source-ips is of the same family as {target}: give an {} address of this host",
+            if target.is_ipv4() { "IPv4" } else { "IPv6" }
+        ));
     }
-    let mut needed = connections.div_ceil(PER_TRIPLE);
-    if config.kind == Kind::Connect {
-        needed = needed.max(CHURN_SOURCES);
-    }
-    // Only 127.0.0.0/8 is all ours; ::1 is a single address.
-    if needed < 2 || !target.ip().to_canonical().is_loopback() || target.is_ipv6() {
-        return Ok(Vec::new());
-    }
-    let first = Ipv4Addr::LOCALHOST.to_bits();
-    Ok((0..needed as u32)
-        .map(|n| IpAddr::V4(Ipv4Addr::from_bits(first + n)))
-        .collect())
+    Ok(fitting)
 }
 
 /// The plan on this machine.
 ///
 /// # Errors
-/// As [`Plan::new`] and [`limits::check_open_files`].
+/// As [`Plan::new`], and for CPUs that may not be used.
 pub fn on_this_machine(config: &Config, targets: &[SocketAddr]) -> Result<Plan, String> {
     limits::check_cpus(&config.cpus)?;
-    let plan = Plan::new(
-        config,
-        targets,
-        limits::available_cpus(),
-        limits::ephemeral_ports(),
-    )?;
-    limits::check_open_files(
-        limits::raise_open_files(),
-        config.connections,
-        plan.threads as u64,
-    )?;
-    Ok(plan)
+    Plan::new(config, targets, &Machine::this())
 }
 
 #[cfg(test)]
@@ -187,6 +298,7 @@ mod tests {
     use super::*;
     use clap::Parser;
     use proptest::prelude::*;
+    use std::collections::{HashMap, HashSet};
 
     const LOCAL: &str = "127.0.0.1:80";
 
@@ -194,7 +306,27 @@ mod tests {
         let line = format!("loadgen {flags} ws://a");
         let cli = crate::cli::Cli::try_parse_from(line.split_whitespace()).unwrap();
         let targets: Vec<SocketAddr> = targets.iter().map(|t| t.parse().unwrap()).collect();
-        Plan::new(&cli.check().unwrap().0, &targets, 2, 28_232)
+        Plan::new(&cli.check().unwrap().0, &targets, &machine())
+    }
+
+    /// 20,000 descriptors per process, two CPUs, 24 GiB.
+    fn machine() -> Machine {
+        Machine {
+            cpus: 2,
+            ports: 28_232,
+            open_files: 20_000,
+            system_files: Some((1_500, 2_466_193)),
+            available_bytes: Some(23 << 30),
+        }
+    }
+
+    /// Connections per source and target.
+    fn triples(plan: &Plan) -> HashMap<(usize, Option<IpAddr>), u64> {
+        let mut triples = HashMap::new();
+        for connection in 0..plan.connections {
+            *triples.entry(plan.route(connection, 0)).or_default() += 1;
+        }
+        triples
     }
 
     #[test]
@@ -206,24 +338,52 @@ mod tests {
 
     #[test]
     fn many_connections_spread_over_loopback() {
-        let plan = plan("echo -c 50k", &[LOCAL]).unwrap();
-        assert_eq!(plan.source_ips().len(), 5);
+        let plan = plan("echo -c 19k", &[LOCAL]).unwrap();
+        assert_eq!((plan.shards, plan.source_ips().len()), (1, 2));
         assert_eq!(plan.route(0, 0).1, Some("127.0.0.1".parse().unwrap()));
-        assert_eq!(plan.route(6, 0).1, Some("127.0.0.2".parse().unwrap()));
-        assert!(plan.warnings.is_empty());
+        assert_eq!(plan.route(0, 1).1, Some("127.0.0.2".parse().unwrap()));
+        assert!(plan.warnings.is_empty() && plan.explanation.is_empty());
+    }
+
+    #[test]
+    fn a_million_connections_fit_into_processes_of_this_machine() {
+        for targets in [1_u16, 2, 3, 17, 51, 52] {
+            let targets: Vec<String> = (0..targets)
+                .map(|port| format!("127.0.0.1:{}", 2_000 + port))
+                .collect();
+            let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+            let plan = plan("idle -c 1m", &targets).unwrap();
+            assert_eq!((plan.shards, plan.threads), (51, 51));
+            let triples = triples(&plan);
+            assert!(triples.values().all(|count| *count <= PER_TRIPLE));
+            // No two shards bind the same address.
+            let mut owners: HashMap<IpAddr, HashSet<usize>> = HashMap::new();
+            for connection in 0..plan.connections {
+                let source = plan.route(connection, 0).1.unwrap();
+                let shard = plan.shard_of(connection % plan.threads);
+                owners.entry(source).or_default().insert(shard);
+            }
+            assert!(owners.values().all(|shards| shards.len() == 1));
+            assert_eq!(plan.source_ips().len(), owners.len());
+            assert!(plan.warnings.is_empty());
+            let text = plan.explanation.join("\n");
+            for part in ["51 processes", "19608", "20000", "2466193", "2000000"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
     }
 
     #[test]
     fn same_address_twice_shares_its_ports() {
-        let two = plan("echo -c 20k", &[LOCAL, LOCAL]).unwrap();
+        let two = plan("echo -c 19k", &[LOCAL, LOCAL]).unwrap();
         assert_eq!(two.source_ips().len(), 2);
-        let apart = plan("echo -c 20k", &[LOCAL, "127.0.0.1:81"]).unwrap();
+        let apart = plan("echo -c 19k", &[LOCAL, "127.0.0.1:81"]).unwrap();
         assert!(apart.source_ips().is_empty());
     }
 
     #[test]
     fn beyond_loopback_it_warns_then_refuses() {
-        let slow = plan("echo -c 20k", &["10.0.0.1:80"]).unwrap();
+        let slow = plan("echo -c 19k", &["10.0.0.1:80"]).unwrap();
         assert!(slow.warnings[0].contains("--source-ips"));
         let error = plan("echo -c 30k", &["10.0.0.1:80"]).unwrap_err();
         assert!(
@@ -248,11 +408,38 @@ mod tests {
         assert_eq!(plan("echo --cpus 1", &[LOCAL]).unwrap().threads, 1);
     }
 
+    #[test]
+    fn given_addresses_are_shared_by_the_shards() {
+        let flags = "idle -c 100k --source-ips 10.0.0.2,10.0.0.3,10.0.0.4,10.0.0.5,10.0.0.6,10.0.0.7,10.0.0.8,10.0.0.9,10.0.0.10";
+        let plan = plan(flags, &["10.0.0.1:80"]).unwrap();
+        assert_eq!(plan.source_ips().len(), 9);
+        let triples = triples(&plan);
+        let (least, most) = (triples.values().min(), triples.values().max());
+        assert!(most.unwrap() - least.unwrap() <= plan.threads as u64);
+    }
+
+    #[test]
+    fn few_openings_at_a_time_when_there_are_many_threads() {
+        assert_eq!(plan("echo -c 10k", &[LOCAL]).unwrap().most_in_flight(), 128);
+        let million = plan("idle -c 1m", &[LOCAL]).unwrap();
+        assert!(million.most_in_flight() * million.threads <= 4096);
+    }
+
     proptest! {
         #[test]
-        fn every_connection_has_one_owner(connections in 1_usize..500, threads in 1_usize..9) {
-            let plan = Plan { threads, connections, sources: vec![vec![]], warnings: vec![] };
-            let mut owned: Vec<usize> = (0..threads)
+        fn every_connection_has_one_owner(connections in 1_usize..500, threads in 1_usize..9, shards in 1_usize..9) {
+            let plan = Plan {
+                shards,
+                threads: shards * threads,
+                cpus: 1,
+                connections,
+                sources: vec![Sources::Kernel],
+                warnings: vec![],
+                explanation: vec![],
+            };
+            prop_assert_eq!((0..shards).map(|shard| plan.count_of_shard(shard)).sum::<usize>(), connections);
+            let mut owned: Vec<usize> = (0..shards)
+                .flat_map(|shard| plan.threads_of(shard))
                 .flat_map(|thread| (0..plan.count(thread)).map(move |local| (thread, local)))
                 .map(|(thread, local)| plan.global(thread, local))
                 .collect();

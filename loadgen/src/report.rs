@@ -3,9 +3,12 @@
 use std::fmt::{self, Display, Write};
 
 use crate::{
-    record::{Kind, Latency, Record, Verdict},
+    record::{Kind, Latency, Record, ThreadUsage, Verdict},
     units::{show_count, show_ns},
 };
+
+/// More threads than this are not listed one by one.
+const MOST_SHARES: usize = 16;
 
 /// Prints a record as a page of text.
 #[derive(Debug)]
@@ -46,6 +49,9 @@ fn heading(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show_count(options.connections as f64),
         options.threads
     );
+    if options.shards > 1 {
+        let _ = write!(what, " in {} processes", options.shards);
+    }
     if record.kind == Kind::Echo || record.kind == Kind::Broadcast || options.rate_per_s.is_some() {
         let _ = write!(what, ", {} B", options.size_bytes);
         match options.rate_per_s {
@@ -253,17 +259,31 @@ fn latencies(columns: &[(&str, &Option<Latency>)], f: &mut fmt::Formatter<'_>) -
     Ok(())
 }
 
+/// How busy the threads were: each, or in a word when there are many.
+fn busy(threads: &[ThreadUsage]) -> String {
+    let mut shares: Vec<f64> = threads
+        .iter()
+        .map(|thread| thread.busy_share * 100.0)
+        .collect();
+    if shares.len() <= MOST_SHARES {
+        let shares: Vec<String> = shares.iter().map(|share| format!("{share:.0}%")).collect();
+        return format!("busy {}", shares.join(" "));
+    }
+    shares.sort_by(f64::total_cmp);
+    format!(
+        "busy {:.1} CPUs in all, {:.0}% to {:.0}% per thread",
+        shares.iter().sum::<f64>() / 100.0,
+        shares[0],
+        shares[shares.len() - 1]
+    )
+}
+
 fn generator(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let generator = &record.generator;
-    let shares: Vec<String> = generator
-        .threads
-        .iter()
-        .map(|thread| format!("{:.0}%", thread.busy_share * 100.0))
-        .collect();
-    if shares.is_empty() {
+    if generator.threads.is_empty() {
         return Ok(());
     }
-    let mut text = format!("busy {}", shares.join(" "));
+    let mut text = busy(&generator.threads);
     if let Some(cost) = generator.cpu_ns_per_message {
         let what = match record.kind {
             Kind::Connect => "handshake",

@@ -44,7 +44,7 @@ pub fn resolve_all(config: &Config) -> Result<Vec<Target>, String> {
     let targets: Vec<Target> = config
         .urls
         .iter()
-        .map(|url| resolve(url, config))
+        .map(|url| resolve(url, config, None))
         .collect::<Result<_, _>>()?;
     let of_tcp = targets.iter().filter(|target| target.is_tcp()).count();
     if of_tcp != 0 && of_tcp != targets.len() {
@@ -55,6 +55,17 @@ pub fn resolve_all(config: &Config) -> Result<Vec<Target>, String> {
     Ok(targets)
 }
 
+/// The targets of a run at addresses that [`resolve_all`] has found, one per URL.
+///
+/// # Errors
+/// As [`resolve_all`], which should have told.
+pub fn at(config: &Config, addresses: &[SocketAddr]) -> Result<Vec<Target>, String> {
+    let pairs = config.urls.iter().zip(addresses);
+    pairs
+        .map(|(url, address)| resolve(url, config, Some(*address)))
+        .collect()
+}
+
 impl Target {
     /// Raw bytes, no WebSocket.
     pub fn is_tcp(&self) -> bool {
@@ -62,7 +73,7 @@ impl Target {
     }
 }
 
-fn resolve(text: &str, config: &Config) -> Result<Target, String> {
+fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Target, String> {
     let url = parse(text)?;
     let host = url.host().ok_or_else(|| format!("{text}: no host"))?;
     let (port, protocol) = if url.scheme() == "tcp" {
@@ -74,7 +85,10 @@ fn resolve(text: &str, config: &Config) -> Result<Target, String> {
     };
     Ok(Target {
         url: text.to_owned(),
-        address: address(&host, port).map_err(|error| format!("{text}: {error}"))?,
+        address: match known {
+            Some(known) => known,
+            None => address(&host, port).map_err(|error| format!("{text}: {error}"))?,
+        },
         protocol,
     })
 }
@@ -188,6 +202,7 @@ mod tests {
             duration: Duration::from_secs(1),
             warmup: Duration::ZERO,
             drain_timeout: Duration::ZERO,
+            shards: None,
             threads: None,
             cpus: Vec::new(),
             spin: Duration::ZERO,

@@ -24,7 +24,7 @@ use crate::{
         traffic::{Io, Traffic},
     },
     pacer::{Pacer, schedule_index},
-    payload::Payload,
+    payload::{Label, Payload},
     plan::Plan,
     sequence::{Arrival, Overtaken, Sequence},
 };
@@ -94,7 +94,7 @@ pub struct BroadcastPlan {
     pub rate_per_s: Option<f64>,
     /// Closed loop: shared by the threads.
     pub board: Option<Arc<Board>>,
-    /// Messages published by all threads, shared by them.
+    /// Messages published by all threads, shared by them; those of other processes are added when they have stopped.
     pub published: Arc<AtomicU64>,
     /// Where finished parts go.
     pub parts: Sender<Vec<FinishedPart>>,
@@ -153,7 +153,8 @@ impl Broadcast {
             Some(pacer) => {
                 let local = publisher as usize / self.plan.threads;
                 let streams = self.plan.count_of(self.publishers, owner);
-                times.start + pacer.due_at_ns(schedule_index(seq, local, streams))
+                let due = pacer.due_at_ns(schedule_index(seq, local, streams));
+                times.start.saturating_add(due)
             }
             None => sent,
         }
@@ -266,6 +267,18 @@ impl Broadcast {
         }
     }
 
+    /// Could `publisher` not have sent this yet? What other threads have sent is not known exactly.
+    fn is_unheard_of(&self, publisher: u32, label: &Label, io: &Io<'_>) -> bool {
+        if self.is_open_loop() {
+            // `io.now` may be older than the message.
+            let meant = self.meant(publisher, label.seq, 0, &io.times);
+            meant > io.now && meant > io.clock.now()
+        } else {
+            // No publisher can be further than all of them together.
+            label.seq >= self.published.load(Relaxed)
+        }
+    }
+
     fn hand_over(&mut self) {
         if !self.outbox.is_empty() {
             // Nobody listens any more: the run is over.
@@ -313,9 +326,7 @@ impl Traffic for Broadcast {
             _ => return io.stats.corrupted(&io.times, None),
         };
         let publisher = label.stream.unwrap_or(u32::MAX);
-        // No publisher can be further than all of them together.
-        let unheard_of = label.seq >= self.published.load(Relaxed);
-        if publisher as usize >= self.publishers || unheard_of {
+        if publisher as usize >= self.publishers || self.is_unheard_of(publisher, &label, io) {
             return io.stats.corrupted(&io.times, None);
         }
         let sequence = &mut self.received[conn * self.publishers + publisher as usize];

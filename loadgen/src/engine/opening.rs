@@ -21,8 +21,6 @@ use crate::{
     target::{Protocol, Target},
 };
 
-/// Connects and handshakes in flight per thread: enough to be fast, few enough for a listener's backlog.
-const MOST_IN_FLIGHT: usize = 128;
 /// How long connect and handshake together may take.
 const TIMEOUT_NS: u64 = 10_000_000_000;
 /// How often openings are looked over for that.
@@ -102,6 +100,11 @@ impl Opener {
         self.targets.iter().any(Target::is_tcp)
     }
 
+    /// Who opens what.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// A place is to be opened again.
     pub fn again(&mut self, conn: usize) {
         self.waiting.push_back(conn as u32);
@@ -109,7 +112,7 @@ impl Opener {
 
     /// When the next connect may begin, if only the rate holds it back.
     pub fn next_due(&self) -> Option<u64> {
-        if self.waiting.is_empty() || self.in_flight.len() >= MOST_IN_FLIGHT {
+        if self.waiting.is_empty() || self.in_flight.len() >= self.plan.most_in_flight() {
             return None;
         }
         Some(self.first_begun.unwrap_or(0) + self.pacer?.due_at_ns(self.begun))
@@ -125,7 +128,7 @@ impl Opener {
         links: &mut Links,
         mut begun: impl FnMut(usize),
     ) -> Result<(), String> {
-        while self.in_flight.len() < MOST_IN_FLIGHT {
+        while self.in_flight.len() < self.plan.most_in_flight() {
             let first = *self.first_begun.get_or_insert(now);
             if let Some(pacer) = self.pacer
                 && pacer.due(now - first) <= self.begun

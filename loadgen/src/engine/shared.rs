@@ -3,16 +3,28 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+        mpsc::Sender,
     },
     time::{Duration, Instant},
 };
 
-use crate::histogram::{self, Latencies};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    engine::stats::SecondPart,
+    histogram::{self, Latencies},
+};
 
 const UNSET: u64 = u64::MAX;
 
-/// Nanoseconds since the begin of the process's run.
+/// How often two clocks are read against each other; the closest pair counts.
+const READINGS: usize = 16;
+
+/// Nanoseconds since the begin of the run.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     epoch: Instant,
@@ -23,6 +35,22 @@ impl Clock {
     pub fn start() -> Self {
         Self {
             epoch: Instant::now(),
+        }
+    }
+
+    /// Time 0 was when [`monotonic_ns`] was `epoch_ns`: one clock for all processes of a run, the same to within the time it takes
+    /// to read it.
+    pub fn since(epoch_ns: u64) -> Self {
+        let reading = |()| {
+            let before = Instant::now();
+            let elapsed = monotonic_ns().saturating_sub(epoch_ns);
+            let took = before.elapsed();
+            let epoch = before.checked_sub(Duration::from_nanos(elapsed));
+            (took, epoch.unwrap_or(before) + took / 2)
+        };
+        let closest = [(); READINGS].map(reading).into_iter().min();
+        Self {
+            epoch: closest.map_or_else(Instant::now, |(_, epoch)| epoch),
         }
     }
 
@@ -37,6 +65,12 @@ impl Clock {
     pub fn instant(&self, ns: u64) -> Instant {
         self.epoch + Duration::from_nanos(ns)
     }
+}
+
+/// Nanoseconds of the system's monotonic clock, which all processes share.
+pub fn monotonic_ns() -> u64 {
+    // Linux has had this clock since 2.6; it cannot fail.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_nanos() as u64)
 }
 
 /// The phases of a run, in clock time. Before the load begins all are [`u64::MAX`].
@@ -64,6 +98,9 @@ impl Times {
     }
 }
 
+/// One thread's part of a second that is over, by number of the second.
+pub type ClosedSecond = (u64, SecondPart);
+
 /// What the threads of a run share.
 #[derive(Debug)]
 pub struct Shared {
@@ -73,10 +110,12 @@ pub struct Shared {
     duration_ns: u64,
     start: AtomicU64,
     end: AtomicU64,
-    /// Threads that will start no more messages: only then is "nothing outstanding" the end.
-    pub stopped: AtomicU64,
-    /// Threads in all.
-    pub threads: u64,
+    /// Threads that will start no more messages.
+    stopped: AtomicU64,
+    /// Threads of this process.
+    threads: u64,
+    /// No other process will start a message either.
+    others_stopped: AtomicBool,
     /// Connections up now.
     pub up: AtomicU64,
     /// Handshakes completed.
@@ -86,6 +125,7 @@ pub struct Shared {
     /// Messages received.
     pub received: AtomicU64,
     live: Option<Mutex<Latencies>>,
+    feed: Option<Sender<ClosedSecond>>,
     failure: Mutex<Option<String>>,
     first_loss: Mutex<Option<String>>,
 }
@@ -101,14 +141,25 @@ impl Shared {
             end: AtomicU64::new(UNSET),
             stopped: AtomicU64::new(0),
             threads: threads as u64,
+            others_stopped: AtomicBool::new(true),
             up: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             live: live.then(|| Mutex::new(histogram::new())),
+            feed: None,
             failure: Mutex::new(None),
             first_loss: Mutex::new(None),
         }
+    }
+
+    /// As part of a run of several processes: by their common clock, waiting for the others' last messages, every second told to `feed`.
+    #[must_use]
+    pub fn in_shard(mut self, clock: Clock, feed: Sender<ClosedSecond>) -> Self {
+        self.clock = clock;
+        self.feed = Some(feed);
+        self.others_stopped = AtomicBool::new(false);
+        self
     }
 
     /// The load begins at `ns`.
@@ -118,7 +169,32 @@ impl Shared {
 
     /// The load ends now, if it has not ended before.
     pub fn end_now(&self) {
-        self.end.fetch_min(self.clock.now(), Relaxed);
+        self.end_at(self.clock.now());
+    }
+
+    /// The load ends at `ns`, if it does not end before.
+    pub fn end_at(&self, ns: u64) {
+        self.end.fetch_min(ns, Relaxed);
+    }
+
+    /// One more thread will start no more messages.
+    pub fn thread_stopped(&self) {
+        self.stopped.fetch_add(1, AcqRel);
+    }
+
+    /// All threads of this process will start no more messages.
+    pub fn own_threads_stopped(&self) -> bool {
+        self.stopped.load(Acquire) >= self.threads
+    }
+
+    /// The threads of all other processes will start no more messages.
+    pub fn others_stopped(&self) {
+        self.others_stopped.store(true, Release);
+    }
+
+    /// Nobody will start another message: only now is "nothing outstanding" the end.
+    pub fn all_stopped(&self) -> bool {
+        self.own_threads_stopped() && self.others_stopped.load(Acquire)
     }
 
     /// True once the load has been told to begin.
@@ -164,6 +240,15 @@ impl Shared {
         lock(&self.first_loss).clone()
     }
 
+    /// A thread's second is over.
+    pub fn second_closed(&self, second: u64, part: &SecondPart, latencies: &Latencies) {
+        self.show(latencies);
+        if let Some(feed) = &self.feed {
+            // Nobody listens any more: the run is over.
+            let _ = feed.send((second, part.clone()));
+        }
+    }
+
     /// Adds to the histogram of the progress line.
     pub fn show(&self, latencies: &Latencies) {
         if let Some(live) = &self.live {
@@ -190,6 +275,31 @@ fn keep_first(place: &Mutex<Option<String>>, cause: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_of_one_epoch_agree() {
+        let epoch = monotonic_ns();
+        let (one, other) = (Clock::since(epoch), Clock::since(epoch));
+        let (low, between, high) = (one.now(), other.now(), one.now());
+        let slack = 100_000;
+        assert!(
+            low <= between + slack && between <= high + slack,
+            "{low} {between} {high}"
+        );
+    }
+
+    #[test]
+    fn a_shard_waits_for_the_others() {
+        let (feed, seconds) = std::sync::mpsc::channel();
+        let shared =
+            Shared::new(1, Duration::ZERO, Duration::ZERO, false).in_shard(Clock::start(), feed);
+        shared.thread_stopped();
+        assert!(shared.own_threads_stopped() && !shared.all_stopped());
+        shared.others_stopped();
+        assert!(shared.all_stopped());
+        shared.second_closed(3, &SecondPart::default(), &histogram::new());
+        assert_eq!(seconds.recv(), Ok((3, SecondPart::default())));
+    }
 
     #[test]
     fn phases() {

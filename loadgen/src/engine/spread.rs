@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     histogram::{self, Latencies},
     record::Broadcast,
@@ -14,7 +16,7 @@ use crate::{
 pub type MessageId = (u32, u64);
 
 /// When one thread's members got one message. Times ascend.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// `(time, receivers)`.
     pub runs: Vec<(u64, u32)>,
@@ -32,7 +34,7 @@ impl Part {
 }
 
 /// A part that is complete, on its way to [`Spreads`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishedPart {
     /// Which message.
     pub message: MessageId,

@@ -1,15 +1,18 @@
 //! What one thread counts and records.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     engine::shared::{Shared, Times},
     histogram::{self, Latencies},
     record::{Messages, Totals},
+    wire,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// One thread's counters and histograms.
-#[derive(Debug)]
+/// One thread's counters and histograms. What a shard tells of them is what [`Latest`] does not hold.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Stats {
     /// Messages of the measured window. `expected`, `lost` and `unsent` are worked out when the threads are merged.
     pub window: Messages,
@@ -28,35 +31,45 @@ pub struct Stats {
     /// Time that answered requests spent in flight inside the window, summed up.
     pub in_flight_ns: u128,
     /// From the send that counts (intended in an open loop): this second, and all seconds before.
+    #[serde(skip, default = "histogram::new")]
     interval: Latencies,
+    #[serde(skip, default = "histogram::new")]
     main: Latencies,
     /// From the actual send, when that is not the one that counts.
+    #[serde(skip)]
     actual: Option<Latencies>,
     /// How late messages were sent that had a free place.
+    #[serde(with = "wire::latencies")]
     pub lag: Latencies,
     /// Handshakes.
+    #[serde(with = "wire::latencies")]
     pub handshakes: Latencies,
+    #[serde(skip)]
     seconds: Vec<SecondPart>,
+    #[serde(skip)]
     current: SecondPart,
 }
 
 /// One thread's part of one second of the series.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecondPart {
     /// Messages sent.
     pub sent: u64,
     /// Replies received.
     pub received: u64,
     /// Their latencies, [packed](histogram::pack).
+    #[serde(with = "wire::packed")]
     pub latencies: Vec<u8>,
 }
 
 /// Histograms and series of a thread that has finished.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Latest {
     /// From the send that counts.
+    #[serde(with = "wire::latencies")]
     pub main: Latencies,
     /// From the actual send, in an open loop.
+    #[serde(with = "wire::latencies_if_any")]
     pub actual: Option<Latencies>,
     /// One entry per second.
     pub seconds: Vec<SecondPart>,
@@ -162,7 +175,9 @@ impl Stats {
         if !self.interval.is_empty() {
             second.latencies = histogram::pack(&self.interval);
             histogram::merge(&mut self.main, &self.interval);
-            shared.show(&self.interval);
+        }
+        shared.second_closed(self.seconds.len() as u64, &second, &self.interval);
+        if !self.interval.is_empty() {
             self.interval.reset();
         }
         self.seconds.push(second);

@@ -2,13 +2,11 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::Ordering::{AcqRel, Acquire, Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use uring_net::Token;
 use ws_proto::{CloseCode, Limits, Role, Session};
 
@@ -35,8 +33,10 @@ const MOST_AWAITED: usize = 16;
 const SEND_PATIENCE: Duration = Duration::from_micros(100);
 /// Completions taken before the clock is read again.
 const COMPLETIONS_PER_READING: usize = 32;
-/// How long the closing handshakes at the end may take.
+/// How long the closing handshakes at the end may stand still ...
 const CLOSING_NS: u64 = 2_000_000_000;
+/// ... and how much longer all of them may take per connection of the run, however slowly a server answers.
+const CLOSING_EACH_NS: u64 = 200_000;
 /// How long a recycled connection may take to close.
 const RECYCLING_NS: u64 = 1_000_000_000;
 /// Longest drain of a run that was ended early.
@@ -97,7 +97,7 @@ struct Spent {
 }
 
 /// How the connections of a thread fared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Up when the load began.
     pub up: u64,
@@ -108,11 +108,23 @@ pub struct Outcome {
     /// Up at the end.
     pub still_up: u64,
     /// Places that no reply can come from any more.
+    #[serde(skip)]
     pub(super) open: u64,
 }
 
+impl Outcome {
+    /// Of a shard that died: all `up` connections were lost with it.
+    pub fn of_the_dead(up: u64) -> Self {
+        Self {
+            up,
+            closed_early: up,
+            ..Self::default()
+        }
+    }
+}
+
 /// What a thread measured.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ThreadResult {
     /// Counters.
     pub stats: Stats,
@@ -261,11 +273,11 @@ impl<T: Traffic> Worker<T> {
             let over = self.now >= times.to;
             if over && usage.is_none() {
                 usage = Some(self.usage(before));
-                self.shared.stopped.fetch_add(1, AcqRel);
+                self.shared.thread_stopped();
             }
             self.with_traffic(|traffic, io| traffic.tick(io));
             // Another thread's last message may still be on its way to connections of this one.
-            let all_stopped = self.shared.stopped.load(Acquire) >= self.shared.threads;
+            let all_stopped = self.shared.all_stopped();
             if over && self.now >= times.to.saturating_add(self.patience() / 5 * 4) {
                 self.traffic.give_up();
             }
@@ -409,21 +421,44 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
-    /// Closes politely, for as long as that takes within reason.
+    /// Closes politely, so many at a time as were opened at a time, for as long as the server keeps up within reason. Whoever
+    /// interrupts a run does not want to wait.
     fn close_all(&mut self) -> Result<(), String> {
-        let deadline = self.now + CLOSING_NS;
         self.recycles = false;
-        for conn in 0..self.states.len() {
-            match self.states[conn] {
-                State::Open => self.start_closing(conn, CloseCode::Normal, ""),
-                State::Opening => self.close_socket(conn),
-                State::Closing | State::Down | State::Gone => {}
+        let plan = self.opener.plan();
+        let (most_at_a_time, patience) = match self.shared.ended_early() {
+            true => (self.states.len(), 0),
+            false => (
+                plan.most_in_flight(),
+                plan.connections as u64 * CLOSING_EACH_NS,
+            ),
+        };
+        let end = self.now + CLOSING_NS + patience;
+        let mut deadline = self.now + CLOSING_NS;
+        let mut remaining = 0..self.states.len();
+        let mut closing = Vec::new();
+        loop {
+            let before = closing.len();
+            closing.retain(|conn| self.states[*conn] != State::Down);
+            if closing.len() < before {
+                deadline = (self.now + CLOSING_NS).min(end);
             }
-        }
-        while self.now < deadline && self.states.iter().any(|state| *state != State::Down) {
+            while closing.len() < most_at_a_time
+                && let Some(conn) = remaining.next()
+            {
+                match self.states[conn] {
+                    State::Open => self.start_closing(conn, CloseCode::Normal, ""),
+                    State::Opening => self.close_socket(conn),
+                    State::Closing | State::Gone => {}
+                    State::Down => continue,
+                }
+                closing.push(conn);
+            }
+            if closing.is_empty() || self.now >= deadline {
+                return Ok(());
+            }
             self.turn(self.tick_end().min(deadline))?;
         }
-        Ok(())
     }
 
     pub(super) fn with_traffic<R>(&mut self, act: impl FnOnce(&mut T, &mut Io<'_>) -> R) -> R {

@@ -1,0 +1,255 @@
+//! The threads of one process: started, watched, collected.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::AtomicU64,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::{self, JoinHandle},
+};
+
+use uring_net::Ring;
+
+use crate::{
+    config::Config,
+    engine::{
+        board::Board,
+        broadcast::{Broadcast, BroadcastPlan},
+        churn::Churn,
+        echo::{Echo, EchoPlan},
+        opening::Opener,
+        shared::Shared,
+        spread::FinishedPart,
+        traffic::Traffic,
+        usage::{pin, sharpen_timers},
+        worker::{NO_CONNECTION, ThreadResult, Worker, WorkerPlan},
+    },
+    pacer::Pacer,
+    payload::Payload,
+    plan::Plan,
+    record::Kind,
+    target::Target,
+};
+
+/// Receive buffers of one thread, in all: fits the cache ...
+const BUFFER_BYTES: usize = 1 << 20;
+/// ... and of all threads: a thread of fifty gets its turn on a core too seldom to need so much.
+const ALL_BUFFERS_BYTES: usize = 16 << 20;
+/// Completions of all threads together, and of one at least.
+const ALL_COMPLETIONS: usize = 131_072;
+const COMPLETIONS: Range<usize> = 2_048..16_384;
+
+/// The threads of one process.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    threads: Vec<Thread>,
+    /// What they have found out of broadcast messages.
+    pub(crate) parts: Receiver<Vec<FinishedPart>>,
+    /// Messages that they have broadcast.
+    pub(crate) published: Arc<AtomicU64>,
+}
+
+/// What all threads of a process get.
+#[derive(Debug, Clone)]
+struct Common {
+    config: Arc<Config>,
+    plan: Arc<Plan>,
+    targets: Arc<Vec<Target>>,
+    shared: Arc<Shared>,
+    board: Option<Arc<Board>>,
+    published: Arc<AtomicU64>,
+    nonce: u32,
+}
+
+impl Crew {
+    /// Starts the threads `own` of the plan's. `nonce` marks the messages of a run; messages broadcast are counted in `published`.
+    pub(crate) fn start(
+        config: &Config,
+        plan: &Plan,
+        own: Range<usize>,
+        targets: Vec<Target>,
+        shared: &Arc<Shared>,
+        nonce: u32,
+        published: Arc<AtomicU64>,
+    ) -> Self {
+        let publishers = config.traffic.publishers.unwrap_or(0) as usize;
+        let closed_broadcast = publishers > 0 && config.traffic.rate_per_s.is_none();
+        let common = Common {
+            config: Arc::new(config.clone()),
+            board: closed_broadcast
+                .then(|| Arc::new(Board::new(plan.threads, publishers, config.traffic.window))),
+            plan: Arc::new(plan.clone()),
+            targets: Arc::new(targets),
+            shared: shared.clone(),
+            published,
+            nonce,
+        };
+        let (sender, parts) = mpsc::channel();
+        let threads = own
+            .map(|thread| spawn(thread, common.clone(), sender.clone()))
+            .collect();
+        Self {
+            threads,
+            parts,
+            published: common.published,
+        }
+    }
+
+    /// All threads have ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// What the threads measured, when they have ended, and the last parts.
+    pub(crate) fn collect(self) -> (Vec<ThreadResult>, Vec<FinishedPart>) {
+        let results = self.threads.into_iter().filter_map(collect).collect();
+        (results, self.parts.try_iter().flatten().collect())
+    }
+}
+
+type Thread = JoinHandle<Result<ThreadResult, String>>;
+
+fn spawn(thread: usize, common: Common, parts: Sender<Vec<FinishedPart>>) -> Thread {
+    thread::spawn(move || {
+        let shared = common.shared.clone();
+        let _guard = FailOnPanic(shared.clone());
+        let result = thread_main(thread, common, parts);
+        if let Err(cause) = &result {
+            shared.fail(cause.clone());
+        }
+        result
+    })
+}
+
+/// Without it the other threads would wait for the connections of one that has panicked.
+struct FailOnPanic(Arc<Shared>);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0
+                .fail("a generator thread panicked: this is a bug of loadgen".into());
+        }
+    }
+}
+
+fn collect(thread: Thread) -> Option<ThreadResult> {
+    // What went wrong is in `Shared` by now.
+    thread.join().ok()?.ok()
+}
+
+fn thread_main(
+    thread: usize,
+    common: Common,
+    parts: Sender<Vec<FinishedPart>>,
+) -> Result<ThreadResult, String> {
+    let Common { config, plan, .. } = &common;
+    let cpu = (!config.cpus.is_empty()).then(|| config.cpus[thread % config.cpus.len()]);
+    if let Some(cpu) = cpu {
+        pin(cpu)?;
+    }
+    sharpen_timers();
+    let mut ring = make_ring(config.traffic.size as usize, plan.threads)?;
+    if let Some(board) = &common.board {
+        let waker = ring
+            .waker(NO_CONNECTION)
+            .map_err(|error| format!("cannot make an eventfd: {error}"))?;
+        board.register(thread, waker);
+    }
+    let start = Start {
+        thread,
+        cpu,
+        ring,
+        common: &common,
+    };
+    let rate = config.traffic.rate_per_s;
+    match config.kind {
+        Kind::Connect => start.run(Churn),
+        Kind::Echo | Kind::Idle => {
+            let active = match config.kind {
+                Kind::Idle => config.traffic.active_connections.unwrap_or(0) as usize,
+                _ => plan.connections,
+            };
+            let streams = plan.count_of(active, thread);
+            let mut payload = Payload::new(config.traffic.size as usize, common.nonce, false);
+            if common.targets.iter().any(Target::is_tcp) {
+                payload.leave_unmasked();
+            }
+            let echo = Echo::new(EchoPlan {
+                payload,
+                streams,
+                thread,
+                threads: plan.threads,
+                window: config.traffic.window,
+                pacer: rate.and_then(|rate| Pacer::new(rate, streams, active, thread)),
+            });
+            start.run(echo)
+        }
+        Kind::Broadcast => {
+            let broadcast = Broadcast::new(BroadcastPlan {
+                payload: Payload::new(config.traffic.size as usize, common.nonce, true),
+                plan: plan.clone(),
+                thread,
+                window: config.traffic.window,
+                publishers: config.traffic.publishers.unwrap_or(0) as usize,
+                rate_per_s: rate,
+                board: common.board.clone(),
+                published: common.published.clone(),
+                parts,
+            });
+            start.run(broadcast)
+        }
+    }
+}
+
+/// A thread that is ready to run.
+struct Start<'a> {
+    thread: usize,
+    cpu: Option<usize>,
+    ring: Ring,
+    common: &'a Common,
+}
+
+impl Start<'_> {
+    fn run<T: Traffic>(self, traffic: T) -> Result<ThreadResult, String> {
+        let Common {
+            config,
+            plan,
+            targets,
+            shared,
+            ..
+        } = self.common;
+        Worker::new(WorkerPlan {
+            shared: shared.clone(),
+            ring: self.ring,
+            connections: plan.count(self.thread),
+            opener: Opener::new(
+                targets.clone(),
+                plan.clone(),
+                self.thread,
+                config.connect_rate_per_s,
+            ),
+            traffic,
+            open_loop: config.traffic.rate_per_s.is_some(),
+            recycles: config.kind == Kind::Connect,
+            drain_ns: config.drain_timeout.as_nanos() as u64,
+            cpu: self.cpu,
+            spin: config.spin,
+        })
+        .run()
+    }
+}
+
+fn make_ring(size: usize, threads: usize) -> Result<Ring, String> {
+    // A buffer that holds a whole message spares a copy; many small ones share a buffer anyway.
+    let buffer = (size + 16).next_power_of_two().clamp(4 << 10, 64 << 10);
+    let count = (BUFFER_BYTES.min(ALL_BUFFERS_BYTES / threads) / buffer).max(32);
+    let completions = (ALL_COMPLETIONS / threads).clamp(COMPLETIONS.start, COMPLETIONS.end);
+    Ring::builder()
+        .buffers(count as u16, buffer as u32)
+        .cq_entries(completions as u32)
+        .build()
+        .map_err(|error| error.to_string())
+}
