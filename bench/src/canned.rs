@@ -309,6 +309,7 @@ pub(crate) fn setting() -> crate::summary::Setting {
         interrupted: false,
         aborted: None,
         cut: None,
+        changed: vec![],
         contestants: vec![
             entrant(
                 "server-uring",

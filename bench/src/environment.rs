@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::config::{Contestant, Scenario, Suite};
 use crate::cpus::CpuSet;
 use crate::machine::{Machine, output};
+use crate::options::Options;
 use crate::preflight::Finding;
 
 /// Content of `environment.json`.
@@ -43,8 +44,26 @@ pub struct Environment {
     pub scenarios: Vec<Scenario>,
     /// The contestants in force.
     pub contestants: Vec<Contestant>,
+    /// The options in force, which `--resume` goes on with (older results have none).
+    #[serde(default)]
+    pub options: Option<Options>,
+    /// SHA-1 of every binary, by the name of its contestant; `loadgen` and `conformance` besides.
+    #[serde(default)]
+    pub binaries: BTreeMap<String, String>,
+    /// When the suite was resumed.
+    #[serde(default)]
+    pub resumed: Vec<Resumed>,
     /// Each contestant's `ready` line of a trial start: versions and limits in force.
     pub ready: BTreeMap<String, Value>,
+}
+
+/// A suite went on after an interruption.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// When, UTC.
+    pub utc: String,
+    /// What had changed by then, accepted with `--force`.
+    pub changed: Vec<String>,
 }
 
 /// A git revision.

@@ -37,6 +37,13 @@ impl ResultFolder {
         anyhow::bail!("{} and 999 more names are taken", out.join(name).display())
     }
 
+    /// An existing one, to go on with an interrupted suite.
+    pub fn open(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.root

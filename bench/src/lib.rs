@@ -42,6 +42,7 @@ pub mod record;
 pub mod referee;
 pub mod report;
 pub mod results;
+pub mod resume;
 pub mod rng;
 pub mod run;
 pub mod sampler;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 use crate::cpus::CpuSet;
 
@@ -74,7 +75,7 @@ pub enum Command {
 }
 
 /// How to run a suite.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 pub struct Options {
     /// smoke, quick, standard, scale, peers, or the path of a TOML file
     #[arg(long, value_name = "SUITE", default_value = "quick")]
@@ -94,8 +95,17 @@ pub struct Options {
     /// Blocks per bout at most, with --until-ci
     #[arg(long, value_name = "N", default_value_t = 40, requires = "until_ci", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_repeats: u16,
+    /// Go on with an interrupted suite in its result folder, whose options and seed stay in force: only what is missing is run
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["suite", "contestants", "scenarios", "repeats", "until_ci", "seed", "contestants_file", "server_cpus", "machine", "skip_conformance"])]
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
+    /// Resume although binaries, revision, machine or configuration have changed; the summary then says so
+    #[arg(long, requires = "resume")]
+    #[serde(skip)]
+    pub force: bool,
     /// Print what would be run and how long it would take, and run nothing
     #[arg(long)]
+    #[serde(skip)]
     pub dry_run: bool,
     /// Where to make the result folder
     #[arg(long, value_name = "DIR", default_value = "bench-results")]
@@ -170,6 +180,8 @@ mod tests {
             &["bench", "--server-cpus", "0"],
             &["bench", "--server-cpus", "x", "--generator-cpus", "1"],
             &["bench", "--sweet", "smoke"],
+            &["bench", "--resume", "x", "--repeats", "3"],
+            &["bench", "--force"],
             &["bench", "--until-ci", "0%"],
             &["bench", "--until-ci", "narrow"],
             &["bench", "--max-repeats", "20"],

@@ -1,11 +1,11 @@
-//! What the referee says while it works, on stderr: a bar on a terminal, a line per block elsewhere.
+//! What the referee says while it works, on stderr: a bar on a terminal; elsewhere a line per round, and one per run that does not
+//! count, without control characters.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::metrics::{self, format};
 use crate::record::{RunRecord, Status};
 
 /// Progress over a known number of runs.
@@ -15,6 +15,12 @@ pub struct Progress {
     planned: usize,
     done: usize,
     begun: Instant,
+    /// Round and bout.
+    place: String,
+    /// How the last bout stood after its block.
+    verdict: Option<String>,
+    /// Runs that were done when the last round was told.
+    told: usize,
 }
 
 impl Progress {
@@ -23,7 +29,8 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar =
                 ProgressBar::with_draw_target(Some(planned as u64), ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} run {pos} of {len} · {msg}")
+            if let Ok(style) =
+                ProgressStyle::with_template("{bar:20} run {pos} of {len} · {wide_msg}")
             {
                 bar.set_style(style);
             }
@@ -34,6 +41,9 @@ impl Progress {
             planned,
             done: 0,
             begun: Instant::now(),
+            place: String::new(),
+            verdict: None,
+            told: 0,
         }
     }
 
@@ -48,7 +58,13 @@ impl Progress {
     /// A run begins.
     pub fn begin(&self, bout: &str, contestant: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("{bout} {contestant}, {} left", self.left()));
+            let verdict = self.verdict.iter().map(|verdict| format!(" · {verdict}"));
+            bar.set_message(format!(
+                "{} · {} left · {bout} {contestant}{}",
+                self.place,
+                self.left(),
+                verdict.collect::<String>()
+            ));
         }
     }
 
@@ -63,21 +79,37 @@ impl Progress {
         }
     }
 
-    /// A block is over.
-    pub fn block(&mut self, runs: &[RunRecord]) {
-        let Some(first) = runs.first() else { return };
-        if self.bar.is_none() {
-            let figures: Vec<String> = runs.iter().map(figure).collect();
-            eprintln!(
-                "[{}/{}] {} block {}: {} ({} left)",
-                self.done,
-                self.planned,
-                first.bout,
-                first.block,
-                figures.join(", "),
-                self.left()
-            );
+    /// Where in the suite the next block is.
+    pub fn at(&mut self, place: String) {
+        self.place = place;
+    }
+
+    /// A block is over; how its bout stands.
+    pub fn block(&mut self, standing: Option<String>) {
+        self.verdict = standing.or(self.verdict.take());
+    }
+
+    /// A round is over: the line for logs, if anything was run in it.
+    pub fn round_is_over(&mut self) {
+        if self.bar.is_none() && self.done > self.told {
+            eprintln!("{}", self.line());
         }
+        self.told = self.done;
+    }
+
+    fn line(&self) -> String {
+        let verdict = self
+            .verdict
+            .iter()
+            .map(|verdict| format!("; last: {verdict}"));
+        format!(
+            "{}: {} of {} runs, {} left{}",
+            self.place,
+            self.done,
+            self.planned,
+            self.left(),
+            verdict.collect::<String>()
+        )
     }
 
     /// A line above the bar.
@@ -114,24 +146,6 @@ pub fn minutes(duration: Duration) -> String {
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
-fn figure(record: &RunRecord) -> String {
-    let key = metrics::headline(&record.scenario);
-    let value = record
-        .metric(key)
-        .zip(metrics::find(record.scenario.kind, key));
-    match (record.status, value) {
-        (Status::Valid, Some((value, metric))) => {
-            format!(
-                "{} {} {}",
-                record.contestant,
-                format(metric.unit, value),
-                metric.title
-            )
-        }
-        (status, _) => format!("{} {}", record.contestant, status.name()),
-    }
-}
-
 fn in_short(record: &RunRecord) -> String {
     format!(
         "{} block {} {} {}: {}",
@@ -151,9 +165,19 @@ mod tests {
     #[test]
     fn lines_for_people() {
         let run = canned::echo_run("server-uring", 3, 112_000.0);
-        assert_eq!(figure(&run), "server-uring 112k echoes/s");
+        let mut progress = Progress::new(4);
+        progress.at("round 1 of 2, bout 1 of 1".to_owned());
+        progress.end(&run);
+        progress.block(Some("echo: server-uring 1.12x".to_owned()));
+        progress.block(None);
+        let line = progress.line();
+        assert!(
+            line.starts_with(
+                "round 1 of 2, bout 1 of 1: 1 of 4 runs, 0:00 left; last: echo: server-uring 1.12x"
+            ),
+            "{line}"
+        );
         let failed = canned::failed(run, "the server died");
-        assert_eq!(figure(&failed), "server-uring failed");
         assert_eq!(
             in_short(&failed),
             "echo-64b-w1-c1000 block 3 server-uring failed: the server died"

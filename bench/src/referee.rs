@@ -10,7 +10,7 @@ use crate::choice::Choice;
 use crate::config::{Contestant, Kind, Load, Scenario, Timing};
 use crate::dry_run;
 use crate::entry;
-use crate::environment::{Environment, Revision, utc};
+use crate::environment::{Environment, Resumed, Revision, utc};
 use crate::folder::ResultFolder;
 use crate::interrupt::Interrupt;
 use crate::machine::{Machine, output};
@@ -21,10 +21,11 @@ use crate::process::Launcher;
 use crate::progress::{Progress, minutes};
 use crate::record::{RunRecord, SCHEMA_VERSION, Status};
 use crate::report;
+use crate::resume::{self, Left};
 use crate::run::{Ring, Run};
 use crate::scale::{self, Layout};
 use crate::stats::median_of;
-use crate::summary::{Capacity, Entrant, Setting, summarize, widest_interval};
+use crate::summary::{Capacity, Entrant, Setting, standing, summarize, widest_interval};
 
 /// Every bout has enough valid runs.
 pub const EXIT_COMPLETE: u8 = 0;
@@ -39,14 +40,19 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 pub fn run(options: &Options) -> u8 {
     let own = std::env::current_exe().context("cannot find this program's own path");
     let prepared = own.and_then(|own| {
+        let left = options.resume.as_deref().map(Left::read).transpose()?;
+        let options = match &left {
+            Some(left) => left.options(options)?,
+            None => options.clone(),
+        };
         let bin_dir = options
             .bin_dir
             .clone()
             .or_else(|| own.parent().map(PathBuf::from));
-        let choice = Choice::new(options, &bin_dir.unwrap_or_default())?;
-        Ok((choice, own))
+        let choice = Choice::new(&options, &bin_dir.unwrap_or_default())?;
+        Ok((options, left, choice, own))
     });
-    let (choice, own) = match prepared {
+    let (options, left, choice, own) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
@@ -54,7 +60,7 @@ pub fn run(options: &Options) -> u8 {
         print!("{}", dry_run::text(&choice));
         return EXIT_COMPLETE;
     }
-    match Referee::enter(options, choice, own) {
+    match Referee::enter(options, left, choice, own) {
         Ok(referee) => referee.run_suite(),
         Err(error) => fail(&error, EXIT_INCOMPLETE),
     }
@@ -79,21 +85,15 @@ struct Referee {
 }
 
 impl Referee {
-    /// Checks the machine and makes the result folder.
-    fn enter(options: &Options, choice: Choice, own: PathBuf) -> Result<Self> {
+    /// Checks the machine and makes the result folder, or takes up the one that was left.
+    fn enter(options: Options, left: Option<Left>, choice: Choice, own: PathBuf) -> Result<Self> {
         let (begun, started) = (Instant::now(), SystemTime::now());
         let interrupt = Interrupt::on_signals()?;
         let machine = Machine::read(options.machine.as_deref());
         let findings = check_machine(&machine, &choice)?;
         let revision = Revision::read(&options.config_dir);
         let started_utc = utc(started);
-        let folder = ResultFolder::create(
-            &options.out,
-            &started_utc.replace(':', "-"),
-            &machine.name,
-            &revision.short(),
-        )?;
-        let environment = Environment {
+        let mut environment = Environment {
             schema_version: SCHEMA_VERSION,
             started_utc,
             command: std::env::args().collect(),
@@ -108,7 +108,28 @@ impl Referee {
             suite: choice.suite.clone(),
             scenarios: choice.scenarios.clone(),
             contestants: choice.contestants.clone(),
+            options: Some(options.clone()),
+            binaries: resume::digests(&choice)?,
+            resumed: Vec::new(),
             ready: BTreeMap::new(),
+        };
+        let (mut capacities, mut runs) = (BTreeMap::new(), Vec::new());
+        let folder = match left {
+            None => ResultFolder::create(
+                &options.out,
+                &environment.started_utc.replace(':', "-"),
+                &environment.machine.name,
+                &environment.revision.short(),
+            )?,
+            Some(left) => {
+                let changed = left.check(&environment, options.force)?;
+                let utc =
+                    std::mem::replace(&mut environment.started_utc, left.environment.started_utc);
+                environment.resumed = left.environment.resumed;
+                environment.resumed.push(Resumed { utc, changed });
+                (capacities, runs) = (left.capacities, left.runs);
+                ResultFolder::open(&left.root)
+            }
         };
         folder.write_json("environment.json", &environment)?;
         let entrants = choice
@@ -137,8 +158,8 @@ impl Referee {
             ring,
             environment,
             entrants,
-            capacities: BTreeMap::new(),
-            runs: Vec::new(),
+            capacities,
+            runs,
             begun,
             cut: None,
         })
@@ -169,6 +190,7 @@ impl Referee {
         // The referee's own work goes to the generator's side; the server's CPUs stay the server's.
         self.choice.generator_cpus.pin_current_thread()?;
         self.calibrate()?;
+        self.keep_whole_blocks();
         self.run_bouts()
     }
 
@@ -324,6 +346,9 @@ impl Referee {
             let Some(key) = scenario.capacity_key() else {
                 continue;
             };
+            if self.capacities.contains_key(&key) {
+                continue;
+            }
             let shape = Scenario {
                 name: key.clone(),
                 load: Some(Load::Window(1)),
@@ -363,17 +388,43 @@ impl Referee {
             .write_json("capacities.json", &self.capacities)
     }
 
+    /// Drops the runs of blocks that an interruption cut: the runs of a block belong side by side, so it is run again as a whole.
+    fn keep_whole_blocks(&mut self) {
+        let mut runs = std::mem::take(&mut self.runs);
+        for scenario in &self.choice.scenarios {
+            let contestants = self.admitted(scenario).len();
+            let mut of_block: BTreeMap<usize, usize> = BTreeMap::new();
+            for run in runs.iter().filter(|run| run.bout == scenario.name) {
+                *of_block.entry(run.block).or_default() += 1;
+            }
+            runs.retain(|run| run.bout != scenario.name || of_block[&run.block] == contestants);
+        }
+        let names: Vec<&str> = self
+            .choice
+            .scenarios
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
+        runs.retain(|run| names.contains(&run.bout.as_str()));
+        if !self.environment.resumed.is_empty() {
+            eprintln!("resumed: {} runs are there already", runs.len());
+        }
+        self.runs = runs;
+    }
+
     /// Rounds of blocks: those planned, then those that make up for runs that do not count or narrow an interval.
     fn run_bouts(&mut self) -> Result<()> {
         let scenarios = self.choice.scenarios.clone();
-        let runs_per_round: usize = scenarios
-            .iter()
-            .map(|scenario| self.admitted(scenario).len())
+        let planned: usize = (1..=self.choice.repeats)
+            .flat_map(|block| scenarios.iter().map(move |scenario| (block, scenario)))
+            .filter(|(block, scenario)| self.wants(scenario, *block))
+            .map(|(_, scenario)| self.admitted(scenario).len())
             .sum();
-        let mut progress = Progress::new(runs_per_round * self.choice.repeats);
+        let mut progress = Progress::new(planned);
         let mut pace = Pace::default();
         for block in 1..=self.choice.last_block() {
-            for bout in self.order_of_bouts(block) {
+            let order = self.order_of_bouts(block);
+            for (place, bout) in order.into_iter().enumerate() {
                 let scenario = &scenarios[bout];
                 if !self.wants(scenario, block) {
                     continue;
@@ -381,10 +432,17 @@ impl Referee {
                 if block > self.choice.repeats {
                     progress.add(self.admitted(scenario).len());
                 }
+                progress.at(format!(
+                    "round {block} of {}, bout {} of {}",
+                    self.choice.repeats.max(block),
+                    place + 1,
+                    scenarios.len()
+                ));
                 if !self.bout_block(scenario, block, &mut pace, &mut progress)? {
                     return Ok(());
                 }
             }
+            progress.round_is_over();
         }
         Ok(())
     }
@@ -402,6 +460,10 @@ impl Referee {
     /// Whether a bout is to have this block. Beyond the planned ones it is asked how many runs count and how wide the intervals are, never
     /// what the figures say: blocks that are added until a result looks good make any result look good.
     fn wants(&self, scenario: &Scenario, block: usize) -> bool {
+        let is_block = |run: &RunRecord| run.bout == scenario.name && run.block == block;
+        if self.runs.iter().any(is_block) {
+            return false;
+        }
         if block <= self.choice.repeats {
             return true;
         }
@@ -454,9 +516,9 @@ impl Referee {
             Said::End(run) => progress.end(run),
         };
         let runs = self.block(scenario, timing, rate_per_s, block, &mut say)?;
-        progress.block(&runs);
         pace.add(estimate, begun.elapsed());
         self.runs.extend(runs);
+        progress.block(standing(&self.setting(None), scenario, &self.runs));
         Ok(!self.ring.interrupt.is_set())
     }
 
@@ -522,6 +584,12 @@ impl Referee {
             interrupted: self.ring.interrupt.is_set(),
             aborted,
             cut: self.cut.clone(),
+            changed: self
+                .environment
+                .resumed
+                .iter()
+                .flat_map(|resumed| resumed.changed.clone())
+                .collect(),
             contestants: self.entrants.clone(),
             capacities: self.capacities.clone(),
         }

@@ -59,6 +59,9 @@ pub struct Setting {
     pub aborted: Option<String>,
     /// Why not all planned blocks were run, although nothing went wrong.
     pub cut: Option<String>,
+    /// What had changed when the suite was resumed all the same.
+    #[serde(default)]
+    pub changed: Vec<String>,
     /// The contestants, in the order of tables.
     pub contestants: Vec<Entrant>,
     /// Capacities that rates are fractions of, by key, messages per second.
@@ -396,6 +399,21 @@ pub fn widest_interval(setting: &Setting, scenario: &Scenario, runs: &[RunRecord
         .reduce(f64::max)
 }
 
+/// How a bout stands: the verdict on its first pair's headline, from the runs so far.
+pub fn standing(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<String> {
+    let runs: Vec<&RunRecord> = runs
+        .iter()
+        .filter(|run| run.bout == scenario.name)
+        .collect();
+    let (first, second) = pairs_of(setting, scenario).into_iter().next()?;
+    let headline = metrics::find(scenario.kind, metrics::headline(scenario))?;
+    let (first, second) = (&first.name, &second.name);
+    let matched = Matched::new(setting.seed, scenario, headline, first, second, &runs)?;
+    let p_value = matched.p_value;
+    let words = matched.compare(first, second, p_value, 1).verdict.words;
+    Some(format!("{}: {words}", scenario.name))
+}
+
 fn pair(
     suite_seed: u64,
     scenario: &Scenario,
@@ -529,6 +547,12 @@ fn notes(setting: &Setting, bouts: &[Bout], noise: Option<&Noise>) -> Vec<String
             .iter()
             .map(|error| format!("ABORTED: {error}")),
     );
+    if !setting.changed.is_empty() {
+        notes.push(format!(
+            "RESUMED BY FORCE, so that runs of unlike things are compared: {}.",
+            setting.changed.join("; ")
+        ));
+    }
     notes.extend(
         setting
             .cut

@@ -464,6 +464,93 @@ fn an_interrupted_suite_keeps_what_it_has_and_leaves_nobody_behind() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("INTERRUPTED"));
 }
 
+/// Interrupts a suite of three blocks in its second one, when the generator would stay.
+fn interrupted(stage: &Stage) -> PathBuf {
+    let args = ["--scenarios", "closed", "--repeats", "3"];
+    fs::write(stage.path("stay-at"), "4").unwrap();
+    let child = stage.bench("out", &args).spawn().unwrap();
+    stage.wait_for("the run", || stage.path("started").exists().then_some(()));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 130, "{}", stderr(&output));
+    fs::remove_file(stage.path("stay-at")).unwrap();
+    folder(&output)
+}
+
+fn resume(stage: &Stage, folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    command.arg("--resume").arg(folder).args(args);
+    command.arg("--config-dir").arg(stage.dir.path());
+    command.arg("--bin-dir").arg(stage.dir.path());
+    command.output().unwrap()
+}
+
+#[test]
+fn an_interrupted_suite_goes_on_with_what_is_missing() {
+    let stage = Stage::new();
+    let left = interrupted(&stage);
+    assert_eq!(summary(&left).notes.len(), 1, "{:?}", summary(&left).notes);
+    let of_block = |block: usize| -> Vec<(String, u64)> {
+        let runs = runs_of(&left, "closed").into_iter();
+        runs.filter(|run| run.block == block)
+            .map(|run| (run.contestant, run.started_unix_ns))
+            .collect()
+    };
+    let (first, second) = (of_block(1), of_block(2));
+    assert_eq!((first.len(), second.len(), of_block(3).len()), (2, 2, 0));
+
+    let output = resume(&stage, &left, &[]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(folder(&output), left);
+    assert_eq!(of_block(1), first, "what was whole stays");
+    let redone = of_block(2);
+    assert!(redone[0].1 > second[1].1 && redone[1].1 > second[1].1);
+    assert_eq!(redone[0].0, second[0].0, "in the same order");
+    assert_eq!(of_block(3).len(), 2);
+    let summary = summary(&left);
+    assert!(
+        summary.complete && summary.notes.is_empty(),
+        "{:?}",
+        summary.notes
+    );
+    assert_eq!(summary.setting.seed, 7);
+    let log = stderr(&output);
+    assert!(log.contains("2 runs are there already"), "{log}");
+    assert!(!log.contains('\u{1b}') && !log.contains('\r'), "{log}");
+}
+
+#[test]
+fn a_suite_is_not_resumed_with_other_things_unless_by_force() {
+    let stage = Stage::new();
+    let left = interrupted(&stage);
+    let server = fs::read_to_string(stage.path("server")).unwrap();
+    fs::write(stage.path("server"), format!("{server}\n# newer\n")).unwrap();
+    let output = resume(&stage, &left, &[]);
+    assert_eq!(code(&output), 1);
+    let message = stderr(&output);
+    assert!(
+        message.contains("the binary of fast is another") && message.contains("--force"),
+        "{message}"
+    );
+    assert!(summary(&left).setting.interrupted, "nothing was touched");
+
+    let output = resume(&stage, &left, &["--force"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let note = &summary(&left).notes[0];
+    assert!(
+        note.starts_with("RESUMED BY FORCE") && note.contains("fast"),
+        "{note}"
+    );
+
+    let output = resume(&stage, stage.dir.path(), &[]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).contains("no environment.json"),
+        "{}",
+        stderr(&output)
+    );
+}
+
 #[test]
 fn nobody_outlives_a_referee_that_is_killed() {
     let stage = Stage::new();

@@ -11,6 +11,12 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+# A file `stay-at` with N: the Nth run stays until it is told to end.
+echo >>"$here/runs"
+if [ -e "$here/stay-at" ] && [ "$(wc -l <"$here/runs")" -eq "$(cat "$here/stay-at")" ]; then
+    touch "$here/started"
+    exec sleep 30
+fi
 start=$(date +%s%N)
 case $url in
     *:1003/*) touch "$here/die"; exec sleep 30 ;;
