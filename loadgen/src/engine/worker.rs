@@ -25,8 +25,8 @@ use crate::{
 
 /// Longest sleep: how soon a thread sees that the run begins or ends.
 const TICK_NS: u64 = 20_000_000;
-/// Most sends whose completions a wait looks past. The kernel also runs as much of its deferred work in one go (20 pieces otherwise): with
-/// 1,000 connections answered in lock step that was slower by a seventh than turns of 20.
+/// Most sends whose completions a wait looks past, which saves a system call. With more of them the call is shared by many messages anyway, and
+/// the kernel, which runs its deferred work 20 pieces at a time or as many as are waited for, would only make larger heaps.
 const MOST_AWAITED: usize = 16;
 /// How long a wait looks past completions of sends. They are there at once, unless a socket is full all of a sudden: the one case in which an
 /// arrival is noticed later than it could be, by this much at most.
