@@ -130,9 +130,19 @@ fn group_bytes() -> Option<u64> {
         .filter_map(|group| {
             // "max" is no number: no limit.
             let most = number(group, "memory.max")?;
-            Some(most.saturating_sub(number(group, "memory.current")?))
+            let used = number(group, "memory.current")?;
+            Some(most.saturating_sub(used.saturating_sub(idle_cache(group))))
         })
         .min()
+}
+
+/// File pages of a group that nobody has used lately: given up when memory is wanted.
+fn idle_cache(group: &Path) -> u64 {
+    let text = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("inactive_file "))
+        .and_then(|bytes| bytes.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// CPUs this process may run on.

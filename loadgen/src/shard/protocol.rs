@@ -84,3 +84,117 @@ pub(super) fn tell<T: Serialize>(to: &mut impl Write, what: &T) -> io::Result<()
     to.write_all(&line)?;
     to.flush()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use clap::Parser;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        assemble::{Finished, Remains, assemble},
+        cli::Cli,
+        engine::{shared::Shared, spread::Spreads, stats::Stats, worker::Outcome},
+        limits::Machine,
+        record::ThreadUsage,
+    };
+
+    /// Begin of the window, and when in it a message is meant, sent and answered: up to four seconds.
+    const START: u64 = 1_000_000_000;
+    type Message = (u64, u64, u64);
+
+    /// What a thread leaves behind that has exchanged `messages`.
+    fn recorded(messages: &[Message], shared: &Shared) -> ThreadResult {
+        let times = shared.times();
+        let mut stats = Stats::new(true);
+        let mut messages = messages.to_vec();
+        messages.sort_by_key(|(meant, late, took)| meant + late + took);
+        for (meant, late, took) in messages {
+            let (meant, sent) = (START + meant, START + meant + late);
+            stats.roll(&times, sent + took, shared);
+            stats.sent(&times, meant);
+            stats.scheduled(&times, meant, sent);
+            stats.reply(&times, sent + took, meant, sent);
+            stats.handshakes.saturating_record(took);
+            stats.due += 1;
+        }
+        ThreadResult {
+            latest: stats.finish(shared),
+            stats,
+            outcome: Outcome::default(),
+            usage: ThreadUsage::default(),
+            opening: Some((1, 2)),
+        }
+    }
+
+    fn record(results: Vec<ThreadResult>, shared: &Shared) -> Finished {
+        let line = "loadgen echo -c 10 -r 10 -d 5s --warmup 0 ws://a";
+        let config = Cli::try_parse_from(line.split(' '))
+            .unwrap()
+            .check()
+            .unwrap()
+            .0;
+        let machine = Machine {
+            cpus: 1,
+            ports: 28_232,
+            open_files: 20_000,
+            system_files: None,
+            available_bytes: None,
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let mut finished = assemble(Remains {
+            config: &config,
+            plan: &Plan::new(&config, &[address], &machine).unwrap(),
+            shared,
+            epoch: SystemTime::UNIX_EPOCH,
+            interrupted: false,
+            results,
+            spreads: &Spreads::new(1),
+            shards: Vec::new(),
+            incomplete: false,
+        });
+        // One entry per thread: the only thing in which they may differ.
+        finished.record.generator.threads.clear();
+        finished
+    }
+
+    proptest! {
+        // A case makes dozens of histograms.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn parts_from_several_processes_make_the_record_of_one(
+            messages in prop::collection::vec((0..4_000_000_000_u64, 0..9_000_000_u64, 1..900_000_000_u64), 1..120),
+            parts in 1_usize..6,
+        ) {
+            let shared = Shared::new(1, Duration::ZERO, Duration::from_secs(5), false);
+            shared.begin_at(START);
+            let alone = record(vec![recorded(&messages, &shared)], &shared);
+            let arrived = (0..parts)
+                .map(|part| {
+                    let own: Vec<Message> = messages.iter().copied().skip(part).step_by(parts).collect();
+                    let done = Report::Done(Box::new(Done {
+                        results: vec![recorded(&own, &shared)],
+                        first_loss: None,
+                        peak_rss_bytes: 0,
+                    }));
+                    let mut line = Vec::new();
+                    tell(&mut line, &done).unwrap();
+                    match serde_json::from_slice(&line).unwrap() {
+                        Report::Done(done) => done.results,
+                        other => panic!("{other:?}"),
+                    }
+                })
+                .flat_map(Vec::into_iter)
+                .collect();
+            let together = record(arrived, &shared);
+            prop_assert_eq!(&together.record, &alone.record);
+            prop_assert_eq!(&together.main, &alone.main);
+            prop_assert_eq!(&together.actual, &alone.actual);
+            prop_assert_eq!(&together.seconds, &alone.seconds);
+            prop_assert_eq!(together.main.len(), messages.len() as u64);
+        }
+    }
+}
