@@ -25,6 +25,7 @@ pub(crate) fn scenario(name: &str) -> Scenario {
         publishers: 1,
         load: Some(Load::Window(1)),
         active_fraction: None,
+        pinged_fraction: None,
         server_args: vec![],
         headline: None,
         generator_args: vec![],
@@ -127,6 +128,7 @@ pub(crate) fn scale_scenario(connections: u64) -> Scenario {
         connections,
         load: Some(Load::Rate(10_000.0)),
         active_fraction: Some(0.01),
+        pinged_fraction: None,
         ..scenario(&format!("scale-{connections}"))
     }
 }

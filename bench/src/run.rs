@@ -135,6 +135,7 @@ impl Ring {
             loadgen: observed.loadgen.as_ref(),
             server: Some(&server),
             footprint: observed.footprint.as_ref(),
+            pinged_fraction: run.scenario.pinged_fraction,
             refused,
             foreign: run.contestant.foreign,
             failures: observed.failures,

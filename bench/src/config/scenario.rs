@@ -36,6 +36,9 @@ pub struct Scenario {
     /// Share of the connections that send (scale only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_fraction: Option<f64>,
+    /// Part of the silent connections that must be pinged inside the window (scale only); all of them without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinged_fraction: Option<f64>,
     /// Further arguments for the server, as they are (scale only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub server_args: Vec<String>,
@@ -136,6 +139,11 @@ impl Scenario {
         ensure!(
             is_scale || self.server_args.is_empty(),
             "`server_args` is for scale: elsewhere all contestants run as contestants.toml says"
+        );
+        ensure!(
+            self.pinged_fraction
+                .is_none_or(|fraction| is_scale && (0.0..=1.0).contains(&fraction)),
+            "`pinged_fraction` is for scale, from 0 to 1"
         );
         if let Some(fraction) = self.active_fraction {
             ensure!(
