@@ -1,9 +1,10 @@
 //! Receive buffers: small ones that wait on sockets, large ones for what is known to be there.
 //!
 //! A receive of io_uring holds its buffer while it waits, so a large one for each connection would cost 64 KiB for each
-//! idle one, and waiting for readiness first would cost another operation for each message. So each connection waits
-//! with a buffer of the size of its recent bursts, 256 bytes to begin with; when that is filled there is more, and the
-//! next receive borrows one of the worker's large buffers.
+//! idle one, and waiting for readiness first costs another operation for each burst. So each connection waits with a
+//! buffer of the size of its recent bursts, 256 bytes to begin with; when that is filled there is more, and the next
+//! receive borrows one of the worker's large buffers. An echo of [bulky](Intake::is_bulky) bursts waits for readiness,
+//! without a buffer: there the other operation is a small part of the cost, and the memory is not.
 
 use std::cell::RefCell;
 
@@ -13,6 +14,8 @@ use server_core::options::READ_BUFFER_BYTES;
 const SMALLEST: usize = 256;
 /// Size of the largest buffer a connection waits with.
 const LARGEST: usize = 32 * 1024;
+/// Bursts that want a buffer larger than this are bulky.
+const BULKY: usize = 4096;
 /// Large buffers kept for reuse.
 const SPARES: usize = 16;
 
@@ -20,10 +23,28 @@ const SPARES: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Spares(RefCell<Vec<Vec<u8>>>);
 
+impl Spares {
+    /// A large buffer, for a receive that does not wait. [`Intake::put`] brings it back.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        let spare = self.0.borrow_mut().pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_BYTES))
+    }
+
+    fn put(&self, buf: Vec<u8>) {
+        let mut spares = self.0.borrow_mut();
+        if spares.len() < SPARES {
+            spares.push(buf);
+        }
+    }
+}
+
 /// The receive buffer of one connection, between two receives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Intake {
+    /// Empty, or of the size that is wanted.
     buf: Vec<u8>,
+    /// Size of the buffer to wait with.
+    wanted: usize,
     /// The last receive filled its buffer.
     more: bool,
     /// Received since a receive last emptied the socket.
@@ -31,14 +52,27 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// A buffer for the next receive.
+    pub(crate) fn new() -> Self {
+        Self {
+            buf: Vec::new(),
+            wanted: SMALLEST,
+            more: false,
+            burst: 0,
+        }
+    }
+
+    /// Whether the recent bursts are too large to wait for them with a buffer, where there is a choice.
+    pub(crate) fn is_bulky(&self) -> bool {
+        self.wanted > BULKY
+    }
+
+    /// A buffer for the next receive, which may wait with it.
     pub(crate) fn take(&mut self, spares: &Spares) -> Vec<u8> {
         if self.more {
-            let spare = spares.0.borrow_mut().pop();
-            return spare.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_BYTES));
+            return spares.take();
         }
         if self.buf.capacity() == 0 {
-            self.buf = Vec::with_capacity(SMALLEST);
+            self.buf = Vec::with_capacity(self.wanted);
         }
         std::mem::take(&mut self.buf)
     }
@@ -48,18 +82,15 @@ impl Intake {
         self.more = received == buf.capacity();
         self.burst = self.burst.saturating_add(received);
         if buf.capacity() >= READ_BUFFER_BYTES {
-            let mut spares = spares.0.borrow_mut();
-            if spares.len() < SPARES {
-                spares.push(buf);
-            }
+            spares.put(buf);
         } else {
             self.buf = buf;
         }
         if !self.more {
             let wanted = buffer_for(std::mem::take(&mut self.burst));
-            let have = self.buf.capacity();
-            if wanted > have || wanted < have / 2 {
-                self.buf = Vec::with_capacity(wanted);
+            if wanted > self.wanted || wanted < self.wanted / 2 {
+                self.wanted = wanted;
+                self.buf = Vec::new();
             }
         }
     }
@@ -94,33 +125,45 @@ mod tests {
 
     #[test]
     fn a_buffer_follows_the_bursts() {
-        let (mut intake, spares) = (Intake::default(), Spares::default());
+        let (mut intake, spares) = (Intake::new(), Spares::default());
         assert_eq!(receive(&mut intake, &spares, 70), 1);
-        assert_eq!(intake.buf.capacity(), SMALLEST);
+        assert_eq!(intake.wanted, SMALLEST);
         assert_eq!(receive(&mut intake, &spares, 1120), 2);
-        assert_eq!(intake.buf.capacity(), 2048);
+        assert_eq!(intake.wanted, 2048);
         assert_eq!(receive(&mut intake, &spares, 1120), 1);
         assert_eq!(receive(&mut intake, &spares, 6), 1);
-        assert_eq!(
-            intake.buf.capacity(),
-            SMALLEST,
-            "an answer to a ping frees it"
-        );
+        assert_eq!(intake.wanted, SMALLEST, "an answer to a ping frees it");
+        assert!(intake.buf.capacity() <= SMALLEST);
     }
 
     #[test]
     fn large_buffers_are_reused_and_not_kept_by_the_connection() {
-        let (mut intake, spares) = (Intake::default(), Spares::default());
+        let (mut intake, spares) = (Intake::new(), Spares::default());
         assert_eq!(receive(&mut intake, &spares, 100_000), 3);
         assert_eq!(spares.0.borrow().len(), 1);
-        assert_eq!(intake.buf.capacity(), LARGEST);
+        assert_eq!(intake.wanted, LARGEST);
         assert_eq!(receive(&mut intake, &spares, 100_000), 3);
         assert_eq!(spares.0.borrow().len(), 1);
     }
 
     #[test]
+    fn a_connection_of_bulky_bursts_keeps_no_buffer() {
+        let (mut intake, spares) = (Intake::new(), Spares::default());
+        assert_eq!(receive(&mut intake, &spares, 3000), 2);
+        assert!(!intake.is_bulky());
+        receive(&mut intake, &spares, 16 * 1024);
+        assert!(intake.is_bulky());
+        assert_eq!(intake.buf.capacity(), 0);
+        intake.put(spares.take(), 16 * 1024, &spares);
+        assert!(intake.is_bulky());
+        assert_eq!(intake.buf.capacity(), 0);
+        intake.put(spares.take(), 70, &spares);
+        assert!(!intake.is_bulky());
+    }
+
+    #[test]
     fn a_burst_of_the_exact_size_is_only_a_wrong_guess() {
-        let (mut intake, spares) = (Intake::default(), Spares::default());
+        let (mut intake, spares) = (Intake::new(), Spares::default());
         let buf = intake.take(&spares);
         intake.put(buf, SMALLEST, &spares);
         assert!(intake.take(&spares).capacity() >= READ_BUFFER_BYTES);

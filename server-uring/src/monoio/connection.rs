@@ -1,6 +1,7 @@
 //! One connection, one task: handshake, echo, and the way it ends.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
@@ -19,6 +20,7 @@ use ws_proto::{CloseCode, End, Reply, Role, Session, State};
 use crate::monoio::buffers::Intake;
 use crate::monoio::link::{Link, Order, Wake};
 use crate::monoio::member;
+use crate::monoio::socket::Socket;
 use crate::monoio::worker::{MemberKey, Worker};
 
 /// How serving a connection ends.
@@ -53,13 +55,14 @@ pub(crate) fn serve(
     async move {
         let link = Link::new(outgoing, &worker).await;
         let registered = Registered::new(&worker, &link);
-        let ending = {
-            let opened = Box::pin(handshake(&worker, &link, &mut incoming)).await;
-            let serving =
-                opened.map(|opened| open(&worker, &link, &mut incoming, registered.key, opened));
+        let (ending, mut incoming) = {
+            let serving = match Box::pin(handshake(&worker, &link, &mut incoming)).await {
+                Ok(opened) => Ok(open(&worker, &link, incoming, registered.key, opened)),
+                Err(ending) => Err((ending, incoming)),
+            };
             match serving {
                 Ok(serving) => serving.await,
-                Err(ending) => ending,
+                Err(unserved) => unserved,
             }
         };
         if ending == Ending::Gone && link.is_ordered(Order::IDLE_TIMEOUT) {
@@ -77,29 +80,31 @@ pub(crate) fn serve(
     }
 }
 
-/// Serves a WebSocket.
+/// Serves a WebSocket. Gives back what it was read from.
 fn open<'a>(
     worker: &'a Worker,
     link: &'a Rc<Link>,
-    incoming: &'a mut TcpOwnedReadHalf,
+    mut incoming: TcpOwnedReadHalf,
     key: MemberKey,
     opened: Opened,
-) -> Pin<Box<dyn Future<Output = Ending> + 'a>> {
+) -> Pin<Box<dyn Future<Output = (Ending, TcpOwnedReadHalf)> + 'a>> {
     link.activity.touch(worker.tick());
     link.set_phase(Phase::Open);
     let Opened { upgrade, early } = opened;
     let (response, permit) = (upgrade.response, upgrade.permit);
     match upgrade.endpoint {
         Endpoint::Echo => {
-            let (mut echo, turn) = Echo::new(worker, link, incoming, response, early);
+            let (mut echo, turn) = Echo::new(worker, link, response, early);
             Box::pin(async move {
                 let _permit = permit;
-                echo.serve(turn).await
+                echo.serve(incoming, turn).await
             })
         }
         Endpoint::Broadcast(room) => Box::pin(async move {
             let _permit = permit;
-            member::serve(worker, link, incoming, key, room, response, early).await
+            let from = &mut incoming;
+            let ending = member::serve(worker, link, from, key, room, response, early).await;
+            (ending, incoming)
         }),
     }
 }
@@ -182,6 +187,13 @@ pub(crate) fn filled((outcome, buf): BufResult<usize, Vec<u8>>) -> io::Result<Ve
     }
 }
 
+fn bytes_or_end(outcome: BufResult<usize, Vec<u8>>) -> ControlFlow<Turn, Vec<u8>> {
+    match filled(outcome) {
+        Ok(buf) => ControlFlow::Continue(buf),
+        Err(_) => ControlFlow::Break(Turn::Eof),
+    }
+}
+
 /// Judges what has been received. Bytes are kept only when the head does not come in one piece. The second value is what
 /// follows the head of an upgrade.
 fn read_head(worker: &Worker, just_now: &[u8], received: &mut Vec<u8>) -> (Admitted, Vec<u8>) {
@@ -205,7 +217,6 @@ fn read_head(worker: &Worker, just_now: &[u8], received: &mut Vec<u8>) -> (Admit
 struct Echo<'a> {
     worker: &'a Worker,
     link: &'a Rc<Link>,
-    incoming: &'a mut TcpOwnedReadHalf,
     session: Session,
     intake: Intake,
     /// To be sent before the next receive.
@@ -216,16 +227,14 @@ impl<'a> Echo<'a> {
     fn new(
         worker: &'a Worker,
         link: &'a Rc<Link>,
-        incoming: &'a mut TcpOwnedReadHalf,
         response: Vec<u8>,
         mut early: Vec<u8>,
     ) -> (Self, Turn) {
         let mut echo = Self {
             worker,
             link,
-            incoming,
             session: Session::new(Role::Server, worker.server.settings.limits),
-            intake: Intake::default(),
+            intake: Intake::new(),
             unsent: response,
         };
         let mut turn = Turn::GoOn;
@@ -239,53 +248,45 @@ impl<'a> Echo<'a> {
         (echo, turn)
     }
 
-    async fn serve(&mut self, turn: Turn) -> Ending {
+    async fn serve(
+        &mut self,
+        incoming: TcpOwnedReadHalf,
+        mut turn: Turn,
+    ) -> (Ending, TcpOwnedReadHalf) {
         // Nobody else writes to an echo: its task is the writer from the first byte to the last.
-        let Some(mut outgoing) = self.link.take_socket() else {
-            return Ending::Gone;
+        let Some(outgoing) = self.link.take_socket() else {
+            return (Ending::Gone, incoming);
         };
-        let ending = match self.turns(&mut outgoing, turn).await {
-            Ok(Turn::Over) => Ending::Part,
-            Ok(Turn::GoOn | Turn::Eof) | Err(_) => Ending::Gone,
+        let mut socket = Socket::Halves(incoming, outgoing);
+        let ending = loop {
+            turn = match self.turns(&mut socket, turn).await {
+                Ok(Turn::GoOn) => Turn::GoOn,
+                Ok(Turn::Over) => break Ending::Part,
+                Ok(Turn::Eof) | Err(_) => break Ending::Gone,
+            };
+            socket = socket.reshape();
         };
+        let (incoming, outgoing) = socket.into_halves();
         self.link.return_socket(outgoing);
-        ending
+        (ending, incoming)
     }
 
-    async fn turns(
-        &mut self,
-        outgoing: &mut TcpOwnedWriteHalf,
-        mut turn: Turn,
-    ) -> io::Result<Turn> {
+    /// Reads and replies until that is over, or until it would go on better with the socket in the other shape.
+    async fn turns(&mut self, socket: &mut Socket, mut turn: Turn) -> io::Result<Turn> {
         loop {
             if !self.unsent.is_empty() {
-                Box::pin(self.send_unsent(outgoing)).await?;
+                Box::pin(self.send_unsent(socket)).await?;
             }
             if turn != Turn::GoOn {
                 return Ok(turn);
             }
-            let outcome = {
-                let buf = self.intake.take(&self.worker.spares);
-                let mut read = pin!(self.incoming.read(buf));
-                loop {
-                    let order = match self.link.wait(&mut read).await {
-                        Wake::Ready(outcome) => break outcome,
-                        Wake::Ordered(order) => order,
-                        Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
-                    };
-                    let mut frame = Vec::new();
-                    turn = obey(self.worker, self.link, &mut self.session, order, &mut frame);
-                    let length = frame.len();
-                    Box::pin(self.link.send(outgoing, frame, 0..length))
-                        .await
-                        .0?;
-                    if turn != Turn::GoOn {
-                        return Ok(turn);
-                    }
-                }
+            let received = match socket {
+                Socket::Halves(incoming, outgoing) => self.receive(incoming, outgoing).await?,
+                Socket::Whole(stream) => self.receive_when_readable(stream).await?,
             };
-            let Ok(mut buf) = filled(outcome) else {
-                return Ok(Turn::Eof);
+            let mut buf = match received {
+                ControlFlow::Continue(buf) => buf,
+                ControlFlow::Break(turn) => return Ok(turn),
             };
             self.link.activity.touch(self.worker.tick());
             let received = buf.len();
@@ -295,18 +296,101 @@ impl<'a> Echo<'a> {
                 self.link.limit(LINGER_TIMEOUT);
             }
             if let Reply::InPlace(range) = reply {
-                let (sent, back) = self.link.send(outgoing, buf, range).await;
+                let (sent, back) = match socket {
+                    Socket::Halves(_, outgoing) => self.link.send(outgoing, buf, range).await,
+                    Socket::Whole(stream) => self.link.send(stream, buf, range).await,
+                };
                 sent?;
                 buf = back.unwrap_or_default();
             }
             self.intake.put(buf, received, &self.worker.spares);
+            if turn == Turn::GoOn && self.intake.is_bulky() != socket.is_whole() {
+                return Ok(turn);
+            }
         }
     }
 
-    async fn send_unsent(&mut self, outgoing: &mut TcpOwnedWriteHalf) -> io::Result<()> {
+    /// Receives into a buffer that waits for bytes.
+    async fn receive(
+        &mut self,
+        incoming: &mut TcpOwnedReadHalf,
+        outgoing: &mut TcpOwnedWriteHalf,
+    ) -> io::Result<ControlFlow<Turn, Vec<u8>>> {
+        let buf = self.intake.take(&self.worker.spares);
+        let mut read = pin!(incoming.read(buf));
+        loop {
+            match self.link.wait(&mut read).await {
+                Wake::Ready(outcome) => return Ok(bytes_or_end(outcome)),
+                Wake::Ordered(order) => {
+                    let turn = Box::pin(self.obey(outgoing, order)).await?;
+                    if turn != Turn::GoOn {
+                        return Ok(ControlFlow::Break(turn));
+                    }
+                }
+                Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    /// Waits for bytes, and has a buffer only while it receives them.
+    async fn receive_when_readable(
+        &mut self,
+        stream: &mut TcpStream,
+    ) -> io::Result<ControlFlow<Turn, Vec<u8>>> {
+        loop {
+            let wake = {
+                let mut readable = pin!(stream.readable(true));
+                self.link.wait(&mut readable).await
+            };
+            match wake {
+                // Where this is an error, the receive has it, too.
+                Wake::Ready(_) => break,
+                Wake::Ordered(order) => {
+                    let turn = Box::pin(self.obey(stream, order)).await?;
+                    if turn != Turn::GoOn {
+                        return Ok(ControlFlow::Break(turn));
+                    }
+                }
+                Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+        let read = pin!(stream.read(self.worker.spares.take()));
+        let outcome = self.link.unless_expired(read).await;
+        outcome
+            .map(bytes_or_end)
+            .ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+
+    /// Does what others ask for.
+    async fn obey(&mut self, outgoing: &mut impl AsyncWriteRent, order: Order) -> io::Result<Turn> {
+        let mut frame = Vec::new();
+        let mut turn = Turn::GoOn;
+        if order.includes(Order::PING) && self.session.state() == State::Open {
+            frame.extend_from_slice(PING);
+            self.worker.counters().pings_sent.add(1);
+        }
+        if order.includes(Order::DRAIN) {
+            self.session.close(CloseCode::Away, GOING_AWAY, &mut frame);
+        }
+        if order.includes(Order::IDLE_TIMEOUT) {
+            self.worker.counters().idle_timeouts.add(1);
+            self.session.close(CloseCode::Away, IDLE, &mut frame);
+            self.link.set_phase(Phase::Closing);
+            self.link.limit(LINGER_TIMEOUT);
+            turn = Turn::Over;
+        }
+        let length = frame.len();
+        self.link.send(outgoing, frame, 0..length).await.0?;
+        Ok(turn)
+    }
+
+    async fn send_unsent(&mut self, socket: &mut Socket) -> io::Result<()> {
         let unsent = std::mem::take(&mut self.unsent);
-        let length = unsent.len();
-        self.link.send(outgoing, unsent, 0..length).await.0
+        let all = 0..unsent.len();
+        match socket {
+            Socket::Halves(_, outgoing) => self.link.send(outgoing, unsent, all).await.0,
+            Socket::Whole(stream) => self.link.send(stream, unsent, all).await.0,
+        }
     }
 
     /// Lets the session reply to `received`. What cannot be in place is in `unsent`.
@@ -332,31 +416,6 @@ impl<'a> Echo<'a> {
         }
         (echo.reply, Turn::Over)
     }
-}
-
-/// Does what others ask for.
-fn obey(
-    worker: &Worker,
-    link: &Rc<Link>,
-    session: &mut Session,
-    order: Order,
-    unsent: &mut Vec<u8>,
-) -> Turn {
-    if order.includes(Order::PING) && session.state() == State::Open {
-        unsent.extend_from_slice(PING);
-        worker.counters().pings_sent.add(1);
-    }
-    if order.includes(Order::DRAIN) {
-        session.close(CloseCode::Away, GOING_AWAY, unsent);
-    }
-    if order.includes(Order::IDLE_TIMEOUT) {
-        worker.counters().idle_timeouts.add(1);
-        session.close(CloseCode::Away, IDLE, unsent);
-        link.set_phase(Phase::Closing);
-        link.limit(LINGER_TIMEOUT);
-        return Turn::Over;
-    }
-    Turn::GoOn
 }
 
 /// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own: closing a socket with
@@ -392,7 +451,7 @@ async fn try_part(
 
 /// Reads to the end of the stream, or as much as is bearable.
 async fn discard(worker: &Worker, link: &Link, incoming: &mut TcpOwnedReadHalf) -> io::Result<()> {
-    let mut intake = Intake::default();
+    let mut intake = Intake::new();
     let mut discarded = 0;
     while discarded < LINGER_BYTES {
         let mut read = pin!(incoming.read(intake.take(&worker.spares)));
@@ -426,8 +485,9 @@ mod tests {
     #[test]
     fn the_tasks_of_open_connections_are_small() {
         let task = future_bytes(serve);
-        let echo = future_bytes(|echo: &'static mut Echo<'static>, turn, ()| echo.serve(turn))
-            + size_of::<Echo<'_>>();
+        let echo = future_bytes(|echo: &'static mut Echo<'static>, incoming, turn| {
+            echo.serve(incoming, turn)
+        }) + size_of::<Echo<'_>>();
         assert!(task + echo <= 768, "{task} and {echo} bytes");
     }
 }

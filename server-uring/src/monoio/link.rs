@@ -208,7 +208,7 @@ impl Link {
     /// As the writer, sends `range` of `buf`. Gives the buffer back, but on expiry: then the kernel still holds it.
     pub(crate) async fn send<B: IoBuf>(
         &self,
-        socket: &mut TcpOwnedWriteHalf,
+        socket: &mut impl AsyncWriteRent,
         mut buf: B,
         range: Range<usize>,
     ) -> (io::Result<()>, Option<B>) {
@@ -238,7 +238,11 @@ impl Link {
         (Ok(()), Some(buf))
     }
 
-    async fn unless_expired<F: Future>(&self, mut operation: Pin<&mut F>) -> Option<F::Output> {
+    /// Waits for an operation that is not to be disturbed by orders.
+    pub(crate) async fn unless_expired<F: Future>(
+        &self,
+        mut operation: Pin<&mut F>,
+    ) -> Option<F::Output> {
         poll_fn(|cx| {
             if self.expired.get() {
                 return Poll::Ready(None);

@@ -60,7 +60,7 @@ pub(crate) async fn serve(
         publication: None,
         farewell: Vec::new(),
     };
-    let mut intake = Intake::default();
+    let mut intake = Intake::new();
     let mut turn = if early.is_empty() {
         Turn::GoOn
     } else {

@@ -2,7 +2,7 @@
 //!
 //! monoio 0.2.4 knows one-shot operations only: each receive, send and accept is an operation of its own. The files mirror
 //! those of `server-tokio`; what has no counterpart there is [`ring`] (the io_uring under monoio), [`wake`] and [`timer`]
-//! (which tokio has built in) and [`buffers`] (which io_uring must own while it waits).
+//! (which tokio has built in), [`buffers`] (which io_uring must own while it waits) and [`socket`] (to wait without one).
 
 pub(crate) mod worker;
 
@@ -13,5 +13,6 @@ mod link;
 mod listener;
 mod member;
 mod ring;
+mod socket;
 mod timer;
 mod wake;
