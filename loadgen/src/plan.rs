@@ -24,8 +24,10 @@ use crate::{
 pub const PER_TRIPLE: u64 = 12_000;
 /// Source addresses of a `connect` run on loopback: ports come back only after a while.
 const CHURN_SOURCES: u64 = 8;
-/// Connects and handshakes in flight of all threads together: few enough for a listener's backlog ...
-const IN_FLIGHT: usize = 2048;
+/// Connects and handshakes in flight of all threads together: few enough for a listener's backlog, and for the queue through which a CPU
+/// passes packets over loopback (`net.core.netdev_max_backlog`, 1,000): what does not fit is dropped, and a SYN is sent again after a second,
+/// then after two, four, eight (measured with 2,048 in flight of 51 threads: tens of thousands dropped on the way to a million) ...
+const IN_FLIGHT: usize = 512;
 /// ... and per thread: enough to be fast.
 const IN_FLIGHT_PER_THREAD: usize = 128;
 
@@ -422,7 +424,7 @@ mod tests {
     fn few_openings_at_a_time_when_there_are_many_threads() {
         assert_eq!(plan("echo -c 10k", &[LOCAL]).unwrap().most_in_flight(), 128);
         let million = plan("idle -c 1m", &[LOCAL]).unwrap();
-        assert!(million.most_in_flight() * million.threads <= 4096);
+        assert!(million.most_in_flight() * million.threads <= 512);
     }
 
     proptest! {

@@ -21,8 +21,10 @@ use crate::{
     target::{Protocol, Target},
 };
 
-/// How long connect and handshake together may take.
+/// How long connect and handshake together may take while none is completed ...
 const TIMEOUT_NS: u64 = 10_000_000_000;
+/// ... and while others are: a SYN that the kernel drops again and again is not the server's fault.
+const MOST_TIMEOUT_NS: u64 = 60_000_000_000;
 /// How often openings are looked over for that.
 const SWEEP_NS: u64 = 500_000_000;
 
@@ -250,14 +252,14 @@ impl Opener {
             return None;
         }
         self.next_sweep = now + SWEEP_NS;
-        let late = self
-            .in_flight
-            .values()
-            .find(|opening| now.saturating_sub(opening.begun) > TIMEOUT_NS)?;
+        let late = self.in_flight.values().find(|opening| {
+            let stalled = now.saturating_sub(opening.begun.max(self.last_done));
+            stalled > TIMEOUT_NS || now.saturating_sub(opening.begun) > MOST_TIMEOUT_NS
+        })?;
         let Target { url, address, .. } = &self.targets[late.target];
         Some(format!(
             "{url}: {address} did not complete a handshake within {} s: is it a WebSocket server, and does it keep up? (--connect-rate slows down)",
-            TIMEOUT_NS / 1_000_000_000
+            now.saturating_sub(late.begun) / 1_000_000_000
         ))
     }
 

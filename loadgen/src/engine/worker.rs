@@ -37,6 +37,8 @@ const COMPLETIONS_PER_READING: usize = 32;
 const CLOSING_NS: u64 = 2_000_000_000;
 /// ... and how much longer all of them may take per connection of the run, however slowly a server answers.
 const CLOSING_EACH_NS: u64 = 200_000;
+/// The same in a run that was ended early.
+const INTERRUPTED_CLOSING_EACH_NS: u64 = 50_000;
 /// How long a recycled connection may take to close.
 const RECYCLING_NS: u64 = 1_000_000_000;
 /// Longest drain of a run that was ended early.
@@ -421,19 +423,33 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
-    /// Closes politely, so many at a time as were opened at a time, for as long as the server keeps up within reason. Whoever
-    /// interrupts a run does not want to wait.
+    /// Closes politely for as long as the server keeps up within reason, then without further ado.
     fn close_all(&mut self) -> Result<(), String> {
         self.recycles = false;
-        let plan = self.opener.plan();
-        let (most_at_a_time, patience) = match self.shared.ended_early() {
-            true => (self.states.len(), 0),
-            false => (
-                plan.most_in_flight(),
-                plan.connections as u64 * CLOSING_EACH_NS,
-            ),
+        // Whoever interrupts a run does not want to wait.
+        let each = match self.shared.ended_early() {
+            true => INTERRUPTED_CLOSING_EACH_NS,
+            false => CLOSING_EACH_NS,
         };
-        let end = self.now + CLOSING_NS + patience;
+        let most = CLOSING_NS + self.opener.plan().connections as u64 * each;
+        self.close_each(most, |worker, conn| match worker.states[conn] {
+            State::Open => worker.start_closing(conn, CloseCode::Normal, ""),
+            State::Opening => worker.close_socket(conn),
+            State::Closing | State::Gone | State::Down => {}
+        })?;
+        // What is left open here, the kernel would close some time after the end of the process: tens of thousands take it many seconds.
+        self.close_each(most, |worker, conn| {
+            if worker.states[conn] != State::Gone {
+                worker.close_socket(conn);
+            }
+        })
+    }
+
+    /// Gives all connections that are not down to `close`, so many at a time as were opened at a time. Ends when all are down, when none has
+    /// gone down for [`CLOSING_NS`], or after `most_ns`.
+    fn close_each(&mut self, most_ns: u64, close: impl Fn(&mut Self, usize)) -> Result<(), String> {
+        let most_at_a_time = self.opener.plan().most_in_flight();
+        let end = self.now + most_ns;
         let mut deadline = self.now + CLOSING_NS;
         let mut remaining = 0..self.states.len();
         let mut closing = Vec::new();
@@ -446,13 +462,10 @@ impl<T: Traffic> Worker<T> {
             while closing.len() < most_at_a_time
                 && let Some(conn) = remaining.next()
             {
-                match self.states[conn] {
-                    State::Open => self.start_closing(conn, CloseCode::Normal, ""),
-                    State::Opening => self.close_socket(conn),
-                    State::Closing | State::Gone => {}
-                    State::Down => continue,
+                if self.states[conn] != State::Down {
+                    close(self, conn);
+                    closing.push(conn);
                 }
-                closing.push(conn);
             }
             if closing.is_empty() || self.now >= deadline {
                 return Ok(());
