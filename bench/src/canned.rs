@@ -1,15 +1,22 @@
 //! Canned runs for tests.
 
+use std::path::Path;
+use std::time::Duration;
+
 use loadgen::record::Record;
 use serde_json::json;
 
-use crate::config::{Contestant, Kind, Load, Protocol, Scenario};
+use crate::config::{Contestant, Kind, Load, Protocol, Scenario, Suite};
+use crate::environment::{Environment, Revision};
 use crate::footprint::{Footprint, Look};
+use crate::machine::Machine;
 use crate::metrics;
 use crate::proc::{KernelMemory, TreeMemory};
 use crate::record::{GeneratorSide, MemoryLook, RunRecord, SCHEMA_VERSION, ServerSide, Status};
+use crate::results::Results;
 use crate::sampler::WindowUse;
 use crate::scale::Layout;
+use crate::summary::{Capacity, Entrant, Setting, summarize};
 
 const START: u64 = 1_790_000_000_000_000_000;
 
@@ -288,8 +295,7 @@ fn loadgen_record(per_s: f64, intended_p99_ns: Option<u64>) -> Record {
 }
 
 /// Two contestants, ten blocks, seed 7.
-pub(crate) fn setting() -> crate::summary::Setting {
-    use crate::summary::{Capacity, Entrant, Setting};
+pub(crate) fn setting() -> Setting {
     let entrant = |name: &str, about: &str| Entrant {
         name: name.to_owned(),
         about: about.to_owned(),
@@ -331,5 +337,72 @@ pub(crate) fn setting() -> crate::summary::Setting {
             },
         )]
         .into(),
+    }
+}
+
+/// What would be read back from a folder with these runs, made by the suite of [`setting`] at this revision.
+pub(crate) fn results(folder: &str, revision: &str, runs: Vec<RunRecord>) -> Results {
+    let mut setting = setting();
+    setting.revision = revision.to_owned();
+    let mut scenarios: Vec<Scenario> = Vec::new();
+    for run in &runs {
+        if scenarios.iter().all(|one| one.name != run.scenario.name) {
+            scenarios.push(run.scenario.clone());
+        }
+    }
+    let contestants = setting.contestants.iter();
+    let contestants = contestants.map(|one| contestant(&one.name)).collect();
+    Results {
+        root: Path::new("bench-results").join(folder),
+        environment: environment(&setting, scenarios.clone(), contestants),
+        summary: summarize(setting, &scenarios, &runs),
+        runs,
+    }
+}
+
+fn environment(
+    setting: &Setting,
+    scenarios: Vec<Scenario>,
+    contestants: Vec<Contestant>,
+) -> Environment {
+    Environment {
+        schema_version: SCHEMA_VERSION,
+        started_utc: setting.started_utc.clone(),
+        command: vec!["bench".to_owned()],
+        seed: setting.seed,
+        revision: Revision {
+            commit: Some(setting.revision.clone()),
+            dirty: false,
+        },
+        rustc: Some("rustc 1.95.0".to_owned()),
+        bench_version: "0.1.0".to_owned(),
+        machine: Machine {
+            name: "vm".to_owned(),
+            kernel: "Linux 6.18.0 x86_64".to_owned(),
+            ..Machine::default()
+        },
+        findings: vec![],
+        server_cpus: "0".parse().unwrap(),
+        generator_cpus: "1".parse().unwrap(),
+        suite: Suite {
+            name: setting.suite.clone(),
+            about: String::new(),
+            repeats: setting.repeats,
+            extra_blocks: 0,
+            budget: Duration::from_secs(600),
+            warmup: Duration::from_millis(200),
+            duration: Duration::from_secs(1),
+            scenarios: scenarios.iter().map(|one| one.name.clone()).collect(),
+            again: vec![],
+            timing: Default::default(),
+            contestants: vec![],
+            calibration: Default::default(),
+        },
+        scenarios,
+        contestants,
+        options: None,
+        binaries: Default::default(),
+        resumed: vec![],
+        ready: Default::default(),
     }
 }

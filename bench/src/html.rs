@@ -1,6 +1,7 @@
 //! `bench report`: results as one HTML file that needs no network and no script.
 
 mod charts;
+mod history;
 mod svg;
 
 use anyhow::{Context, Result};
@@ -8,6 +9,7 @@ use minijinja::{AutoEscape, Environment, Value, context};
 use serde::Serialize;
 
 use crate::config::Kind;
+use crate::history::Entry;
 use crate::metrics::{self, Unit};
 use crate::record::{RunRecord, Status};
 use crate::results::Results;
@@ -21,19 +23,27 @@ const STYLE: &str = include_str!("html/style.css");
 /// Colours and strokes of drawings, also in a drawing that stands alone.
 const MARKS: &str = include_str!("html/marks.css");
 
-/// The page.
+/// The page; `history` is drawn behind the results, if there is any.
 ///
 /// # Errors
 /// When the template and what is put into it do not fit: a bug.
-pub fn page(results: &[Results]) -> Result<String> {
+pub fn page(results: &[Results], history: &[Entry]) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_template("page", PAGE)?;
     let sections: Vec<Section> = results.iter().map(Section::of).collect();
+    let names = history::names(history);
+    let legend = Legend(&names);
+    let contestants: Vec<(&String, String)> = names
+        .iter()
+        .map(|name| (name, legend.style(name)))
+        .collect();
     let page = environment.get_template("page")?;
     page.render(context! {
         style => Value::from_safe_string(format!("{STYLE}{MARKS}")),
         sections,
+        history => history::charts(history, &legend),
+        historic => contestants,
         version => env!("CARGO_PKG_VERSION"),
     })
     .context("the report cannot be written")

@@ -13,11 +13,14 @@
 //! | [`record`], [`metrics`], [`validity`] | a run's record, its figures, and whether they count |
 //! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
 //! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
-//! | [`results`] | what was kept, read back |
-//! | [`html`] | a result as a page |
+//! | [`results`], [`catalogue`] | what was kept, read back |
+//! | [`compare`] | two results against each other |
+//! | [`html`], [`history`] | results as a page, and over time |
 //! | [`gate`], [`export`] | rules on a result, for CI; a result in the formats of other tools |
 
+pub mod catalogue;
 pub mod choice;
+pub mod compare;
 pub mod config;
 pub mod cpus;
 pub mod dry_run;
@@ -28,6 +31,7 @@ pub mod folder;
 pub mod footprint;
 pub mod gate;
 pub mod generator;
+pub mod history;
 pub mod html;
 pub mod interrupt;
 pub mod machine;

@@ -7,16 +7,26 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use bench::gate::{BREACH, Gate};
 use bench::options::{Cli, Command};
-use bench::results::Results;
-use bench::{export, html, process, referee};
+use bench::report::terminal;
+use bench::results::{Results, load_summary};
+use bench::{catalogue, compare, export, history, html, process, referee};
 use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         None => ExitCode::from(referee::run(&cli.options)),
+        Some(Command::List { dir }) => print(catalogue::text(&dir)),
+        Some(Command::Show { dir }) => print(load_summary(&dir).map(|found| terminal(&found))),
+        Some(Command::Compare { a, b, force }) => print(compared(&a, &b, force)),
         Some(Command::Export { dir, to }) => exit(export(&dir, to)),
-        Some(Command::Report { dirs, to, svg }) => exit(report(&dirs, to, svg)),
+        Some(Command::History { file, dir }) => print(remember(&file, &dir)),
+        Some(Command::Report {
+            dirs,
+            to,
+            svg,
+            history,
+        }) => exit(report(&dirs, to, svg, history.as_deref())),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),
         Some(Command::Exec {
             parent,
@@ -30,6 +40,17 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+fn compared(a: &Path, b: &Path, force: bool) -> Result<String> {
+    compare::text(&Results::load(a)?, &Results::load(b)?, force)
+}
+
+fn print(text: Result<String>) -> ExitCode {
+    exit(text.map(|text| {
+        print!("{text}");
+        ExitCode::SUCCESS
+    }))
 }
 
 fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
@@ -53,7 +74,18 @@ fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(dirs: &[PathBuf], to: Option<PathBuf>, svg: Option<PathBuf>) -> Result<ExitCode> {
+fn remember(file: &Path, dir: &Path) -> Result<String> {
+    let added = history::append(file, &history::entries(&load_summary(dir)?))?;
+    Ok(format!("{}: {added} lines added\n", file.display()))
+}
+
+fn report(
+    dirs: &[PathBuf],
+    to: Option<PathBuf>,
+    svg: Option<PathBuf>,
+    history: Option<&Path>,
+) -> Result<ExitCode> {
+    let history = history.map(history::load).transpose()?.unwrap_or_default();
     let results = dirs
         .iter()
         .map(|dir| Results::load(dir))
@@ -62,7 +94,7 @@ fn report(dirs: &[PathBuf], to: Option<PathBuf>, svg: Option<PathBuf>) -> Result
     let last = results.last().context("no result folder was named")?;
     write(
         &to.unwrap_or_else(|| last.root.join("report.html")),
-        &html::page(&results)?,
+        &html::page(&results, &history)?,
     )?;
     if let Some(svg) = svg {
         write(&svg, &html::plot(last)?)?;

@@ -31,6 +31,27 @@ pub struct Cli {
 /// What else the referee does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Lists the result folders in a folder
+    List {
+        /// Where they are.
+        #[arg(default_value = "bench-results")]
+        dir: PathBuf,
+    },
+    /// Prints the tables of a result again
+    Show {
+        /// Result folder.
+        dir: PathBuf,
+    },
+    /// Compares two results of the same scenarios, run against run; exit code 2 when they are different measurements
+    Compare {
+        /// Result folder, such as that of before a change.
+        a: PathBuf,
+        /// Result folder.
+        b: PathBuf,
+        /// Compare although machine, kernel or options differ; every line then says what does
+        #[arg(long)]
+        force: bool,
+    },
     /// Writes results as one HTML page that needs no network
     Report {
         /// Result folders.
@@ -42,6 +63,16 @@ pub enum Command {
         /// Also draw the main plot of the last of the folders, for a README
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
+        /// Also draw a history file over time
+        #[arg(long, value_name = "FILE")]
+        history: Option<PathBuf>,
+    },
+    /// Adds the headline figures of a result to a file that `report --history` draws: JSON lines; what it has already is left out
+    History {
+        /// History file; made if it is missing.
+        file: PathBuf,
+        /// Result folder.
+        dir: PathBuf,
     },
     /// Writes a result for github-action-benchmark, Bencher and spreadsheets
     Export {

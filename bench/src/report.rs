@@ -421,7 +421,8 @@ fn spread(showing: &Showing, key: &str) -> Option<Spread> {
     showing.metrics.get(key).copied().flatten()
 }
 
-fn cell(unit: Unit, spread: Option<Spread>) -> String {
+/// A median with its spread.
+pub(crate) fn cell(unit: Unit, spread: Option<Spread>) -> String {
     let Some(spread) = spread else {
         return missing();
     };
@@ -437,7 +438,7 @@ fn cell(unit: Unit, spread: Option<Spread>) -> String {
 }
 
 /// Two significant digits are all that n runs carry.
-fn p_value(p: f64) -> String {
+pub(crate) fn p_value(p: f64) -> String {
     if p < 0.0001 {
         "<0.0001".to_owned()
     } else if p < 0.01 {

@@ -29,13 +29,7 @@ impl Results {
     /// # Errors
     /// When it is none, when a file is missing or does not say what it should, or when it was written by a newer version.
     pub fn load(root: &Path) -> Result<Self> {
-        ensure!(
-            root.join("summary.json").is_file(),
-            "{} is no result folder: it has no summary.json (an interrupted suite can be finished with --resume)",
-            root.display()
-        );
-        let summary: Summary = read_json(&root.join("summary.json"))?;
-        check_version(root, summary.schema_version)?;
+        let summary = load_summary(root)?;
         Ok(Self {
             environment: read_json(&root.join("environment.json"))?,
             runs: load_runs(root)?,
@@ -48,6 +42,21 @@ impl Results {
     pub fn runs_of<'a>(&'a self, bout: &'a str) -> impl Iterator<Item = &'a RunRecord> {
         self.runs.iter().filter(move |run| run.bout == bout)
     }
+}
+
+/// `summary.json` alone.
+///
+/// # Errors
+/// As [`Results::load`].
+pub fn load_summary(root: &Path) -> Result<Summary> {
+    ensure!(
+        root.join("summary.json").is_file(),
+        "{} is no result folder: it has no summary.json (an interrupted suite can be finished with --resume)",
+        root.display()
+    );
+    let summary: Summary = read_json(&root.join("summary.json"))?;
+    check_version(root, summary.schema_version)?;
+    Ok(summary)
 }
 
 /// All run records under `root`, by bout, block and position.

@@ -3,9 +3,13 @@
 //! Every formula here is written out for strangers in `bench-results/README.md`; change both or neither.
 
 mod effect;
+mod rank_sum;
 mod signed_rank;
 
-pub use effect::{ALPHA, POWER, cliffs_delta, holm, minimal_detectable};
+pub use effect::{
+    ALPHA, POWER, cliffs_delta, holm, minimal_detectable, minimal_detectable_unpaired,
+};
+pub use rank_sum::rank_sum_p;
 pub use signed_rank::signed_rank_p;
 
 use serde::{Deserialize, Serialize};
@@ -92,7 +96,9 @@ pub fn log_ratios(pairs: &[(f64, f64)]) -> Option<Vec<f64>> {
 /// quantiles of those medians (linear interpolation) are its ends. `None` without log-ratios or when one is not finite.
 pub fn paired_ratio(log_ratios: &[f64], seed: u64, resamples: usize) -> Option<PairedRatio> {
     let sorted = sorted(log_ratios)?;
-    let medians = bootstrap_medians(log_ratios, &sorted, seed, resamples.max(1));
+    let mut rng = SplitMix64::new(seed);
+    let mut medians = bootstrap_medians(log_ratios, &sorted, &mut rng, resamples.max(1));
+    medians.sort_unstable_by(f64::total_cmp);
     Some(PairedRatio {
         pairs: log_ratios.len(),
         ratio: quantile(&sorted, 0.5).exp(),
@@ -102,17 +108,51 @@ pub fn paired_ratio(log_ratios: &[f64], seed: u64, resamples: usize) -> Option<P
     })
 }
 
-/// Sorted medians of resamples of `values`, which are drawn in their own order and counted in `sorted` order: a median is found by
+/// Ratio of the medians of two samples that are not paired, such as the runs of two result folders; [`PairedRatio::pairs`] is the size of
+/// the smaller one.
+///
+/// The interval is the percentile bootstrap as in [`paired_ratio`], each sample being resampled on its own: all resamples of the first
+/// are drawn before those of the second. `None` when a sample is empty or a value is not positive and finite.
+pub fn unpaired_ratio(
+    first: &[f64],
+    second: &[f64],
+    seed: u64,
+    resamples: usize,
+) -> Option<PairedRatio> {
+    let positive = |values: &[f64]| values.iter().all(|value| *value > 0.0);
+    if !positive(first) || !positive(second) {
+        return None;
+    }
+    let (sorted_first, sorted_second) = (sorted(first)?, sorted(second)?);
+    let mut rng = SplitMix64::new(seed);
+    let firsts = bootstrap_medians(first, &sorted_first, &mut rng, resamples.max(1));
+    let seconds = bootstrap_medians(second, &sorted_second, &mut rng, resamples.max(1));
+    let mut ratios: Vec<f64> = firsts.iter().zip(&seconds).map(|(a, b)| a / b).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    Some(PairedRatio {
+        pairs: first.len().min(second.len()),
+        ratio: quantile(&sorted_first, 0.5) / quantile(&sorted_second, 0.5),
+        ci_low: quantile(&ratios, 0.025),
+        ci_high: quantile(&ratios, 0.975),
+        seed,
+    })
+}
+
+/// Medians of resamples of `values`, which are drawn in their own order and counted in `sorted` order: a median is found by
 /// walking the counts, which is several times faster than sorting every resample.
-fn bootstrap_medians(values: &[f64], sorted: &[f64], seed: u64, resamples: usize) -> Vec<f64> {
+fn bootstrap_medians(
+    values: &[f64],
+    sorted: &[f64],
+    rng: &mut SplitMix64,
+    resamples: usize,
+) -> Vec<f64> {
     let n = values.len();
     let place_of: Vec<usize> = values
         .iter()
         .map(|value| sorted.partition_point(|other| other < value))
         .collect();
-    let mut rng = SplitMix64::new(seed);
     let mut drawn = vec![0_usize; n];
-    let mut medians: Vec<f64> = (0..resamples)
+    (0..resamples)
         .map(|_| {
             drawn.fill(0);
             for _ in 0..n {
@@ -122,9 +162,7 @@ fn bootstrap_medians(values: &[f64], sorted: &[f64], seed: u64, resamples: usize
             // The arithmetic of `quantile`, to the last digit.
             sorted[low] + (((n - 1) % 2) as f64 / 2.0) * (sorted[high] - sorted[low])
         })
-        .collect();
-    medians.sort_unstable_by(f64::total_cmp);
-    medians
+        .collect()
 }
 
 /// Places of the two middle elements of a resample (one and the same if their number is odd), from how often each was drawn.
@@ -252,6 +290,9 @@ mod tests {
         assert_eq!(log_ratios(&[(1.0, f64::INFINITY)]), None);
         assert_eq!(paired_ratio(&[], 1, 1000), None);
         assert_eq!(paired_ratio(&[f64::NAN], 1, 1000), None);
+        assert_eq!(unpaired_ratio(&[1.0], &[0.0], 1, 1000), None);
+        assert_eq!(unpaired_ratio(&[1.0], &[], 1, 1000), None);
+        assert_eq!(unpaired_ratio(&[f64::NAN], &[1.0], 1, 1000), None);
     }
 
     #[test]

@@ -3,13 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
 use bench::stats::{
-    RESAMPLES, cliffs_delta, holm, log_ratios, minimal_detectable, paired_ratio, signed_rank_p,
+    RESAMPLES, cliffs_delta, holm, log_ratios, minimal_detectable, minimal_detectable_unpaired,
+    paired_ratio, rank_sum_p, signed_rank_p, unpaired_ratio,
 };
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Fixtures {
     samples: Vec<Sample>,
+    unpaired: Vec<Unpaired>,
     holm: Vec<Holm>,
 }
 
@@ -23,6 +25,19 @@ struct Sample {
     ci_high: f64,
     wilcoxon_p: f64,
     cliffs_delta: f64,
+    minimal_detectable: f64,
+}
+
+#[derive(Deserialize)]
+struct Unpaired {
+    name: String,
+    first: Vec<f64>,
+    second: Vec<f64>,
+    seed: u64,
+    ratio: f64,
+    ci_low: f64,
+    ci_high: f64,
+    mannwhitney_p: f64,
     minimal_detectable: f64,
 }
 
@@ -68,6 +83,25 @@ fn ratio_interval_and_test_are_those_of_scipy() {
             sample.minimal_detectable,
             1e-9,
         );
+    }
+}
+
+#[test]
+fn folders_are_compared_as_scipy_compares_independent_samples() {
+    let samples = fixtures().unpaired;
+    assert!(samples.len() >= 6);
+    for sample in samples {
+        let (first, second, name) = (&sample.first, &sample.second, &sample.name);
+        let ratio = unpaired_ratio(first, second, sample.seed, RESAMPLES).unwrap();
+        assert_close("ratio", name, ratio.ratio, sample.ratio, 1e-12);
+        assert_close("lower end", name, ratio.ci_low, sample.ci_low, 1e-12);
+        assert_close("upper end", name, ratio.ci_high, sample.ci_high, 1e-12);
+        assert_eq!(ratio.pairs, first.len().min(second.len()));
+        let p = rank_sum_p(first, second);
+        assert_close("p", name, p, sample.mannwhitney_p, 1e-9);
+        let effect = minimal_detectable_unpaired(first, second, 1).unwrap();
+        let theirs = sample.minimal_detectable;
+        assert_close("minimal detectable effect", name, effect, theirs, 1e-9);
     }
 }
 

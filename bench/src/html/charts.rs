@@ -14,7 +14,7 @@ use crate::summary::{Bout, Pair, Summary};
 use crate::table::Table;
 use crate::verdict::Verdict;
 
-const WIDTH: f64 = 720.0;
+pub(super) const WIDTH: f64 = 720.0;
 
 /// A drawing with the figures it is made of.
 #[derive(Debug, Serialize)]
@@ -774,6 +774,6 @@ fn times(value: f64) -> String {
     }
 }
 
-fn strings(words: &[&str]) -> Vec<String> {
+pub(super) fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }

@@ -47,7 +47,7 @@ fn ten_blocks() -> Vec<RunRecord> {
 
 #[test]
 fn the_verdict_comes_first_and_names_the_winner() {
-    let page = page(&[result(ten_blocks())]).unwrap();
+    let page = page(&[result(ten_blocks())], &[]).unwrap();
     let verdict = page.find("server-uring 1.21x [1.20, 1.22]").unwrap();
     assert!(verdict < page.find("<svg").unwrap());
     let losses = &page[page.find("<h4>server-tokio</h4>").unwrap()..];
@@ -57,7 +57,7 @@ fn the_verdict_comes_first_and_names_the_winner() {
 
 #[test]
 fn it_needs_no_network_and_no_script() {
-    let page = page(&[committed()]).unwrap();
+    let page = page(&[committed()], &[]).unwrap();
     let names_only = page.replace("http://www.w3.org/2000/svg", "");
     for forbidden in ["http://", "https://", "<script", "@import", "url("] {
         // The command lines and ready lines of a result have addresses in them, none of them a link.
@@ -72,14 +72,14 @@ fn it_needs_no_network_and_no_script() {
 fn runs_that_do_not_count_are_shown() {
     let mut runs = ten_blocks();
     runs[0] = canned::failed(runs[0].clone(), "the server <died>");
-    let page = page(&[result(runs)]).unwrap();
+    let page = page(&[result(runs)], &[]).unwrap();
     assert!(page.contains("the server &lt;died&gt;"));
     assert!(page.contains("9 of 10"));
 }
 
 #[test]
 fn every_chart_has_a_table_and_a_name() {
-    let page = page(&[committed()]).unwrap();
+    let page = page(&[committed()], &[]).unwrap();
     let count = |what: &str| page.matches(what).count();
     assert!(count("<svg") > 20);
     assert_eq!(count("<svg"), count("The same as a table"));
@@ -103,6 +103,30 @@ fn the_drawing_for_a_readme_stands_alone() {
 
 #[test]
 fn several_results_stand_in_one_page() {
-    let page = page(&[committed(), result(ten_blocks())]).unwrap();
+    let page = page(&[committed(), result(ten_blocks())], &[]).unwrap();
     assert_eq!(page.matches("<section id=").count(), 2);
+}
+
+#[test]
+fn a_history_is_drawn_per_bout_and_machine() {
+    let mut history = Vec::new();
+    for (day, revision, per_s) in [("23", "def5678", 110_000.0), ("22", "abc1234", 100_000.0)] {
+        let mut summary = result(vec![
+            canned::echo_run("server-uring", 1, per_s),
+            canned::echo_run("server-tokio", 1, 90_000.0),
+        ])
+        .summary;
+        summary.setting.started_utc = format!("2026-11-{day}T03:00:00Z");
+        summary.setting.revision = revision.into();
+        history.extend(crate::history::entries(&summary));
+    }
+    let mut elsewhere = history[0].clone();
+    elsewhere.machine = "yet another".into();
+    history.push(elsewhere);
+    let page = page(&[], &history).unwrap();
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert_eq!(page.matches("class=\"curve s").count(), 3);
+    let older = page.find("server-uring at abc1234: 100k").unwrap();
+    assert!(older < page.find("server-uring at def5678: 110k").unwrap());
+    assert!(page.contains("Over time") && page.contains("on yet another"));
 }

@@ -33,10 +33,34 @@ pub fn cliffs_delta(first: &[f64], second: &[f64]) -> Option<f64> {
 pub fn minimal_detectable(log_ratios: &[f64], family: usize) -> Option<f64> {
     let (_, deviation) = mean_and_deviation(log_ratios)?;
     let n = log_ratios.len() as f64;
-    let t = StudentsT::new(0.0, 1.0, n - 1.0).ok()?;
+    detectable(deviation / n.sqrt(), n - 1.0, family)
+}
+
+/// The same for the medians of two samples that are not paired: `s / sqrt(n)` is then the root of the sum of both squares, over the
+/// logarithms of the values, and the degrees of freedom are Welch's. `None` when a sample has fewer than two values.
+pub fn minimal_detectable_unpaired(first: &[f64], second: &[f64], family: usize) -> Option<f64> {
+    let variance_of_mean = |values: &[f64]| -> Option<(f64, f64)> {
+        let logs: Vec<f64> = values.iter().map(|value| value.ln()).collect();
+        let (_, deviation) = mean_and_deviation(&logs)?;
+        let n = logs.len() as f64;
+        Some((deviation.powi(2) / n, n - 1.0))
+    };
+    let ((first, first_freedom), (second, second_freedom)) =
+        (variance_of_mean(first)?, variance_of_mean(second)?);
+    let variance = first + second;
+    if variance == 0.0 {
+        return Some(1.0);
+    }
+    let welch =
+        variance.powi(2) / (first.powi(2) / first_freedom + second.powi(2) / second_freedom);
+    detectable(variance.sqrt(), welch, family)
+}
+
+/// From the standard error of a mean of logarithms to a ratio.
+fn detectable(standard_error: f64, degrees_of_freedom: f64, family: usize) -> Option<f64> {
+    let t = StudentsT::new(0.0, 1.0, degrees_of_freedom).ok()?;
     let multiplier = t.inverse_cdf(1.0 - ALPHA / 2.0 / family.max(1) as f64) + t.inverse_cdf(POWER);
-    let standard_error = std::f64::consts::FRAC_PI_2.sqrt() * deviation / n.sqrt();
-    Some((multiplier * standard_error).exp())
+    Some((multiplier * std::f64::consts::FRAC_PI_2.sqrt() * standard_error).exp())
 }
 
 /// Holm's step-down: p-values that may each be held against alpha although there are several. In the order given.
@@ -73,5 +97,10 @@ mod tests {
         assert!(of(10, 4) > of(10, 1));
         assert_eq!(minimal_detectable(&[0.1], 1), None);
         assert_eq!(minimal_detectable(&[0.1, 0.1], 1), Some(1.0));
+        assert_eq!(minimal_detectable_unpaired(&[1.0], &[1.0, 2.0], 1), None);
+        assert_eq!(
+            minimal_detectable_unpaired(&[3.0, 3.0], &[3.0, 3.0], 1),
+            Some(1.0)
+        );
     }
 }

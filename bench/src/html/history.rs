@@ -1,0 +1,153 @@
+//! Headlines over time, from a history file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::charts::{Chart, Legend, WIDTH, metric_title, strings};
+use super::svg::{Plot, Scale, Svg};
+use crate::history::Entry;
+use crate::metrics;
+use crate::table::Table;
+
+/// At most so many dates under a chart.
+const DATES: usize = 6;
+
+/// A chart per bout and machine: figures of different machines are not on one line.
+pub(super) fn charts(history: &[Entry], legend: &Legend<'_>) -> Vec<Chart> {
+    let mut groups: BTreeMap<(&str, &str, &str, &str), Vec<&Entry>> = BTreeMap::new();
+    for entry in history {
+        let key = (
+            entry.machine.as_str(),
+            entry.suite.as_str(),
+            entry.bout.as_str(),
+            entry.metric.as_str(),
+        );
+        groups.entry(key).or_default().push(entry);
+    }
+    groups
+        .into_values()
+        .filter_map(|mut entries| {
+            // The format of the times sorts as the times do.
+            entries.sort_by(|a, b| a.started_utc.cmp(&b.started_utc));
+            chart(&entries, legend)
+        })
+        .collect()
+}
+
+/// Who is in a history, in the order of their first appearance.
+pub(super) fn names(history: &[Entry]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for entry in history {
+        if !names.contains(&entry.contestant) {
+            names.push(entry.contestant.clone());
+        }
+    }
+    names
+}
+
+/// Of entries with one machine, suite, bout and metric, in the order of time.
+fn chart(entries: &[&Entry], legend: &Legend<'_>) -> Option<Chart> {
+    let first = entries.first()?;
+    let unit = metrics::find(first.kind, &first.metric)?.unit;
+    let title = metric_title(first.kind, &first.metric);
+    let dates: Vec<&str> = entries
+        .iter()
+        .map(|entry| entry.started_utc.as_str())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let plot = Plot {
+        left: 76.0,
+        right: WIDTH - 16.0,
+        top: 30.0,
+        bottom: 230.0,
+    };
+    let y = Scale::linear(
+        entries.iter().map(|entry| entry.q3),
+        (plot.bottom, plot.top),
+    );
+    let step = (plot.right - plot.left) / dates.len() as f64;
+    let at = |started: &str| {
+        let place = dates.partition_point(|date| *date < started);
+        plot.left + (place as f64 + 0.5) * step
+    };
+    let mut svg = Svg::new(WIDTH, plot.bottom + 44.0);
+    let ticks = y
+        .ticks()
+        .into_iter()
+        .map(|tick| (y.at(tick), metrics::format(unit, tick)));
+    svg.y_axis(&plot, ticks, &title);
+    let every = dates.len().div_ceil(DATES);
+    let labels = dates
+        .iter()
+        .step_by(every)
+        .map(|date| (at(date), day(date).to_owned()));
+    svg.x_axis(
+        &plot,
+        labels,
+        "suites in the order of time; the lines at the dots are quartiles",
+    );
+    let mut table = Table::new(
+        strings(&[
+            "begun",
+            "revision",
+            "contestant",
+            "median",
+            "first quartile",
+            "third quartile",
+            "n",
+            "noisy",
+        ]),
+        vec![3, 4, 5, 6],
+    );
+    let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for entry in entries {
+        let style = legend.style(&entry.contestant);
+        let (x, show) = (at(&entry.started_utc), |value| metrics::format(unit, value));
+        svg.line(
+            &format!("thin {style}"),
+            (x, y.at(entry.q1)),
+            (x, y.at(entry.q3)),
+        );
+        let what = format!(
+            "{} at {}: {}",
+            entry.contestant,
+            entry.revision,
+            show(entry.median)
+        );
+        svg.dot(&format!("run {style}"), (x, y.at(entry.median)), 4.0, &what);
+        lines
+            .entry(&entry.contestant)
+            .or_default()
+            .push((x, y.at(entry.median)));
+        table.row(vec![
+            entry.started_utc.clone(),
+            entry.revision.clone(),
+            entry.contestant.clone(),
+            show(entry.median),
+            show(entry.q1),
+            show(entry.q3),
+            entry.n.to_string(),
+            if entry.noisy { "yes" } else { "" }.to_owned(),
+        ]);
+    }
+    for (contestant, points) in &lines {
+        svg.path(
+            &format!("curve {}", legend.style(contestant)),
+            points,
+            contestant,
+        );
+    }
+    let caption = format!(
+        "{}, {title}: suite {} on {}",
+        first.bout, first.suite, first.machine
+    );
+    Some(Chart {
+        svg: svg.finish(&caption),
+        caption,
+        table,
+    })
+}
+
+fn day(utc: &str) -> &str {
+    utc.split_once('T').map_or(utc, |(day, _)| day)
+}
