@@ -172,7 +172,7 @@ fn thread_main(
                 Kind::Idle => config.traffic.active_connections.unwrap_or(0) as usize,
                 _ => plan.connections,
             };
-            let streams = plan.count_of(active, thread);
+            let streams = busy(config, plan, thread);
             let mut payload = Payload::new(config.traffic.size as usize, common.nonce, false);
             if common.targets.iter().any(Target::is_tcp) {
                 payload.leave_unmasked();
@@ -204,6 +204,17 @@ fn thread_main(
     }
 }
 
+/// How many connections of a thread, its first ones, have traffic.
+fn busy(config: &Config, plan: &Plan, thread: usize) -> usize {
+    match config.kind {
+        Kind::Idle => {
+            let active = config.traffic.active_connections.unwrap_or(0);
+            plan.count_of(active as usize, thread)
+        }
+        Kind::Echo | Kind::Broadcast | Kind::Connect => plan.count(thread),
+    }
+}
+
 /// A thread that is ready to run.
 struct Start<'a> {
     thread: usize,
@@ -229,6 +240,7 @@ impl Start<'_> {
                 targets.clone(),
                 plan.clone(),
                 self.thread,
+                busy(config, plan, self.thread),
                 config.connect_rate_per_s,
             ),
             traffic,

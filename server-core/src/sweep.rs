@@ -25,6 +25,16 @@ impl Activity {
     pub fn touch(&self, tick: u32) {
         self.0.store(tick << 1, Relaxed);
     }
+
+    /// Whole intervals without traffic, now that it is tick `now`.
+    pub fn silence(&self, now: u32) -> u32 {
+        silence(self.0.load(Relaxed), now)
+    }
+}
+
+fn silence(seen: u32, now: u32) -> u32 {
+    // One tick may have begun just before the traffic: it does not count. Ticks wrap at 31 bits.
+    (now.wrapping_sub(seen >> 1) & (u32::MAX >> 1)).saturating_sub(1)
 }
 
 /// How far a connection is, as far as timeouts are concerned.
@@ -94,8 +104,7 @@ impl Sweep {
     /// What is due at tick `now` for a connection in `phase`.
     pub fn verdict(&self, now: u32, phase: Phase, activity: &Activity) -> Verdict {
         let seen = activity.0.load(Relaxed);
-        // One tick may have begun just before the traffic: it does not count. Ticks wrap at 31 bits.
-        let silent = (now.wrapping_sub(seen >> 1) & (u32::MAX >> 1)).saturating_sub(1);
+        let silent = silence(seen, now);
         match (phase, &self.idle) {
             (Phase::Handshake, _) if silent >= self.handshake => Verdict::HandshakeTimeout,
             (Phase::Open, Some(idle)) if silent >= idle.close => Verdict::IdleTimeout,
@@ -156,6 +165,18 @@ mod tests {
         expected[9] = Verdict::Ping;
         expected[17] = Verdict::IdleTimeout;
         assert_eq!(verdicts, expected);
+    }
+
+    #[test]
+    fn silence_is_counted_in_whole_intervals() {
+        let activity = Activity::at(7);
+        let silence = |now| activity.silence(now);
+        assert_eq!(
+            [silence(7), silence(8), silence(9), silence(10)],
+            [0, 0, 1, 2]
+        );
+        activity.touch(u32::MAX >> 1);
+        assert_eq!([silence(0), silence(1)], [0, 1]);
     }
 
     #[test]

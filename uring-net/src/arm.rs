@@ -22,21 +22,36 @@ use crate::slab::Key;
 
 /// The most bytes one send operation asks for; the ring continues. Far below the limit of 2 GiB, so that the continuation is an everyday path.
 const PIECE: u32 = 16 << 20;
+/// What a poll waits for: bytes, or their end. Errors count by themselves.
+const SOMETHING_TO_RECEIVE: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
 
 impl Ring {
-    /// Arms the multishot receive of an open socket.
+    /// Arms the receive of an open socket: a multishot, or the poll of a sparing one.
+    #[inline]
     pub(crate) fn arm_receive(&mut self, key: Key) {
+        self.arm_receive_as(key, ReceiveState::Watching);
+    }
+
+    /// As [`arm_receive`](Self::arm_receive) where something should be there already: a sparing receive needs no poll to know it.
+    pub(crate) fn arm_receive_now(&mut self, key: Key) {
+        self.arm_receive_as(key, ReceiveState::Taking);
+    }
+
+    /// Arms a sparing receive as `sparing`, any other as a multishot.
+    fn arm_receive_as(&mut self, key: Key, sparing: ReceiveState) {
         let Some(slot) = self.sockets.get_mut(key) else {
             return;
         };
         let Some(file) = File::of(&slot.handle) else {
             return;
         };
-        let entry = opcode::RecvMulti::new(file.number, BUFFER_GROUP)
-            .build()
-            .flags(file.flags)
-            .user_data(UserData::new(Target::Receive, key).0);
-        slot.receive = ReceiveState::Armed;
+        let state = if slot.sparing {
+            sparing
+        } else {
+            ReceiveState::Armed
+        };
+        let entry = receive(file, state).user_data(UserData::new(Target::Receive, key).0);
+        slot.receive = state;
         slot.in_flight += 1;
         self.in_flight += 1;
         // SAFETY: the entry points to no memory. The buffers it selects from belong to the registered pool, which outlives the operation.
@@ -188,6 +203,22 @@ impl File {
             Handle::Gone => None,
         }
     }
+}
+
+/// The entry that puts a receive into `state`.
+#[inline]
+fn receive(file: File, state: ReceiveState) -> squeue::Entry {
+    let entry = match state {
+        ReceiveState::Watching => opcode::PollAdd::new(file.number, SOMETHING_TO_RECEIVE).build(),
+        // The poll may have been wrong: never waits, for that is what costs memory.
+        ReceiveState::Taking => opcode::Recv::new(file.number, ptr::null_mut(), 0)
+            .buf_group(BUFFER_GROUP)
+            .flags(libc::MSG_DONTWAIT)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT),
+        _ => opcode::RecvMulti::new(file.number, BUFFER_GROUP).build(),
+    };
+    entry.flags(file.flags)
 }
 
 /// The entry of an operation; `direct` says where an accept puts its connections.

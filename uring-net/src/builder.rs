@@ -19,10 +19,11 @@ const MAX_BUFFERS: u16 = 1 << 15;
 pub const MAX_DIRECT_SLOTS: u32 = 1 << 20;
 
 /// The operations that are used, all in 6.1.
-const OPERATIONS: [(u8, &str); 8] = [
+const OPERATIONS: [(u8, &str); 9] = [
     (opcode::Accept::CODE, "ACCEPT"),
     (opcode::Connect::CODE, "CONNECT"),
     (opcode::Recv::CODE, "RECV"),
+    (opcode::PollAdd::CODE, "POLL_ADD"),
     (opcode::Send::CODE, "SEND"),
     (opcode::Close::CODE, "CLOSE"),
     (opcode::Timeout::CODE, "TIMEOUT"),

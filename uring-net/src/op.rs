@@ -44,7 +44,7 @@ impl OperationId {
 pub(crate) enum Target {
     /// Nothing: the completion of a cancellation.
     Nothing = 0,
-    /// The multishot receive of the socket with this key.
+    /// The receive of the socket with this key, or the poll before it.
     Receive = 1,
     /// The operation with this key.
     Operation = 2,
@@ -102,9 +102,10 @@ pub(crate) struct SocketSlot {
     /// Operations of this socket that the kernel holds: at most a receive, an exclusive one, a shutdown and the close.
     pub(crate) in_flight: u8,
     pub(crate) receive: ReceiveState,
+    /// How the receive is to be armed next time: by a poll, or as a multishot.
+    pub(crate) sparing: bool,
     /// A shutdown is in flight.
     pub(crate) shutting_down: bool,
-    pub(crate) closing: bool,
 }
 
 /// Where a socket lives.
@@ -114,18 +115,24 @@ pub(crate) enum Handle {
     Plain(OwnedFd),
     /// In this slot of the ring's own table.
     Direct(u32),
-    /// With the kernel, which closes it.
+    /// With the kernel, which closes it: the socket is closing.
     Gone,
 }
 
-/// Where a socket's multishot receive stands.
+/// Where a socket's receive stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReceiveState {
     /// Not asked for, or over.
     Off,
-    /// The kernel holds it.
+    /// The kernel holds a multishot.
     Armed,
-    /// The kernel holds it and was asked to cancel it.
+    /// The kernel holds a poll, which says when there is something to receive.
+    Watching,
+    /// The kernel holds a receive of what is there now.
+    Taking,
+    /// The kernel holds a multishot that the ring has cancelled, to go on otherwise: nobody hears of it.
+    Turning,
+    /// The kernel holds one of these and was asked to cancel it for good.
     Cancelling,
     /// The kernel gave it back for want of a buffer; it waits in the ring's queue.
     Starved,
@@ -133,7 +140,7 @@ pub(crate) enum ReceiveState {
 
 impl ReceiveState {
     pub(crate) fn in_kernel(self) -> bool {
-        matches!(self, Self::Armed | Self::Cancelling)
+        !matches!(self, Self::Off | Self::Starved)
     }
 }
 
@@ -145,9 +152,15 @@ impl SocketSlot {
             exclusive: None,
             in_flight: 0,
             receive: ReceiveState::Off,
+            sparing: false,
             shutting_down: false,
-            closing: false,
         }
+    }
+
+    /// Whether it has been given to the kernel to close.
+    #[inline]
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.handle, Handle::Gone)
     }
 }
 

@@ -10,7 +10,7 @@ use socket2::SockRef;
 
 use crate::completion::{Completion, Event, OpKind, SendBuf, Token};
 use crate::kernel::Cqe;
-use crate::op::{Body, Handle, Op, ReceiveState, Shots, SocketId, SocketSlot, Target, UserData};
+use crate::op::{Body, Handle, Op, Shots, SocketId, SocketSlot, Target, UserData};
 use crate::ring::Ring;
 use crate::slab::Key;
 
@@ -43,88 +43,6 @@ impl Ring {
             if completion.is_some() {
                 return completion;
             }
-        }
-    }
-
-    #[inline]
-    fn received(&mut self, key: Key, cqe: Cqe) -> Option<Completion> {
-        let more = cqueue::more(cqe.flags);
-        let buf = cqueue::buffer_select(cqe.flags).map(|id| {
-            let len = u32::try_from(cqe.result).unwrap_or(0);
-            // SAFETY: this completion names `id`, and each completion comes here once.
-            unsafe { self.pool.lease(id, len) }
-        });
-        let slot = self.sockets.get_mut(key)?;
-        if slot.closing {
-            // The receive is silent after `close`; the lease goes straight back.
-            if !more {
-                slot.receive = ReceiveState::Off;
-                self.leave(key);
-            }
-            return None;
-        }
-        let token = slot.token;
-        let event = match buf {
-            Some(buf) if cqe.result > 0 => {
-                if !more {
-                    self.resume_receive(key);
-                }
-                Event::Received(buf)
-            }
-            _ => {
-                debug_assert!(!more, "only bytes leave a multishot receive armed");
-                self.end_receive(key, cqe.result)?
-            }
-        };
-        Some(Completion { token, event })
-    }
-
-    /// The kernel gave the receive back although the stream goes on (its completion queue overflowed, ...).
-    #[cold]
-    fn resume_receive(&mut self, key: Key) {
-        self.leave(key);
-        let Some(slot) = self.sockets.get_mut(key) else {
-            return;
-        };
-        if slot.receive == ReceiveState::Cancelling || self.dying {
-            slot.receive = ReceiveState::Off;
-            let token = slot.token;
-            self.ready
-                .push_back(cancelled(token, OpKind::Receive, None));
-        } else {
-            self.stats.rearmed += 1;
-            self.arm_receive(key);
-        }
-    }
-
-    /// A receive's completion without bytes: the end, or a pause.
-    fn end_receive(&mut self, key: Key, result: i32) -> Option<Event> {
-        self.leave(key);
-        let slot = self.sockets.get_mut(key)?;
-        let cancelling = slot.receive == ReceiveState::Cancelling || self.dying;
-        slot.receive = ReceiveState::Off;
-        match -result {
-            0 => Some(Event::Eof),
-            libc::ENOBUFS if !cancelling => {
-                slot.receive = ReceiveState::Starved;
-                self.stats.receives_starved += 1;
-                self.starved.push_back(key);
-                None
-            }
-            libc::EINTR if !cancelling => {
-                self.stats.rearmed += 1;
-                self.arm_receive(key);
-                None
-            }
-            libc::ECANCELED | libc::ENOBUFS | libc::EINTR => Some(Event::Cancelled {
-                op: OpKind::Receive,
-                buf: None,
-            }),
-            errno => Some(Event::Failed {
-                op: OpKind::Receive,
-                error: io::Error::from_raw_os_error(errno),
-                buf: None,
-            }),
         }
     }
 
@@ -322,13 +240,13 @@ impl Ring {
 
     /// The kernel holds one operation of this socket less. The last one of a closing socket ends the socket.
     #[inline]
-    fn leave(&mut self, key: Key) {
+    pub(crate) fn leave(&mut self, key: Key) {
         self.in_flight -= 1;
         let Some(slot) = self.sockets.get_mut(key) else {
             return;
         };
         slot.in_flight -= 1;
-        if slot.closing && slot.in_flight == 0 {
+        if slot.is_closing() && slot.in_flight == 0 {
             let token = slot.token;
             self.sockets.remove(key);
             let event = Event::Closed;

@@ -1,4 +1,4 @@
-//! The ring: starting, cancelling and waiting. Completions are taken in [`crate::reap`].
+//! The ring: starting, cancelling and waiting. Receiving is in [`crate::receive`]; completions are taken in [`crate::reap`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +21,7 @@ use crate::kernel::Kernel;
 use crate::op::{
     Body, Handle, Op, OperationId, ReceiveState, SocketId, SocketSlot, Target, UserData,
 };
-use crate::reap::{cancelled, refused, shut_down};
+use crate::reap::{refused, shut_down};
 use crate::slab::{Key, Slab};
 use crate::waker::{Wake, Waker};
 
@@ -153,24 +153,6 @@ impl Ring {
         self.begin(socket, token, Body::Connect { socket, address })
     }
 
-    /// Receives until the end of the stream, cancelled, closed or failed: [`Received`](crate::Event::Received) for each piece, in order.
-    ///
-    /// When the kernel runs out of buffers the receive pauses and goes on by itself as soon as leases come back; nothing is lost.
-    pub fn receive(&mut self, socket: SocketId, token: Token) -> OperationId {
-        let errno = match self.open(socket.0) {
-            None => libc::EBADF,
-            Some(slot) if slot.receive != ReceiveState::Off => libc::EBUSY,
-            Some(slot) => {
-                slot.token = token;
-                self.arm_receive(socket.0);
-                return OperationId::receive_of(socket);
-            }
-        };
-        self.ready
-            .push_back(refused(token, errno, OpKind::Receive, None));
-        OperationId::STALE
-    }
-
     /// Sends all of `buf`: one [`Sent`](crate::Event::Sent) when the kernel has taken the last byte.
     ///
     /// One send may be in flight per socket; another one fails with `EBUSY` (two could interleave when one is short).
@@ -250,7 +232,6 @@ impl Ring {
                 .push_back(refused(token, libc::EBADF, OpKind::Close, None));
             return;
         };
-        slot.closing = true;
         slot.token = token;
         slot.in_flight += 1;
         let armed = slot.receive.in_kernel();
@@ -382,8 +363,8 @@ impl Ring {
 impl Ring {
     /// The socket, if the id is not stale and it is not being closed.
     #[inline]
-    fn open(&mut self, key: Key) -> Option<&mut SocketSlot> {
-        self.sockets.get_mut(key).filter(|slot| !slot.closing)
+    pub(crate) fn open(&mut self, key: Key) -> Option<&mut SocketSlot> {
+        self.sockets.get_mut(key).filter(|slot| !slot.is_closing())
     }
 
     #[inline]
@@ -419,42 +400,6 @@ impl Ring {
         if let Some(op) = self.ops.get_mut(key) {
             op.cancelled = true;
             self.arm_cancel(UserData::new(Target::Operation, key));
-        }
-    }
-
-    fn cancel_receive(&mut self, key: Key) {
-        let Some(slot) = self.open(key) else { return };
-        match slot.receive {
-            ReceiveState::Armed => {
-                slot.receive = ReceiveState::Cancelling;
-                self.arm_cancel(UserData::new(Target::Receive, key));
-            }
-            ReceiveState::Starved => {
-                slot.receive = ReceiveState::Off;
-                let token = slot.token;
-                self.ready
-                    .push_back(cancelled(token, OpKind::Receive, None));
-            }
-            ReceiveState::Off | ReceiveState::Cancelling => {}
-        }
-    }
-
-    /// Arms starved receives again, at most as many as there are buffers, in the order in which they starved.
-    #[inline]
-    fn feed_starved(&mut self) {
-        if self.starved.is_empty() {
-            return;
-        }
-        for _ in 0..self.pool.free() {
-            let Some(key) = self.starved.pop_front() else {
-                return;
-            };
-            // It may have been cancelled or closed meanwhile, or even have starved again under a newer entry.
-            if let Some(slot) = self.open(key)
-                && slot.receive == ReceiveState::Starved
-            {
-                self.arm_receive(key);
-            }
         }
     }
 }

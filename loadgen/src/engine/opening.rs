@@ -34,6 +34,8 @@ pub struct Opener {
     targets: Arc<Vec<Target>>,
     plan: Arc<Plan>,
     thread: usize,
+    /// Connections that have traffic, the first ones; the others are expected to be silent.
+    busy: usize,
     waiting: VecDeque<u32>,
     in_flight: HashMap<u32, Opening>,
     pacer: Option<Pacer>,
@@ -73,11 +75,12 @@ pub enum Answer {
 }
 
 impl Opener {
-    /// All connections of `thread` wait to be opened, at most `rate_per_s` (over all threads) begun per second.
+    /// All connections of `thread` wait to be opened, at most `rate_per_s` (over all threads) begun per second. The first `busy` of them have traffic.
     pub fn new(
         targets: Arc<Vec<Target>>,
         plan: Arc<Plan>,
         thread: usize,
+        busy: usize,
         rate_per_s: Option<f64>,
     ) -> Self {
         let count = plan.count(thread);
@@ -85,6 +88,7 @@ impl Opener {
         Self {
             targets,
             thread,
+            busy,
             waiting: (0..count as u32).collect(),
             in_flight: HashMap::new(),
             pacer,
@@ -178,7 +182,12 @@ impl Opener {
     pub fn connected(&mut self, conn: usize, links: &mut Links, now: u64) -> Option<u64> {
         let opening = self.in_flight.get(&(conn as u32))?;
         if let Some(socket) = links.socket(conn) {
-            links.ring().receive(socket, Token(conn as u64));
+            let token = Token(conn as u64);
+            if conn < self.busy {
+                links.ring().receive(socket, token);
+            } else {
+                links.ring().receive_sparingly(socket, token);
+            }
         }
         match &self.targets[opening.target].protocol {
             Protocol::WebSocket(request) => {

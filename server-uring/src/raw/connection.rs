@@ -64,10 +64,8 @@ const _: () = assert!(size_of::<Option<Connection>>() <= 144);
 impl Connection {
     /// Begins to serve an accepted socket.
     pub(crate) fn new(worker: &mut Worker, socket: SocketId) -> Self {
-        let mut link = Link::new(socket);
-        link.receive(&mut worker.ring);
         Self {
-            link,
+            link: Link::new(&mut worker.ring, socket),
             serving: Serving::Handshake(Vec::new()),
             stage: Stage::Handshake,
             activity: Activity::at(worker.tick),
@@ -101,19 +99,34 @@ impl Connection {
     /// Bytes have arrived.
     #[inline]
     pub(crate) fn received(&mut self, worker: &mut Worker, bytes: ReceivedBuf) {
+        if self.stage == Stage::Open {
+            self.hear(worker);
+        }
         match (self.stage, &mut self.serving) {
-            (Stage::Open, Serving::Echo(_)) => {
-                self.activity.touch(worker.tick);
-                self.echo(worker, bytes);
-            }
+            (Stage::Open, Serving::Echo(_)) => self.echo(worker, bytes),
             (Stage::Open, Serving::Member(member)) => {
-                self.activity.touch(worker.tick);
                 let taken = member.received(worker, &mut self.link, bytes);
                 self.go_on(worker, taken);
             }
             (Stage::Handshake, _) => self.read_head(worker, bytes),
             (Stage::Parting | Stage::Discarding, _) => self.discard(worker, bytes.len()),
             (Stage::Open | Stage::Closed, _) => {}
+        }
+    }
+
+    /// The peer is alive. A busy one, heard of less than an interval of the sweep ago (its request counts), is received from eagerly.
+    #[inline]
+    fn hear(&mut self, worker: &mut Worker) {
+        if self.activity.silence(worker.tick) == 0 {
+            self.link.receive_eagerly(&mut worker.ring);
+        }
+        self.activity.touch(worker.tick);
+    }
+
+    /// Receives sparingly again from a peer that was silent for a whole interval of the sweep.
+    pub(crate) fn spare(&mut self, worker: &mut Worker) {
+        if self.stage == Stage::Open && self.activity.silence(worker.tick) > 0 {
+            self.link.receive_sparingly(&mut worker.ring);
         }
     }
 

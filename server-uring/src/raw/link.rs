@@ -25,10 +25,13 @@ enum Sending {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Receiving {
-    On,
+    /// By a poll: the peer is expected to be silent.
+    Sparingly,
+    /// By a multishot.
+    Eagerly,
     /// Being cancelled; what arrives before that is so is still to be taken.
     Stopping,
-    /// Stopped, or not yet begun.
+    /// Stopped.
     Off,
     /// The stream has ended.
     Ended,
@@ -64,15 +67,18 @@ pub(crate) struct Reply {
 }
 
 impl Link {
-    pub(crate) fn new(socket: SocketId) -> Self {
-        Self {
+    /// Begins to receive, sparingly.
+    pub(crate) fn new(ring: &mut Ring, socket: SocketId) -> Self {
+        let link = Self {
             socket,
             sending: Sending::Idle,
-            receiving: Receiving::Off,
+            receiving: Receiving::Sparingly,
             since: 0,
             end: 0,
             pending: Vec::new(),
-        }
+        };
+        ring.receive_sparingly(socket, link.token());
+        link
     }
 
     /// Every operation of a socket is called by its place.
@@ -196,17 +202,34 @@ impl Link {
         Sent::Partly
     }
 
-    /// Begins to receive, or begins again.
+    /// Receives again, if it was stopped: eagerly, for who had to be stopped is busy.
     pub(crate) fn receive(&mut self, ring: &mut Ring) {
         if self.receiving == Receiving::Off {
-            self.receiving = Receiving::On;
+            self.receiving = Receiving::Eagerly;
             ring.receive(self.socket, self.token());
+        }
+    }
+
+    /// The peer is busy.
+    #[inline]
+    pub(crate) fn receive_eagerly(&mut self, ring: &mut Ring) {
+        if self.receiving == Receiving::Sparingly {
+            self.receiving = Receiving::Eagerly;
+            ring.receive_eagerly(self.socket);
+        }
+    }
+
+    /// The peer is silent.
+    pub(crate) fn receive_sparingly(&mut self, ring: &mut Ring) {
+        if self.receiving == Receiving::Eagerly {
+            self.receiving = Receiving::Sparingly;
+            ring.receive_sparingly(self.socket, self.token());
         }
     }
 
     /// Stops receiving. What the kernel has already put into buffers still arrives.
     pub(crate) fn stop_receiving(&mut self, ring: &mut Ring) {
-        if self.receiving == Receiving::On {
+        if matches!(self.receiving, Receiving::Sparingly | Receiving::Eagerly) {
             self.receiving = Receiving::Stopping;
             ring.cancel(OperationId::receive_of(self.socket));
         }

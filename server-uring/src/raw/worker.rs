@@ -262,6 +262,7 @@ impl Loop {
         }
         worker.sweep_later();
         for connection in self.connections.iter_mut() {
+            connection.spare(worker);
             let verdict =
                 worker
                     .server

@@ -1,0 +1,437 @@
+//! Sparing receives: the same events in the same order as from a multishot, and the way from one to the other without a word.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, both, next, open_descriptors, pair, pattern, receive_exactly, settle};
+use uring_net::{Completion, Event, OpKind, OperationId, Ring, SocketId, Token};
+
+const RECEIVE: Token = Token(3);
+const OTHER: Token = Token(4);
+const CLOSE: Token = Token(5);
+
+fn assert_eof(completion: &Completion, expected: Token) {
+    assert!(
+        matches!(completion, Completion { token, event: Event::Eof } if *token == expected),
+        "{completion:?}"
+    );
+}
+
+fn assert_cancelled(events: &[Completion]) {
+    assert!(
+        matches!(
+            events,
+            [Completion {
+                token: RECEIVE,
+                event: Event::Cancelled {
+                    op: OpKind::Receive,
+                    buf: None
+                }
+            }]
+        ),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn bytes_arrive_in_order_through_many_small_buffers_and_then_the_end() {
+    for mut ring in both(&Ring::builder().buffers(8, 512)) {
+        let (socket, mut peer) = pair(&mut ring);
+        let sent = pattern(1 << 20);
+        let copy = sent.clone();
+        let writer = thread::spawn(move || {
+            peer.write_all(&copy).unwrap();
+            peer.shutdown(Shutdown::Write).unwrap();
+            peer
+        });
+        ring.receive_sparingly(socket, RECEIVE);
+        assert!(receive_exactly(&mut ring, RECEIVE, sent.len()) == sent);
+        assert_eof(&next(&mut ring), RECEIVE);
+        drop(writer.join().unwrap());
+        assert!(settle(&mut ring).is_empty(), "the receive is over");
+        assert_eq!(ring.stats().rearmed, 0, "nothing was a multishot");
+    }
+}
+
+#[test]
+fn a_piece_that_comes_after_a_long_silence_is_received_as_well() {
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive_sparingly(socket, RECEIVE);
+        for piece in [&b"one"[..], b"two", b"three"] {
+            assert!(settle(&mut ring).is_empty());
+            peer.write_all(piece).unwrap();
+            assert_eq!(receive_exactly(&mut ring, RECEIVE, piece.len()), piece);
+        }
+        drop(peer);
+        assert_eof(&next(&mut ring), RECEIVE);
+    }
+}
+
+#[test]
+fn a_reset_ends_it_with_its_error() {
+    for mut ring in both(&Ring::builder()) {
+        let (socket, peer) = pair(&mut ring);
+        ring.receive_sparingly(socket, RECEIVE);
+        ring.submit().unwrap();
+        socket2::SockRef::from(&peer)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(peer);
+        match next(&mut ring) {
+            Completion {
+                token: RECEIVE,
+                event:
+                    Event::Failed {
+                        op: OpKind::Receive,
+                        error,
+                        ..
+                    },
+            } => assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn close_ends_it_silently_whether_it_watches_or_takes() {
+    for mut ring in both(&Ring::builder()) {
+        for unread in [false, true] {
+            let (socket, mut peer) = pair(&mut ring);
+            ring.receive_sparingly(socket, RECEIVE);
+            ring.submit().unwrap();
+            if unread {
+                peer.write_all(b"never seen").unwrap();
+                // The poll has fired when this returns; nobody has taken its completion.
+                ring.wait(1, Some(Instant::now() + PATIENCE)).unwrap();
+                assert!(ring.has_completions());
+            }
+            ring.close(socket, CLOSE);
+            let events = settle(&mut ring);
+            assert!(
+                matches!(
+                    &events[..],
+                    [Completion {
+                        token: CLOSE,
+                        event: Event::Closed
+                    }]
+                ),
+                "{events:?}"
+            );
+            // With unread bytes a reset, otherwise an orderly end: either way the kernel holds no reference any more.
+            let end = peer.read(&mut [0; 8]);
+            assert_eq!(end.ok(), (!unread).then_some(0));
+        }
+    }
+}
+
+#[test]
+fn cancel_ends_it_with_one_event_and_it_can_be_started_again() {
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        // Not yet handed to the kernel, watching, and with a poll that has fired.
+        for (submitted, arrived) in [(false, false), (true, false), (true, true)] {
+            let receive = ring.receive_sparingly(socket, RECEIVE);
+            if submitted {
+                ring.submit().unwrap();
+            }
+            if arrived {
+                peer.write_all(b"later").unwrap();
+                ring.wait(1, Some(Instant::now() + PATIENCE)).unwrap();
+                assert!(ring.has_completions());
+            }
+            ring.cancel(receive);
+            ring.cancel(receive);
+            refuses_to_start(&mut ring, socket);
+            assert_cancelled(&settle(&mut ring));
+        }
+        ring.cancel(OperationId::receive_of(socket));
+        assert!(settle(&mut ring).is_empty());
+        ring.receive_sparingly(socket, OTHER);
+        assert_eq!(receive_exactly(&mut ring, OTHER, 5), b"later");
+    }
+}
+
+/// Neither kind starts while a cancellation is under way.
+fn refuses_to_start(ring: &mut Ring, socket: SocketId) {
+    ring.receive(socket, OTHER);
+    ring.receive_sparingly(socket, OTHER);
+    for _ in 0..2 {
+        match next(ring) {
+            Completion {
+                token: OTHER,
+                event: Event::Failed { error, .. },
+            } => assert_eq!(error.raw_os_error(), Some(libc::EBUSY)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stale_socket_is_refused() {
+    for mut ring in both(&Ring::builder()) {
+        let (socket, _peer) = pair(&mut ring);
+        ring.close(socket, CLOSE);
+        ring.receive_eagerly(socket);
+        ring.receive_sparingly(socket, RECEIVE);
+        match next(&mut ring) {
+            Completion {
+                token: RECEIVE,
+                event: Event::Failed { error, .. },
+            } => assert_eq!(error.raw_os_error(), Some(libc::EBADF)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_receive_that_is_over_is_not_begun_again_by_a_wish_for_eagerness() {
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive_eagerly(socket);
+        peer.write_all(b"nobody receives").unwrap();
+        assert!(settle(&mut ring).is_empty());
+    }
+}
+
+#[test]
+fn running_out_of_buffers_loses_nothing() {
+    for mut ring in both(&Ring::builder().buffers(4, 64)) {
+        let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();
+        let sent = pattern(300);
+        for (index, (socket, peer)) in pairs.iter().enumerate() {
+            ring.receive_sparingly(*socket, Token(index as u64));
+            let mut peer = peer;
+            peer.write_all(&sent).unwrap();
+        }
+        let mut received = vec![Vec::new(); pairs.len()];
+        let mut held = Vec::new();
+        while received.iter().any(|bytes| bytes.len() < sent.len()) {
+            let before = held.len();
+            // Holding all buffers until nothing more comes is the worst a caller can do.
+            for Completion { token, event } in settle(&mut ring) {
+                match event {
+                    Event::Received(bytes) => {
+                        received[token.0 as usize].extend_from_slice(&bytes);
+                        held.push(bytes);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            if held.len() == before {
+                assert!(!held.is_empty(), "stalled with all buffers free");
+                held.clear();
+            }
+        }
+        assert!(received.iter().all(|bytes| *bytes == sent));
+        assert!(ring.stats().receives_starved > 0);
+    }
+}
+
+#[test]
+fn a_starved_one_is_cancelled_and_closed_like_any_other() {
+    for mut ring in both(&Ring::builder().buffers(1, 16)) {
+        let (first, mut first_peer) = pair(&mut ring);
+        let (second, mut second_peer) = pair(&mut ring);
+        let receive = ring.receive_sparingly(first, RECEIVE);
+        ring.receive_sparingly(second, OTHER);
+        first_peer.write_all(&pattern(100)).unwrap();
+        second_peer.write_all(&pattern(100)).unwrap();
+        let held = settle(&mut ring);
+        assert_eq!(held.len(), 1, "{held:?}");
+        assert!(ring.stats().receives_starved >= 2);
+        ring.cancel(receive);
+        assert_cancelled(&settle(&mut ring));
+        ring.close(second, CLOSE);
+        assert!(matches!(next(&mut ring).event, Event::Closed));
+        drop(held);
+        assert!(settle(&mut ring).is_empty());
+    }
+}
+
+#[test]
+fn a_multishot_goes_on_sparingly_under_the_new_token_and_back() {
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive(socket, RECEIVE);
+        peer.write_all(b"eager").unwrap();
+        assert_eq!(receive_exactly(&mut ring, RECEIVE, 5), b"eager");
+        ring.receive_sparingly(socket, OTHER);
+        assert!(settle(&mut ring).is_empty(), "no event says so");
+        peer.write_all(b"sparing").unwrap();
+        assert_eq!(receive_exactly(&mut ring, OTHER, 7), b"sparing");
+        ring.receive_eagerly(socket);
+        for _ in 0..3 {
+            peer.write_all(b"again").unwrap();
+            assert_eq!(receive_exactly(&mut ring, OTHER, 5), b"again");
+        }
+        // Both at once, in either order: the last one counts, and the receive goes on.
+        ring.receive_sparingly(socket, RECEIVE);
+        ring.receive_eagerly(socket);
+        assert!(settle(&mut ring).is_empty());
+        peer.write_all(b"more").unwrap();
+        assert_eq!(receive_exactly(&mut ring, RECEIVE, 4), b"more");
+        ring.receive_sparingly(socket, RECEIVE);
+        ring.cancel(OperationId::receive_of(socket));
+        assert_cancelled(&settle(&mut ring));
+        assert_eq!(ring.stats().rearmed, 0);
+    }
+}
+
+#[test]
+fn eagerness_spares_the_polls() {
+    for mut ring in both(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        let enters = |ring: &mut Ring, peer: &mut TcpStream| {
+            let before = ring.stats().enters;
+            for _ in 0..50 {
+                peer.write_all(b"ping").unwrap();
+                receive_exactly(ring, RECEIVE, 4);
+            }
+            ring.stats().enters - before
+        };
+        ring.receive_sparingly(socket, RECEIVE);
+        let sparing = enters(&mut ring, &mut peer);
+        ring.receive_eagerly(socket);
+        let eager = enters(&mut ring, &mut peer);
+        assert!(sparing >= 100, "a poll and a receive for each: {sparing}");
+        assert!(eager < 60, "only the first has a poll before it: {eager}");
+    }
+}
+
+/// Numbers without rhyme, the same in each run (xorshift).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+struct Stream {
+    socket: SocketId,
+    received: Vec<u8>,
+    cancelling: bool,
+    ended: bool,
+}
+
+/// Several streams at once whose manner of receiving changes at random, with buffers so few that they starve, too; now and then a receive is cancelled and
+/// started again. Every byte arrives, in order.
+#[test]
+fn switching_at_random_under_traffic_loses_nothing() {
+    for (round, mut ring) in
+        (0..4).flat_map(|round| both(&Ring::builder().buffers(8, 256)).map(|ring| (round, ring)))
+    {
+        let mut chance = Chance(0x9e37_79b9_7f4a_7c15 ^ (round + 1));
+        let sent = pattern(200_000);
+        let mut streams = Vec::new();
+        let mut writers = Vec::new();
+        let pairs: Vec<_> = (0..4).map(|_| pair(&mut ring)).collect();
+        for (index, (socket, mut peer)) in (0..).zip(pairs) {
+            let (copy, mut chance) = (sent.clone(), Chance(index + 77 * (round + 1)));
+            writers.push(thread::spawn(move || {
+                let mut rest = &copy[..];
+                while !rest.is_empty() {
+                    let (piece, behind) =
+                        rest.split_at(rest.len().min(1 + chance.below(3000) as usize));
+                    peer.write_all(piece).unwrap();
+                    rest = behind;
+                    if chance.below(4) == 0 {
+                        thread::yield_now();
+                    }
+                }
+            }));
+            ring.receive_sparingly(socket, Token(index));
+            streams.push(Stream {
+                socket,
+                received: Vec::new(),
+                cancelling: false,
+                ended: false,
+            });
+        }
+        let mut held = Vec::new();
+        while streams.iter().any(|stream| !stream.ended) {
+            let Completion { token, event } = next(&mut ring);
+            let stream = &mut streams[token.0 as usize];
+            let socket = stream.socket;
+            match event {
+                Event::Received(bytes) => {
+                    stream.received.extend_from_slice(&bytes);
+                    held.push(bytes);
+                }
+                Event::Eof => stream.ended = true,
+                Event::Cancelled { .. } => {
+                    assert!(stream.cancelling, "nobody hears of a switch");
+                    stream.cancelling = false;
+                    if chance.below(2) == 0 {
+                        ring.receive(socket, token);
+                    } else {
+                        ring.receive_sparingly(socket, token);
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+            if held.len() > chance.below(8) as usize {
+                held.clear();
+            }
+            if stream.ended || stream.cancelling {
+                continue;
+            }
+            match chance.below(8) {
+                0 | 1 => ring.receive_eagerly(socket),
+                2..4 => {
+                    ring.receive_sparingly(socket, token);
+                }
+                4 if chance.below(4) == 0 => {
+                    stream.cancelling = true;
+                    ring.cancel(OperationId::receive_of(socket));
+                }
+                _ => {}
+            }
+        }
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        assert!(streams.iter().all(|stream| stream.received == sent));
+        drop(held);
+        assert!(settle(&mut ring).is_empty());
+    }
+}
+
+#[test]
+fn a_ring_that_is_dropped_with_armed_polls_leaves_nothing_behind() {
+    if !common::alone("a_ring_that_is_dropped_with_armed_polls_leaves_nothing_behind") {
+        return;
+    }
+    let before = open_descriptors();
+    for take in [false, true] {
+        for mut ring in both(&Ring::builder().buffers(2, 64)) {
+            let pairs: Vec<_> = (0..8).map(|_| pair(&mut ring)).collect();
+            for (socket, mut peer) in pairs.iter().map(|(socket, peer)| (*socket, peer)) {
+                ring.receive_sparingly(socket, RECEIVE);
+                if socket.index() % 2 == 0 {
+                    peer.write_all(&pattern(1000)).unwrap();
+                }
+            }
+            ring.wait(1, Some(Instant::now() + PATIENCE)).unwrap();
+            let lease = take.then(|| next(&mut ring));
+            let start = Instant::now();
+            drop(ring);
+            assert!(start.elapsed() < Duration::from_secs(2));
+            drop(lease);
+            for (_, mut peer) in pairs {
+                assert!(matches!(peer.read(&mut [0; 8]), Ok(0) | Err(_)));
+            }
+        }
+    }
+    assert_eq!(open_descriptors(), before);
+}
