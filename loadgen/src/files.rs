@@ -200,6 +200,38 @@ mod tests {
         assert_eq!(&last[1..], ["1.000000000000", "1000", "inf"]);
     }
 
+    /// What HdrHistogram's plotter reads: the rows between the heading and the comments, values at their percentiles.
+    #[test]
+    fn hgrm_reads_back_as_the_percentiles_that_were_recorded() {
+        let mut latencies = histogram::new();
+        for value in 1..=100_000_u64 {
+            latencies.saturating_record(value * value);
+        }
+        let text = String::from_utf8(hgrm(&latencies).unwrap()).unwrap();
+        assert!(text.starts_with("       Value     Percentile TotalCount 1/(1-Percentile)\n\n"));
+        let mut last = (0.0, 0.0, 0);
+        for row in text.lines().skip(2).filter(|line| !line.starts_with('#')) {
+            let cells: Vec<&str> = row.split_whitespace().collect();
+            let (ms, quantile): (f64, f64) = (cells[0].parse().unwrap(), cells[1].parse().unwrap());
+            let count: u64 = cells[2].parse().unwrap();
+            let recorded = latencies.value_at_quantile(quantile) as f64 / 1e6;
+            assert!((ms - recorded).abs() <= recorded * 0.001 + 1e-6, "{row}");
+            assert!(
+                ms >= last.0 && quantile >= last.1 && count >= last.2,
+                "{row}"
+            );
+            last = (ms, quantile, count);
+        }
+        assert_eq!((last.1, last.2), (1.0, latencies.len()));
+        let comments: Vec<&str> = text.lines().filter(|line| line.starts_with("#[")).collect();
+        assert_eq!(comments.len(), 3, "{text}");
+        assert!(
+            comments[1].ends_with("Total count    =       100000]"),
+            "{}",
+            comments[1]
+        );
+    }
+
     #[test]
     fn unwritable_paths_are_found_before_the_run() {
         let files = Files {
