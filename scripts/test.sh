@@ -55,6 +55,9 @@ cargo build --release --workspace --exclude peers --bins --locked
 target="${CARGO_TARGET_DIR:-target}/release"
 scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw --direct=off" "$target/server-uring --engine raw --direct=on" "$target/server-tokio" "$target/server-tokio --flavor per-core"
 
+begin "workflows (GitHub's schema, actionlint)"
+scripts/lint_workflows.sh
+
 # Unit, property, conformance, import-rule and documentation tests.
 begin "tests (cargo test)"
 cargo test --workspace --all-features --locked

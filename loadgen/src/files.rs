@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use hdrhistogram::serialization::{
@@ -134,31 +134,46 @@ fn hgrm(latencies: &Latencies) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+fn hlog(run: &Finished) -> io::Result<Vec<u8>> {
+    let window = Duration::from_nanos(run.record.window_ns);
+    let comment = format!("[loadgen {}]", run.record.loadgen_version);
+    histogram_log(
+        &comment,
+        (run.window_start, window),
+        &run.seconds,
+        run.actual.as_ref(),
+    )
+}
+
 /// The histogram log, version 1.3: one interval per second, then, in an open loop, the whole window from the actual send under a tag
 /// of its own. Everything is in ns.
-fn hlog(run: &Finished) -> io::Result<Vec<u8>> {
+fn histogram_log(
+    comment: &str,
+    (start, window): (SystemTime, Duration),
+    seconds: &[Latencies],
+    actual: Option<&Latencies>,
+) -> io::Result<Vec<u8>> {
     const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
     let mut text = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     IntervalLogWriterBuilder::new()
         .add_comment("[Histogram log format version 1.3]")
-        .add_comment(&format!("[loadgen {}]", run.record.loadgen_version))
-        .with_start_time(run.window_start)
-        .with_base_time(run.window_start)
+        .add_comment(comment)
+        .with_start_time(start)
+        .with_base_time(start)
         .begin_log_with(&mut text, &mut serializer)?;
     text.extend_from_slice(LEGEND.as_bytes());
     // A second writer behind the legend, which the crate does not write.
     let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut text, &mut serializer)?;
     let second = Duration::from_secs(1);
-    let open_loop = run.actual.is_some();
-    for (index, latencies) in run.seconds.iter().enumerate() {
+    let open_loop = actual.is_some();
+    for (index, latencies) in seconds.iter().enumerate() {
         let tag = open_loop.then(|| Tag::new("intended")).flatten();
         log.write_histogram(latencies, second * index as u32, second, tag)
             .map_err(log_error)?;
     }
-    if let Some(actual) = &run.actual {
-        let whole = Duration::from_nanos(run.record.window_ns);
-        log.write_histogram(actual, Duration::ZERO, whole, Tag::new("actual"))
+    if let Some(actual) = actual {
+        log.write_histogram(actual, Duration::ZERO, window, Tag::new("actual"))
             .map_err(log_error)?;
     }
     Ok(text)
@@ -175,6 +190,8 @@ fn log_error<E: std::error::Error + Send + Sync + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
     use super::*;
     use crate::histogram;
 
@@ -230,6 +247,50 @@ mod tests {
             "{}",
             comments[1]
         );
+    }
+
+    #[test]
+    fn hlog_reads_back_histogram_by_histogram() {
+        let filled = |from: u64| {
+            let mut latencies = histogram::new();
+            for value in from..from + 1_000 {
+                latencies.saturating_record(value * 1_000);
+            }
+            latencies
+        };
+        let (seconds, actual) = ([filled(1), filled(500)], filled(7));
+        let start = SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_250);
+        let window = Duration::from_millis(1_700);
+        let log = histogram_log("[a test]", (start, window), &seconds, Some(&actual)).unwrap();
+        let text = String::from_utf8(log).unwrap();
+        assert!(text.starts_with(
+            "#[Histogram log format version 1.3]\n#[a test]\n#[StartTime: 1790000000.25"
+        ));
+        // The crate's reader knows no legend.
+        let rows = text.lines().filter(|line| !line.starts_with('"'));
+        let without_legend: String = rows.map(|line| format!("{line}\n")).collect();
+        let intervals: Vec<_> = IntervalLogIterator::new(without_legend.as_bytes())
+            .filter_map(|entry| match entry.unwrap() {
+                LogEntry::Interval(interval) => Some(interval),
+                _ => None,
+            })
+            .collect();
+        let wanted = [
+            ("intended", 0, 1_000, &seconds[0]),
+            ("intended", 1_000, 1_000, &seconds[1]),
+            ("actual", 0, 1_700, &actual),
+        ];
+        assert_eq!(intervals.len(), wanted.len());
+        for (interval, (tag, start_ms, length_ms, latencies)) in intervals.iter().zip(wanted) {
+            assert_eq!(interval.tag().unwrap().as_str(), tag);
+            assert_eq!(interval.start_timestamp().as_millis(), start_ms);
+            assert_eq!(interval.duration().as_millis(), length_ms);
+            assert!((interval.max() - latencies.max() as f64).abs() < 1.0);
+            assert_eq!(
+                &histogram::from_text(interval.encoded_histogram()).unwrap(),
+                latencies
+            );
+        }
     }
 
     #[test]
