@@ -20,6 +20,9 @@ use crate::{
     verdict::{Evidence, judge},
 };
 
+/// With fewer, one message more or less at the edges of the window is a visible part of the rate.
+const MESSAGES_FOR_A_RATE: u64 = 100;
+
 /// A finished run: the record, and what the histogram files need beyond it.
 #[derive(Debug)]
 pub struct Finished {
@@ -143,7 +146,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         Kind::Echo | Kind::Connect => {}
     }
     if !remains.incomplete {
-        record.littles_law = littles_law(&record, config, counts.in_flight_ns);
+        record.littles_law = littles_law(&record, config, &counts);
     }
     record.validity = validity(&record, config, shared, &counts, plan);
     Finished {
@@ -163,6 +166,7 @@ struct Counts {
     totals: Totals,
     replies_in_window: u64,
     in_flight_ns: u128,
+    outstanding_ns: i128,
     lost_in_warmup: u64,
 }
 
@@ -186,6 +190,7 @@ impl Counts {
             all.totals.handshakes += stats.totals.handshakes;
             all.replies_in_window += stats.replies_in_window;
             all.in_flight_ns += stats.in_flight_ns;
+            all.outstanding_ns += stats.outstanding_ns;
             settled += stats.settled;
             settled_in_all += stats.settled_in_all;
             due += stats.due;
@@ -342,22 +347,40 @@ fn idle(results: &[ThreadResult], config: &Config, record: &Record) -> Idle {
     }
 }
 
-/// In a closed loop only: requests in flight on average over the window, against those that should have been all the time.
+/// Requests in flight on average, against those that should have been.
 ///
-/// Little's law says that throughput x mean latency is the average number in flight; over a finite window that holds exactly when flights are
-/// cut at its edges ([`Stats::landed`](crate::engine::stats::Stats::landed)). Broadcast: a message is in flight until its last
-/// receiver has it; with several threads its publisher gets to know of that a wake-up later, so the law is not exact and is left out.
-fn littles_law(record: &Record, config: &Config, in_flight_ns: u128) -> Option<LittlesLaw> {
-    if config.traffic.rate_per_s.is_some() || record.messages.received == 0 {
+/// Closed loop: Little's law says that throughput x mean latency is the average number in flight, which should be connections x window
+/// all the time; over a finite window that holds exactly when flights are cut at its edges
+/// ([`Stats::landed`](crate::engine::stats::Stats::landed)). Broadcast: a message is in flight until its last receiver has it; with several
+/// threads its publisher gets to know of that a wake-up later, so the law is not exact and is left out.
+///
+/// Open loop: rate x mean latency, both as recorded, against the number in flight integrated over time
+/// ([`Stats::outstanding_ns`](crate::engine::stats::Stats::outstanding_ns)). A reply taken for that of another message, a latency that is not in the
+/// histogram, a rate that was not kept: each breaks it. Both sides are of the window's messages until their last reply, so there are no edges.
+fn littles_law(record: &Record, config: &Config, counts: &Counts) -> Option<LittlesLaw> {
+    if record.messages.received == 0 {
         return None;
     }
-    let streams = match config.kind {
-        Kind::Echo => config.connections,
-        Kind::Broadcast if record.options.threads == 1 => config.traffic.publishers?,
-        Kind::Broadcast | Kind::Connect | Kind::Idle => return None,
+    let window_ns = record.window_ns.max(1) as f64;
+    let (expected, measured) = match (config.traffic.rate_per_s, config.kind) {
+        (Some(_), _) if record.messages.received < MESSAGES_FOR_A_RATE => return None,
+        (Some(rate), Kind::Echo | Kind::Idle) => (
+            rate * record.latency_actual.as_ref()?.mean_ns / 1e9,
+            counts.outstanding_ns as f64 / window_ns,
+        ),
+        (Some(_), _) => return None,
+        (None, kind) => {
+            let streams = match kind {
+                Kind::Echo => config.connections,
+                Kind::Broadcast if record.options.threads == 1 => config.traffic.publishers?,
+                Kind::Broadcast | Kind::Connect | Kind::Idle => return None,
+            };
+            (
+                streams as f64 * config.traffic.window as f64,
+                counts.in_flight_ns as f64 / window_ns,
+            )
+        }
     };
-    let expected = streams as f64 * config.traffic.window as f64;
-    let measured = in_flight_ns as f64 / record.window_ns.max(1) as f64;
     Some(LittlesLaw {
         in_flight_expected: expected,
         in_flight_measured: measured,
@@ -409,6 +432,7 @@ fn validity(
         messages,
         lost_in_warmup: counts.lost_in_warmup,
         littles_ratio: record.littles_law.map(|law| law.ratio),
+        open_loop: config.traffic.rate_per_s.is_some(),
         latency: record.latency(),
         lag: record.generator.schedule_lag,
         busiest,

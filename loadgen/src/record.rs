@@ -59,7 +59,7 @@ pub struct Record {
     /// Latency from the actual send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_actual: Option<Latency>,
-    /// Closed loop only.
+    /// Not where the law is not exact: kinds `connect` and `broadcast` (but for a closed loop of one thread).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub littles_law: Option<LittlesLaw>,
     /// What the generator itself needed, inside the measured window.
@@ -325,11 +325,14 @@ impl Latency {
     }
 }
 
-/// Little's law in a closed loop: requests in flight = throughput x mean latency. Both sides are averages over the measured window, with
-/// flights cut at its edges; in a window much longer than the latency that is `throughput.messages_per_s` x `latency_actual.mean_ns`.
+/// Little's law: requests in flight = throughput x mean latency.
+///
+/// Closed loop: both sides are averages over the measured window, with flights cut at its edges; in a window much longer than the latency
+/// that is `throughput.messages_per_s` x `latency_actual.mean_ns`, and it should be connections x window. Open loop: the number in flight,
+/// integrated over time for the window's messages without looking at which reply is whose, and `rate_per_s` x `latency_actual.mean_ns`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct LittlesLaw {
-    /// Connections x window.
+    /// Connections x window; open loop: rate x mean latency.
     pub in_flight_expected: f64,
     /// Average number in flight, of requests that were answered.
     pub in_flight_measured: f64,

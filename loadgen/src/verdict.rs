@@ -15,13 +15,13 @@ pub const LAG_P99_LIMIT_NS: u64 = 5_000_000;
 /// ... if it makes up more than this share of the latency at the same percentile.
 pub const LAG_SHARE_LIMIT: f64 = 0.25;
 /// A 99th percentile above this is worth a warning, if its share is above [`LAG_SHARE_LIMIT`] too.
-const LAG_P99_WARNING_NS: u64 = 1_000_000;
+pub const LAG_P99_WARNING_NS: u64 = 1_000_000;
 /// A thread that is busier than this has no CPU time left: what was measured may be the generator.
 pub const BUSY_LIMIT: f64 = 0.98;
 /// A generator that did not run for this share of the window at a stretch measured the machine, not the server ...
-const STALL_SHARE_LIMIT: f64 = 0.25;
+pub const STALL_SHARE_LIMIT: f64 = 0.25;
 /// ... and for this long it is worth a warning.
-const STALL_WARNING_NS: u64 = 100_000_000;
+pub const STALL_WARNING_NS: u64 = 100_000_000;
 /// Messages delayed by the window beyond this share are worth a warning.
 const DELAYED_SHARE: f64 = 0.01;
 
@@ -48,8 +48,10 @@ pub struct Evidence<'a> {
     pub messages: Messages,
     /// Messages sent before the window that never got a reply.
     pub lost_in_warmup: u64,
-    /// Measured / expected requests in flight, in a closed loop.
+    /// Measured / expected requests in flight.
     pub littles_ratio: Option<f64>,
+    /// There is a schedule.
+    pub open_loop: bool,
     /// The latency to quote.
     pub latency: Option<&'a Latency>,
     /// How late the generator was, in an open loop.
@@ -73,10 +75,17 @@ pub fn judge(evidence: &Evidence<'_>) -> Validity {
     if let Some(ratio) = evidence.littles_ratio
         && (ratio - 1.0).abs() > LITTLE_TOLERANCE
     {
-        reasons.push(format!(
-            "Little's law does not hold: requests in flight (throughput x mean latency) are {ratio:.3} of connections x window \
-             (1 +- {LITTLE_TOLERANCE}): not all connections were active all the time"
-        ));
+        reasons.push(if evidence.open_loop {
+            format!(
+                "Little's law does not hold: the requests in flight are {ratio:.3} of rate x mean latency (1 +- {LITTLE_TOLERANCE}): the rate \
+                 was not kept, or the latencies are not those of the messages that were sent"
+            )
+        } else {
+            format!(
+                "Little's law does not hold: requests in flight (throughput x mean latency) are {ratio:.3} of connections x window \
+                 (1 +- {LITTLE_TOLERANCE}): not all connections were active all the time"
+            )
+        });
     }
     generator(evidence, &mut reasons, &mut warnings);
     doubts(evidence, &mut warnings);
@@ -361,6 +370,14 @@ mod tests {
                     ..sound()
                 },
                 "Little's law",
+            ),
+            (
+                Evidence {
+                    littles_ratio: Some(0.9),
+                    open_loop: true,
+                    ..sound()
+                },
+                "0.900 of rate x mean latency",
             ),
             (
                 Evidence {

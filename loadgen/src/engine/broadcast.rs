@@ -173,7 +173,7 @@ impl Broadcast {
         self.payload
             .write_frame(publisher, seq, io.now, io.links.outgoing(local));
         let meant = self.meant(publisher, seq, io.now, &io.times);
-        io.stats.sent(&io.times, meant);
+        io.stats.sent(&io.times, io.now, meant);
         self.published.fetch_add(1, Relaxed);
         if self.is_open_loop() {
             io.stats.scheduled(&io.times, meant, io.now);

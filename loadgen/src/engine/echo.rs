@@ -113,8 +113,8 @@ impl Echo {
         let name = self.name(conn);
         self.payload
             .write_frame(name, seq, 0, io.links.outgoing(conn));
-        io.stats
-            .sent(&io.times, self.meant(conn, seq, io.now, &io.times));
+        let meant = self.meant(conn, seq, io.now, &io.times);
+        io.stats.sent(&io.times, io.now, meant);
     }
 
     /// Hands out what the schedule asks for now: sent where there is room, left waiting where there is none.

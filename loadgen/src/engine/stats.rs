@@ -30,6 +30,9 @@ pub struct Stats {
     pub replies_in_window: u64,
     /// Time that answered requests spent in flight inside the window, summed up.
     pub in_flight_ns: u128,
+    /// The number of the window's messages in flight, integrated over time: less the clock at every send, plus the clock at every reply.
+    /// It knows nothing of which reply belongs to which message, so it can be held against their latencies.
+    pub outstanding_ns: i128,
     /// From the send that counts (intended in an open loop): this second, and all seconds before.
     #[serde(skip, default = "histogram::new")]
     interval: Latencies,
@@ -87,6 +90,7 @@ impl Stats {
             due: 0,
             replies_in_window: 0,
             in_flight_ns: 0,
+            outstanding_ns: 0,
             interval: histogram::new(),
             main: histogram::new(),
             actual: open_loop.then(histogram::new),
@@ -97,11 +101,12 @@ impl Stats {
         }
     }
 
-    /// A message was sent; it belongs where `meant` (the intended or else the actual send) lies.
+    /// A message was sent at `now`; it belongs where `meant` (the intended or else the actual send) lies.
     #[inline]
-    pub fn sent(&mut self, times: &Times, meant: u64) {
+    pub fn sent(&mut self, times: &Times, now: u64, meant: u64) {
         self.totals.sent += 1;
         if times.contain(meant) {
+            self.outstanding_ns -= i128::from(now);
             self.window.sent += 1;
             self.current.sent += 1;
         }
@@ -125,6 +130,7 @@ impl Stats {
         }
         if times.contain(meant) {
             self.settled += 1;
+            self.outstanding_ns += i128::from(now);
             self.window.received += 1;
             self.interval.saturating_record(now.saturating_sub(meant));
             if let Some(actual) = &mut self.actual {
@@ -242,15 +248,16 @@ mod tests {
     fn warm_up_is_left_out_and_the_drain_kept() {
         let shared = Shared::new(1, Duration::ZERO, Duration::ZERO, false);
         let mut stats = Stats::new(true);
-        stats.sent(&TIMES, 10);
+        stats.sent(&TIMES, 20, 10);
         stats.reply(&TIMES, SECOND_NS + 5, 10, 20);
-        stats.sent(&TIMES, SECOND_NS + 10);
+        stats.sent(&TIMES, SECOND_NS + 30, SECOND_NS + 10);
         stats.roll(&TIMES, 3 * SECOND_NS + 50, &shared);
         stats.reply(&TIMES, 3 * SECOND_NS + 50, SECOND_NS + 10, SECOND_NS + 30);
         let latest = stats.finish(&shared);
         assert_eq!(stats.totals.sent, 2);
         assert_eq!((stats.window.sent, stats.window.received), (1, 1));
         assert_eq!(stats.replies_in_window, 1);
+        assert_eq!(stats.outstanding_ns, 2 * i128::from(SECOND_NS) + 20);
         assert_eq!(latest.main.len(), 1);
         assert_eq!(
             latest.main.max(),
