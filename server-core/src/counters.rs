@@ -15,6 +15,11 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
+    /// Takes over a sum that is kept elsewhere.
+    pub fn set(&self, sum: u64) {
+        self.0.store(sum, Relaxed);
+    }
+
     /// The sum so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -28,6 +33,8 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct WorkerCounters {
             $(#[doc = $help] pub $field: Counter,)*
+            /// Calls of `io_uring_enter`, where an engine can count them: not a row of `/metrics`, for most could only say 0.
+            pub enters: Counter,
         }
 
         /// Sums over all workers at one moment.
@@ -94,6 +101,11 @@ impl Counters {
     /// Counters of worker `index`. Any thread may add to them; it is merely slower for two at a time.
     pub fn worker(&self, index: usize) -> &WorkerCounters {
         &self.workers[index]
+    }
+
+    /// Calls of `io_uring_enter` by all workers.
+    pub fn enters(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.enters.get()).sum()
     }
 
     /// Sums over all workers.

@@ -57,6 +57,9 @@ fn one() -> usize {
 pub struct Final {
     /// Whether all connections closed within `--drain-timeout`.
     pub drained_in_time: bool,
+    /// Calls of `io_uring_enter` of all workers, where the server can count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enters: Option<u64>,
     /// The counters.
     #[serde(flatten)]
     pub totals: Totals,
@@ -287,6 +290,7 @@ mod tests {
 
         let last = Final {
             drained_in_time: true,
+            enters: Some(7),
             totals: Totals {
                 messages_sent: 42,
                 ..Totals::default()

@@ -110,11 +110,16 @@ fn supervise(settings: &Settings) -> Result<(), ProcessesError> {
     }
     let mut all = Final {
         drained_in_time: true,
+        enters: None,
         totals: Totals::default(),
     };
     for process in &mut processes {
         let one: Final = process.say()?;
         all.drained_in_time &= one.drained_in_time;
+        all.enters = one
+            .enters
+            .map(|enters| enters + all.enters.unwrap_or(0))
+            .or(all.enters);
         all.totals.add(&one.totals);
     }
     Ok(print_line(&all)?)

@@ -104,6 +104,7 @@ fn run(settings: Settings, flavor: Flavor) -> anyhow::Result<()> {
     running.stop();
     print_line(&Final {
         drained_in_time,
+        enters: None,
         totals,
     })
     .context("cannot print the final line")

@@ -146,6 +146,8 @@ fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
     let totals = serving.counters.totals();
     print_line(&Final {
         drained_in_time,
+        // monoio keeps its ring to itself.
+        enters: (cli.engine == Engine::Raw).then(|| serving.counters.enters()),
         totals,
     })
     .context("cannot print the final line")

@@ -287,3 +287,15 @@ fn a_drain_does_not_wait_for_stuck_sends(direct: &str) {
     assert_eq!(last["drained_in_time"], false);
     assert_eq!(last["drained"], 20);
 }
+
+/// It says itself how often it entered the kernel, so that nobody has to trace it.
+#[test]
+fn the_final_line_counts_system_calls() {
+    let server = start("--direct=off", &[]);
+    server.upgraded("/ws").expect_alive();
+    let last = server.terminate().expect_clean();
+    assert!(
+        last["enters"].as_u64().is_some_and(|enters| enters > 0),
+        "{last}"
+    );
+}

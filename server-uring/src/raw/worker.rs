@@ -118,8 +118,9 @@ impl Worker {
     }
 
     pub(crate) fn hand_over_tally(&mut self) {
-        self.tally
-            .hand_over(self.server.counters.worker(self.index));
+        let counters = self.server.counters.worker(self.index);
+        self.tally.hand_over(counters);
+        counters.enters.set(self.ring.stats().enters);
     }
 
     /// Has the deadline of a connection observed.
