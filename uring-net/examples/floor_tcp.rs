@@ -8,11 +8,14 @@
 //! cargo run --release --example floor_tcp -- --listen 127.0.0.1:0 --cpus 0
 //! ```
 //!
+//! With `--burn-ns N` it is the referee's test weight: it spins for N ns on everything that it receives (with one request in flight on a
+//! connection: on every message), so that it is slower by a known amount and the referee can be seen to find it (`bench/suites/referee.toml`).
+//!
 //! Also the shortest whole program on a [`Ring`]: begin with [`serve`].
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
-use std::{convert::Infallible, io, mem, process, thread};
+use std::time::{Duration, Instant};
+use std::{convert::Infallible, hint, io, mem, process, thread};
 
 use anyhow::Context;
 use clap::Parser;
@@ -34,6 +37,9 @@ struct Options {
     /// Worker threads [default: one per CPU named]
     #[arg(long)]
     workers: Option<usize>,
+    /// Time to waste on everything that is received, in ns: a test weight for whoever measures this
+    #[arg(long, default_value_t = 0)]
+    burn_ns: u64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     raise_file_limit()?;
     let mut address = options.listen;
+    let burn = Duration::from_nanos(options.burn_ns);
     for worker in 0..options.workers.unwrap_or(options.cpus.len()).max(1) {
         let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
         // Port 0 is resolved once, for all.
@@ -50,7 +57,7 @@ fn main() -> anyhow::Result<()> {
             .get(worker % options.cpus.len().max(1))
             .copied();
         thread::spawn(move || {
-            let Err(error) = pin(cpu).and_then(|()| serve(listener));
+            let Err(error) = pin(cpu).and_then(|()| serve(listener, burn));
             eprintln!("error: worker {worker}: {error:#}");
             process::exit(1);
         });
@@ -68,7 +75,7 @@ fn main() -> anyhow::Result<()> {
 const LISTENER: Token = Token(u64::MAX);
 
 /// A worker: takes completions and starts what follows from them, until the ring breaks.
-fn serve(listener: TcpListener) -> anyhow::Result<Infallible> {
+fn serve(listener: TcpListener, weight: Duration) -> anyhow::Result<Infallible> {
     // The sizes of the raw engine (`server-uring/src/raw/ring.rs`).
     let mut ring = Ring::builder()
         .entries(4096)
@@ -94,7 +101,10 @@ fn serve(listener: TcpListener) -> anyhow::Result<Infallible> {
                     connections[index] = Connection::new(socket);
                     ring.receive(socket, Token(index as u64));
                 }
-                Event::Received(bytes) => connections[place(token)].reply(&mut ring, bytes),
+                Event::Received(bytes) => {
+                    burn(weight);
+                    connections[place(token)].reply(&mut ring, bytes);
+                }
                 Event::Sent { buf, bytes } => {
                     connections[place(token)].sent(&mut ring, &buf, bytes)
                 }
@@ -113,6 +123,17 @@ fn serve(listener: TcpListener) -> anyhow::Result<Infallible> {
                 _ => {}
             }
         }
+    }
+}
+
+/// Does nothing for so long, busily.
+fn burn(weight: Duration) {
+    if weight.is_zero() {
+        return;
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < weight {
+        hint::spin_loop();
     }
 }
 
