@@ -33,6 +33,10 @@ pub(crate) fn scenario(name: &str) -> Scenario {
         load: Some(Load::Window(1)),
         active_fraction: None,
         pinged_fraction: None,
+        p99_limit_ms: None,
+        rate_min_per_s: None,
+        rate_max_per_s: None,
+        confirmations: 3,
         server_args: vec![],
         headline: None,
         generator_args: vec![],
@@ -51,6 +55,7 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
         position: 1,
         status: Status::Valid,
         reasons: vec![],
+        checks: vec![],
         warnings: vec![],
         metrics: Default::default(),
         started_unix_ns: START,
@@ -73,6 +78,8 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
                 pss_bytes: None,
                 kernel: None,
                 looks: 20,
+                ticks: Default::default(),
+                machine: None,
             }),
             before: MemoryLook {
                 rss_bytes: Some(5_000_000),
@@ -91,6 +98,7 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
             exit: Some("exited with 0".to_owned()),
         },
         footprint: None,
+        capacity: None,
         loadgen: Some(loadgen),
     };
     fill(&mut run);
@@ -125,6 +133,16 @@ pub(crate) fn contestant(name: &str) -> Contestant {
         protocol: Protocol::Ws,
         default: false,
         again: None,
+    }
+}
+
+pub(crate) fn capacity_scenario() -> Scenario {
+    Scenario {
+        title: "Highest rate with p99 below 5 ms, 1,000 connections".to_owned(),
+        kind: Kind::Capacity,
+        load: None,
+        p99_limit_ms: Some(5.0),
+        ..scenario("capacity-p99-64b-c1000")
     }
 }
 
@@ -236,6 +254,7 @@ pub(crate) fn fill(run: &mut RunRecord) {
                 record,
                 &run.server,
                 run.footprint.as_ref(),
+                run.capacity.as_ref(),
             )
         })
         .unwrap_or_default();
@@ -260,6 +279,7 @@ fn final_line(messages: u64) -> serde_json::Value {
     };
     serde_json::to_value(server_core::lifecycle::Final {
         drained_in_time: true,
+        enters: None,
         totals,
     })
     .unwrap()
@@ -353,6 +373,7 @@ pub(crate) fn results(folder: &str, revision: &str, runs: Vec<RunRecord>) -> Res
     let contestants = setting.contestants.iter();
     let contestants = contestants.map(|one| contestant(&one.name)).collect();
     Results {
+        findings: vec![],
         root: Path::new("bench-results").join(folder),
         environment: environment(&setting, scenarios.clone(), contestants),
         summary: summarize(setting, &scenarios, &runs),

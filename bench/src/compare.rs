@@ -12,7 +12,6 @@ use anyhow::{Result, bail, ensure};
 
 use crate::config::Scenario;
 use crate::metrics::{self, Metric};
-use crate::record::Status;
 use crate::report::{cell, p_value};
 use crate::results::Results;
 use crate::rng::derive_seed;
@@ -208,7 +207,7 @@ fn changes(a: &Results, b: &Results, scenario: &Scenario, contestant: &str) -> V
     let values = |results: &Results, metric: &Metric| -> Vec<f64> {
         results
             .runs_of(&scenario.name)
-            .filter(|run| run.contestant == contestant && run.status == Status::Valid)
+            .filter(|run| run.contestant == contestant && run.status.counts())
             .filter_map(|run| run.metric(metric.key))
             .collect()
     };

@@ -86,6 +86,22 @@ mod tests {
     }
 
     #[test]
+    fn the_referees_own_test_has_its_contestants() {
+        let suite = load_suite(config_dir(), "referee").unwrap();
+        let contestants = load_contestants(&config_dir().join("contestants-referee.toml")).unwrap();
+        let names: Vec<&str> = contestants.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, suite.contestants);
+        let weights: Vec<&str> = contestants
+            .iter()
+            .map(|one| one.args.last().map_or("0", String::as_str))
+            .collect();
+        assert_eq!(weights, ["0", "400", "800", "1600"]);
+        for scenario in &suite.scenarios {
+            load_scenario(config_dir(), scenario).unwrap();
+        }
+    }
+
+    #[test]
     fn every_scenario_file_is_in_a_suite_and_says_what_it_does_not_show() {
         let standard = load_suite(config_dir(), "standard").unwrap();
         for entry in fs::read_dir(config_dir().join("scenarios")).unwrap() {

@@ -353,10 +353,13 @@ fn ratio(bout: &Bout, first: &str, second: &str, metric: &str) -> Option<PairedR
 fn count<'a>(runs: impl Iterator<Item = &'a RunRecord>, what: &str, figure: &str) -> Result<u64> {
     let of_run: fn(&RunRecord) -> u64 = match (what, figure) {
         ("runs", "total") => |_| 1,
-        ("runs", "valid") => |run| u64::from(run.status == Status::Valid),
+        ("runs", "valid") => |run| u64::from(run.status.counts()),
+        ("runs", "doubtful") => |run| u64::from(run.status == Status::Doubtful),
         ("runs", "invalid") => |run| u64::from(run.status == Status::Invalid),
         ("runs", "failed") => |run| u64::from(run.status == Status::Failed),
-        ("runs", _) => bail!("`{figure}`: runs are total, valid, invalid or failed"),
+        ("runs", _) => bail!(
+            "`{figure}`: runs are total, valid (in doubt or not), doubtful, invalid or failed"
+        ),
         ("messages", "lost") => |run| {
             run.loadgen
                 .as_ref()

@@ -2,6 +2,7 @@
 
 mod charts;
 mod history;
+mod probes;
 mod svg;
 
 use anyhow::{Context, Result};
@@ -126,7 +127,7 @@ impl Section {
             forests: pairs
                 .filter_map(|(first, second)| charts::forest(summary, first, second))
                 .collect(),
-            by_load: by_load(summary, &legend),
+            by_load: by_load(results, &legend),
             bouts: summary
                 .bouts
                 .iter()
@@ -270,7 +271,8 @@ fn losses(summary: &Summary, names: &[String]) -> Vec<(String, Vec<String>)> {
         .collect()
 }
 
-fn by_load(summary: &Summary, legend: &Legend<'_>) -> Vec<Chart> {
+fn by_load(results: &Results, legend: &Legend<'_>) -> Vec<Chart> {
+    let summary = &results.summary;
     [
         "messages_per_s",
         "deliveries_per_s",
@@ -280,6 +282,7 @@ fn by_load(summary: &Summary, legend: &Legend<'_>) -> Vec<Chart> {
     .iter()
     .flat_map(|key| charts::by_connections(summary, key, legend))
     .chain(charts::by_rate(summary, legend))
+    .chain(probes::by_probes(summary, &results.runs, legend))
     .collect()
 }
 

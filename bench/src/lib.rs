@@ -9,16 +9,20 @@
 //! | [`referee`], [`entry`], [`run`] | the suite, a contestant's admission, a run |
 //! | [`process`], [`server`], [`generator`], [`interrupt`], [`cpus`] | child processes, never orphaned, each on its CPUs |
 //! | [`proc`], [`sampler`] | what a server uses inside the measured window |
+//! | [`search`], [`capacity`] | the highest rate at which a latency is kept |
 //! | [`scale`], [`footprint`] | how many connections the machine holds, and what they take and give back |
-//! | [`record`], [`metrics`], [`validity`] | a run's record, its figures, and whether they count |
+//! | [`record`], [`metrics`], [`checks`], [`validity`] | a run's record, its figures, and whether they count |
 //! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
 //! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
-//! | [`results`], [`catalogue`] | what was kept, read back |
+//! | [`results`], [`catalogue`], [`audit`] | what was kept, read back, and whether it follows from itself |
 //! | [`compare`] | two results against each other |
 //! | [`html`], [`history`] | results as a page, and over time |
 //! | [`gate`], [`export`] | rules on a result, for CI; a result in the formats of other tools |
 
+pub mod audit;
+pub mod capacity;
 pub mod catalogue;
+pub mod checks;
 pub mod choice;
 pub mod compare;
 pub mod config;
@@ -51,6 +55,7 @@ pub mod rng;
 pub mod run;
 pub mod sampler;
 pub mod scale;
+pub mod search;
 pub mod server;
 pub mod stats;
 pub mod summary;

@@ -68,6 +68,9 @@ pub struct Machine {
     /// Connection tracking sees loopback connections: tried with one. `None`: there is no connection tracking.
     #[serde(default)]
     pub conntrack_in_force: Option<bool>,
+    /// The kernel accounts the time of interrupts apart from that of processes; `None`: its configuration cannot be read.
+    #[serde(default)]
+    pub interrupts_accounted_apart: Option<bool>,
     /// A seccomp filter is in force.
     pub seccomp: Option<bool>,
     /// Per-thread CPU time in ns is available (`/proc/PID/task/*/schedstat`).
@@ -119,6 +122,7 @@ impl Machine {
             open_files: read_value("/proc/sys/fs/file-nr")
                 .and_then(|text| text.split_ascii_whitespace().next()?.parse().ok()),
             conntrack_in_force: is_tracked(),
+            interrupts_accounted_apart: interrupts_accounted_apart(&text(uname.release())),
             seccomp: read_value("/proc/self/status")
                 .and_then(|status| parse_field(&status, "Seccomp:"))
                 .map(|mode| mode != 0),
@@ -140,6 +144,13 @@ impl Machine {
     pub fn sysctl_number(&self, key: &str) -> Option<u64> {
         self.sysctls.get(key)?.parse().ok()
     }
+
+    /// Socket buffers from which on the kernel saves memory: the second number of `net.ipv4.tcp_mem`, in pages.
+    pub fn memory_pressure_bytes(&self) -> Option<u64> {
+        let limits = self.sysctls.get("net.ipv4.tcp_mem")?;
+        let pages: u64 = limits.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some(pages * rustix::param::page_size() as u64)
+    }
 }
 
 /// First line of what a program prints, if it is there and succeeds.
@@ -151,6 +162,20 @@ pub fn output(program: &str, args: &[&str]) -> Option<String> {
         .filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// What the kernel's own configuration says, in the two places where it may be.
+fn interrupts_accounted_apart(release: &str) -> Option<bool> {
+    let zipped = Command::new("zcat").arg("/proc/config.gz").output().ok();
+    let config = zipped
+        .filter(|output| output.status.success())
+        .and_then(|output| String::from_utf8(output.stdout).ok())
+        .or_else(|| read_value(format!("/boot/config-{release}")))?;
+    Some(
+        config
+            .lines()
+            .any(|line| line == "CONFIG_IRQ_TIME_ACCOUNTING=y"),
+    )
 }
 
 fn sysctl(key: &str) -> Option<String> {

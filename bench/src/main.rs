@@ -17,7 +17,9 @@ fn main() -> ExitCode {
     match cli.command {
         None => ExitCode::from(referee::run(&cli.options)),
         Some(Command::List { dir }) => print(catalogue::text(&dir)),
-        Some(Command::Show { dir }) => print(load_summary(&dir).map(|found| terminal(&found))),
+        Some(Command::Show { dir }) => {
+            print(Results::load(&dir).map(|results| terminal(&results.summary)))
+        }
         Some(Command::Compare { a, b, force }) => print(compared(&a, &b, force)),
         Some(Command::Export { dir, to }) => exit(export(&dir, to)),
         Some(Command::History { file, dir }) => print(remember(&file, &dir)),
@@ -43,7 +45,12 @@ fn main() -> ExitCode {
 }
 
 fn compared(a: &Path, b: &Path, force: bool) -> Result<String> {
-    compare::text(&Results::load(a)?, &Results::load(b)?, force)
+    let (a, b) = (Results::load(a)?, Results::load(b)?);
+    if !force {
+        a.must_follow()?;
+        b.must_follow()?;
+    }
+    compare::text(&a, &b, force)
 }
 
 fn print(text: Result<String>) -> ExitCode {
@@ -56,6 +63,7 @@ fn print(text: Result<String>) -> ExitCode {
 fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
     let rules = Gate::load(config)?;
     let results = Results::load(dir)?;
+    results.must_follow()?;
     let (text, all_hold) = rules.judge(&results.summary, &results.runs)?;
     print!("{text}");
     Ok(if all_hold {

@@ -6,9 +6,14 @@ use loadgen::record::{Latency, Record};
 
 use crate::config::{Kind, Load, Scenario};
 use crate::footprint::{CONNECTIONS_FOR_MEMORY, Footprint, Look};
+use crate::proc::CpuTicks;
 use crate::record::ServerSide;
+use crate::search::Search;
 use crate::stats::percentile_has_samples;
 use crate::verdict::Direction::{self, HigherIsBetter, LowerIsBetter};
+
+/// With fewer, a split by clock ticks is chance.
+const TICKS_FOR_A_SPLIT: u64 = 20;
 
 /// One figure of a run.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +52,7 @@ struct Facts<'a> {
     loadgen: &'a Record,
     server: &'a ServerSide,
     footprint: Option<&'a Footprint>,
+    capacity: Option<&'a Search>,
 }
 
 /// All figures of a run, by key. Figures that the run cannot give are present as `None`.
@@ -55,11 +61,13 @@ pub fn extract(
     loadgen: &Record,
     server: &ServerSide,
     footprint: Option<&Footprint>,
+    capacity: Option<&Search>,
 ) -> BTreeMap<String, Option<f64>> {
     let facts = Facts {
         loadgen,
         server,
         footprint,
+        capacity,
     };
     let finite = |value: &f64| value.is_finite();
     of_kind(kind)
@@ -122,6 +130,7 @@ pub fn headline(scenario: &Scenario) -> &str {
         (Kind::Connect, _) => "handshakes_per_s",
         (Kind::Idle, _) => "server_bytes_per_connection",
         (Kind::Scale, _) => "handshakes_per_s",
+        (Kind::Capacity, _) => "capacity_per_s",
     }
 }
 
@@ -154,6 +163,9 @@ static METRICS: &[Metric] = &[
     metric!(Echo, "latency_actual_p99_ns", "p99 actual", "p99 act.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.0)),
     metric!(Echo, "latency_actual_p99_9_ns", "p99.9 actual", "", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.9)),
     metric!(Echo, "server_cpu_ns_per_message", "server CPU/message", "CPU/msg", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "server_cpu_user_ns_per_message", "of it in user mode", "user", Nanoseconds, None, |f| split(f, f.loadgen.throughput.messages_per_s, |ticks| ticks.user)),
+    metric!(Echo, "server_cpu_sys_ns_per_message", "of it in the kernel", "kernel", Nanoseconds, None, |f| split(f, f.loadgen.throughput.messages_per_s, |ticks| ticks.system)),
+    metric!(Echo, "server_enters_per_message", "io_uring_enter/message", "enters/msg", Number, None, enters_per_message),
     metric!(Echo, "server_context_switches_per_message", "switches/message", "", Number, None, |f| switches_per(f, f.loadgen.throughput.messages_per_s)),
     metric!(Echo, "server_bytes_per_connection", "memory/connection", "mem/conn", Bytes, DOWN, bytes_per_connection),
     metric!(Echo, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
@@ -165,6 +177,8 @@ static METRICS: &[Metric] = &[
     metric!(Broadcast, "latency_last_receiver_mean_ns", "last member, mean", "last", Nanoseconds, DOWN, |f| mean(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref())),
     metric!(Broadcast, "latency_last_receiver_p99_ns", "last member, p99", "last p99", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 99.0)),
     metric!(Broadcast, "server_cpu_ns_per_delivery", "server CPU/delivery", "CPU/dlv", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
+    metric!(Broadcast, "server_cpu_user_ns_per_delivery", "of it in user mode", "user", Nanoseconds, None, |f| split(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s, |ticks| ticks.user)),
+    metric!(Broadcast, "server_cpu_sys_ns_per_delivery", "of it in the kernel", "kernel", Nanoseconds, None, |f| split(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s, |ticks| ticks.system)),
     metric!(Broadcast, "server_bytes_per_connection", "memory/connection", "mem/conn", Bytes, DOWN, bytes_per_connection),
     metric!(Broadcast, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
     metric!(Broadcast, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
@@ -197,6 +211,13 @@ static METRICS: &[Metric] = &[
     metric!(Scale, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
     metric!(Scale, "drain_ns", "time to close all", "closed in", Nanoseconds, None, |f| Some(f.footprint?.drain_ns? as f64)),
     metric!(Scale, "kept_bytes", "memory not given back at the end", "kept", Bytes, None, |f| f.footprint?.kept_bytes()),
+
+    metric!(Capacity, "capacity_per_s", "highest rate within the limit", "highest rate", PerSecond, UP, |f| f.capacity?.rate_per_s()),
+    metric!(Capacity, "latency_intended_p50_ns", "p50 intended at that rate", "p50 int.", Nanoseconds, None, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+    metric!(Capacity, "latency_intended_p99_ns", "p99 intended at that rate", "p99 int.", Nanoseconds, None, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+    metric!(Capacity, "server_cpu_ns_per_message", "server CPU/message", "CPU/msg", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Capacity, "server_cpu_share", "server CPU at that rate", "CPU", Share, None, server_cpu_share),
+    metric!(Capacity, "generator_cpu_share", "generator CPU at that rate", "gen. CPU", Share, None, generator_cpu_share),
 ];
 
 /// A percentile with enough samples beyond it.
@@ -226,6 +247,23 @@ fn events(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
 
 fn cpu_per(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
     Some(facts.server.window?.cpu_ns as f64 / events(facts, per_s)?)
+}
+
+/// The exact CPU time, split as the clock ticks of 10 ms are: too coarse for the time itself, good enough for the proportion.
+fn split(facts: &Facts<'_>, per_s: f64, of: fn(&CpuTicks) -> u64) -> Option<f64> {
+    let ticks = facts.server.window?.ticks;
+    let all = ticks.user + ticks.system;
+    (all >= TICKS_FOR_A_SPLIT).then_some(())?;
+    Some(cpu_per(facts, per_s)? * of(&ticks) as f64 / all as f64)
+}
+
+/// Counted by the server itself over its whole life, the opening of the connections included, as are the messages. `None` where a server
+/// cannot count them: monoio keeps its ring to itself, and on epoll only a tracer could, at a cost that is no longer the server's.
+fn enters_per_message(facts: &Facts<'_>) -> Option<f64> {
+    let last = facts.server.final_line.as_ref()?;
+    let enters = last.get("enters")?.as_u64()?;
+    let messages = last.get("messages_received")?.as_u64()?;
+    (messages > 0).then(|| enters as f64 / messages as f64)
 }
 
 fn switches_per(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
@@ -341,7 +379,13 @@ mod tests {
     #[test]
     fn figures_of_a_known_run() {
         let run = canned::echo_run("server-uring", 1, 100_000.0);
-        let metrics = extract(Kind::Echo, run.loadgen.as_ref().unwrap(), &run.server, None);
+        let metrics = extract(
+            Kind::Echo,
+            run.loadgen.as_ref().unwrap(),
+            &run.server,
+            None,
+            None,
+        );
         assert_eq!(metrics["messages_per_s"], Some(100_000.0));
         // 0.9 s of CPU for 100,000 messages in a window of 1 s.
         assert_eq!(metrics["server_cpu_ns_per_message"], Some(9_000.0));
@@ -357,6 +401,25 @@ mod tests {
     }
 
     #[test]
+    fn cpu_time_is_split_by_ticks_and_enters_are_the_servers_own_count() {
+        let mut run = canned::echo_run("server-uring-raw", 1, 100_000.0);
+        canned::fill(&mut run);
+        assert_eq!(run.metrics["server_cpu_user_ns_per_message"], None);
+        assert_eq!(run.metrics["server_enters_per_message"], None);
+        run.server.window.as_mut().unwrap().ticks = CpuTicks {
+            user: 9,
+            system: 81,
+        };
+        // It counted 200,000 messages.
+        run.server.final_line.as_mut().unwrap()["enters"] = 5_000.into();
+        canned::fill(&mut run);
+        let value = |key: &str| run.metrics[key].unwrap();
+        assert!((value("server_cpu_user_ns_per_message") - 900.0).abs() < 1e-6);
+        assert!((value("server_cpu_sys_ns_per_message") - 8_100.0).abs() < 1e-6);
+        assert_eq!(value("server_enters_per_message"), 0.025);
+    }
+
+    #[test]
     fn keys_are_unique_per_kind_and_name_their_unit() {
         for kind in [
             Kind::Echo,
@@ -364,6 +427,7 @@ mod tests {
             Kind::Connect,
             Kind::Idle,
             Kind::Scale,
+            Kind::Capacity,
         ] {
             let keys: Vec<&str> = of_kind(kind).map(|metric| metric.key).collect();
             let unique: std::collections::BTreeSet<&&str> = keys.iter().collect();

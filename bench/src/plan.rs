@@ -44,6 +44,9 @@ const CLOSES_PER_S: f64 = 40_000.0;
 /// Until the memory of many connections is back.
 const GIVING_BACK_S: f64 = 3.0;
 
+/// Probes of a search for a capacity, about: the first rate is a good guess.
+const PROBES: u32 = 12;
+
 /// How long a run takes, about.
 pub fn estimate_run(scenario: &Scenario, timing: Timing) -> Duration {
     let connections = scenario.connections as f64;
@@ -57,9 +60,14 @@ pub fn estimate_run(scenario: &Scenario, timing: Timing) -> Duration {
     } else {
         0.0
     };
-    Duration::from_secs_f64(PROCESSES_S + opening + connections / CLOSES_PER_S + giving_back)
-        + timing.warmup
-        + timing.duration
+    let once =
+        Duration::from_secs_f64(PROCESSES_S + opening + connections / CLOSES_PER_S + giving_back)
+            + timing.warmup
+            + timing.duration;
+    match scenario.kind {
+        Kind::Capacity => once * PROBES,
+        _ => once,
+    }
 }
 
 /// How long the calibration of one scenario takes for one contestant, about.
@@ -107,6 +115,10 @@ mod tests {
         let small = estimate_run(&scenario, timing);
         scenario.connections = 10_000;
         assert!(estimate_run(&scenario, timing) > small + Duration::from_millis(500));
+        assert_eq!(
+            estimate_run(&canned::capacity_scenario(), timing),
+            small * PROBES
+        );
         assert!(small > Duration::from_millis(1400) && small < Duration::from_secs(2));
     }
 }

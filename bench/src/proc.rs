@@ -19,6 +19,26 @@ pub struct ProcessSample {
     pub involuntary_switches: u64,
     /// Resident memory.
     pub rss_bytes: u64,
+    /// User and kernel time, all threads, in clock ticks.
+    #[serde(default)]
+    pub ticks: CpuTicks,
+}
+
+/// CPU time of the whole machine since boot, all CPUs together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MachineSample {
+    /// Wall clock, ns since the epoch.
+    pub unix_ns: u64,
+    /// CPUs that are on.
+    pub cpus: u64,
+    /// With nothing to do.
+    pub idle_ns: u64,
+    /// In interrupts and what they leave to be done (`softirq`: most of TCP's work).
+    pub interrupts_ns: u64,
+    /// Taken by the hypervisor.
+    pub steal_ns: u64,
+    /// Used by this process.
+    pub own_ns: u64,
 }
 
 /// User and kernel time of a process in clock ticks of 10 ms (`/proc/PID/stat`).
@@ -107,6 +127,8 @@ pub fn sample_tree(pid: u32) -> Option<ProcessSample> {
         sum.voluntary_switches += child.voluntary_switches;
         sum.involuntary_switches += child.involuntary_switches;
         sum.rss_bytes += child.rss_bytes;
+        sum.ticks.user += child.ticks.user;
+        sum.ticks.system += child.ticks.system;
     }
     Some(sum)
 }
@@ -145,6 +167,7 @@ fn sample_process(pid: u32) -> Option<ProcessSample> {
     }
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     sample.rss_bytes = parse_statm_rss_pages(&statm)? * page_bytes();
+    sample.ticks = read_ticks(pid).unwrap_or_default();
     Some(sample)
 }
 
@@ -155,14 +178,26 @@ pub fn read_pss_bytes(pid: u32) -> Option<u64> {
 
 /// User and kernel time of `pid` and its descendants.
 pub fn read_cpu_ticks(pid: u32) -> Option<CpuTicks> {
-    let of_one = |pid| parse_cpu_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
     tree(pid)
         .into_iter()
-        .filter_map(of_one)
+        .filter_map(read_ticks)
         .reduce(|a, b| CpuTicks {
             user: a.user + b.user,
             system: a.system + b.system,
         })
+}
+
+fn read_ticks(pid: u32) -> Option<CpuTicks> {
+    parse_cpu_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// A look at the machine now.
+pub fn sample_machine() -> Option<MachineSample> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let mut sample = parse_machine(&stat)?;
+    sample.unix_ns = unix_ns();
+    sample.own_ns = sample_process(std::process::id())?.cpu_ns;
+    Some(sample)
 }
 
 /// Kernel memory now.
@@ -252,6 +287,26 @@ fn parse_sockstat(text: &str) -> Option<KernelMemory> {
     })
 }
 
+/// The `cpu` line: user, nice, system, idle, iowait, irq, softirq, steal (the rest is in these).
+fn parse_machine(text: &str) -> Option<MachineSample> {
+    let mut lines = text.lines();
+    let numbers: Option<Vec<u64>> = lines
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_ascii_whitespace()
+        .map(|word| word.parse().ok())
+        .collect();
+    let numbers = numbers?;
+    let ns = |place: usize| Some(numbers.get(place)? * NS_PER_TICK);
+    Some(MachineSample {
+        cpus: lines.take_while(|line| line.starts_with("cpu")).count() as u64,
+        idle_ns: ns(3)? + ns(4)?,
+        interrupts_ns: ns(5)? + ns(6)?,
+        steal_ns: ns(7)?,
+        ..MachineSample::default()
+    })
+}
+
 /// Eighth number of the `cpu` line.
 fn parse_steal_ticks(text: &str) -> Option<u64> {
     text.lines()
@@ -293,6 +348,13 @@ mod tests {
             parse_steal_ticks("cpu  1 2 3 4 5 6 7 88 9 10\ncpu0 1\n"),
             Some(88)
         );
+        let machine =
+            parse_machine("cpu  1 2 3 40 5 6 7 8 9 10\ncpu0 1\ncpu1 1\nintr 5\n").unwrap();
+        assert_eq!((machine.cpus, machine.idle_ns), (2, 450_000_000));
+        assert_eq!(
+            (machine.interrupts_ns, machine.steal_ns),
+            (130_000_000, 80_000_000)
+        );
         let sockstat =
             "sockets: used 15\nTCP: inuse 1 orphan 0 tw 4 alloc 1 mem 2\nUDP: inuse 0 mem 0\n";
         let memory = parse_sockstat(sockstat).unwrap();
@@ -308,6 +370,7 @@ mod tests {
             assert_eq!(parse_cpu_ticks(text), None);
             assert_eq!(parse_sockstat(text), None);
             assert_eq!(parse_steal_ticks(text), None);
+            assert_eq!(parse_machine(text), None);
             assert_eq!(parse_field(text, "Pss:"), None);
         }
     }
@@ -318,6 +381,8 @@ mod tests {
         assert!(sample.rss_bytes > 100_000 && sample.unix_ns > 1_600_000_000_000_000_000);
         assert!(read_pss_bytes(std::process::id()).unwrap() > 0);
         assert!(read_cpu_ticks(std::process::id()).is_some());
+        let machine = sample_machine().unwrap();
+        assert!(machine.cpus > 0 && machine.idle_ns > 0 && machine.own_ns > 0);
         let kernel = read_kernel_memory().unwrap();
         assert!(kernel.slab_bytes > 0 && kernel.used_bytes > kernel.kernel_bytes());
         assert_eq!(sample_process(u32::MAX), None);

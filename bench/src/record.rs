@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checks::Check;
 use crate::config::Scenario;
 use crate::cpus::CpuSet;
 use crate::footprint::Footprint;
 use crate::proc::{CpuTicks, KernelMemory};
 use crate::sampler::WindowUse;
+use crate::search::Search;
 
 /// Version of [`RunRecord`] and of the summary.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -28,8 +30,11 @@ pub struct RunRecord {
     pub position: usize,
     /// May the numbers be used?
     pub status: Status,
-    /// Why not; empty when valid.
+    /// Why not, or why in doubt; empty when valid.
     pub reasons: Vec<String>,
+    /// What the status rests on (results older than the checks have none).
+    #[serde(default)]
+    pub checks: Vec<Check>,
     /// What a reader should know all the same.
     pub warnings: Vec<String>,
     /// The figures that summaries are made of; `null` where there is none or too few samples stand behind it.
@@ -49,6 +54,9 @@ pub struct RunRecord {
     /// Memory from before the server's start until after its end (kind `scale` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footprint: Option<Footprint>,
+    /// The search (kind `capacity` only): then the rest of the record is that of the last run that confirmed the rate found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Search>,
     /// The generator's own record.
     pub loadgen: Option<loadgen::record::Record>,
 }
@@ -59,6 +67,8 @@ pub struct RunRecord {
 pub enum Status {
     /// They may.
     Valid,
+    /// They may, and a check raised a doubt: it counts, and is marked.
+    Doubtful,
     /// It ran, and its numbers do not say what they seem to say.
     Invalid,
     /// It did not run to its end.
@@ -70,10 +80,16 @@ pub enum Status {
 }
 
 impl Status {
+    /// Whether its numbers are part of the result.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Valid | Self::Doubtful)
+    }
+
     /// As written in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Valid => "valid",
+            Self::Doubtful => "doubtful",
             Self::Invalid => "invalid",
             Self::Failed => "failed",
             Self::Interrupted => "interrupted",

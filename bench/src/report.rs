@@ -3,7 +3,7 @@
 use crate::config::{Kind, Load, Protocol};
 use crate::metrics::{self, Unit, format};
 use crate::stats::{RUNS_FOR_A_CLAIM, Spread};
-use crate::summary::{Bout, Comparison, Pair, Showing, Summary};
+use crate::summary::{Bout, Comparison, Pair, Problem, Showing, Summary};
 use crate::table::Table;
 
 /// What no bout of this referee shows, whatever its figures.
@@ -44,6 +44,7 @@ pub fn markdown(summary: &Summary) -> String {
     text.push_str("\n## What each bout shows, and does not\n");
     text.push_str(&prose(summary));
     text.push_str(&problems(summary, "\n## Runs that do not count\n\n"));
+    text.push_str(&doubts(summary, "\n## Runs in doubt, which count\n\n"));
     text.push_str("\n## What none of this shows\n\n");
     text.push_str(NOT_SHOWN);
     text
@@ -54,6 +55,7 @@ pub fn terminal(summary: &Summary) -> String {
     let mut text = heading(summary);
     text.push_str(&figures(summary));
     text.push_str(&problems(summary, "\nRuns that do not count:\n\n"));
+    text.push_str(&doubts(summary, "\nRuns in doubt, which count:\n\n"));
     text.push_str("\nWhat none of this shows:\n\n");
     text.push_str(NOT_SHOWN);
     text.push_str("\nWho won:\n\n");
@@ -175,7 +177,8 @@ fn headlines(summary: &Summary) -> String {
         "{}\nFigures are medians of runs, ± their median absolute deviation. The factor is the median ratio of n paired runs, its interval a\n\
          bootstrap over them. A winner is named if the interval excludes 1 and a signed-rank test, corrected for the percentiles of a\n\
          latency, finds p <= 0.05; else the factor from which on a difference would be found four times in five stands beside. Below\n\
-         n = {RUNS_FOR_A_CLAIM} nothing is claimed. Valid runs with warnings (in their records) are counted behind a !, as in `10/10 !2`.\n",
+         n = {RUNS_FOR_A_CLAIM} nothing is claimed. Of the valid runs, those in doubt are counted behind a ?, those with warnings (in their\n\
+         records) behind a !, as in `10/10 ?1 !2`.\n",
         table.render()
     )
 }
@@ -207,6 +210,7 @@ fn figures(summary: &Summary) -> String {
         Kind::Connect,
         Kind::Idle,
         Kind::Scale,
+        Kind::Capacity,
     ] {
         let bouts: Vec<&Bout> = summary
             .bouts
@@ -234,6 +238,7 @@ fn figures(summary: &Summary) -> String {
                 text.push_str(SCALE_LEGEND);
             }
             for bout in bouts {
+                text.push_str(&searches(bout));
                 text.push_str(&rate_line(summary, bout));
             }
         }
@@ -248,6 +253,7 @@ fn title(kind: Kind) -> &'static str {
         Kind::Connect => "Opening handshakes",
         Kind::Idle => "Idle connections",
         Kind::Scale => "Scale",
+        Kind::Capacity => "Highest rate",
     }
 }
 
@@ -287,7 +293,7 @@ fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
     table.render()
 }
 
-/// `10/10`; `9/10 !2` when two of the nine carry warnings.
+/// `10/10`; `9/10 ?1 !2` when one of the nine is in doubt and two carry warnings.
 fn valid(showing: &Showing) -> String {
     if showing.refused_runs > 0 && showing.refused_runs == showing.runs {
         return "refused".to_owned();
@@ -296,7 +302,52 @@ fn valid(showing: &Showing) -> String {
         0 => String::new(),
         runs => format!(" !{runs}"),
     };
-    format!("{}/{}{warned}", showing.valid_runs, showing.runs)
+    let doubtful = match showing.doubtful_runs {
+        0 => String::new(),
+        runs => format!(" ?{runs}"),
+    };
+    format!("{}/{}{doubtful}{warned}", showing.valid_runs, showing.runs)
+}
+
+/// How each search ended; every probe is a row of the HTML report, and of the run's record.
+fn searches(bout: &Bout) -> String {
+    if bout.searches.is_empty() {
+        return String::new();
+    }
+    let headings = [
+        "contestant",
+        "block",
+        "held",
+        "broke",
+        "confirmed",
+        "probes",
+        "limited by",
+    ];
+    let mut table = Table::new(headings.map(str::to_owned).to_vec(), vec![1, 2, 3, 4, 5]);
+    for search in &bout.searches {
+        let rate = |rate: Option<f64>| {
+            rate.map_or_else(missing, |rate| {
+                format!("{}/s", format(Unit::PerSecond, rate))
+            })
+        };
+        table.row(vec![
+            search.contestant.clone(),
+            search.block.to_string(),
+            rate(search.rate_per_s),
+            rate(search.broke_per_s),
+            format!("{} of {}", search.confirmed.0, search.confirmed.1),
+            search.probes.to_string(),
+            search
+                .limiter
+                .map_or_else(missing, |limiter| limiter.words().to_owned()),
+        ]);
+    }
+    format!(
+        "\n{}: p99 from the intended send at most {} ms, nothing lost; every probe is in the run's record and in report.html.\n\n{}",
+        bout.scenario.name,
+        bout.scenario.p99_limit_ms.unwrap_or_default(),
+        table.render()
+    )
 }
 
 fn rate_line(summary: &Summary, bout: &Bout) -> String {
@@ -395,10 +446,18 @@ fn prose(summary: &Summary) -> String {
 }
 
 fn problems(summary: &Summary, heading: &str) -> String {
+    list(summary, heading, |bout| &bout.problems)
+}
+
+fn doubts(summary: &Summary, heading: &str) -> String {
+    list(summary, heading, |bout| &bout.doubts)
+}
+
+fn list(summary: &Summary, heading: &str, of: fn(&Bout) -> &[Problem]) -> String {
     let lines: Vec<String> = summary
         .bouts
         .iter()
-        .flat_map(|bout| bout.problems.iter().map(move |problem| (bout, problem)))
+        .flat_map(|bout| of(bout).iter().map(move |problem| (bout, problem)))
         .map(|(bout, problem)| {
             format!(
                 "- {} block {} {}: {}: {}\n",
@@ -521,6 +580,24 @@ mod tests {
         let summary = summarize(setting, &scenarios, &runs);
         assert!(summary.complete, "a refused step is not a failed one");
         insta::assert_snapshot!(markdown(&summary));
+    }
+
+    #[test]
+    fn a_run_in_doubt_counts_and_is_marked() {
+        let mut runs: Vec<RunRecord> = (1..=10)
+            .map(|block| canned::echo_run("server-uring", block, 100_000.0))
+            .collect();
+        runs[3].status = crate::record::Status::Doubtful;
+        runs[3].reasons = vec!["the hypervisor took 9.0% of the CPUs".to_owned()];
+        let scenarios = [canned::scenario("echo-64b-w1-c1000")];
+        let text = markdown(&summarize(canned::setting(), &scenarios, &runs));
+        assert!(text.contains("| 10/10 ?1 |"), "{text}");
+        let doubts = text.find("## Runs in doubt, which count").unwrap();
+        assert!(
+            text[doubts..].contains("block 4 server-uring: doubtful: the hypervisor took 9.0%"),
+            "{text}"
+        );
+        assert!(!text.contains("Runs that do not count"));
     }
 
     #[test]

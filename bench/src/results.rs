@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
+use crate::audit::audit;
 use crate::environment::Environment;
 use crate::record::{RunRecord, SCHEMA_VERSION};
 use crate::summary::Summary;
@@ -21,21 +22,39 @@ pub struct Results {
     pub environment: Environment,
     /// All of `runs/`, by bout, block and position; calibrations included.
     pub runs: Vec<RunRecord>,
+    /// What does not follow from what it should follow from: somebody edited a file, or another version wrote it.
+    pub findings: Vec<String>,
 }
 
 impl Results {
-    /// Reads a result folder.
+    /// Reads a result folder and works everything in it out again. What does not follow becomes the first note of the summary.
     ///
     /// # Errors
     /// When it is none, when a file is missing or does not say what it should, or when it was written by a newer version.
     pub fn load(root: &Path) -> Result<Self> {
-        let summary = load_summary(root)?;
+        let mut summary = load_summary(root)?;
+        let environment = read_json(&root.join("environment.json"))?;
+        let runs = load_runs(root)?;
+        let findings = audit(&summary, &environment, &runs);
+        summary.notes.splice(0..0, note(&findings));
         Ok(Self {
-            environment: read_json(&root.join("environment.json"))?,
-            runs: load_runs(root)?,
+            environment,
+            runs,
+            findings,
             summary,
             root: root.to_owned(),
         })
+    }
+
+    /// For who must not go on with a result that was tampered with.
+    ///
+    /// # Errors
+    /// When something in it does not follow from the rest.
+    pub fn must_follow(&self) -> Result<()> {
+        match note(&self.findings) {
+            Some(note) => bail!("{}: {note}", self.root.display()),
+            None => Ok(()),
+        }
     }
 
     /// The runs of one bout, in the order of blocks and positions.
@@ -57,6 +76,20 @@ pub fn load_summary(root: &Path) -> Result<Summary> {
     let summary: Summary = read_json(&root.join("summary.json"))?;
     check_version(root, summary.schema_version)?;
     Ok(summary)
+}
+
+/// The first findings in a sentence.
+fn note(findings: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let first = findings.get(..findings.len().min(SHOWN))?.join("; ");
+    let more = match findings.len() {
+        0 => return None,
+        all if all <= SHOWN => String::new(),
+        all => format!("; and {} more", all - SHOWN),
+    };
+    Some(format!(
+        "DOES NOT FOLLOW FROM ITS RUNS: it was tampered with, or written by another version of bench: {first}{more}."
+    ))
 }
 
 /// All run records under `root`, by bout, block and position.

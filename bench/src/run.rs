@@ -16,11 +16,11 @@ use crate::machine::Machine;
 use crate::metrics;
 use crate::proc;
 use crate::process::{Guarded, Launcher, POLL, describe};
-use crate::record::{GeneratorSide, MemoryLook, RunRecord, SCHEMA_VERSION, ServerSide, Status};
+use crate::record::{GeneratorSide, MemoryLook, RunRecord, SCHEMA_VERSION, ServerSide};
 use crate::sampler::Sampler;
 use crate::scale::{self, Layout};
 use crate::server::Server;
-use crate::validity::{Evidence, rule};
+use crate::validity::{Evidence, other_load_share, rule, steal_share};
 
 /// Between two looks at the server.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -71,6 +71,34 @@ pub struct Run<'a> {
     pub position: usize,
     /// Number of the run in its bout, from 1.
     pub number: usize,
+    /// Number of the probe, from 1, in a search.
+    pub probe: Option<usize>,
+}
+
+impl Run<'_> {
+    /// Where its files are: a name without its ending.
+    pub fn stem(&self) -> String {
+        let of_run = format!(
+            "runs/{}/{:03}-{}",
+            self.scenario.name, self.number, self.contestant.name
+        );
+        match self.probe {
+            Some(probe) => format!("{of_run}.probes/{probe:02}"),
+            None => of_run,
+        }
+    }
+
+    /// Where the files of a search's probes are.
+    pub fn probes_folder(&self) -> String {
+        format!(
+            "{}.probes",
+            Run {
+                probe: None,
+                ..*self
+            }
+            .stem()
+        )
+    }
 }
 
 /// What happened, before it is judged.
@@ -85,10 +113,7 @@ struct Observed {
 impl Ring {
     /// Carries out a run and records it. An error means that it could not be *recorded*; a run that fails is a record.
     pub fn run(&self, run: Run<'_>) -> Result<RunRecord> {
-        let stem = format!(
-            "runs/{}/{:03}-{}",
-            run.scenario.name, run.number, run.contestant.name
-        );
+        let stem = run.stem();
         let begun = Instant::now();
         let started_unix_ns = proc::unix_ns();
         let steal_before = proc::read_steal_ns();
@@ -130,7 +155,7 @@ impl Ring {
             .zip(steal_before)
             .map(|(after, before)| after - before);
         let elapsed_ns = begun.elapsed().as_nanos() as u64;
-        let all_cpus = (self.server_cpus.len() + self.generator_cpus.len()) as f64;
+        let all_cpus = self.server_cpus.len() + self.generator_cpus.len();
         let ruling = rule(&Evidence {
             loadgen: observed.loadgen.as_ref(),
             server: Some(&server),
@@ -140,7 +165,11 @@ impl Ring {
             foreign: run.contestant.foreign,
             failures: observed.failures,
             interrupted: self.interrupt.is_set(),
-            steal_share: machine_steal_ns.map(|steal| steal as f64 / elapsed_ns as f64 / all_cpus),
+            steal_share: steal_share(&server, machine_steal_ns, elapsed_ns, all_cpus),
+            other_load_share: observed.loadgen.as_ref().and_then(|record| {
+                let apart = self.machine.interrupts_accounted_apart;
+                other_load_share(&server, record, apart)
+            }),
         });
         let metrics = observed
             .loadgen
@@ -151,6 +180,7 @@ impl Ring {
                     record,
                     &server,
                     observed.footprint.as_ref(),
+                    None,
                 )
             })
             .unwrap_or_default();
@@ -162,6 +192,7 @@ impl Ring {
             position: run.position,
             status: ruling.status,
             reasons: ruling.reasons,
+            checks: ruling.checks,
             warnings: ruling.warnings,
             metrics,
             started_unix_ns,
@@ -171,10 +202,11 @@ impl Ring {
             server,
             generator,
             footprint: observed.footprint,
+            capacity: None,
             loadgen: observed.loadgen,
         };
         self.folder.write_json(format!("{stem}.json"), &record)?;
-        if record.status == Status::Valid {
+        if record.status.counts() {
             // What the servers log about a run that went well is their start and their end.
             folder::remove(&self.folder.path().join(format!("{stem}.server.stderr")));
         }

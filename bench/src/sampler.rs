@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::proc::{self, KernelMemory, ProcessSample};
+use crate::proc::{self, CpuTicks, KernelMemory, MachineSample, ProcessSample};
 
 /// Looks at one process, and at the kernel's memory.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub struct Sampler {
     pid: u32,
     with_pss: bool,
     samples: Vec<ProcessSample>,
+    machine: Vec<MachineSample>,
     memory: Vec<MemorySample>,
 }
 
@@ -30,6 +31,10 @@ struct MemorySample {
 pub struct WindowUse {
     /// Time on a CPU, all threads, ns.
     pub cpu_ns: u64,
+    /// User and kernel time in clock ticks of 10 ms: good for their proportion, to about three parts in a hundred of a second's window. `cpu_ns` is
+    /// exact.
+    #[serde(default)]
+    pub ticks: CpuTicks,
     /// CPU time divided by window and number of the server's CPUs.
     pub cpu_share: f64,
     /// Voluntary context switches.
@@ -44,6 +49,61 @@ pub struct WindowUse {
     pub kernel: Option<KernelMemory>,
     /// Looks inside the window.
     pub looks: usize,
+    /// What the whole machine did meanwhile.
+    #[serde(default)]
+    pub machine: Option<MachineUse>,
+}
+
+/// CPU time of the whole machine inside the window, all CPUs together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineUse {
+    /// What the CPUs could have given.
+    pub all_ns: u64,
+    /// Used by whomever, the kernel included.
+    pub busy_ns: u64,
+    /// Of it in interrupts and `softirq`.
+    pub interrupts_ns: u64,
+    /// Taken by the hypervisor.
+    pub steal_ns: u64,
+    /// Used by the referee.
+    pub referee_ns: u64,
+}
+
+impl MachineUse {
+    /// Between two looks.
+    fn between(start: &MachineSample, end: &MachineSample) -> Self {
+        let grown = |of: fn(&MachineSample) -> u64| of(end).saturating_sub(of(start));
+        let all_ns = grown(|sample| sample.unix_ns) * end.cpus;
+        let steal_ns = grown(|sample| sample.steal_ns);
+        Self {
+            all_ns,
+            busy_ns: all_ns.saturating_sub(grown(|sample| sample.idle_ns) + steal_ns),
+            interrupts_ns: grown(|sample| sample.interrupts_ns),
+            steal_ns,
+            referee_ns: grown(|sample| sample.own_ns),
+        }
+    }
+
+    /// The hypervisor's share.
+    pub fn steal_share(&self) -> f64 {
+        self.steal_ns as f64 / self.all_ns.max(1) as f64
+    }
+
+    /// The share of all but the server, the generator and the referee, whose CPU time is `ours_ns` (the referee's apart).
+    ///
+    /// Where the kernel accounts interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING), ours is without the `softirq` that our packets need, and
+    /// nothing says whose packets they were: all of it is then taken for ours. `None` is a kernel of which that is not known: the same, so that a
+    /// quiet machine is never doubted.
+    pub fn other_share(&self, ours_ns: u64, interrupts_apart: Option<bool>) -> f64 {
+        let apart = match interrupts_apart {
+            Some(false) => 0,
+            Some(true) | None => self.interrupts_ns,
+        };
+        let others = self
+            .busy_ns
+            .saturating_sub(ours_ns + self.referee_ns + apart);
+        others as f64 / self.all_ns.max(1) as f64
+    }
 }
 
 impl Sampler {
@@ -53,6 +113,7 @@ impl Sampler {
             pid,
             with_pss,
             samples: Vec::new(),
+            machine: Vec::new(),
             memory: Vec::new(),
         }
     }
@@ -60,6 +121,7 @@ impl Sampler {
     /// Looks now. Nothing is recorded once the process has ended.
     pub fn look(&mut self) {
         self.samples.extend(proc::sample_tree(self.pid));
+        self.machine.extend(proc::sample_machine());
     }
 
     /// Looks at the kernel's memory (and PSS) now.
@@ -94,6 +156,10 @@ impl Sampler {
         let cpu_ns = end.cpu_ns.saturating_sub(start.cpu_ns);
         Some(WindowUse {
             cpu_ns,
+            ticks: CpuTicks {
+                user: end.ticks.user.saturating_sub(start.ticks.user),
+                system: end.ticks.system.saturating_sub(start.ticks.system),
+            },
             cpu_share: cpu_ns as f64 / length as f64 / cpus.max(1) as f64,
             voluntary_switches: end
                 .voluntary_switches
@@ -105,8 +171,32 @@ impl Sampler {
             pss_bytes: memory.and_then(|memory| memory.pss_bytes),
             kernel: memory.and_then(|memory| memory.kernel),
             looks: rss.len(),
+            machine: machine_at(&self.machine, start_unix_ns)
+                .zip(machine_at(&self.machine, end_unix_ns))
+                .map(|(start, end)| MachineUse::between(&start, &end)),
         })
     }
+}
+
+/// The machine's counters at an instant, in the same way.
+fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
+    let after = samples.partition_point(|sample| sample.unix_ns < at);
+    let b = samples.get(after)?;
+    if b.unix_ns == at {
+        return Some(*b);
+    }
+    let a = samples.get(after.checked_sub(1)?)?;
+    let part = (at - a.unix_ns) as f64 / (b.unix_ns - a.unix_ns) as f64;
+    let between =
+        |of: fn(&MachineSample) -> u64| of(a) + (part * of(b).saturating_sub(of(a)) as f64) as u64;
+    Some(MachineSample {
+        unix_ns: at,
+        cpus: b.cpus,
+        idle_ns: between(|sample| sample.idle_ns),
+        interrupts_ns: between(|sample| sample.interrupts_ns),
+        steal_ns: between(|sample| sample.steal_ns),
+        own_ns: between(|sample| sample.own_ns),
+    })
 }
 
 /// The counters at an instant, linear between the looks before and after it.
@@ -124,6 +214,10 @@ fn interpolate(samples: &[ProcessSample], at: u64) -> Option<ProcessSample> {
         cpu_ns: between(a.cpu_ns, b.cpu_ns),
         voluntary_switches: between(a.voluntary_switches, b.voluntary_switches),
         involuntary_switches: between(a.involuntary_switches, b.involuntary_switches),
+        ticks: CpuTicks {
+            user: between(a.ticks.user, b.ticks.user),
+            system: between(a.ticks.system, b.ticks.system),
+        },
         rss_bytes: if part < 0.5 { a.rss_bytes } else { b.rss_bytes },
     })
 }
@@ -157,6 +251,31 @@ mod tests {
         assert_eq!(window.voluntary_switches, 16);
         assert_eq!((window.looks, window.rss_bytes), (2, 1300));
         assert!((sampler.window(150, 350, 2).unwrap().cpu_share - 0.4).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_left_of_the_busy_time_is_others() {
+        let mut sampler = sampler(&[(0, 0), (1000, 800)]);
+        let look = |unix_ns, idle_ns, interrupts_ns, steal_ns, own_ns| MachineSample {
+            unix_ns,
+            cpus: 2,
+            idle_ns,
+            interrupts_ns,
+            steal_ns,
+            own_ns,
+        };
+        sampler.machine = vec![look(0, 50, 5, 7, 1), look(1000, 250, 105, 27, 11)];
+        let machine = sampler.window(0, 1000, 1).unwrap().machine.unwrap();
+        assert_eq!((machine.all_ns, machine.busy_ns), (2000, 1780));
+        let share = |ns: u32| f64::from(ns) / 2000.0;
+        assert_eq!(machine.steal_share(), share(20));
+        // 1780 busy - 1500 of server and generator - 10 of the referee.
+        assert_eq!(machine.other_share(1500, Some(false)), share(270));
+        assert_eq!(machine.other_share(1500, Some(true)), share(170));
+        assert_eq!(machine.other_share(1500, None), share(170));
+        assert_eq!(machine.other_share(1800, Some(false)), 0.0);
+        let half = sampler.window(500, 1000, 1).unwrap().machine.unwrap();
+        assert_eq!((half.all_ns, half.steal_ns), (1000, 10));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Again, Protocol, Scenario};
+use crate::capacity::Limiter;
+use crate::config::{Again, Kind, Protocol, Scenario};
 use crate::metrics::{self, Metric};
 use crate::record::{RunRecord, Status};
 use crate::rng::derive_seed;
@@ -121,6 +122,47 @@ pub struct Bout {
     pub pairs: Vec<Pair>,
     /// Runs that do not count.
     pub problems: Vec<Problem>,
+    /// How the searches of this bout ended (kind `capacity` only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<SearchEnd>,
+    /// Runs that count although a check raised a doubt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<Problem>,
+}
+
+/// How a search for a capacity ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchEnd {
+    /// Who.
+    pub contestant: String,
+    /// Which block.
+    pub block: usize,
+    /// Highest rate that held and was confirmed.
+    pub rate_per_s: Option<f64>,
+    /// Lowest rate above it that broke.
+    pub broke_per_s: Option<f64>,
+    /// Confirming runs that held, of so many.
+    pub confirmed: (usize, usize),
+    /// Probes in all.
+    pub probes: usize,
+    /// What kept the rate from being higher.
+    pub limiter: Option<Limiter>,
+}
+
+impl SearchEnd {
+    fn of(run: &RunRecord) -> Option<Self> {
+        let search = run.capacity.as_ref()?;
+        let found = search.found.unwrap_or_default();
+        Some(Self {
+            contestant: run.contestant.clone(),
+            block: run.block,
+            rate_per_s: found.rate_per_s,
+            broke_per_s: found.broke_per_s,
+            confirmed: (found.confirmed, search.goal.confirmations),
+            probes: search.probes.len(),
+            limiter: search.limiter,
+        })
+    }
 }
 
 /// A contestant in a bout.
@@ -130,8 +172,11 @@ pub struct Showing {
     pub contestant: String,
     /// Runs.
     pub runs: usize,
-    /// Valid ones.
+    /// Those that count.
     pub valid_runs: usize,
+    /// Of them those in doubt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub doubtful_runs: usize,
     /// Valid ones whose record carries warnings.
     pub valid_runs_with_warnings: usize,
     /// Not run, because this machine cannot hold them.
@@ -246,7 +291,7 @@ impl Noise {
     }
 }
 
-/// A run that does not count.
+/// A run that does not count, or is in doubt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     /// Who.
@@ -257,6 +302,17 @@ pub struct Problem {
     pub status: Status,
     /// Why.
     pub reasons: Vec<String>,
+}
+
+impl Problem {
+    fn of(run: &RunRecord) -> Self {
+        Self {
+            contestant: run.contestant.clone(),
+            block: run.block,
+            status: run.status,
+            reasons: run.reasons.clone(),
+        }
+    }
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -305,7 +361,11 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
         .collect();
     Bout {
         scenario: scenario.clone(),
-        rate_per_s: runs.iter().find_map(|run| run.generator.rate_per_s),
+        // In a search every run ends at a rate of its own.
+        rate_per_s: match scenario.kind {
+            Kind::Capacity => None,
+            _ => runs.iter().find_map(|run| run.generator.rate_per_s),
+        },
         headline: metrics::headline(scenario).to_owned(),
         contestants: names
             .map(|name| showing(setting.runs_needed, scenario, name, &runs))
@@ -313,23 +373,21 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
         pairs,
         problems: runs
             .iter()
-            .filter(|run| run.status != Status::Valid)
-            .map(|run| Problem {
-                contestant: run.contestant.clone(),
-                block: run.block,
-                status: run.status,
-                reasons: run.reasons.clone(),
-            })
+            .filter(|run| !run.status.counts())
+            .map(|run| Problem::of(run))
+            .collect(),
+        searches: runs.iter().filter_map(|run| SearchEnd::of(run)).collect(),
+        doubts: runs
+            .iter()
+            .filter(|run| run.status == Status::Doubtful)
+            .map(|run| Problem::of(run))
             .collect(),
     }
 }
 
 fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunRecord]) -> Showing {
     let own: Vec<&&RunRecord> = runs.iter().filter(|run| run.contestant == name).collect();
-    let valid: Vec<&&&RunRecord> = own
-        .iter()
-        .filter(|run| run.status == Status::Valid)
-        .collect();
+    let valid: Vec<&&&RunRecord> = own.iter().filter(|run| run.status.counts()).collect();
     let refused_runs = own
         .iter()
         .filter(|run| run.status == Status::Refused)
@@ -345,6 +403,10 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
         contestant: name.to_owned(),
         runs: own.len(),
         valid_runs: valid.len(),
+        doubtful_runs: valid
+            .iter()
+            .filter(|run| run.status == Status::Doubtful)
+            .count(),
         valid_runs_with_warnings: valid.iter().filter(|run| !run.warnings.is_empty()).count(),
         refused_runs,
         enough: valid.len() >= runs_needed || (refused_runs > 0 && refused_runs == own.len()),
@@ -474,7 +536,7 @@ impl Matched {
     ) -> Option<Self> {
         let by_block = |name: &str| -> BTreeMap<usize, f64> {
             runs.iter()
-                .filter(|run| run.contestant == name && run.status == Status::Valid)
+                .filter(|run| run.contestant == name && run.status.counts())
                 .filter_map(|run| Some((run.block, run.metric(metric.key)?)))
                 .collect()
         };

@@ -1,17 +1,11 @@
-//! The referee's own checks on a run, on top of the generator's verdict. Pure: what was seen goes in, a ruling comes out.
+//! What the checks on a run come to. Pure: what was seen goes in, a ruling comes out.
 
-use loadgen::record::{Kind, Record, Verdict};
+use loadgen::record::{Record, Verdict};
 use server_core::lifecycle::Final;
 
+use crate::checks::{self, Check, CheckStatus};
 use crate::footprint::{CONNECTIONS_FOR_MEMORY, Footprint};
 use crate::record::{ServerSide, Status};
-
-/// A generator thread busier than this had no time left for more load.
-pub const GENERATOR_FULL: f64 = 0.97;
-/// A server busier than this was at its limit, so a full generator did not hold it back much.
-pub const SERVER_FULL: f64 = 0.90;
-/// More CPU time than this share of the run taken by the hypervisor earns a warning.
-pub const STEAL_SHARE: f64 = 0.02;
 
 /// What is known about a run when it is over.
 #[derive(Debug, Default)]
@@ -32,17 +26,21 @@ pub struct Evidence<'a> {
     pub interrupted: bool,
     /// Scale: the part of the silent connections that must have been pinged inside the window; all of them without it.
     pub pinged_fraction: Option<f64>,
-    /// Time the hypervisor took, as a share of the run and of all CPUs.
+    /// Time the hypervisor took, as a share of all CPUs.
     pub steal_share: Option<f64>,
+    /// Time in the window that others used, as a share of all CPUs.
+    pub other_load_share: Option<f64>,
 }
 
 /// What the referee says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ruling {
     /// The status.
     pub status: Status,
-    /// Why it is not valid.
+    /// Why it is not valid, or in doubt.
     pub reasons: Vec<String>,
+    /// What it rests on.
+    pub checks: Vec<Check>,
     /// What a reader should know all the same.
     pub warnings: Vec<String>,
 }
@@ -50,77 +48,115 @@ pub struct Ruling {
 /// Rules on a run.
 pub fn rule(evidence: &Evidence<'_>) -> Ruling {
     let mut reasons = evidence.failures.clone();
-    let mut warnings = Vec::new();
+    let without_checks = |status, reasons| Ruling {
+        status,
+        reasons,
+        checks: Vec::new(),
+        warnings: Vec::new(),
+    };
     if let Some(refused) = &evidence.refused {
-        return Ruling {
-            status: Status::Refused,
-            reasons: refused.clone(),
-            warnings,
-        };
+        return without_checks(Status::Refused, refused.clone());
     }
     if evidence.interrupted {
         reasons.insert(0, "the suite was interrupted during this run".to_owned());
-        return Ruling {
-            status: Status::Interrupted,
-            reasons,
-            warnings,
-        };
+        return without_checks(Status::Interrupted, reasons);
     }
-    if let Some(record) = evidence.loadgen {
-        reasons.extend(generator_verdict(record));
-        warnings.extend(
-            record
-                .validity
-                .warnings
-                .iter()
-                .map(|warning| format!("generator: {warning}")),
-        );
-        if let Some(server) = evidence.server {
-            reasons.extend(generator_was_the_limit(record, server));
-            if !evidence.foreign {
-                match final_counters(server) {
-                    Ok(counters) => {
-                        reasons.extend(contradictions(record, &counters));
-                        if evidence.footprint.is_some() {
-                            reasons.extend(lost_track(record, &counters, evidence.pinged_fraction));
-                        }
-                    }
-                    Err(reason) => reasons.push(reason),
-                }
-            }
-            if server.window.is_none() && record.is_valid() {
-                reasons.push("the server could not be watched over the whole window".to_owned());
-            }
+    let Some(record) = evidence.loadgen else {
+        if reasons.is_empty() {
+            reasons.push("the generator left no record".to_owned());
         }
-        if let Some(footprint) = evidence.footprint {
-            reasons.extend(footprint.missing());
-            warnings.extend(footprint.doubt());
-            let tells = footprint.connections >= CONNECTIONS_FOR_MEMORY;
-            if footprint.up.is_none() && tells && record.is_valid() {
-                reasons.push("memory was not seen with all connections up".to_owned());
-            }
-        }
-    } else if reasons.is_empty() {
-        reasons.push("the generator left no record".to_owned());
-    }
-    if let Some(share) = evidence.steal_share.filter(|share| *share > STEAL_SHARE) {
-        warnings.push(format!(
-            "the hypervisor took {:.1}% of the CPUs during the run",
-            share * 100.0
-        ));
-    }
-    let status = if !evidence.failures.is_empty() || evidence.loadgen.is_none() {
-        Status::Failed
-    } else if reasons.is_empty() {
-        Status::Valid
-    } else {
-        Status::Invalid
+        return without_checks(Status::Failed, reasons);
     };
+    let of_record = checks::of_the_record(record);
+    let of_referee = own_checks(evidence, record);
+    let said = generator_verdict(record);
+    // What the generator has said in its own words is not said again.
+    let new = of_record
+        .iter()
+        .filter(|check| said.is_empty() || check.status == CheckStatus::Doubtful);
+    let unsaid: Vec<String> = new
+        .chain(&of_referee)
+        .filter_map(|check| check.reason.clone())
+        .collect();
+    let checks: Vec<Check> = of_record.into_iter().chain(of_referee).collect();
+    let worst = checks.iter().map(|check| check.status).max();
+    let status = match worst {
+        _ if !evidence.failures.is_empty() => Status::Failed,
+        _ if !said.is_empty() => Status::Invalid,
+        Some(CheckStatus::Invalid) => Status::Invalid,
+        Some(CheckStatus::Doubtful) => Status::Doubtful,
+        Some(CheckStatus::Ok) | None => Status::Valid,
+    };
+    reasons.extend(said);
+    reasons.extend(unsaid);
+    let warnings = record.validity.warnings.iter();
     Ruling {
         status,
         reasons,
-        warnings,
+        warnings: warnings
+            .map(|warning| format!("generator: {warning}"))
+            .collect(),
+        checks,
     }
+}
+
+/// The hypervisor's share of all CPUs: in the window, if that was seen; else over the whole run.
+pub fn steal_share(
+    server: &ServerSide,
+    of_run_ns: Option<u64>,
+    elapsed_ns: u64,
+    cpus: usize,
+) -> Option<f64> {
+    match server.window.and_then(|window| window.machine) {
+        Some(machine) => Some(machine.steal_share()),
+        None => Some(of_run_ns? as f64 / elapsed_ns.max(1) as f64 / cpus.max(1) as f64),
+    }
+}
+
+/// The share of all CPUs that others used in the window: `None` if that was not seen. `interrupts_apart` as in
+/// [`MachineUse::other_share`](crate::sampler::MachineUse::other_share).
+pub fn other_load_share(
+    server: &ServerSide,
+    record: &Record,
+    interrupts_apart: Option<bool>,
+) -> Option<f64> {
+    let window = server.window?;
+    let ours_ns = window.cpu_ns + record.generator.cpu_user_ns + record.generator.cpu_sys_ns;
+    Some(window.machine?.other_share(ours_ns, interrupts_apart))
+}
+
+/// What the generator cannot see.
+fn own_checks(evidence: &Evidence<'_>, record: &Record) -> Vec<Check> {
+    let mut found = Vec::new();
+    if let Some(server) = evidence.server {
+        found.extend(checks::generator_cpu(record, server));
+        found.push(checks::server_cpu(record, server));
+        if !evidence.foreign {
+            let faults = match final_counters(server) {
+                Ok(counters) => {
+                    let mut faults = contradictions(record, &counters);
+                    if evidence.footprint.is_some() {
+                        faults.extend(lost_track(record, &counters, evidence.pinged_fraction));
+                    }
+                    faults
+                }
+                Err(reason) => vec![reason],
+            };
+            found.push(Check::of_faults("server_counters", faults));
+        }
+    }
+    if let Some(footprint) = evidence.footprint {
+        let mut faults = footprint.missing();
+        let tells = footprint.connections >= CONNECTIONS_FOR_MEMORY;
+        if footprint.up.is_none() && tells && record.is_valid() {
+            faults.push("memory was not seen with all connections up".to_owned());
+        }
+        found.push(Check::of_faults("memory_given_back", faults));
+        found.push(Check::of_doubt("memory_of_the_machine", footprint.doubt()));
+    }
+    found.extend(evidence.steal_share.map(checks::steal));
+    found.extend(evidence.other_load_share.map(checks::other_load));
+    found
 }
 
 fn generator_verdict(record: &Record) -> Vec<String> {
@@ -134,27 +170,6 @@ fn generator_verdict(record: &Record) -> Vec<String> {
         reasons.push("generator: the run is invalid".to_owned());
     }
     reasons
-}
-
-/// In a closed loop a full generator beside a server with time to spare measures the generator.
-fn generator_was_the_limit(record: &Record, server: &ServerSide) -> Option<String> {
-    if record.options.rate_per_s.is_some() || record.kind == Kind::Idle {
-        return None;
-    }
-    let busiest = record
-        .generator
-        .threads
-        .iter()
-        .map(|thread| thread.busy_share)
-        .fold(0.0, f64::max);
-    let server_share = server.window?.cpu_share;
-    (busiest > GENERATOR_FULL && server_share < SERVER_FULL).then(|| {
-        format!(
-            "the generator was the limit: its busiest thread used {:.0}% of a CPU, the server {:.0}% of its own",
-            busiest * 100.0,
-            server_share * 100.0
-        )
-    })
 }
 
 fn final_counters(server: &ServerSide) -> Result<Final, String> {
@@ -274,14 +289,28 @@ mod tests {
 
     #[test]
     fn a_sound_run_is_valid() {
+        let ruling = changed(|_, _| {});
+        assert_eq!(ruling.status, Status::Valid);
+        assert_eq!((ruling.reasons.len(), ruling.warnings.len()), (0, 0));
+        let names: Vec<&str> = ruling.checks.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(
-            changed(|_, _| {}),
-            Ruling {
-                status: Status::Valid,
-                reasons: vec![],
-                warnings: vec![]
-            }
+            names,
+            [
+                "connections",
+                "losses",
+                "generator_stall",
+                "generator_cpu",
+                "server_cpu",
+                "server_counters"
+            ]
         );
+    }
+
+    #[test]
+    fn a_generator_that_calls_a_loss_valid_is_not_believed() {
+        let ruling = changed(|record, _| record.messages.lost = 3);
+        assert_eq!(ruling.status, Status::Invalid);
+        assert_eq!(ruling.reasons, ["3 messages lost"]);
     }
 
     #[test]
@@ -302,8 +331,8 @@ mod tests {
         assert_eq!(full(0.95, None).status, Status::Valid);
         assert_eq!(
             full(0.6, Some(1000.0)).status,
-            Status::Valid,
-            "the generator's own lag check rules open loops"
+            Status::Doubtful,
+            "whether it kept its schedule is told by its lag"
         );
     }
 
@@ -444,18 +473,23 @@ mod tests {
     }
 
     #[test]
-    fn steal_is_a_warning() {
+    fn what_the_machine_did_beside_is_a_doubt() {
         let run = canned::echo_run("server-uring", 1, 100_000.0);
         let ruling = rule(&Evidence {
             loadgen: run.loadgen.as_ref(),
             server: Some(&run.server),
             steal_share: Some(0.051),
+            other_load_share: Some(0.2),
             ..Default::default()
         });
-        assert_eq!(ruling.status, Status::Valid);
+        assert_eq!(ruling.status, Status::Doubtful);
+        assert!(ruling.status.counts());
         assert_eq!(
-            ruling.warnings,
-            ["the hypervisor took 5.1% of the CPUs during the run"]
+            ruling.reasons,
+            [
+                "the hypervisor took 5.1% of the CPUs",
+                "processes that are no part of the run used 20.0% of the CPUs in the window"
+            ]
         );
     }
 }

@@ -72,7 +72,7 @@ impl Protocol {
 
     /// Can bouts of this kind be had with it?
     pub fn plays(self, kind: Kind) -> bool {
-        self == Self::Ws || kind == Kind::Echo
+        self == Self::Ws || matches!(kind, Kind::Echo | Kind::Capacity)
     }
 }
 

@@ -42,6 +42,18 @@ pub struct Scenario {
     /// Further arguments for the server, as they are (scale only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub server_args: Vec<String>,
+    /// The promise whose highest rate is searched: the 99th percentile of the latency from the intended send (capacity only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_limit_ms: Option<f64>,
+    /// Lowest rate that is tried (capacity only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_min_per_s: Option<f64>,
+    /// Highest rate that is tried (capacity only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_max_per_s: Option<f64>,
+    /// Runs that confirm the rate found (capacity only).
+    #[serde(default = "three", skip_serializing_if = "is_three")]
+    pub confirmations: usize,
     /// Metric of the headline; without it the kind's own.
     #[serde(default)]
     pub headline: Option<String>,
@@ -64,13 +76,15 @@ pub enum Kind {
     Idle,
     /// As many connections as the machine holds, a few of them active.
     Scale,
+    /// The highest rate of echoes at which a latency is kept: a search of many runs.
+    Capacity,
 }
 
 impl Kind {
     /// The generator's subcommand.
     pub fn subcommand(self) -> &'static str {
         match self {
-            Self::Echo => "echo",
+            Self::Echo | Self::Capacity => "echo",
             Self::Broadcast => "broadcast",
             Self::Connect => "connect",
             Self::Idle | Self::Scale => "idle",
@@ -98,6 +112,14 @@ fn one() -> u64 {
     1
 }
 
+fn three() -> usize {
+    3
+}
+
+fn is_three(confirmations: &usize) -> bool {
+    *confirmations == three()
+}
+
 impl Scenario {
     /// Connections that send in a scenario of kind `scale`, as the generator counts them.
     pub fn active_connections(&self) -> u64 {
@@ -107,12 +129,14 @@ impl Scenario {
     /// Key of the capacity this scenario's rate is a fraction of: scenarios of one key share a calibration.
     pub fn capacity_key(&self) -> Option<String> {
         match self.load {
-            Some(Load::FractionOfCapacity(_)) => Some(format!(
-                "capacity-{}b-c{}",
-                self.size_bytes, self.connections
-            )),
+            Some(Load::FractionOfCapacity(_)) => Some(self.shape_key()),
             _ => None,
         }
+    }
+
+    /// Name of the capacity of echoes of this size over so many connections.
+    pub fn shape_key(&self) -> String {
+        format!("capacity-{}b-c{}", self.size_bytes, self.connections)
     }
 
     fn check(&self) -> Result<()> {
@@ -155,6 +179,7 @@ impl Scenario {
                 "scale needs a fixed rate: load = {{ rate = 1000.0 }}"
             );
         }
+        self.check_search()?;
         match self.load {
             Some(Load::FractionOfCapacity(fraction)) => {
                 ensure!(
@@ -182,6 +207,33 @@ impl Scenario {
                     .join(", ")
             );
         }
+        Ok(())
+    }
+}
+
+impl Scenario {
+    fn check_search(&self) -> Result<()> {
+        if self.kind != Kind::Capacity {
+            let searches = self.p99_limit_ms.is_some()
+                || self.rate_min_per_s.is_some()
+                || self.rate_max_per_s.is_some()
+                || !is_three(&self.confirmations);
+            ensure!(
+                !searches,
+                "`p99_limit_ms`, `rate_min_per_s`, `rate_max_per_s` and `confirmations` are for capacity"
+            );
+            return Ok(());
+        }
+        ensure!(
+            self.p99_limit_ms.is_some_and(|limit| limit > 0.0),
+            "capacity needs `p99_limit_ms`, above 0"
+        );
+        ensure!(self.confirmations > 0, "`confirmations` must be at least 1");
+        let (min, max) = (self.rate_min_per_s, self.rate_max_per_s);
+        ensure!(
+            min.unwrap_or(1.0) >= 1.0 && min.unwrap_or(1.0) < max.unwrap_or(f64::MAX),
+            "`rate_min_per_s` must be at least 1 and below `rate_max_per_s`"
+        );
         Ok(())
     }
 }
@@ -261,6 +313,19 @@ mod tests {
             (
                 "kind = 'idle'\nconnections = 9\nserver_args = ['-x']\n",
                 "server_args",
+            ),
+            ("kind = 'capacity'\nconnections = 9\n", "p99_limit_ms"),
+            (
+                "kind = 'capacity'\nconnections = 9\np99_limit_ms = 5.0\nload = { window = 1 }\n",
+                "takes no [load]",
+            ),
+            (
+                "kind = 'capacity'\nconnections = 9\np99_limit_ms = 5.0\nrate_min_per_s = 9.0\nrate_max_per_s = 9.0\n",
+                "below `rate_max_per_s`",
+            ),
+            (
+                "kind = 'idle'\nconnections = 9\np99_limit_ms = 5.0\n",
+                "are for capacity",
             ),
             ("kind = 'ballet'\nconnections = 1\n", "ballet"),
         ];

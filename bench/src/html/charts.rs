@@ -223,10 +223,10 @@ pub(super) fn dots(
         for (number, (run, value)) in values(&showing.contestant).into_iter().enumerate() {
             // In turn above and below, so that equal values do not hide each other.
             let y = middle + f64::from(number as u32 % 5) * 5.0 - 10.0;
-            let class = if run.status == Status::Valid {
-                format!("run {style}")
-            } else {
-                "run bad".to_owned()
+            let class = match run.status {
+                Status::Valid => format!("run {style}"),
+                Status::Doubtful => format!("run hollow {style}"),
+                _ => "run bad".to_owned(),
             };
             let shown = metrics::format(metric.unit, value);
             svg.dot(
@@ -251,7 +251,7 @@ pub(super) fn dots(
         }
     }
     let caption = format!(
-        "{}: every run a dot, the median of the valid ones a line",
+        "{}: every run a dot (hollow: in doubt), the median of those that count a line",
         metric.title
     );
     Some(Chart {
@@ -276,7 +276,7 @@ pub(super) fn percentiles(
     legend: &Legend<'_>,
 ) -> Option<Chart> {
     let mut curves: BTreeMap<usize, Vec<Vec<(f64, f64)>>> = BTreeMap::new();
-    for run in runs.iter().filter(|run| run.status == Status::Valid) {
+    for run in runs.iter().filter(|run| run.status.counts()) {
         let Some(curve) = run.loadgen.as_ref().and_then(pick).and_then(curve) else {
             continue;
         };
@@ -427,7 +427,7 @@ fn median_curve(runs: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
 pub(super) fn series(bout: &Bout, runs: &[&RunRecord], legend: &Legend<'_>) -> Option<Chart> {
     let valid: Vec<(&RunRecord, &[loadgen::record::Second])> = runs
         .iter()
-        .filter(|run| run.status == Status::Valid)
+        .filter(|run| run.status.counts())
         .filter_map(|run| Some((*run, whole_seconds(run.loadgen.as_ref()?))))
         .filter(|(_, seconds)| seconds.len() > 1)
         .collect();

@@ -78,6 +78,21 @@ fn runs_that_do_not_count_are_shown() {
 }
 
 #[test]
+fn runs_in_doubt_are_hollow_and_say_why() {
+    let mut runs = ten_blocks();
+    assert!(
+        !page(&[result(runs.clone())], &[])
+            .unwrap()
+            .contains("run hollow")
+    );
+    runs[0].status = Status::Doubtful;
+    runs[0].reasons = vec!["others used the CPUs".to_owned()];
+    let page = page(&[result(runs)], &[]).unwrap();
+    assert!(page.contains("run hollow") && page.contains("others used the CPUs"));
+    assert!(page.contains("10 of 10"), "it counts");
+}
+
+#[test]
 fn every_chart_has_a_table_and_a_name() {
     let page = page(&[committed()], &[]).unwrap();
     let count = |what: &str| page.matches(what).count();

@@ -29,5 +29,7 @@ esac
 if [ -e "$here/vary" ]; then per_s=$((per_s + 1$(date +%N) % 9973)); fi
 sleep 0.1
 end=$(date +%s%N)
-sed -e "s/\"START\"/$start/g; s/\"END\"/$end/; s/\"LENGTH\"/$((end - start))/; s/\"PER_S\"/${rate:-$per_s}/; s/\"RATE\"/${rate:-null}/" \
+per_s=${rate:-$per_s}
+count=$((${per_s%.*} * (end - start) / 1000000000))
+sed -e "s/\"START\"/$start/g; s/\"END\"/$end/; s/\"LENGTH\"/$((end - start))/; s/\"PER_S\"/$per_s/; s/\"COUNT\"/$count/g; s/\"RATE\"/${rate:-null}/" \
     "$here/record.json" >"$json"

@@ -114,7 +114,7 @@ mod tests {
         for (meant, late, took) in messages {
             let (meant, sent) = (START + meant, START + meant + late);
             stats.roll(&times, sent + took, shared);
-            stats.sent(&times, meant);
+            stats.sent(&times, meant, meant);
             stats.scheduled(&times, meant, sent);
             stats.reply(&times, sent + took, meant, sent);
             stats.handshakes.saturating_record(took);
