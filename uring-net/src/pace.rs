@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_micros(20);
 /// - Work left over: do not wait at all.
 /// - Few completions in the last turn: wait for one. With `--spin-us`, poll so long before sleeping.
 /// - Many: wait for as many again as came last, half of them at least being new arrivals (the sends that the wait itself starts complete within it and
-///   count), but no longer than [`PATIENCE`]. A larger number also lets the kernel run more of its deferred work in one pass, of which it
+///   count), but no longer than `PATIENCE`. A larger number also lets the kernel run more of its deferred work in one pass, of which it
 ///   otherwise does 20 at a time (since 6.13).
 #[derive(Debug)]
 pub struct Pace {

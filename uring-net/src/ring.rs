@@ -35,7 +35,7 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 /// submission queue is full: then the ring submits by itself.
 ///
 /// Starting an operation never fails. What is wrong with it (a stale [`SocketId`], a second send in flight on one socket) comes back
-/// as an [`Event::Failed`] with the buffer, like any other failure.
+/// as an [`Event::Failed`](crate::Event::Failed) with the buffer, like any other failure.
 #[derive(Debug)]
 pub struct Ring {
     // Declared first, dropped first: the kernel lets go of the ring before anything it may point to goes.

@@ -1,7 +1,7 @@
 //! A run in several processes: where one may not open enough files, or one is not wanted.
 //!
 //! The first process makes the plan and starts itself again, as `loadgen shard`, once per shard. Both sides speak lines of JSON
-//! ([`protocol`]): orders come to a shard's standard input, reports from its standard output. A shard runs its part of
+//! (`protocol`): orders come to a shard's standard input, reports from its standard output. A shard runs its part of
 //! the plan's threads as a run of its own would, but by the common clock (the system's monotonic one) and by the common phases: the
 //! load begins when the connections of *all* shards are up, and the drain ends when *all* have stopped sending. Schedules, names and
 //! sources follow from a thread's number among all threads, so shards interleave exactly as threads do.
