@@ -11,7 +11,11 @@ fn committed() -> Results {
         .filter(|path| path.join("summary.json").is_file())
         .collect();
     folders.sort();
-    Results::load(folders.last().unwrap()).unwrap()
+    // The suite with every kind of bout.
+    let mut results = folders.iter().map(|folder| Results::load(folder).unwrap());
+    results
+        .find(|results| results.summary.setting.suite == "quick")
+        .unwrap()
 }
 
 /// A committed result with other runs and contestants.
