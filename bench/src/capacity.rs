@@ -241,7 +241,7 @@ pub enum Limiter {
     GeneratorCpu,
     /// The kernel's memory for socket buffers was.
     Memory,
-    /// The machine's CPUs were full with neither of them full: `softirq`, or the hypervisor took its part.
+    /// The machine's CPUs were full with neither of them full: `softirq`, the hypervisor, or other programs took their part (see the checks).
     Kernel,
     /// Nothing was full: the latency rose by itself.
     Latency,
@@ -256,7 +256,7 @@ impl Limiter {
             Self::ServerCpu => "server CPU",
             Self::GeneratorCpu => "generator CPU",
             Self::Memory => "memory of socket buffers",
-            Self::Kernel => "kernel (softirq, steal)",
+            Self::Kernel => "machine (softirq, steal, other programs)",
             Self::Latency => "latency, with nothing full",
             Self::Bound => "the scenario's highest rate",
         }
