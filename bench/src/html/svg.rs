@@ -61,13 +61,10 @@ impl Scale {
     pub(super) fn ticks(&self) -> Vec<f64> {
         let (low, high) = self.domain;
         if !self.logarithmic {
-            let step = round_step((high - low) / 5.0);
-            let first = (low / step).ceil() as i64;
-            let last = (high / step).floor() as i64;
-            return (first..=last).map(|n| n as f64 * step).collect();
+            return even_ticks(low, high);
         }
         let steps: &[f64] = match (high / low).log10() {
-            narrow if narrow < 0.7 => return narrow_ticks(low, high),
+            narrow if narrow < 0.7 => return even_ticks(low, high),
             middle if middle < 3.0 => &[1.0, 2.0, 5.0],
             _ => &[1.0],
         };
@@ -79,8 +76,8 @@ impl Scale {
     }
 }
 
-/// Less than a decade: steps as on a linear scale.
-fn narrow_ticks(low: f64, high: f64) -> Vec<f64> {
+/// In equal steps; also for less than a decade of a logarithmic scale.
+fn even_ticks(low: f64, high: f64) -> Vec<f64> {
     let step = round_step((high - low) / 5.0);
     let first = (low / step).ceil() as i64;
     let last = (high / step).floor() as i64;

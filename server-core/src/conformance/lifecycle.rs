@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use super::client::{Raw, eventually, upgrade_request};
-use super::harness::{Exit, Target};
+use super::harness::{Exit, Server, Target};
 use super::wire::{self, CLOSE, FIN, TEXT};
 use super::ws::Ws;
 
@@ -242,7 +242,11 @@ pub fn signals_in_quick_succession_are_one(target: &Target) {
 
 /// A later signal does: the server ends at once, with 128 + the signal.
 pub fn a_second_signal_ends_at_once(target: &Target) {
-    let server = target.start(&["--drain-timeout", "60s"]);
+    second_signal_ends(target.start(&["--drain-timeout", "60s"]));
+}
+
+/// Signals a server that waits for its client to leave until it ends.
+pub(super) fn second_signal_ends(server: Server) {
     let mut client = server.upgraded("/ws");
     server.signal(Signal::TERM);
     let frame = client.frame();

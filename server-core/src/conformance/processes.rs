@@ -4,6 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Raw, eventually, upgrade_request};
 use super::harness::{Exit, Server, Target};
+use super::lifecycle::second_signal_ends;
 use super::metrics::Metrics;
 use super::usage::is_running;
 use super::ws::Ws;
@@ -135,17 +136,7 @@ pub fn a_killed_parent_takes_all_along(target: &Target) {
 pub fn a_second_signal_ends_all_processes(target: &Target) {
     let server = start(target, &["--drain-timeout", "60s"], 2);
     let pids = server.serving_pids();
-    let mut client = server.upgraded("/ws");
-    server.signal(Signal::TERM);
-    let frame = client.frame();
-    assert_eq!(frame.close_code(), Some(1001), "{frame:?}");
-    eventually(server.patience, "the server ends", || {
-        server.signal(Signal::TERM);
-        let wait = std::time::Duration::from_millis(50);
-        client.hears_something_within(wait).then_some(())
-    });
-    let exit = server.wait();
-    assert_eq!(exit.status.code(), Some(128 + 15), "{exit:?}");
+    second_signal_ends(server);
     none_is_left(target, &pids);
 }
 
