@@ -185,6 +185,19 @@ fn idle_connections_answer_pings_and_stay_up() {
 }
 
 #[test]
+fn a_ping_that_crosses_the_close_is_not_answered() {
+    let address = server(|_, mut socket| {
+        while !socket.read().unwrap().is_close() {}
+        // The answer to the Close is still to be flushed.
+        socket.get_mut().write_all(&[0x89, 0]).unwrap();
+        let _ = socket.flush();
+    });
+    let record = record("idle -c 5 -d 100ms --warmup 0", address);
+    assert!(record.is_valid(), "{:?}", record.validity);
+    assert_eq!(record.totals.pings_answered, 0);
+}
+
+#[test]
 fn a_part_of_the_idle_connections_can_be_active() {
     let record = record(
         "idle -c 20 --active 0.2 -r 200 -t 2 -d 500ms --warmup 0",

@@ -8,10 +8,13 @@ use ws_proto::{
     random_key,
 };
 
-use crate::engine::{
-    opening::Answer,
-    traffic::{Io, Opened, Traffic},
-    worker::{NO_CONNECTION, State, Worker},
+use crate::{
+    engine::{
+        opening::Answer,
+        traffic::{Io, Opened, Traffic},
+        worker::{NO_CONNECTION, State, Worker},
+    },
+    histogram,
 };
 
 impl<T: Traffic> Worker<T> {
@@ -70,9 +73,8 @@ impl<T: Traffic> Worker<T> {
         self.stats.totals.handshakes += 1;
         self.shared.opened.fetch_add(1, Relaxed);
         self.shared.up.fetch_add(1, Relaxed);
-        self.stats
-            .handshakes
-            .saturating_record(self.now.saturating_sub(begun));
+        let took = self.now.saturating_sub(begun);
+        histogram::record(&mut self.stats.handshakes, took);
         if self.with_traffic(|traffic, io| traffic.opened(begun, io)) == Opened::Recycle {
             self.start_closing(conn, CloseCode::Normal, "");
         }
@@ -100,12 +102,13 @@ impl<T: Traffic> Worker<T> {
                 Ok(Some(Frame::Message { kind, payload })) => {
                     self.traffic.message(conn, kind, payload, &mut io);
                 }
-                Ok(Some(Frame::Ping(data))) => {
+                Ok(Some(Frame::Ping(data))) if self.states[conn] == State::Open => {
                     let pong = OpCode::Control(Control::Pong);
                     encode_masked_frame(pong, data, random_key(), io.links.outgoing(conn));
                     io.stats.pinged(&io.times, io.now);
                 }
-                Ok(Some(Frame::Pong(_))) => {}
+                // A ping that crossed our Close: the server reads nothing behind that.
+                Ok(Some(Frame::Ping(_) | Frame::Pong(_))) => {}
                 Ok(Some(Frame::Close { code, reason })) => {
                     break close_cause(code, reason);
                 }
