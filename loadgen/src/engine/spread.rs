@@ -90,9 +90,9 @@ impl Spreads {
             return;
         };
         self.complete += 1;
-        self.first.saturating_record(first.saturating_sub(meant));
-        self.median.saturating_record(median.saturating_sub(meant));
-        self.last.saturating_record(last.saturating_sub(meant));
+        histogram::record(&mut self.first, first.saturating_sub(meant));
+        histogram::record(&mut self.median, median.saturating_sub(meant));
+        histogram::record(&mut self.last, last.saturating_sub(meant));
     }
 
     /// Fills in the three distributions.

@@ -132,9 +132,9 @@ impl Stats {
             self.settled += 1;
             self.outstanding_ns += i128::from(now);
             self.window.received += 1;
-            self.interval.saturating_record(now.saturating_sub(meant));
+            histogram::record(&mut self.interval, now.saturating_sub(meant));
             if let Some(actual) = &mut self.actual {
-                actual.saturating_record(now.saturating_sub(sent));
+                histogram::record(actual, now.saturating_sub(sent));
             }
         }
     }
@@ -161,7 +161,7 @@ impl Stats {
     #[inline]
     pub fn scheduled(&mut self, times: &Times, meant: u64, now: u64) {
         if times.contain(meant) {
-            self.lag.saturating_record(now.saturating_sub(meant));
+            histogram::record(&mut self.lag, now.saturating_sub(meant));
         }
     }
 

@@ -13,26 +13,17 @@ use crate::{
     shard::protocol::Gauges,
 };
 
-/// The seconds that a shard has told of, its threads together.
+/// The seconds that a shard has told of, of each of its threads. As they came, packed: fifty shards tell of fifty histograms a second.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    seconds: BTreeMap<u64, (SecondPart, Latencies)>,
+    seconds: BTreeMap<u64, Vec<SecondPart>>,
 }
 
 impl Told {
     /// One more part; gives its latencies back.
     pub(super) fn add(&mut self, (second, part): ClosedSecond) -> Latencies {
-        let mut latencies = histogram::new();
-        if !part.latencies.is_empty() {
-            histogram::add_packed(&mut latencies, &part.latencies);
-        }
-        let (sum, all) = self
-            .seconds
-            .entry(second)
-            .or_insert_with(|| (SecondPart::default(), histogram::new()));
-        sum.sent += part.sent;
-        sum.received += part.received;
-        histogram::merge(all, &latencies);
+        let latencies = unpack(&part);
+        self.seconds.entry(second).or_default().push(part);
         latencies
     }
 
@@ -49,16 +40,19 @@ impl Told {
         let window_seconds = times.to.saturating_sub(times.from).div_ceil(1_000_000_000);
         let last = self.seconds.keys().last().map_or(0, |last| last + 1);
         let mut seconds = vec![SecondPart::default(); last as usize];
-        for (second, (mut part, latencies)) in self.seconds {
-            stats.window.sent += part.sent;
-            stats.replies_in_window += if second < window_seconds {
-                part.received
-            } else {
-                0
-            };
-            histogram::merge(&mut main, &latencies);
-            part.latencies = histogram::pack(&latencies);
-            seconds[second as usize] = part;
+        for (second, parts) in self.seconds {
+            let (sum, mut all) = (&mut seconds[second as usize], histogram::new());
+            for part in parts {
+                sum.sent += part.sent;
+                sum.received += part.received;
+                histogram::merge(&mut all, &unpack(&part));
+            }
+            stats.window.sent += sum.sent;
+            if second < window_seconds {
+                stats.replies_in_window += sum.received;
+            }
+            histogram::merge(&mut main, &all);
+            sum.latencies = histogram::pack(&all);
         }
         stats.window.received = main.len();
         stats.settled = main.len();
@@ -89,6 +83,14 @@ impl Told {
     }
 }
 
+fn unpack(part: &SecondPart) -> Latencies {
+    let mut latencies = histogram::new();
+    if !part.latencies.is_empty() {
+        histogram::add_packed(&mut latencies, &part.latencies);
+    }
+    latencies
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,7 +101,7 @@ mod tests {
             let mut latencies = histogram::new();
             values
                 .iter()
-                .for_each(|value| latencies.saturating_record(*value));
+                .for_each(|value| histogram::record(&mut latencies, *value));
             SecondPart {
                 sent: 5,
                 received: values.len() as u64,

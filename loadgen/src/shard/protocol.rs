@@ -97,6 +97,7 @@ mod tests {
         assemble::{Finished, Remains, assemble},
         cli::Cli,
         engine::{shared::Shared, spread::Spreads, stats::Stats, worker::Outcome},
+        histogram,
         limits::Machine,
         record::ThreadUsage,
     };
@@ -117,7 +118,7 @@ mod tests {
             stats.sent(&times, meant, meant);
             stats.scheduled(&times, meant, sent);
             stats.reply(&times, sent + took, meant, sent);
-            stats.handshakes.saturating_record(took);
+            histogram::record(&mut stats.handshakes, took);
             stats.due += 1;
         }
         ThreadResult {
