@@ -71,6 +71,7 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
             exit: Some("exited with 0".to_owned()),
             window: Some(WindowUse {
                 cpu_ns: 900_000_000,
+                softirqd_ns: 0,
                 cpu_share: 0.9,
                 voluntary_switches: 500,
                 involuntary_switches: 5,

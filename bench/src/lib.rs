@@ -8,7 +8,7 @@
 //! | [`plan`], [`rng`], [`dry_run`] | who runs when |
 //! | [`referee`], [`entry`], [`run`] | the suite, a contestant's admission, a run |
 //! | [`process`], [`server`], [`generator`], [`interrupt`], [`cpus`] | child processes, never orphaned, each on its CPUs |
-//! | [`proc`], [`sampler`] | what a server uses inside the measured window |
+//! | [`proc`], [`softirqd`], [`sampler`] | what a server uses inside the measured window |
 //! | [`search`], [`capacity`] | the highest rate at which a latency is kept |
 //! | [`scale`], [`footprint`] | how many connections the machine holds, and what they take and give back |
 //! | [`record`], [`metrics`], [`checks`], [`validity`] | a run's record, its figures, and whether they count |
@@ -57,6 +57,7 @@ pub mod sampler;
 pub mod scale;
 pub mod search;
 pub mod server;
+pub mod softirqd;
 pub mod stats;
 pub mod summary;
 pub mod table;

@@ -246,7 +246,7 @@ fn events(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
 }
 
 fn cpu_per(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
-    Some(facts.server.window?.cpu_ns as f64 / events(facts, per_s)?)
+    Some(facts.server.window?.cost_ns() as f64 / events(facts, per_s)?)
 }
 
 /// The exact CPU time, split as the clock ticks of 10 ms are: too coarse for the time itself, good enough for the proportion.

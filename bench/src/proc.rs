@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::softirqd::{Softirqd, SoftirqdTime};
+
 /// One look at a process, cheap enough to repeat twenty times a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSample {
@@ -39,6 +41,8 @@ pub struct MachineSample {
     pub steal_ns: u64,
     /// Used by this process.
     pub own_ns: u64,
+    /// Used by the kernel's `ksoftirqd` threads.
+    pub softirqd: SoftirqdTime,
 }
 
 /// User and kernel time of a process in clock ticks of 10 ms (`/proc/PID/stat`).
@@ -191,12 +195,13 @@ fn read_ticks(pid: u32) -> Option<CpuTicks> {
     parse_cpu_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// A look at the machine now.
-pub fn sample_machine() -> Option<MachineSample> {
+/// A look at the machine now, with the time of `softirqd` on the server's `cpus` apart.
+pub fn sample_machine(softirqd: &Softirqd, cpus: &[usize]) -> Option<MachineSample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let mut sample = parse_machine(&stat)?;
     sample.unix_ns = unix_ns();
     sample.own_ns = sample_process(std::process::id())?.cpu_ns;
+    sample.softirqd = softirqd.read(cpus);
     Some(sample)
 }
 
@@ -248,7 +253,7 @@ fn page_bytes() -> u64 {
 }
 
 /// First number: ns on a CPU.
-fn parse_schedstat(text: &str) -> Option<u64> {
+pub(crate) fn parse_schedstat(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().next()?.parse().ok()
 }
 
@@ -381,7 +386,7 @@ mod tests {
         assert!(sample.rss_bytes > 100_000 && sample.unix_ns > 1_600_000_000_000_000_000);
         assert!(read_pss_bytes(std::process::id()).unwrap() > 0);
         assert!(read_cpu_ticks(std::process::id()).is_some());
-        let machine = sample_machine().unwrap();
+        let machine = sample_machine(&Softirqd::find(), &[0]).unwrap();
         assert!(machine.cpus > 0 && machine.idle_ns > 0 && machine.own_ns > 0);
         let kernel = read_kernel_memory().unwrap();
         assert!(kernel.slab_bytes > 0 && kernel.used_bytes > kernel.kernel_bytes());

@@ -293,7 +293,11 @@ impl Ring {
             self.launcher
                 .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
 
-        let mut sampler = Sampler::new(pid, run.scenario.kind == Kind::Idle);
+        let mut sampler = Sampler::new(
+            pid,
+            self.cpus_apart(&side.cpus),
+            run.scenario.kind == Kind::Idle,
+        );
         let opening = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
         let limit = run.timing.warmup
             + run.timing.duration
@@ -343,6 +347,17 @@ impl Ring {
             footprint.look_when_ended(&self.interrupt);
         }
         Ok(observed)
+    }
+
+    /// `cpus` if the server has them to itself.
+    fn cpus_apart(&self, cpus: &CpuSet) -> Vec<usize> {
+        let generators = self.generator_cpus.cpus();
+        let shared = cpus.cpus().iter().any(|cpu| generators.contains(cpu));
+        if shared {
+            Vec::new()
+        } else {
+            cpus.cpus().to_vec()
+        }
     }
 
     /// Looks at the server until the generator ends. How that ended.

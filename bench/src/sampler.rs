@@ -7,12 +7,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::proc::{self, CpuTicks, KernelMemory, MachineSample, ProcessSample};
+use crate::softirqd::{Softirqd, SoftirqdTime};
 
 /// Looks at one process, and at the kernel's memory.
 #[derive(Debug)]
 pub struct Sampler {
     pid: u32,
+    cpus: Vec<usize>,
     with_pss: bool,
+    softirqd: Softirqd,
     samples: Vec<ProcessSample>,
     machine: Vec<MachineSample>,
     memory: Vec<MemorySample>,
@@ -35,7 +38,11 @@ pub struct WindowUse {
     /// exact.
     #[serde(default)]
     pub ticks: CpuTicks,
-    /// CPU time divided by window and number of the server's CPUs.
+    /// Time of the kernel's `ksoftirqd` on the server's CPUs, ns: softirq of packets that the server sent, put off. 0 where the server shares its
+    /// CPUs with the generator, or those threads cannot be seen.
+    #[serde(default)]
+    pub softirqd_ns: u64,
+    /// CPU time, `ksoftirqd`'s included, divided by window and number of the server's CPUs.
     pub cpu_share: f64,
     /// Voluntary context switches.
     pub voluntary_switches: u64,
@@ -67,6 +74,16 @@ pub struct MachineUse {
     pub steal_ns: u64,
     /// Used by the referee.
     pub referee_ns: u64,
+    /// Used by the kernel's `ksoftirqd` threads.
+    #[serde(default)]
+    pub softirqd_ns: u64,
+}
+
+impl WindowUse {
+    /// What the server cost: its threads' time and what the kernel put off on its CPUs, ns.
+    pub fn cost_ns(&self) -> u64 {
+        self.cpu_ns + self.softirqd_ns
+    }
 }
 
 impl MachineUse {
@@ -81,6 +98,7 @@ impl MachineUse {
             interrupts_ns: grown(|sample| sample.interrupts_ns),
             steal_ns,
             referee_ns: grown(|sample| sample.own_ns),
+            softirqd_ns: grown(|sample| sample.softirqd.all_ns),
         }
     }
 
@@ -89,7 +107,8 @@ impl MachineUse {
         self.steal_ns as f64 / self.all_ns.max(1) as f64
     }
 
-    /// The share of all but the server, the generator and the referee, whose CPU time is `ours_ns` (the referee's apart).
+    /// The share of all but the server, the generator and the referee, whose CPU time is `ours_ns` (the referee's apart), and of `ksoftirqd`, whose
+    /// packets are ours.
     ///
     /// Where the kernel accounts interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING), ours is without the `softirq` that our packets need, and
     /// nothing says whose packets they were: all of it is then taken for ours. `None` is a kernel of which that is not known: the same, so that a
@@ -101,17 +120,19 @@ impl MachineUse {
         };
         let others = self
             .busy_ns
-            .saturating_sub(ours_ns + self.referee_ns + apart);
+            .saturating_sub(ours_ns + self.referee_ns + self.softirqd_ns + apart);
         others as f64 / self.all_ns.max(1) as f64
     }
 }
 
 impl Sampler {
-    /// Of process `pid`; PSS too if `with_pss`.
-    pub fn new(pid: u32, with_pss: bool) -> Self {
+    /// Of process `pid`, which has `cpus` to itself (none if it shares them); PSS too if `with_pss`.
+    pub fn new(pid: u32, cpus: Vec<usize>, with_pss: bool) -> Self {
         Self {
             pid,
+            cpus,
             with_pss,
+            softirqd: Softirqd::find(),
             samples: Vec::new(),
             machine: Vec::new(),
             memory: Vec::new(),
@@ -121,7 +142,8 @@ impl Sampler {
     /// Looks now. Nothing is recorded once the process has ended.
     pub fn look(&mut self) {
         self.samples.extend(proc::sample_tree(self.pid));
-        self.machine.extend(proc::sample_machine());
+        self.machine
+            .extend(proc::sample_machine(&self.softirqd, &self.cpus));
     }
 
     /// Looks at the kernel's memory (and PSS) now.
@@ -154,13 +176,20 @@ impl Sampler {
         rss.sort_unstable();
         let memory = self.memory.iter().rfind(|sample| inside(sample.unix_ns));
         let cpu_ns = end.cpu_ns.saturating_sub(start.cpu_ns);
+        let around =
+            machine_at(&self.machine, start_unix_ns).zip(machine_at(&self.machine, end_unix_ns));
+        let softirqd_ns = around.map_or(0, |(start, end)| {
+            (end.softirqd.of_cpus_ns).saturating_sub(start.softirqd.of_cpus_ns)
+        });
+        let cost_ns = cpu_ns + softirqd_ns;
         Some(WindowUse {
             cpu_ns,
+            softirqd_ns,
             ticks: CpuTicks {
                 user: end.ticks.user.saturating_sub(start.ticks.user),
                 system: end.ticks.system.saturating_sub(start.ticks.system),
             },
-            cpu_share: cpu_ns as f64 / length as f64 / cpus.max(1) as f64,
+            cpu_share: cost_ns as f64 / length as f64 / cpus.max(1) as f64,
             voluntary_switches: end
                 .voluntary_switches
                 .saturating_sub(start.voluntary_switches),
@@ -171,9 +200,7 @@ impl Sampler {
             pss_bytes: memory.and_then(|memory| memory.pss_bytes),
             kernel: memory.and_then(|memory| memory.kernel),
             looks: rss.len(),
-            machine: machine_at(&self.machine, start_unix_ns)
-                .zip(machine_at(&self.machine, end_unix_ns))
-                .map(|(start, end)| MachineUse::between(&start, &end)),
+            machine: around.map(|(start, end)| MachineUse::between(&start, &end)),
         })
     }
 }
@@ -196,6 +223,10 @@ fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
         interrupts_ns: between(|sample| sample.interrupts_ns),
         steal_ns: between(|sample| sample.steal_ns),
         own_ns: between(|sample| sample.own_ns),
+        softirqd: SoftirqdTime {
+            all_ns: between(|sample| sample.softirqd.all_ns),
+            of_cpus_ns: between(|sample| sample.softirqd.of_cpus_ns),
+        },
     })
 }
 
@@ -227,7 +258,7 @@ mod tests {
     use super::*;
 
     fn sampler(samples: &[(u64, u64)]) -> Sampler {
-        let mut sampler = Sampler::new(0, false);
+        let mut sampler = Sampler::new(0, Vec::new(), false);
         sampler.samples = samples
             .iter()
             .map(|(unix_ns, cpu_ns)| ProcessSample {
@@ -263,16 +294,23 @@ mod tests {
             interrupts_ns,
             steal_ns,
             own_ns,
+            softirqd: SoftirqdTime {
+                all_ns: unix_ns / 50,
+                of_cpus_ns: unix_ns / 100,
+            },
         };
         sampler.machine = vec![look(0, 50, 5, 7, 1), look(1000, 250, 105, 27, 11)];
-        let machine = sampler.window(0, 1000, 1).unwrap().machine.unwrap();
+        let window = sampler.window(0, 1000, 1).unwrap();
+        assert_eq!((window.cpu_ns, window.cost_ns()), (800, 810));
+        assert!((window.cpu_share - 0.81).abs() < 1e-9);
+        let machine = window.machine.unwrap();
         assert_eq!((machine.all_ns, machine.busy_ns), (2000, 1780));
         let share = |ns: u32| f64::from(ns) / 2000.0;
         assert_eq!(machine.steal_share(), share(20));
-        // 1780 busy - 1500 of server and generator - 10 of the referee.
-        assert_eq!(machine.other_share(1500, Some(false)), share(270));
-        assert_eq!(machine.other_share(1500, Some(true)), share(170));
-        assert_eq!(machine.other_share(1500, None), share(170));
+        // 1780 busy - 1500 of server and generator - 10 of the referee - 20 of ksoftirqd.
+        assert_eq!(machine.other_share(1500, Some(false)), share(250));
+        assert_eq!(machine.other_share(1500, Some(true)), share(150));
+        assert_eq!(machine.other_share(1500, None), share(150));
         assert_eq!(machine.other_share(1800, Some(false)), 0.0);
         let half = sampler.window(500, 1000, 1).unwrap().machine.unwrap();
         assert_eq!((half.all_ns, half.steal_ns), (1000, 10));
