@@ -11,6 +11,7 @@
 //! | [`rooms`] | who is in which room, and how a message crosses workers in batches |
 //! | [`outbox`] | what a connection still has to send, and what happens when it is too much |
 //! | [`sweep`] | idle pings and timeouts without one timer per connection |
+//! | [`ebb`] | memory goes back when most connections have left |
 //! | [`control`] | the pings, pongs and Close reasons that every server sends |
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
@@ -22,6 +23,7 @@ pub mod admission;
 pub mod conformance;
 pub mod control;
 pub mod counters;
+pub mod ebb;
 pub mod endpoints;
 pub mod lifecycle;
 pub mod options;

@@ -1,12 +1,15 @@
 //! Workers: what they share, what each owns, and the two ways to run them.
 
+use std::cell::Cell;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::Context;
 use server_core::admission::{Admission, Gate};
 use server_core::counters::{Counters, WorkerCounters};
+use server_core::ebb::{self, Ebb};
 use server_core::lifecycle::Alive;
 use server_core::options::{MAILBOX_BYTES, Settings};
 use server_core::rooms::Rooms;
@@ -35,6 +38,13 @@ pub(crate) struct Server {
     pub(crate) starving: AtomicBool,
     pub(crate) freed: Notify,
     sweep: Sweep,
+    /// How often the threads were asked to [`collect`](ebb::collect).
+    collections: AtomicUsize,
+}
+
+thread_local! {
+    /// How often this thread has been asked to collect, and has.
+    static COLLECTED: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Server {
@@ -49,6 +59,7 @@ impl Server {
             starving: AtomicBool::new(false),
             freed: Notify::new(),
             sweep: Sweep::new(&settings),
+            collections: AtomicUsize::new(0),
             settings,
             counters,
             gate,
@@ -60,6 +71,14 @@ impl Server {
         let open = self.gate.open() as u64;
         self.counters.worker(0).drained.add(open);
         self.draining.send_replace(true);
+    }
+
+    /// Called on each thread of a runtime before it sleeps.
+    fn collect_if_asked(&self) {
+        let asked = self.collections.load(Ordering::Relaxed);
+        if COLLECTED.replace(asked) != asked {
+            ebb::collect();
+        }
     }
 
     /// Completes when the drain begins.
@@ -134,9 +153,13 @@ impl Worker {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let drain_begins = self.server.drain_begins();
         tokio::pin!(drain_begins);
+        let mut ebb = Ebb::default();
         loop {
             tokio::select! {
-                _ = interval.tick() => self.sweep_once().await,
+                _ = interval.tick() => {
+                    self.sweep_once().await;
+                    self.give_memory_back(&mut ebb);
+                }
                 () = &mut drain_begins => break,
             }
         }
@@ -144,6 +167,21 @@ impl Worker {
         connections.draining = true;
         for (_, link) in &connections.links {
             link.order(Order::DRAIN);
+        }
+    }
+
+    /// When most connections have left.
+    fn give_memory_back(&self, ebb: &mut Ebb) {
+        let mut connections = self.lock();
+        match ebb.step(connections.links.len(), Instant::now()) {
+            ebb::Step::Keep => return,
+            ebb::Step::Shrink => connections.links.shrink_to_fit(),
+            ebb::Step::Collect => {}
+        }
+        self.server.collections.fetch_add(1, Ordering::Relaxed);
+        // Wakes threads that sleep: each collects before it sleeps again.
+        for _ in 0..self.server.settings.workers {
+            tokio::spawn(async {});
         }
     }
 
@@ -194,6 +232,10 @@ pub(crate) fn start_multi(
 ) -> anyhow::Result<Running> {
     let settings = server.settings.clone();
     let started = AtomicUsize::new(0);
+    let collect = {
+        let server = Arc::clone(server);
+        move || server.collect_if_asked()
+    };
     let runtime = Builder::new_multi_thread()
         .worker_threads(settings.workers)
         .thread_name("worker")
@@ -202,6 +244,7 @@ pub(crate) fn start_multi(
             let index = started.fetch_add(1, Ordering::Relaxed);
             pin_worker(&settings, index);
         })
+        .on_thread_park(collect)
         .build()
         .context("cannot start the runtime")?;
     let workers: Arc<[_]> = (0..server.settings.workers)
@@ -225,8 +268,13 @@ pub(crate) fn start_per_core(
     listeners: Vec<TcpListener>,
 ) -> anyhow::Result<Running> {
     for (index, listener) in listeners.into_iter().enumerate() {
+        let collect = {
+            let server = Arc::clone(server);
+            move || server.collect_if_asked()
+        };
         let runtime = Builder::new_current_thread()
             .enable_all()
+            .on_thread_park(collect)
             .build()
             .context("cannot start a runtime")?;
         let listener = {

@@ -51,6 +51,7 @@ mod reap;
 mod receive;
 mod ring;
 mod slab;
+mod stats;
 mod waker;
 
 pub mod net;
@@ -61,5 +62,6 @@ pub use completion::{Completion, Event, OpKind, SendBuf, Token};
 pub use error::{Cause, KernelVersion, SetupError, Step};
 pub use op::{OperationId, SocketId};
 pub use pace::Pace;
-pub use ring::{Ring, Stats};
+pub use ring::Ring;
+pub use stats::Stats;
 pub use waker::Waker;

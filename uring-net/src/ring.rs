@@ -23,6 +23,7 @@ use crate::op::{
 };
 use crate::reap::{refused, shut_down};
 use crate::slab::{Key, Slab};
+use crate::stats::Stats;
 use crate::waker::{Wake, Waker};
 
 /// How long a dropped ring waits for the kernel to give back what it holds.
@@ -348,6 +349,17 @@ impl Ring {
         !self.ready.is_empty() || self.kernel.ready()
     }
 
+    /// Frees what memory was needed for more sockets and operations than there are now. Costs time for each of those there once were: for
+    /// when most have gone.
+    pub fn shrink_to_fit(&mut self) {
+        self.sockets.shrink_to_fit();
+        self.ops.shrink_to_fit();
+        self.starved.shrink_to_fit();
+        self.ready.shrink_to_fit();
+        self.spare_addresses = Vec::new();
+        self.spare_times = Vec::new();
+    }
+
     /// How often the ring entered the kernel, and how often it had to help itself.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -437,21 +449,4 @@ impl Drop for Ring {
             mem::forget(Rc::clone(&self.pool));
         }
     }
-}
-
-/// What the ring did. Apart from `enters` it is how often the ring had to help itself: all harmless, all a hint that a size is too small.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Calls of `io_uring_enter`: to submit, to wait or both.
-    pub enters: u64,
-    /// Receives that found no free buffer (`ENOBUFS`) and were paused.
-    pub receives_starved: u64,
-    /// Multishot operations that the kernel ended and the ring started again.
-    pub rearmed: u64,
-    /// Sends that the kernel took only partly and the ring continued.
-    pub sends_continued: u64,
-    /// Submissions forced by a full submission queue.
-    pub sq_full: u64,
-    /// Times the completion queue was found overflown and was flushed.
-    pub cq_overflows: u64,
 }

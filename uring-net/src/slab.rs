@@ -23,49 +23,73 @@ const CHUNK: usize = 1024;
 /// Entries in chunks; places are used again last in, first out, so that few cache lines stay hot.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    /// All but the last are full.
+    /// Each is whole, or without memory: then it is one of `gone`.
     chunks: Vec<Vec<Entry<T>>>,
+    gone: Vec<usize>,
     free: Vec<u32>,
+    /// Where generations begin in a new chunk: after all those of the chunks that are gone, whose keys may still be about.
+    first_generation: u32,
 }
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
         Self {
             chunks: Vec::new(),
+            gone: Vec::new(),
             free: Vec::new(),
+            first_generation: 0,
         }
     }
 
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
-        if let Some(index) = self.free.pop()
-            && let Some(entry) = self.entry_mut(index)
-        {
-            entry.value = Some(value);
-            return Key {
-                index,
-                generation: entry.generation,
-            };
+        loop {
+            if let Some(index) = self.free.pop()
+                && let Some(entry) = self.entry_mut(index)
+            {
+                entry.value = Some(value);
+                return Key {
+                    index,
+                    generation: entry.generation,
+                };
+            }
+            self.grow();
         }
-        self.append(value)
     }
 
     #[cold]
-    fn append(&mut self, value: T) -> Key {
-        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
+    fn grow(&mut self) {
+        let at = self.gone.pop().unwrap_or(self.chunks.len());
+        let end = u32::try_from((at + 1) * CHUNK).expect("memory ends before 2^32 entries");
+        let entry = || Entry {
+            generation: self.first_generation,
+            value: None,
+        };
+        let chunk = std::iter::repeat_with(entry).take(CHUNK).collect();
+        if at == self.chunks.len() {
+            self.chunks.push(chunk);
+        } else {
+            self.chunks[at] = chunk;
         }
-        let full = (self.chunks.len() - 1) * CHUNK;
-        let last = &mut self.chunks[full / CHUNK];
-        let index = u32::try_from(full + last.len()).expect("memory ends before 2^32 entries");
-        last.push(Entry {
-            generation: 0,
-            value: Some(value),
-        });
-        Key {
-            index,
-            generation: 0,
+        self.free.extend((end - CHUNK as u32..end).rev());
+    }
+
+    /// Frees the chunks in which nothing is.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        for (at, chunk) in self.chunks.iter_mut().enumerate() {
+            if chunk.is_empty() || chunk.iter().any(|entry| entry.value.is_some()) {
+                continue;
+            }
+            let last = chunk.iter().map(|entry| entry.generation).max();
+            let next = last.unwrap_or_default().wrapping_add(1) & GENERATION_MASK;
+            self.first_generation = self.first_generation.max(next);
+            *chunk = Vec::new();
+            self.gone.push(at);
         }
+        let chunks = &self.chunks;
+        self.free
+            .retain(|&index| !chunks[index as usize / CHUNK].is_empty());
+        self.free.shrink_to_fit();
     }
 
     #[inline]
@@ -155,5 +179,27 @@ mod tests {
         );
         assert_eq!(slab.remove(keys[CHUNK]), Some(CHUNK));
         assert_eq!(slab.insert(7).index as usize, CHUNK);
+    }
+
+    #[test]
+    fn chunks_without_entries_are_freed_and_their_keys_stay_stale() {
+        let mut slab = Slab::new();
+        let keys: Vec<_> = (0..3 * CHUNK).map(|i| slab.insert(i)).collect();
+        let kept = keys[2 * CHUNK + 5];
+        for key in keys.iter().filter(|&&key| key != kept) {
+            slab.remove(*key);
+        }
+        slab.shrink_to_fit();
+        assert_eq!(
+            slab.chunks.iter().map(Vec::capacity).collect::<Vec<_>>(),
+            [0, 0, CHUNK]
+        );
+        assert_eq!(slab.get(kept), Some(&(2 * CHUNK + 5)));
+        assert_eq!(slab.free.len(), CHUNK - 1);
+        let again: Vec<_> = (0..3 * CHUNK - 1).map(|i| slab.insert(i)).collect();
+        assert!(again.iter().all(|key| (key.index as usize) < 3 * CHUNK));
+        for key in keys.iter().filter(|&&key| key != kept) {
+            assert_eq!(slab.get(*key), None);
+        }
     }
 }

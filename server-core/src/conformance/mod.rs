@@ -21,6 +21,7 @@ pub mod harness;
 pub mod http;
 pub mod lifecycle;
 pub mod limits;
+pub mod memory;
 pub mod metrics;
 pub mod processes;
 pub mod usage;

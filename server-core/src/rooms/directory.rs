@@ -95,6 +95,9 @@ impl<M> Rooms<M> {
             room.members[worker].fetch_sub(1, Ordering::Relaxed);
             if room.members.iter().all(|n| n.load(Ordering::Relaxed) == 0) {
                 directory.rooms.remove(&room.name);
+                if directory.rooms.is_empty() {
+                    directory.rooms = HashMap::new();
+                }
             }
         }
         self.mailboxes[worker].push(Entry::Leave { room, id });

@@ -36,6 +36,9 @@ pub enum Entry<M> {
 /// Entries taken out of a mailbox at once. Keep it from drain to drain: its memory is swapped, not allocated anew.
 pub type Batch<M> = std::collections::VecDeque<Entry<M>>;
 
+/// Entries for which an empty batch keeps memory.
+const KEPT_ENTRIES: usize = 1024;
+
 /// The bounded queue in front of one worker's rooms. Any thread appends, the worker drains.
 #[derive(Debug)]
 pub struct Mailbox<M> {
@@ -74,6 +77,9 @@ impl<M> Mailbox<M> {
         debug_assert!(batch.is_empty(), "a batch is finished before the next");
         let mut inner = self.lock();
         if inner.entries.is_empty() {
+            // All members of a large room may have left at once.
+            inner.entries.shrink_to(KEPT_ENTRIES);
+            batch.shrink_to(KEPT_ENTRIES);
             inner.drainer = Some(cx.waker().clone());
             return Poll::Pending;
         }

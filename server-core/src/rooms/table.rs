@@ -109,6 +109,9 @@ impl<M> RoomTable<M> {
         }
         if members.list.is_empty() {
             self.rooms.remove(&room);
+            if self.rooms.is_empty() {
+                self.rooms = HashMap::new();
+            }
         }
     }
 }

@@ -30,6 +30,11 @@ impl Spares {
         spare.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_BYTES))
     }
 
+    /// Frees them.
+    pub(crate) fn clear(&self) {
+        self.0.take();
+    }
+
     fn put(&self, buf: Vec<u8>) {
         let mut spares = self.0.borrow_mut();
         if spares.len() < SPARES {

@@ -15,6 +15,7 @@ use anyhow::Context;
 use rustix::net::{Shutdown, shutdown};
 use server_core::admission::{Admission, Gate};
 use server_core::counters::{Counters, WorkerCounters};
+use server_core::ebb::{self, Ebb};
 use server_core::lifecycle::Alive;
 use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, MAILBOX_BYTES, Settings};
 use server_core::rooms::Rooms;
@@ -215,12 +216,29 @@ impl Worker {
     /// Sweeps until the worker ends.
     async fn sweep(self: Rc<Self>) -> io::Result<()> {
         let mut ticker = Ticker::every(self.server.sweep.interval())?;
+        let mut ebb = Ebb::default();
         loop {
             let ticks = ticker.tick().await?;
             self.tick.set(self.tick.get().wrapping_add(ticks));
             if !self.draining.get() {
                 self.sweep_once();
+                self.give_memory_back(&mut ebb);
             }
+        }
+    }
+
+    /// When most connections have left.
+    fn give_memory_back(&self, ebb: &mut Ebb) {
+        let mut connections = self.connections.borrow_mut();
+        match ebb.step(connections.len(), Instant::now()) {
+            ebb::Step::Keep => {}
+            ebb::Step::Shrink => {
+                connections.shrink_to_fit();
+                self.watched.borrow_mut().shrink_to_fit();
+                self.spares.clear();
+                ebb::collect();
+            }
+            ebb::Step::Collect => ebb::collect(),
         }
     }
 

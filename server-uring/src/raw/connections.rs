@@ -17,10 +17,11 @@ impl Connections {
     pub(crate) fn insert(&mut self, connection: Connection) {
         let place = connection.socket().index();
         while self.chunks.len() <= place / CHUNK {
-            self.chunks.push(Vec::with_capacity(CHUNK));
+            self.chunks.push(Vec::new());
         }
         let chunk = &mut self.chunks[place / CHUNK];
         if chunk.len() <= place % CHUNK {
+            chunk.reserve_exact(CHUNK - chunk.len());
             chunk.resize_with(place % CHUNK + 1, || None);
         }
         chunk[place % CHUNK] = Some(connection);
@@ -46,6 +47,19 @@ impl Connections {
     pub(crate) fn remove(&mut self, place: usize) {
         if let Some(entry) = self.entry(place) {
             *entry = None;
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.chunks.iter().flatten().flatten().count()
+    }
+
+    /// Frees the chunks in which nobody is.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        for chunk in &mut self.chunks {
+            if chunk.iter().all(Option::is_none) {
+                *chunk = Vec::new();
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use anyhow::Context;
 use rustix::net::{Shutdown, shutdown};
 use server_core::admission::{Admission, Gate};
 use server_core::counters::{Counters, WorkerCounters};
+use server_core::ebb::{self, Ebb};
 use server_core::lifecycle::Alive;
 use server_core::options::{MAILBOX_BYTES, Settings};
 use server_core::rooms::Rooms;
@@ -134,6 +135,14 @@ impl Worker {
         self.clock.start(&mut self.ring, BEAT);
     }
 
+    fn shrink_to_fit(&mut self) {
+        self.ring.shrink_to_fit();
+        self.clock.watched.shrink_to_fit();
+        self.replies.shrink_to_fit();
+        self.publishers.shrink_to_fit();
+        self.spares = Spares::default();
+    }
+
     fn sweep_later(&mut self) {
         let next = Instant::now() + self.server.sweep.interval();
         self.ring.timeout(next, SWEEP);
@@ -147,6 +156,7 @@ struct Loop {
     listener: Listener,
     fanout: FanOut,
     pace: Pace,
+    ebb: Ebb,
     /// Another thread has rung in this turn.
     woken: bool,
     /// Swapped with the worker's, so that neither is allocated anew.
@@ -275,6 +285,21 @@ impl Loop {
                 Verdict::HandshakeTimeout => connection.time_out_request(worker),
                 Verdict::IdleTimeout => connection.time_out(worker),
             }
+        }
+        self.give_memory_back();
+    }
+
+    /// When most connections have left.
+    fn give_memory_back(&mut self) {
+        match self.ebb.step(self.connections.len(), Instant::now()) {
+            ebb::Step::Keep => {}
+            ebb::Step::Shrink => {
+                self.connections.shrink_to_fit();
+                self.replies = Vec::new();
+                self.worker.shrink_to_fit();
+                ebb::collect();
+            }
+            ebb::Step::Collect => ebb::collect(),
         }
     }
 
@@ -410,6 +435,7 @@ fn begin(
         listener,
         fanout: FanOut::default(),
         pace: Pace::new(server.spin),
+        ebb: Ebb::default(),
         woken: false,
         replies: Vec::new(),
     };

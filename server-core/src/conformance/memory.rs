@@ -1,0 +1,47 @@
+//! Memory that connections take goes back when they have left. Not in the list of cases: what is judged is resident memory, of a server that has the
+//! machine's descriptors to itself.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::Target;
+use super::client::{Raw, eventually};
+use super::harness::Server;
+use super::wire::{self, FIN, PING, PONG};
+
+/// Several tests at once would need more descriptors than a process may have.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Enough to have used once what all connections share: buffers, queues, code.
+const FIRST: usize = 1000;
+const MANY: usize = 8000;
+
+/// Opens `count` connections that ask something which only they get an answer to, and closes them; the resident memory with all of them open.
+fn come_and_go(server: &Server, path: &str, count: usize) -> u64 {
+    let mut clients: Vec<Raw> = (0..count).map(|_| server.upgraded(path)).collect();
+    for client in &mut clients {
+        client.send(&wire::masked(FIN | PING, b"now"));
+        client.expect(PONG, b"now");
+    }
+    let resident = server.resident_bytes();
+    drop(clients);
+    eventually(server.patience, "all sockets are closed", || {
+        (server.open_sockets() == 0).then_some(())
+    });
+    resident
+}
+
+/// Three quarters of what thousands of connections at `path` took are back soon after they have left.
+pub fn memory_goes_back(target: &Target, path: &str) {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = target.start(&["--workers", "2"]);
+    come_and_go(&server, path, FIRST);
+    let before = server.resident_bytes();
+    let most = come_and_go(&server, path, MANY);
+    assert!(most > before, "{MANY} connections took no memory");
+    let bound = before + (most - before) / 4;
+    let what = format!("no more than {bound} bytes are resident ({before} before, {most} at most)");
+    eventually(server.patience, &what, || {
+        (server.resident_bytes() <= bound).then_some(())
+    });
+    server.terminate().expect_clean();
+}

@@ -1,0 +1,23 @@
+//! What connections took goes back when they have left.
+
+use server_core::conformance::Target;
+use server_core::conformance::memory::memory_goes_back;
+
+fn with(args: &[&str], path: &str) {
+    memory_goes_back(&Target::new(env!("CARGO_BIN_EXE_server-tokio"), args), path);
+}
+
+#[test]
+fn multi() {
+    with(&["--flavor", "multi"], "/ws");
+}
+
+#[test]
+fn multi_rooms() {
+    with(&["--flavor", "multi"], "/broadcast/r");
+}
+
+#[test]
+fn per_core() {
+    with(&["--flavor", "per-core"], "/ws");
+}

@@ -1,0 +1,28 @@
+//! What connections took goes back when they have left.
+
+use server_core::conformance::Target;
+use server_core::conformance::memory::memory_goes_back;
+
+fn with(args: &[&str], path: &str) {
+    memory_goes_back(&Target::new(env!("CARGO_BIN_EXE_server-uring"), args), path);
+}
+
+#[test]
+fn monoio() {
+    with(&["--engine", "monoio"], "/ws");
+}
+
+#[test]
+fn raw() {
+    with(&["--engine", "raw", "--direct=off"], "/ws");
+}
+
+#[test]
+fn raw_direct() {
+    with(&["--engine", "raw", "--direct=on"], "/ws");
+}
+
+#[test]
+fn raw_rooms() {
+    with(&["--engine", "raw"], "/broadcast/r");
+}
