@@ -24,7 +24,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Socket, Type};
-use uring_net::{Completion, Event, OpKind, Pace, ReceivedBuf, Ring, SendBuf, SocketId, Token};
+use uring_net::{
+    Completion, Event, MAX_DIRECT_SLOTS, OpKind, Pace, ReceivedBuf, Ring, SendBuf, SocketId, Token,
+};
 
 #[derive(Parser)]
 struct Options {
@@ -40,14 +42,26 @@ struct Options {
     /// Time to waste on everything that is received, in ns: a test weight for whoever measures this
     #[arg(long, default_value_t = 0)]
     burn_ns: u64,
+    /// Poll for completions so long before sleeping, in microseconds; 0 does not
+    #[arg(long, default_value_t = 0)]
+    spin_us: u64,
+    /// Keep connections in the rings' own tables, without descriptors
+    #[arg(long)]
+    direct: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    raise_file_limit()?;
+    let open_files = raise_file_limit()?;
     let mut address = options.listen;
     let burn = Duration::from_nanos(options.burn_ns);
+    let spin = Duration::from_micros(options.spin_us);
+    let slots = if options.direct {
+        open_files.min(MAX_DIRECT_SLOTS)
+    } else {
+        0
+    };
     for worker in 0..options.workers.unwrap_or(options.cpus.len()).max(1) {
         let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
         // Port 0 is resolved once, for all.
@@ -57,7 +71,7 @@ fn main() -> anyhow::Result<()> {
             .get(worker % options.cpus.len().max(1))
             .copied();
         thread::spawn(move || {
-            let Err(error) = pin(cpu).and_then(|()| serve(listener, burn));
+            let Err(error) = pin(cpu).and_then(|()| serve(listener, slots, spin, burn));
             eprintln!("error: worker {worker}: {error:#}");
             process::exit(1);
         });
@@ -75,17 +89,23 @@ fn main() -> anyhow::Result<()> {
 const LISTENER: Token = Token(u64::MAX);
 
 /// A worker: takes completions and starts what follows from them, until the ring breaks.
-fn serve(listener: TcpListener, weight: Duration) -> anyhow::Result<Infallible> {
+fn serve(
+    listener: TcpListener,
+    slots: u32,
+    spin: Duration,
+    weight: Duration,
+) -> anyhow::Result<Infallible> {
     // The sizes of the raw engine (`server-uring/src/raw/ring.rs`).
     let mut ring = Ring::builder()
         .entries(4096)
         .cq_entries(16_384)
         .buffers(512, 4096)
+        .direct(slots)
         .build()?;
     let listener = ring.adopt(listener)?;
     ring.accept(listener, LISTENER);
     let mut connections: Vec<Connection> = Vec::new();
-    let pace = Pace::new(Duration::ZERO);
+    let pace = Pace::new(spin);
     let mut completions = 0;
     loop {
         pace.wait(&mut ring, completions, false)?;
@@ -212,9 +232,12 @@ fn pin(cpu: Option<usize>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As many connections as the hard limit allows.
-fn raise_file_limit() -> io::Result<()> {
+/// As many connections as the hard limit allows; how many files that is.
+fn raise_file_limit() -> io::Result<u32> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let current = maximum;
-    Ok(setrlimit(Resource::Nofile, Rlimit { current, maximum })?)
+    setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+    Ok(maximum
+        .and_then(|files| u32::try_from(files).ok())
+        .unwrap_or(u32::MAX))
 }

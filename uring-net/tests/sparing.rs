@@ -9,7 +9,10 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, both, next, open_descriptors, pair, pattern, receive_exactly, settle};
+use common::{
+    PATIENCE, both, more_than_all_buffers, next, open_descriptors, pair, pattern, receive_exactly,
+    settle,
+};
 use uring_net::{Completion, Event, OpKind, OperationId, Ring, SocketId, Token};
 
 const RECEIVE: Token = Token(3);
@@ -202,36 +205,7 @@ fn a_receive_that_is_over_is_not_begun_again_by_a_wish_for_eagerness() {
 
 #[test]
 fn running_out_of_buffers_loses_nothing() {
-    for mut ring in both(&Ring::builder().buffers(4, 64)) {
-        let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();
-        let sent = pattern(300);
-        for (index, (socket, peer)) in pairs.iter().enumerate() {
-            ring.receive_sparingly(*socket, Token(index as u64));
-            let mut peer = peer;
-            peer.write_all(&sent).unwrap();
-        }
-        let mut received = vec![Vec::new(); pairs.len()];
-        let mut held = Vec::new();
-        while received.iter().any(|bytes| bytes.len() < sent.len()) {
-            let before = held.len();
-            // Holding all buffers until nothing more comes is the worst a caller can do.
-            for Completion { token, event } in settle(&mut ring) {
-                match event {
-                    Event::Received(bytes) => {
-                        received[token.0 as usize].extend_from_slice(&bytes);
-                        held.push(bytes);
-                    }
-                    other => panic!("{other:?}"),
-                }
-            }
-            if held.len() == before {
-                assert!(!held.is_empty(), "stalled with all buffers free");
-                held.clear();
-            }
-        }
-        assert!(received.iter().all(|bytes| *bytes == sent));
-        assert!(ring.stats().receives_starved > 0);
-    }
+    more_than_all_buffers(Ring::receive_sparingly);
 }
 
 #[test]

@@ -10,7 +10,9 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 
 use bytes::Bytes;
-use common::{both, listener, next, pair, pattern, receive_exactly, ring, settle};
+use common::{
+    both, listener, more_than_all_buffers, next, pair, pattern, receive_exactly, ring, settle,
+};
 use socket2::{Domain, Socket, Type};
 use uring_net::{Completion, Event, OpKind, Ring, SendBuf, Token};
 
@@ -95,38 +97,7 @@ fn bytes_arrive_in_order_through_many_small_buffers() {
 
 #[test]
 fn running_out_of_buffers_loses_nothing() {
-    for mut ring in both(&Ring::builder().buffers(4, 64)) {
-        let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();
-        let sent = pattern(1000);
-        for (index, (socket, peer)) in pairs.iter().enumerate() {
-            ring.receive(*socket, Token(index as u64));
-            let mut peer = peer;
-            peer.write_all(&sent).unwrap();
-        }
-        let mut received = vec![Vec::new(); pairs.len()];
-        let mut held = Vec::new();
-        while received.iter().any(|bytes| bytes.len() < sent.len()) {
-            // Holding all buffers until nothing more can come is the worst a caller can do.
-            let deadline = std::time::Instant::now() + std::time::Duration::from_millis(20);
-            ring.wait(1, Some(deadline)).unwrap();
-            let before = held.len();
-            while let Some(Completion { token, event }) = ring.next_completion() {
-                match event {
-                    Event::Received(bytes) => {
-                        received[token.0 as usize].extend_from_slice(&bytes);
-                        held.push(bytes);
-                    }
-                    other => panic!("{other:?}"),
-                }
-            }
-            if held.len() == before {
-                assert!(!held.is_empty(), "stalled with all buffers free");
-                held.clear();
-            }
-        }
-        assert!(received.iter().all(|bytes| *bytes == sent));
-        assert!(ring.stats().receives_starved > 0);
-    }
+    more_than_all_buffers(Ring::receive);
 }
 
 /// Sends `bytes` to a reader that counts on the other end; gives back the ring.

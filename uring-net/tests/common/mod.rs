@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use uring_net::{Completion, Event, Ring, RingBuilder, SocketId, Token};
+use uring_net::{Completion, Event, OperationId, Ring, RingBuilder, SocketId, Token};
 
 /// Far longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,4 +142,30 @@ pub(crate) fn receive_exactly(ring: &mut Ring, token: Token, len: usize) -> Vec<
         }
     }
     bytes
+}
+
+/// More comes than the pool holds, to sockets that receive by `receive`; the caller holds all buffers until nothing more comes, which is the worst it can do.
+pub(crate) fn more_than_all_buffers(receive: fn(&mut Ring, SocketId, Token) -> OperationId) {
+    for mut ring in both(&Ring::builder().buffers(4, 64)) {
+        let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();
+        let sent = pattern(300);
+        for (index, (socket, peer)) in pairs.iter().enumerate() {
+            receive(&mut ring, *socket, Token(index as u64));
+            let mut peer = peer;
+            peer.write_all(&sent).unwrap();
+        }
+        let mut received = vec![Vec::new(); pairs.len()];
+        while received.iter().any(|bytes| bytes.len() < sent.len()) {
+            let held = settle(&mut ring);
+            assert!(!held.is_empty(), "stalled with all buffers free");
+            for Completion { token, event } in &held {
+                match event {
+                    Event::Received(bytes) => received[token.0 as usize].extend_from_slice(bytes),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert!(received.iter().all(|bytes| *bytes == sent));
+        assert!(ring.stats().receives_starved > 0);
+    }
 }
