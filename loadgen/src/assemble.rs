@@ -443,6 +443,7 @@ fn validity(
             .map(|thread| thread.longest_stall_ns)
             .max()
             .unwrap_or(0),
+        threads_per_cpu: plan.threads.div_ceil(plan.cpus.max(1)),
         window_ns: record.window_ns,
     });
     validity.warnings.extend(plan.warnings.iter().cloned());

@@ -60,6 +60,8 @@ pub struct Evidence<'a> {
     pub busiest: f64,
     /// Longest time for which a thread did not run although it should have.
     pub longest_stall_ns: u64,
+    /// Threads that take turns on a CPU.
+    pub threads_per_cpu: usize,
     /// Length of the window.
     pub window_ns: u64,
 }
@@ -179,8 +181,12 @@ fn messages(evidence: &Evidence<'_>, reasons: &mut Vec<String>) {
 
 fn stall(evidence: &Evidence<'_>, reasons: &mut Vec<String>, warnings: &mut Vec<String>) {
     let stall_ns = evidence.longest_stall_ns;
+    let turns = match evidence.threads_per_cpu {
+        0 | 1 => String::new(),
+        threads => format!(" ({threads} of its threads take turns on a CPU)"),
+    };
     let text = format!(
-        "the generator did not run for {:.0} ms of the window at a stretch",
+        "the generator did not run for {:.0} ms of the window at a stretch{turns}",
         stall_ns as f64 / 1e6
     );
     if stall_ns > 0 && stall_ns as f64 >= evidence.window_ns as f64 * STALL_SHARE_LIMIT {
@@ -310,6 +316,9 @@ mod tests {
         let validity = judge(&evidence);
         assert_eq!(validity.verdict, Verdict::Valid);
         assert_eq!(validity.warnings.len(), 1);
+        assert!(!validity.warnings[0].contains("turns"));
+        evidence.threads_per_cpu = 51;
+        assert!(judge(&evidence).warnings[0].contains("51 of its threads take turns"));
     }
 
     #[test]
