@@ -4,6 +4,7 @@
 //! A probe is one noisy look. A rate counts as broken only when two probes at it broke, for a hiccup of the machine must not cost a server half
 //! of its capacity; and as found only when most of the confirming runs held, for luck must not give it any.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checks::{GENERATOR_FULL, SERVER_FULL, STEAL_SHARE};
@@ -24,7 +25,7 @@ const MACHINE_FULL: f64 = 0.95;
 const BUFFERS_FULL: f64 = 0.9;
 
 /// What is searched, and how closely.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Goal {
     /// The promise: 99 of 100 replies within this, counted from the intended send, and nothing lost.
     pub p99_limit_ns: u64,
@@ -48,7 +49,7 @@ impl Goal {
 }
 
 /// What one probe said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The promise was kept.
@@ -60,7 +61,7 @@ pub enum Outcome {
 }
 
 /// Why a rate is probed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// To find it.
@@ -84,7 +85,7 @@ pub enum Step {
 }
 
 /// How a search ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Found {
     /// The highest rate that held and was confirmed; `null` if there is none.
     pub rate_per_s: Option<f64>,
@@ -232,7 +233,7 @@ fn rounded(rate: f64) -> f64 {
 }
 
 /// What kept the rate from being higher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Limiter {
     /// The server's CPUs were full.

@@ -8,6 +8,7 @@ use loadgen::verdict::{
     BUSY_LIMIT, LAG_P99_LIMIT_NS, LAG_P99_WARNING_NS, LAG_SHARE_LIMIT, LITTLE_TOLERANCE,
     STALL_SHARE_LIMIT, STALL_WARNING_NS,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::record::ServerSide;
@@ -26,7 +27,7 @@ pub const STEAL_SHARE: f64 = 0.02;
 pub const OTHER_LOAD_SHARE: f64 = 0.05;
 
 /// One check.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// What was looked at.
     pub name: String,
@@ -41,7 +42,7 @@ pub struct Check {
 }
 
 /// What came of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
     /// As it should be.

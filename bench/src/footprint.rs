@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::interrupt::Interrupt;
@@ -21,7 +22,7 @@ const TOLERATED_SOCKETS: u64 = 16;
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 
 /// Memory at one instant.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Look {
     /// The kernel's, and all of the machine's.
     pub kernel: KernelMemory,
@@ -32,7 +33,7 @@ pub struct Look {
 }
 
 /// What a scale step took, and what came back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Footprint {
     /// Processes and workers of the server.
     pub layout: Layout,

@@ -17,7 +17,7 @@
 //! | [`results`], [`catalogue`], [`audit`] | what was kept, read back, and whether it follows from itself |
 //! | [`compare`] | two results against each other |
 //! | [`html`], [`history`] | results as a page, and over time |
-//! | [`gate`], [`export`] | rules on a result, for CI; a result in the formats of other tools |
+//! | [`gate`], [`export`], [`schema`] | rules on a result, for CI; a result in the formats of other tools; what its files look like |
 
 pub mod audit;
 pub mod capacity;
@@ -55,6 +55,7 @@ pub mod rng;
 pub mod run;
 pub mod sampler;
 pub mod scale;
+pub mod schema;
 pub mod search;
 pub mod server;
 pub mod softirqd;

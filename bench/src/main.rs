@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             history,
         }) => exit(report(&dirs, to, svg, history.as_deref())),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),
+        Some(Command::Schema { document }) => print(document.text().map_err(Into::into)),
         Some(Command::Exec {
             parent,
             cpus,

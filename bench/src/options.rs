@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::cpus::CpuSet;
+use crate::schema::Document;
 
 const AFTER: &str = "\
 Exit codes:
@@ -89,6 +90,11 @@ pub enum Command {
         /// Rules, TOML; bench/gate.toml shows how
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Prints the JSON Schema of a file that a suite leaves behind
+    Schema {
+        /// Of which.
+        document: Document,
     },
     /// Becomes a command that dies with its parent (used by the referee itself)
     #[command(hide = true)]

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::softirqd::{Softirqd, SoftirqdTime};
@@ -46,7 +47,7 @@ pub struct MachineSample {
 }
 
 /// User and kernel time of a process in clock ticks of 10 ms (`/proc/PID/stat`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CpuTicks {
     /// In user mode.
     pub user: u64,
@@ -56,7 +57,7 @@ pub struct CpuTicks {
 
 /// TCP sockets of the whole network namespace, both ends of a loopback connection (`/proc/net/sockstat`), and the kernel's
 /// slab memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KernelMemory {
     /// TCP sockets in use.
     pub tcp_sockets: u64,
@@ -86,7 +87,7 @@ impl KernelMemory {
 }
 
 /// Memory of a process and its descendants.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TreeMemory {
     /// Processes.
     pub processes: u64,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checks::Check;
@@ -16,9 +17,10 @@ use crate::search::Search;
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// One contestant, one scenario, one fresh process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunRecord {
     /// [`SCHEMA_VERSION`] of the writer.
+    #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// Name of the scenario, or of the calibration.
     pub bout: String,
@@ -62,7 +64,7 @@ pub struct RunRecord {
 }
 
 /// May the numbers of a run be used?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// They may.
@@ -99,7 +101,7 @@ impl Status {
 }
 
 /// What the referee saw of the server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerSide {
     /// Program and arguments.
     pub command: Vec<String>,
@@ -125,7 +127,7 @@ pub struct ServerSide {
 }
 
 /// Memory at one instant.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryLook {
     /// Resident memory of the server.
     pub rss_bytes: Option<u64>,
@@ -136,7 +138,7 @@ pub struct MemoryLook {
 }
 
 /// What the referee saw of the generator.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GeneratorSide {
     /// Program and arguments.
     pub command: Vec<String>,

@@ -4,6 +4,7 @@
 //! instants and interpolates between the two looks around each end. With a look every 50 ms and a server whose use of the CPU is
 //! steady, the error at each end is far below 1% of a one-second window.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::proc::{self, CpuTicks, KernelMemory, MachineSample, ProcessSample};
@@ -30,7 +31,7 @@ struct MemorySample {
 }
 
 /// What the server used inside the window.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WindowUse {
     /// Time on a CPU, all threads, ns.
     pub cpu_ns: u64,
@@ -62,7 +63,7 @@ pub struct WindowUse {
 }
 
 /// CPU time of the whole machine inside the window, all CPUs together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MachineUse {
     /// What the CPUs could have given.
     pub all_ns: u64,

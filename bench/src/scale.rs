@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Contestant, ScaleBy, Scenario};
@@ -26,7 +27,7 @@ const PAGES_PER_ACTIVE_CONNECTION: u64 = 4;
 const CONNECTIONS_BEING_OPENED: u64 = 16 * 1024;
 
 /// Processes of a server and workers in each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Layout {
     /// Server processes.
     pub processes: u64,

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{self, Found, Goal, Limiter, Outcome, Role, Step, Strain};
@@ -24,7 +25,7 @@ const RATES_PER_S: (f64, f64) = (100.0, 10_000_000.0);
 const RESOLUTION: f64 = 0.03;
 
 /// A search: what was wanted, every probe, what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Search {
     /// What was searched.
     pub goal: Goal,
@@ -37,7 +38,7 @@ pub struct Search {
 }
 
 /// One probe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Probe {
     /// Messages per second asked for.
     pub rate_per_s: f64,

@@ -12,6 +12,7 @@ pub use effect::{
 pub use rank_sum::rank_sum_p;
 pub use signed_rank::signed_rank_p;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rng::SplitMix64;
@@ -24,7 +25,7 @@ pub const RESAMPLES: usize = 10_000;
 pub const SAMPLES_BEYOND: f64 = 100.0;
 
 /// Several runs in a few numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
     /// Number of runs.
     pub n: usize,
@@ -61,7 +62,7 @@ impl Spread {
 }
 
 /// Ratio of two contestants over the blocks in which both have a valid run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PairedRatio {
     /// Number of pairs.
     pub pairs: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Limiter;
@@ -16,9 +17,10 @@ use crate::stats::{
 use crate::verdict::{Direction, Significance, Verdict, judge};
 
 /// Everything `summary.json` says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// [`crate::record::SCHEMA_VERSION`] of the writer.
+    #[schemars(extend("const" = crate::record::SCHEMA_VERSION))]
     pub schema_version: u32,
     /// What was run, where.
     pub setting: Setting,
@@ -34,7 +36,7 @@ pub struct Summary {
 }
 
 /// What was run, where.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Setting {
     /// Name of the suite.
     pub suite: String,
@@ -70,7 +72,7 @@ pub struct Setting {
 }
 
 /// A contestant of the suite.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Entrant {
     /// Its name.
     pub name: String,
@@ -99,7 +101,7 @@ impl Entrant {
 }
 
 /// Capacity of each contestant, measured before the bouts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Capacity {
     /// By contestant: median of its calibration runs.
     pub messages_per_s: BTreeMap<String, f64>,
@@ -108,7 +110,7 @@ pub struct Capacity {
 }
 
 /// All runs of one scenario.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Bout {
     /// What was run.
     pub scenario: Scenario,
@@ -131,7 +133,7 @@ pub struct Bout {
 }
 
 /// How a search for a capacity ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SearchEnd {
     /// Who.
     pub contestant: String,
@@ -166,7 +168,7 @@ impl SearchEnd {
 }
 
 /// A contestant in a bout.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Showing {
     /// Its name.
     pub contestant: String,
@@ -189,7 +191,7 @@ pub struct Showing {
 }
 
 /// Two contestants in a bout.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pair {
     /// Above the line of every ratio.
     pub first: String,
@@ -203,7 +205,7 @@ pub struct Pair {
 }
 
 /// Two contestants by one metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Key of the metric.
     pub metric: String,
@@ -225,7 +227,7 @@ pub struct Comparison {
 }
 
 /// What the A/A bouts found: a contestant against itself, where there is nothing to find.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Noise {
     /// A difference was "found": the machine was too noisy, or its noise not fair to all, for the rest to be trusted.
     pub noisy: bool,
@@ -234,7 +236,7 @@ pub struct Noise {
 }
 
 /// A contestant against itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SelfBout {
     /// Name of the scenario.
     pub bout: String,
@@ -292,7 +294,7 @@ impl Noise {
 }
 
 /// A run that does not count, or is in doubt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// Who.
     pub contestant: String,

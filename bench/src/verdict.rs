@@ -1,11 +1,12 @@
 //! From a ratio with its interval to a sentence.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::stats::{ALPHA, PairedRatio, RUNS_FOR_A_CLAIM};
 
 /// Which end of a metric is the good one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// Throughput.
@@ -15,7 +16,7 @@ pub enum Direction {
 }
 
 /// How sure a comparison is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Significance {
     /// Wilcoxon's signed-rank test over the log-ratios, two-sided.
     pub p_value: f64,
@@ -28,7 +29,7 @@ pub struct Significance {
 }
 
 /// What the runs of two contestants allow to say about one metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// Name of the better contestant; `None` if there are too few runs for a claim or no difference is detectable.
     pub winner: Option<String>,

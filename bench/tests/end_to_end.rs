@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bench::record::{RunRecord, Status};
+use bench::schema::Document;
 use bench::summary::Summary;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -269,6 +270,19 @@ fn a_suite_from_its_first_check_to_its_last_line() {
     );
     let left = fs::read_dir(folder.join("runs/closed")).unwrap().count();
     assert_eq!(left, 4, "empty logs and copies are gone");
+
+    assert_schema(Document::Summary, &folder.join("summary.json"));
+    for run in fs::read_dir(folder.join("runs/closed")).unwrap() {
+        assert_schema(Document::Run, &run.unwrap().path());
+    }
+}
+
+fn assert_schema(document: Document, file: &Path) {
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let schema = jsonschema::draft202012::new(document.schema().as_value()).unwrap();
+    if let Err(error) = schema.validate(&written) {
+        panic!("{}: {}: {error}", file.display(), error.instance_path());
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! duration. A message belongs to the window in which it was *meant* to be sent (open loop) or was sent (closed loop), and
 //! its reply counts with it even when it arrives in the drain phase.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The `schema_version` this code writes.
@@ -17,9 +18,10 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub const MIN_SAMPLES_BEYOND: f64 = 100.0;
 
 /// One run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// [`SCHEMA_VERSION`] of the writer.
+    #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// Version of the loadgen that wrote this.
     pub loadgen_version: String,
@@ -90,7 +92,7 @@ impl Record {
 }
 
 /// Kind of load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Every message comes back to its sender.
@@ -115,7 +117,7 @@ impl std::fmt::Display for Kind {
 }
 
 /// The options of the run, defaults filled in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Options {
     /// Target URLs, in the order given.
     pub urls: Vec<String>,
@@ -174,7 +176,7 @@ fn one() -> u64 {
 }
 
 /// What of a reply is checked, by payload size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verification {
     /// 16 bytes and more: sequence number, connection, run, and every byte of the rest.
@@ -189,7 +191,7 @@ pub enum Verification {
 }
 
 /// May the numbers be used?
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Validity {
     /// The verdict.
     pub verdict: Verdict,
@@ -202,7 +204,7 @@ pub struct Validity {
 }
 
 /// Valid or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The numbers say what they seem to say.
@@ -212,7 +214,7 @@ pub enum Verdict {
 }
 
 /// Connections: asked for, up, lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Connections {
     /// Asked for.
     pub requested: u64,
@@ -225,7 +227,7 @@ pub struct Connections {
 }
 
 /// The opening of the connections.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectPhase {
     /// Handshakes completed.
     pub completed: u64,
@@ -241,7 +243,7 @@ pub struct ConnectPhase {
 }
 
 /// Messages that belong to the measured window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Messages {
     /// Sent (broadcast: published).
     pub sent: u64,
@@ -270,7 +272,7 @@ pub struct Messages {
 }
 
 /// All messages of the run, warm-up and drain included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
     /// Messages sent.
     pub sent: u64,
@@ -283,7 +285,7 @@ pub struct Totals {
 }
 
 /// Replies received inside the measured window, per second.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Throughput {
     /// Messages (echo: replies; broadcast: deliveries).
     pub messages_per_s: f64,
@@ -292,7 +294,7 @@ pub struct Throughput {
 }
 
 /// A latency distribution: figures and the whole histogram.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Samples.
     pub count: u64,
@@ -330,7 +332,7 @@ impl Latency {
 /// Closed loop: both sides are averages over the measured window, with flights cut at its edges; in a window much longer than the latency
 /// that is `throughput.messages_per_s` x `latency_actual.mean_ns`, and it should be connections x window. Open loop: the number in flight,
 /// integrated over time for the window's messages without looking at which reply is whose, and `rate_per_s` x `latency_actual.mean_ns`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct LittlesLaw {
     /// Connections x window; open loop: rate x mean latency.
     pub in_flight_expected: f64,
@@ -341,7 +343,7 @@ pub struct LittlesLaw {
 }
 
 /// What the generator itself needed, inside the measured window.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Generator {
     /// CPU time of its threads in user mode.
     pub cpu_user_ns: u64,
@@ -362,7 +364,7 @@ pub struct Generator {
 }
 
 /// One generator process of several.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Shard {
     /// Its process.
     pub pid: u32,
@@ -381,7 +383,7 @@ pub struct Shard {
 }
 
 /// One generator thread.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ThreadUsage {
     /// CPU it was pinned to.
     #[serde(default)]
@@ -404,7 +406,7 @@ pub struct ThreadUsage {
 }
 
 /// How late the generator itself was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ScheduleLag {
     /// Messages.
     pub count: u64,
@@ -417,7 +419,7 @@ pub struct ScheduleLag {
 }
 
 /// Kind `broadcast`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Broadcast {
     /// Members of the room, publishers included.
     pub members: u64,
@@ -447,7 +449,7 @@ pub struct Broadcast {
 }
 
 /// Kind `idle`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Idle {
     /// Connections held.
     pub held: u64,
@@ -463,7 +465,7 @@ pub struct Idle {
 }
 
 /// One second of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Second {
     /// Seconds since the begin of the measured window.
     pub second: u64,

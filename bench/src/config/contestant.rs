@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Scenario, is_name, load_toml};
@@ -51,7 +52,7 @@ pub struct Contestant {
 }
 
 /// What a contestant speaks, and so what it can be asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// WebSocket, with the endpoints of our servers.
@@ -77,7 +78,7 @@ impl Protocol {
 }
 
 /// One contestant under a second name: a referee that finds a difference between the two finds noise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Again {
     /// The first name.
     pub of: String,

@@ -1,0 +1,51 @@
+//! `bench schema`: JSON Schema of what a suite leaves behind, made from the types that write and read it. The committed files in `schema/` are
+//! what this prints; a test holds the two together.
+//!
+//! A schema says what a reader must accept: a field that came later, and that older files lack, is not required. A change that breaks
+//! this is a new [`SCHEMA_VERSION`] and a new file beside the old one.
+
+use clap::ValueEnum;
+use schemars::{Schema, schema_for};
+
+use crate::record::{RunRecord, SCHEMA_VERSION};
+use crate::summary::Summary;
+
+/// A kind of JSON file that others may want to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// What one run of loadgen writes; `loadgen` inside a run
+    Record,
+    /// A run, `runs/BOUT/NNN-CONTESTANT.json`
+    Run,
+    /// `summary.json`
+    Summary,
+}
+
+impl Document {
+    /// Name of its committed file.
+    pub fn file_name(self) -> String {
+        let (stem, version) = match self {
+            Self::Record => ("record", loadgen::record::SCHEMA_VERSION),
+            Self::Run => ("run", SCHEMA_VERSION),
+            Self::Summary => ("summary", SCHEMA_VERSION),
+        };
+        format!("{stem}-v{version}.schema.json")
+    }
+
+    /// Its JSON Schema (draft 2020-12).
+    pub fn schema(self) -> Schema {
+        match self {
+            Self::Record => schema_for!(loadgen::record::Record),
+            Self::Run => schema_for!(RunRecord),
+            Self::Summary => schema_for!(Summary),
+        }
+    }
+
+    /// The committed file's content.
+    ///
+    /// # Errors
+    /// Never, as far as is known: a schema is plain JSON.
+    pub fn text(self) -> serde_json::Result<String> {
+        Ok(serde_json::to_string_pretty(&self.schema())? + "\n")
+    }
+}
