@@ -31,8 +31,9 @@ named if the interval excludes 1 and a rank-sum test, corrected for the percenti
 which on a difference would be found four times in five stands beside. Fewer than 10 runs in A or in B allow no claim.
 
 These runs are not paired: A and B had the machine at different times, and whatever changed about it between them (other load, heat, a
-noisy neighbour) is in the factors and not in the intervals. If everybody changed by the same factor, suspect the machine. To be sure,
-run both revisions interleaved in one suite: scripts/bench_pull_request.sh.
+noisy neighbour) is in the factors and not in the intervals: equal servers on a machine that was 15% slower during B are told apart as surely
+as unequal ones. If everybody changed by the same factor, suspect the machine. To be sure, run both revisions interleaved in one suite:
+scripts/bench_pull_request.sh.
 ";
 
 /// The comparison for people.

@@ -161,7 +161,8 @@ fn suite_figure(figure: &str, summary: &Summary) -> Result<Found> {
     let value = match figure {
         "complete" => summary.complete,
         "interrupted" => summary.setting.interrupted,
-        _ => bail!("the suite has `complete` and `interrupted`"),
+        "noisy" => summary.noise.as_ref().is_some_and(|noise| noise.noisy),
+        _ => bail!("the suite has `complete`, `interrupted` and `noisy`"),
     };
     Ok(Found {
         place: format!("suite.{figure}"),
@@ -438,6 +439,7 @@ mod tests {
         for (rule, holds) in [
             ("suite.complete == 1", true),
             ("suite.interrupted == 1", false),
+            ("suite.noisy == 0", true),
             (
                 "echo-64b-w1-c1000.server-uring/server-tokio.throughput.ci_low > 1.1",
                 true,

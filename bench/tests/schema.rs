@@ -66,9 +66,8 @@ fn assert_valid(schema: &Validator, instance: &Value, place: &Path) {
 fn the_committed_schemas_are_those_of_the_types() {
     for document in Document::value_variants() {
         let name = document.to_possible_value().unwrap();
-        assert_eq!(
-            committed(*document),
-            document.text().unwrap(),
+        assert!(
+            committed(*document) == document.text().unwrap(),
             "renew it, under a new version if old files no longer pass: bench schema {} >bench/schema/{}",
             name.get_name(),
             document.file_name()

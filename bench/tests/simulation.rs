@@ -8,7 +8,8 @@
 
 use bench::rng::SplitMix64;
 use bench::stats::{
-    ALPHA, POWER, RUNS_FOR_A_CLAIM, holm, minimal_detectable, paired_ratio, signed_rank_p,
+    ALPHA, POWER, PairedRatio, RUNS_FOR_A_CLAIM, holm, minimal_detectable, paired_ratio,
+    rank_sum_p, signed_rank_p, unpaired_ratio,
 };
 use bench::verdict::{Direction, Significance, judge};
 
@@ -40,13 +41,7 @@ impl Machine {
             .map(|_| {
                 let mut run = || {
                     level += 0.01 * normal(rng) + trend / (2 * blocks) as f64;
-                    let stalled = uniform(rng) < self.stalls;
-                    let stall = if stalled {
-                        (0.4 + 0.4 * uniform(rng)).ln()
-                    } else {
-                        0.0
-                    };
-                    level + self.noise * normal(rng) + stall
+                    level + self.run(rng)
                 };
                 let (earlier, later) = (run(), run());
                 let difference = if rng.below(2) == 0 {
@@ -57,6 +52,22 @@ impl Machine {
                 difference + effect
             })
             .collect()
+    }
+
+    /// Figures of so many runs of one folder, whose machine and contestant are together exp(`level`) times as fast. There is no drift.
+    fn folder(self, runs: usize, level: f64, rng: &mut SplitMix64) -> Vec<f64> {
+        (0..runs).map(|_| (level + self.run(rng)).exp()).collect()
+    }
+
+    /// Logarithm of what noise and stalls make of one run.
+    fn run(self, rng: &mut SplitMix64) -> f64 {
+        let stalled = uniform(rng) < self.stalls;
+        let stall = if stalled {
+            (0.4 + 0.4 * uniform(rng)).ln()
+        } else {
+            0.0
+        };
+        self.noise * normal(rng) + stall
     }
 }
 
@@ -79,8 +90,21 @@ struct Finding {
 }
 
 fn find(logs: &[f64], seed: u64, resamples: usize) -> Finding {
-    let ratio = paired_ratio(logs, seed, resamples).unwrap();
-    let p = signed_rank_p(logs);
+    finding(
+        paired_ratio(logs, seed, resamples).unwrap(),
+        signed_rank_p(logs),
+    )
+}
+
+/// What `bench compare` finds.
+fn find_unpaired(first: &[f64], second: &[f64], seed: u64) -> Finding {
+    finding(
+        unpaired_ratio(first, second, seed, RESAMPLES).unwrap(),
+        rank_sum_p(first, second),
+    )
+}
+
+fn finding(ratio: PairedRatio, p: f64) -> Finding {
     let significance = Significance {
         p_value: p,
         p_adjusted: p,
@@ -226,4 +250,51 @@ fn stopping_by_the_width_of_the_interval_makes_no_more_false_claims() {
         );
         assert!(share(named) <= ALPHA, "{noise}: {}", share(named));
     }
+}
+
+/// As [`rates`], for two folders of `runs` runs each, the first of which has figures `ratio` times those of the second.
+fn rates_unpaired(runs: usize, ratio: f64, seed: u64) -> (f64, f64, f64) {
+    let (mut named, mut wrong, mut missed) = (0, 0, 0);
+    let mut rng = SplitMix64::new(seed);
+    for trial in 0..TRIALS {
+        let first = NOISY.folder(runs, ratio.ln(), &mut rng);
+        let second = NOISY.folder(runs, 0.0, &mut rng);
+        let finding = find_unpaired(&first, &second, trial);
+        named += usize::from(finding.winner.is_some());
+        wrong += usize::from(finding.winner.is_some_and(|winner| winner == "second"));
+        missed += usize::from(ratio < finding.interval.0 || ratio > finding.interval.1);
+    }
+    println!(
+        "two folders of {runs}, ratio {ratio}: a winner in {:.1}%, the slower one in {:.1}%, interval misses the truth in {:.1}%",
+        share(named) * 100.0,
+        share(wrong) * 100.0,
+        share(missed) * 100.0
+    );
+    (share(named), share(wrong), share(missed))
+}
+
+#[test]
+fn equal_folders_are_told_apart_in_at_most_one_trial_of_twenty() {
+    for runs in [RUNS_FOR_A_CLAIM, 16] {
+        let (named, _, missed) = rates_unpaired(runs, 1.0, 7);
+        assert!(named <= ALPHA, "n = {runs}: {named}");
+        assert!(missed <= 0.10, "n = {runs}: {missed}");
+    }
+}
+
+#[test]
+fn the_stated_effect_between_folders_is_found_in_four_trials_of_five() {
+    for (runs, ratio) in [(RUNS_FOR_A_CLAIM, 1.21), (16, 1.16)] {
+        let (named, wrong, missed) = rates_unpaired(runs, ratio, 8);
+        assert!(named >= POWER, "n = {runs}: {ratio} found in {named}");
+        assert!(wrong <= 0.001, "n = {runs}: {wrong}");
+        assert!(missed <= 0.10, "n = {runs}: {missed}");
+    }
+}
+
+/// Why folders are the weaker way: equal servers, and a machine that is 15% slower while the second folder is made.
+#[test]
+fn a_machine_that_changes_between_the_folders_is_taken_for_a_difference() {
+    let (drifted, ..) = rates_unpaired(16, 1.0 / 0.85, 9);
+    assert!(drifted >= POWER, "{drifted}");
 }
