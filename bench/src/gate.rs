@@ -518,6 +518,14 @@ mod tests {
     }
 
     #[test]
+    fn the_committed_gate_files_can_be_read() {
+        for name in ["gate", "gate-pull-request", "gate-referee"] {
+            let file = format!("{}/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+            Gate::load(Path::new(&file)).unwrap();
+        }
+    }
+
+    #[test]
     fn gate_files_are_checked_when_they_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("gate.toml");

@@ -1,6 +1,10 @@
 //! What a suite found, from its run records: the content of `summary.json`. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod noise;
+mod notes;
+mod pairs;
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,12 +13,12 @@ use crate::capacity::Limiter;
 use crate::config::{Again, Kind, Protocol, Scenario};
 use crate::metrics::{self, Metric};
 use crate::record::{RunRecord, Status};
-use crate::rng::derive_seed;
-use crate::stats::{
-    PairedRatio, RESAMPLES, RUNS_FOR_A_CLAIM, Spread, cliffs_delta, holm, log_ratios,
-    minimal_detectable, paired_ratio, signed_rank_p,
-};
-use crate::verdict::{Direction, Significance, Verdict, judge};
+use crate::stats::{PairedRatio, Spread};
+use crate::verdict::{Direction, Significance, Verdict};
+pub use noise::{Noise, SelfBout};
+use notes::notes;
+use pairs::{pair, pairs_of};
+pub use pairs::{standing, widest_interval};
 
 /// Everything `summary.json` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -226,73 +230,6 @@ pub struct Comparison {
     pub verdict: Verdict,
 }
 
-/// What the A/A bouts found: a contestant against itself, where there is nothing to find.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Noise {
-    /// A difference was "found": the machine was too noisy, or its noise not fair to all, for the rest to be trusted.
-    pub noisy: bool,
-    /// One entry per A/A bout, by its headline.
-    pub bouts: Vec<SelfBout>,
-}
-
-/// A contestant against itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SelfBout {
-    /// Name of the scenario.
-    pub bout: String,
-    /// Who.
-    pub contestant: String,
-    /// Key of the headline metric.
-    pub metric: String,
-    /// p-value after Holm's correction for the number of A/A bouts.
-    pub p_adjusted: f64,
-    /// A difference was "found".
-    pub found: bool,
-    /// The verdict.
-    pub words: String,
-}
-
-impl Noise {
-    /// Only headlines count, and Holm corrects for their number: a quiet machine is called noisy in at most one suite of twenty.
-    /// `None` if no A/A bout has a pair of runs.
-    fn of(bouts: &[Bout]) -> Option<Self> {
-        let headlines: Vec<(&Bout, &Pair, &Comparison, &Significance)> = bouts
-            .iter()
-            .filter_map(|bout| {
-                let pair = bout.pairs.iter().find(|pair| pair.again)?;
-                let mut comparisons = pair.comparisons.iter();
-                let headline = comparisons.find(|one| one.metric == bout.headline)?;
-                Some((bout, pair, headline, headline.significance.as_ref()?))
-            })
-            .collect();
-        let p_values: Vec<f64> = headlines.iter().map(|(.., sure)| sure.p_value).collect();
-        let bouts: Vec<SelfBout> = headlines
-            .iter()
-            .zip(holm(&p_values))
-            .map(|((bout, pair, headline, sure), p_adjusted)| {
-                let sure = Significance {
-                    p_adjusted,
-                    ..**sure
-                };
-                let (first, second) = (&pair.first, &pair.second);
-                let verdict = judge(first, second, headline.direction, &headline.ratio, &sure);
-                SelfBout {
-                    bout: bout.scenario.name.clone(),
-                    contestant: first.clone(),
-                    metric: headline.metric.clone(),
-                    p_adjusted,
-                    found: verdict.winner.is_some(),
-                    words: verdict.words,
-                }
-            })
-            .collect();
-        (!bouts.is_empty()).then(|| Self {
-            noisy: bouts.iter().any(|one| one.found),
-            bouts,
-        })
-    }
-}
-
 /// A run that does not count, or is in doubt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
@@ -414,246 +351,6 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
         enough: valid.len() >= runs_needed || (refused_runs > 0 && refused_runs == own.len()),
         metrics: metrics::of_kind(scenario.kind).map(spread).collect(),
     }
-}
-
-/// Who is compared in a bout: everybody with everybody, and the contestant that runs twice with itself.
-fn pairs_of<'a>(setting: &'a Setting, scenario: &Scenario) -> Vec<(&'a Entrant, &'a Entrant)> {
-    if setting.repeats == 1 {
-        // Two single runs differ for whatever reason; nothing is to be read into it.
-        return Vec::new();
-    }
-    let entrants: Vec<&Entrant> = setting
-        .contestants
-        .iter()
-        .filter(|entrant| entrant.takes_part_in(scenario))
-        .collect();
-    let mut pairs = Vec::new();
-    for (place, first) in entrants.iter().enumerate() {
-        for second in &entrants[place + 1..] {
-            if second
-                .again
-                .as_ref()
-                .is_none_or(|again| again.of == first.name)
-            {
-                pairs.push((*first, *second));
-            }
-        }
-    }
-    pairs
-}
-
-/// The widest interval of a bout's headline, over all pairs, as half a width ([`PairedRatio::half_width`]); `None` while a pair has too
-/// few runs for a claim or no ratio at all.
-pub fn widest_interval(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<f64> {
-    let runs: Vec<&RunRecord> = runs
-        .iter()
-        .filter(|run| run.bout == scenario.name)
-        .collect();
-    let headline = metrics::find(scenario.kind, metrics::headline(scenario))?;
-    let widths = pairs_of(setting, scenario)
-        .into_iter()
-        .map(|(first, second)| {
-            let (first, second) = (&first.name, &second.name);
-            let matched = Matched::new(setting.seed, scenario, headline, first, second, &runs)?;
-            (matched.ratio.pairs >= RUNS_FOR_A_CLAIM).then(|| matched.ratio.half_width())
-        });
-    widths
-        .collect::<Option<Vec<f64>>>()?
-        .into_iter()
-        .reduce(f64::max)
-}
-
-/// How a bout stands: the verdict on its first pair's headline, from the runs so far.
-pub fn standing(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<String> {
-    let runs: Vec<&RunRecord> = runs
-        .iter()
-        .filter(|run| run.bout == scenario.name)
-        .collect();
-    let (first, second) = pairs_of(setting, scenario).into_iter().next()?;
-    let headline = metrics::find(scenario.kind, metrics::headline(scenario))?;
-    let (first, second) = (&first.name, &second.name);
-    let matched = Matched::new(setting.seed, scenario, headline, first, second, &runs)?;
-    let p_value = matched.p_value;
-    let words = matched.compare(first, second, p_value, 1).verdict.words;
-    Some(format!("{}: {words}", scenario.name))
-}
-
-fn pair(
-    suite_seed: u64,
-    scenario: &Scenario,
-    first: &Entrant,
-    second: &Entrant,
-    runs: &[&RunRecord],
-) -> Pair {
-    let again = second.again.is_some();
-    let (first, second) = (&first.name, &second.name);
-    let matched: Vec<Matched> = metrics::compared(scenario)
-        .into_iter()
-        .filter_map(|metric| Matched::new(suite_seed, scenario, metric, first, second, runs))
-        .collect();
-    let mut adjusted: Vec<(f64, usize)> = matched.iter().map(|one| (one.p_value, 1)).collect();
-    let families: BTreeSet<&str> = matched.iter().filter_map(Matched::family).collect();
-    for family in families {
-        let places: Vec<usize> = (0..matched.len())
-            .filter(|place| matched[*place].family() == Some(family))
-            .collect();
-        let p_values: Vec<f64> = places.iter().map(|place| matched[*place].p_value).collect();
-        for (place, p_adjusted) in places.iter().zip(holm(&p_values)) {
-            adjusted[*place] = (p_adjusted, places.len());
-        }
-    }
-    let comparisons = matched
-        .into_iter()
-        .zip(adjusted)
-        .map(|(one, (p_adjusted, family))| one.compare(first, second, p_adjusted, family))
-        .collect();
-    Pair {
-        first: first.to_owned(),
-        second: second.to_owned(),
-        again,
-        comparisons,
-    }
-}
-
-/// Two contestants by one metric, before the correction for its family.
-struct Matched {
-    metric: &'static Metric,
-    direction: Direction,
-    blocks: Vec<usize>,
-    logs: Vec<f64>,
-    ratio: PairedRatio,
-    p_value: f64,
-    cliffs_delta: Option<f64>,
-}
-
-impl Matched {
-    /// `None` without a pair of valid runs that have the figure.
-    fn new(
-        suite_seed: u64,
-        scenario: &Scenario,
-        metric: &'static Metric,
-        first: &str,
-        second: &str,
-        runs: &[&RunRecord],
-    ) -> Option<Self> {
-        let by_block = |name: &str| -> BTreeMap<usize, f64> {
-            runs.iter()
-                .filter(|run| run.contestant == name && run.status.counts())
-                .filter_map(|run| Some((run.block, run.metric(metric.key)?)))
-                .collect()
-        };
-        let (of_first, of_second) = (by_block(first), by_block(second));
-        let (blocks, pairs): (Vec<usize>, Vec<(f64, f64)>) = of_first
-            .iter()
-            .filter_map(|(block, value)| Some((*block, (*value, *of_second.get(block)?))))
-            .unzip();
-        let seed = derive_seed(
-            suite_seed,
-            &format!("{}/{}/{first}/{second}", scenario.name, metric.key),
-        );
-        let logs = log_ratios(&pairs)?;
-        let (firsts, seconds): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-        Some(Self {
-            metric,
-            direction: metric.direction?,
-            blocks,
-            ratio: paired_ratio(&logs, seed, RESAMPLES)?,
-            p_value: signed_rank_p(&logs),
-            cliffs_delta: cliffs_delta(&firsts, &seconds),
-            logs,
-        })
-    }
-
-    fn family(&self) -> Option<&'static str> {
-        metrics::family(self.metric.key)
-    }
-
-    fn compare(self, first: &str, second: &str, p_adjusted: f64, family: usize) -> Comparison {
-        let significance = Significance {
-            p_value: self.p_value,
-            p_adjusted,
-            family,
-            minimal_detectable: minimal_detectable(&self.logs, family),
-        };
-        Comparison {
-            metric: self.metric.key.to_owned(),
-            direction: self.direction,
-            blocks: self.blocks,
-            verdict: judge(first, second, self.direction, &self.ratio, &significance),
-            ratio: self.ratio,
-            significance: Some(significance),
-            cliffs_delta: self.cliffs_delta,
-        }
-    }
-}
-
-fn notes(setting: &Setting, bouts: &[Bout], noise: Option<&Noise>) -> Vec<String> {
-    let mut notes = Vec::new();
-    for one in noise
-        .iter()
-        .flat_map(|noise| &noise.bouts)
-        .filter(|one| one.found)
-    {
-        notes.push(format!(
-            "NOISY: {} against itself in {}: {}. There is no such difference, so do not trust the others of this suite either.",
-            one.contestant, one.bout, one.words
-        ));
-    }
-    if setting.interrupted {
-        notes.push(
-            "INTERRUPTED: the suite was ended early; what had been run is below. `bench --resume DIR` runs the rest."
-                .to_owned(),
-        );
-    }
-    notes.extend(
-        setting
-            .aborted
-            .iter()
-            .map(|error| format!("ABORTED: {error}")),
-    );
-    if !setting.changed.is_empty() {
-        notes.push(format!(
-            "RESUMED BY FORCE, so that runs of unlike things are compared: {}.",
-            setting.changed.join("; ")
-        ));
-    }
-    notes.extend(
-        setting
-            .cut
-            .iter()
-            .map(|cut| format!("FEWER BLOCKS THAN PLANNED: {cut}.")),
-    );
-    for entrant in setting.contestants.iter().filter(|one| one.again.is_none()) {
-        if let Some(reason) = &entrant.excluded {
-            notes.push(format!("EXCLUDED: {}: {reason}", entrant.name));
-        }
-    }
-    // A suite that ended early has too few runs everywhere, which needs no list.
-    if !setting.interrupted && setting.aborted.is_none() {
-        notes.extend(too_few(setting, bouts));
-    }
-    notes
-}
-
-fn too_few(setting: &Setting, bouts: &[Bout]) -> Option<String> {
-    let lacking: Vec<String> = bouts
-        .iter()
-        .flat_map(|bout| bout.contestants.iter().map(move |showing| (bout, showing)))
-        .filter(|(_, showing)| !showing.enough)
-        .map(|(bout, showing)| {
-            format!(
-                "{} of {} in {}",
-                showing.valid_runs, showing.contestant, bout.scenario.name
-            )
-        })
-        .collect();
-    (!lacking.is_empty()).then(|| {
-        format!(
-            "TOO FEW VALID RUNS ({} needed): {}.",
-            setting.runs_needed,
-            lacking.join(", ")
-        )
-    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,82 @@
+//! Before the bouts: the capacities that rates are fractions of.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::Referee;
+use crate::config::{Load, Scenario, Timing};
+use crate::record::{RunRecord, Status};
+use crate::stats::median_of;
+use crate::summary::Capacity;
+
+impl Referee {
+    /// Closed-loop echoes for every capacity that a rate is a fraction of.
+    pub(super) fn calibrate(&mut self) -> Result<()> {
+        let calibration = self.choice.suite.calibration;
+        let timing = Timing {
+            warmup: calibration.warmup,
+            duration: calibration.duration,
+        };
+        for scenario in self
+            .choice
+            .calibrations()
+            .into_iter()
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let Some(key) = scenario.capacity_key() else {
+                continue;
+            };
+            if self.capacities.contains_key(&key) {
+                continue;
+            }
+            let shape = Scenario {
+                name: key.clone(),
+                load: Some(Load::Window(1)),
+                headline: None,
+                ..scenario
+            };
+            let mut measured: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+            for block in 1..=calibration.runs {
+                for run in self.block(&shape, timing, None, block, &mut |_| {})? {
+                    if let Some(per_s) = usable_capacity(&run) {
+                        measured.entry(run.contestant).or_default().push(per_s);
+                    }
+                }
+                if self.ring.interrupt.is_set() {
+                    return Ok(());
+                }
+            }
+            let messages_per_s: BTreeMap<String, f64> = measured
+                .into_iter()
+                .filter_map(|(name, rates)| Some((name, median_of(&rates)?)))
+                .collect();
+            let Some(smallest_per_s) = messages_per_s.values().copied().reduce(f64::min) else {
+                eprintln!("{key}: no capacity could be measured; its bouts are left out");
+                continue;
+            };
+            eprintln!("{key}: smallest {smallest_per_s:.0}/s");
+            self.capacities.insert(
+                key,
+                Capacity {
+                    messages_per_s,
+                    smallest_per_s,
+                },
+            );
+        }
+        self.ring
+            .folder
+            .write_json("capacities.json", &self.capacities)
+    }
+}
+
+/// Throughput of a calibration run that lost nothing. Whether server or generator was the limit does not matter here: the rate
+/// is one that both can do.
+fn usable_capacity(run: &RunRecord) -> Option<f64> {
+    let record = run.loadgen.as_ref()?;
+    let whole = record.connections.up == record.connections.requested && record.messages.lost == 0;
+    let usable = whole && (run.status.counts() || run.status == Status::Invalid);
+    run.metric("messages_per_s")
+        .filter(|per_s| usable && *per_s > 0.0)
+}
