@@ -7,6 +7,9 @@ use crate::ring::Ring;
 
 /// From so many completions in one turn on a worker is busy.
 const BUSY: usize = 32;
+/// The most it waits for. Without a bound the turns grow until half of the receives find no buffer in the pool; measured: ARCHITECTURE.md, *The size of its
+/// pool*.
+const BATCH: usize = 64;
 /// How long a busy worker waits for a batch before it is content with less.
 const PATIENCE: Duration = Duration::from_micros(20);
 
@@ -15,7 +18,7 @@ const PATIENCE: Duration = Duration::from_micros(20);
 /// - Work left over: do not wait at all.
 /// - Few completions in the last turn: wait for one. With `--spin-us`, poll so long before sleeping.
 /// - Many: wait for as many again as came last, half of them at least being new arrivals (the sends that the wait itself starts complete within it and
-///   count), but no longer than `PATIENCE`. A larger number also lets the kernel run more of its deferred work in one pass, of which it
+///   count), but no more than `BATCH` and no longer than `PATIENCE`. A larger number also lets the kernel run more of its deferred work in one pass, of which it
 ///   otherwise does 20 at a time (since 6.13).
 #[derive(Debug)]
 pub struct Pace {
@@ -39,7 +42,7 @@ impl Pace {
             return ring.wait(0, None);
         }
         if last >= BUSY {
-            return ring.wait_batch(last, PATIENCE, None);
+            return ring.wait_batch(last.min(BATCH), PATIENCE, None);
         }
         if !self.spin.is_zero() && self.poll(ring)? {
             return Ok(());
