@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use crate::config::Kind;
 use crate::history::Entry;
-use crate::metrics::{self, Unit};
+use crate::metrics;
 use crate::record::{RunRecord, Status};
+use crate::report;
+use crate::report::headlines::{self, Order};
 use crate::results::Results;
-use crate::stats::Spread;
-use crate::summary::{Bout, Pair, Showing, Summary};
+use crate::summary::{Bout, Showing, Summary};
 use crate::table::Table;
 use charts::{Chart, Legend};
 
@@ -76,6 +77,8 @@ struct Section {
     facts: Vec<(String, String)>,
     contestants: Vec<Entrant>,
     verdicts: Table,
+    left_out: Option<(Table, Table)>,
+    noise: Vec<String>,
     losses: Vec<(String, Vec<String>)>,
     forests: Vec<Chart>,
     by_load: Vec<Chart>,
@@ -122,7 +125,9 @@ impl Section {
             notes: summary.notes.clone(),
             facts: facts(summary),
             contestants: entrants(summary, &legend),
-            verdicts: verdicts(summary, &names),
+            verdicts: headlines::verdicts(summary, Order::VerdictsFirst),
+            left_out: headlines::left_out(summary),
+            noise: noise(summary),
             losses: losses(summary, &names),
             forests: pairs
                 .filter_map(|(first, second)| charts::forest(summary, first, second))
@@ -146,6 +151,14 @@ fn names(summary: &Summary) -> Vec<String> {
         .contestants
         .iter()
         .map(|entrant| entrant.name.clone())
+        .collect()
+}
+
+/// What was found where there is nothing to find.
+fn noise(summary: &Summary) -> Vec<String> {
+    let bouts = summary.noise.iter().flat_map(|noise| &noise.bouts);
+    bouts
+        .map(|one| format!("{}: {}: {}", one.bout, one.contestant, one.words))
         .collect()
 }
 
@@ -174,63 +187,6 @@ fn entrants(summary: &Summary, legend: &Legend<'_>) -> Vec<Entrant> {
         style: legend.style(&entrant.name),
     };
     summary.setting.contestants.iter().map(entrant).collect()
-}
-
-/// A row per bout: the verdict on every pair, and everybody's median of the headline metric.
-fn verdicts(summary: &Summary, names: &[String]) -> Table {
-    let headings = ["bout", "better, by how much [95% interval]", "n", "by"].map(str::to_owned);
-    let headings = headings.into_iter().chain(names.iter().cloned());
-    let right = [2].into_iter().chain(4..4 + names.len());
-    let mut table = Table::new(headings.collect(), right.collect());
-    for bout in &summary.bouts {
-        let unit = metrics::find(bout.scenario.kind, &bout.headline).map(|metric| metric.unit);
-        let of = |name: &String| {
-            bout.contestants
-                .iter()
-                .find(|showing| &showing.contestant == name)
-        };
-        let headline = |pair: &Pair| {
-            let comparison = pair
-                .comparisons
-                .iter()
-                .find(|comparison| comparison.metric == bout.headline)?;
-            let words = match names.len() {
-                2 => comparison.verdict.words.clone(),
-                _ => format!(
-                    "{} / {}: {}",
-                    pair.first, pair.second, comparison.verdict.words
-                ),
-            };
-            Some((words, comparison.ratio.pairs))
-        };
-        let (words, pairs): (Vec<String>, Vec<usize>) =
-            bout.pairs.iter().filter_map(headline).unzip();
-        let fixed = [
-            bout.scenario.name.clone(),
-            words.join("\n"),
-            pairs.iter().min().map_or("–".to_owned(), usize::to_string),
-            charts::metric_title(bout.scenario.kind, &bout.headline),
-        ];
-        let figures = names
-            .iter()
-            .map(|name| figure(unit, of(name), &bout.headline));
-        table.row(fixed.into_iter().chain(figures).collect());
-    }
-    table
-}
-
-fn figure(unit: Option<Unit>, showing: Option<&Showing>, key: &str) -> String {
-    let spread: Option<Spread> =
-        showing.and_then(|showing| showing.metrics.get(key).copied().flatten());
-    match (unit, spread) {
-        (Some(unit), Some(spread)) if spread.median != 0.0 => format!(
-            "{} ±{:.1}%",
-            metrics::format(unit, spread.median),
-            spread.mad / spread.median.abs() * 100.0
-        ),
-        (Some(unit), Some(spread)) => metrics::format(unit, spread.median),
-        _ => "–".to_owned(),
-    }
 }
 
 /// For each contestant every claim that somebody else is better, in any metric.
@@ -342,9 +298,9 @@ fn figures(bout: &Bout) -> Table {
         let cells: Vec<String> = bout
             .contestants
             .iter()
-            .map(|showing| figure(Some(metric.unit), Some(showing), metric.key))
+            .map(|showing| report::cell(metric.unit, report::spread(showing, metric.key)))
             .collect();
-        if cells.iter().any(|cell| cell != "–") {
+        if cells.iter().any(|cell| *cell != report::missing()) {
             table.row([metric.title.to_owned()].into_iter().chain(cells).collect());
         }
     }

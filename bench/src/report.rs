@@ -1,10 +1,16 @@
 //! The summary for people: the same words on the terminal and in `summary.md`.
 
-use crate::config::{Kind, Load, Protocol};
-use crate::metrics::{self, Unit, format};
+mod comparisons;
+mod figures;
+pub(crate) mod headlines;
+
+use crate::config::Protocol;
+use crate::metrics::{Unit, format};
 use crate::stats::{RUNS_FOR_A_CLAIM, Spread};
-use crate::summary::{Bout, Comparison, Pair, Problem, Showing, Summary};
-use crate::table::Table;
+use crate::summary::{Bout, Problem, Showing, Summary};
+use comparisons::comparisons;
+use figures::figures;
+use headlines::{DIFFERENCES_SHOWN, FEW, ONE_RUN, Order};
 
 /// What no bout of this referee shows, whatever its figures.
 const NOT_SHOWN: &str = "\
@@ -16,24 +22,20 @@ const NOT_SHOWN: &str = "\
 - Impartial contestants: the servers were written by the people who wrote this referee (bench-results/README.md says more).
 ";
 
-/// In place of a verdict.
-const ONE_RUN: &str = "one run: no interval, no claim about differences";
-
-/// What the columns of a scale table are.
-const SCALE_LEGEND: &str = "
-server/conn, gen./conn: user memory of all its processes, shared pages counted once, with all connections up minus before the first
-one, per connection. kernel/conn: slab, TCP buffers, page tables and stacks of both ends. in all: the most memory the machine used at
-any moment of the run, minus before it. closed in: from the end of the load until both sides had closed every connection. kept: what of it
-all was still in use after the server's end (all other programs included: more than 5% is a warning). A run is valid only if kernel
-and server gave their memory back when all connections were closed.
-";
-
 /// `summary.md`.
 pub fn markdown(summary: &Summary) -> String {
     let mut text = heading(summary);
     text.push_str("\n## Who won\n\n");
-    text.push_str(&headlines(summary));
+    text.push_str(&who_won(summary));
     text.push_str(&noise(summary));
+    if let Some((medians, pairs)) = headlines::left_out(summary) {
+        text.push_str("\n## Medians\n\n");
+        text.push_str(&medians.render());
+        if !pairs.is_empty() {
+            text.push_str("\n## Every pair\n\n");
+            text.push_str(&pairs.render());
+        }
+    }
     text.push_str("\n## Figures\n");
     text.push_str(&figures(summary));
     text.push_str("\n## Every comparison\n");
@@ -59,7 +61,7 @@ pub fn terminal(summary: &Summary) -> String {
     text.push_str("\nWhat none of this shows:\n\n");
     text.push_str(NOT_SHOWN);
     text.push_str("\nWho won:\n\n");
-    text.push_str(&headlines(summary));
+    text.push_str(&who_won(summary));
     text.push_str(&noise(summary));
     text
 }
@@ -106,80 +108,22 @@ fn heading(summary: &Summary) -> String {
     text
 }
 
-/// One row per bout: the metric that decides it, each contestant's median, the verdict.
-fn headlines(summary: &Summary) -> String {
-    let mut headings = vec!["bout".to_owned(), "by".to_owned()];
-    let entrants: Vec<&str> = summary
-        .setting
-        .contestants
-        .iter()
-        .filter(|entrant| entrant.excluded.is_none() && entrant.again.is_none())
-        .map(|entrant| entrant.name.as_str())
-        .collect();
-    headings.extend(entrants.iter().map(|name| (*name).to_owned()));
-    headings.extend([
-        "better, by how much [95% interval]".to_owned(),
-        "n".to_owned(),
-    ]);
-    let mut table = Table::new(
-        headings,
-        (2..2 + entrants.len())
-            .chain([3 + entrants.len()])
-            .collect(),
-    );
-    for bout in &summary.bouts {
-        let Some(metric) = metrics::find(bout.scenario.kind, &bout.headline) else {
-            continue;
-        };
-        let mut row = vec![bout.scenario.name.clone(), metric.title.to_owned()];
-        row.extend(entrants.iter().map(|name| {
-            let showing = bout
-                .contestants
-                .iter()
-                .find(|showing| showing.contestant == *name);
-            showing.map_or_else(missing, |showing| {
-                cell(metric.unit, spread(showing, metric.key))
-            })
-        }));
-        let of_headline = |pair: &Pair| -> Option<Comparison> {
-            pair.comparisons
-                .iter()
-                .find(|comparison| comparison.metric == bout.headline)
-                .cloned()
-        };
-        let found: Vec<(&Pair, Option<Comparison>)> = bout
-            .pairs
-            .iter()
-            .filter(|pair| !pair.again)
-            .map(|pair| (pair, of_headline(pair)))
-            .collect();
-        let words = found.iter().map(|(pair, comparison)| {
-            let words = comparison
-                .as_ref()
-                .map_or("no pair of valid runs", |found| &found.verdict.words);
-            if found.len() == 1 {
-                words.to_owned()
-            } else {
-                format!("{} v {}: {words}", pair.first, pair.second)
-            }
-        });
-        row.push(match summary.setting.repeats {
-            1 => ONE_RUN.to_owned(),
-            _ => words.collect::<Vec<_>>().join("; "),
-        });
-        let pairs = found
-            .iter()
-            .map(|(_, comparison)| comparison.as_ref().map_or(0, |found| found.ratio.pairs));
-        row.push(pairs.min().map_or_else(missing, |pairs| pairs.to_string()));
-        table.row(row);
-    }
+/// The verdicts, and how to read them.
+fn who_won(summary: &Summary) -> String {
+    let listed = if headlines::entrants(summary).len() > FEW {
+        format!(
+            "\nOf so many contestants only the {DIFFERENCES_SHOWN} largest differences of a bout are listed; summary.md and report.html have every pair."
+        )
+    } else {
+        String::new()
+    };
     format!(
         "{}\nFigures are medians of runs, ± their median absolute deviation. The factor is the median ratio of n paired runs, its interval a\n\
          bootstrap over them. A winner is named if the interval excludes 1 and a signed-rank test, corrected for the percentiles of a\n\
          latency, finds p <= 0.05; else the factor from which on a difference would be found four times in five stands beside. Below\n\
          n = {RUNS_FOR_A_CLAIM} nothing is claimed. Of the valid runs, those in doubt are counted behind a ?, those with warnings (in their\n\
-         records) behind a !, as in `10/10 ?1 !2`.\n",
-        table.render()
+         records) behind a !, as in `10/10 ?1 !2`.{listed}\n",
+        headlines::verdicts(summary, Order::VerdictsLast).render()
     )
 }
 
@@ -197,233 +141,6 @@ fn noise(summary: &Summary) -> String {
             "- {}: {}: {}\n",
             one.bout, one.contestant, one.words
         ));
-    }
-    text
-}
-
-/// One table per kind: one row per bout and contestant.
-fn figures(summary: &Summary) -> String {
-    let mut text = String::new();
-    for kind in [
-        Kind::Echo,
-        Kind::Broadcast,
-        Kind::Connect,
-        Kind::Idle,
-        Kind::Scale,
-        Kind::Capacity,
-    ] {
-        let bouts: Vec<&Bout> = summary
-            .bouts
-            .iter()
-            .filter(|bout| bout.scenario.kind == kind)
-            .collect();
-        if bouts.is_empty() {
-            continue;
-        }
-        let (open, closed): (Vec<&Bout>, Vec<&Bout>) = bouts
-            .into_iter()
-            .partition(|bout| bout.rate_per_s.is_some());
-        for (bouts, how) in [(open, "open loop"), (closed, "closed loop")] {
-            if bouts.is_empty() {
-                continue;
-            }
-            let how = if matches!(kind, Kind::Echo | Kind::Broadcast) {
-                format!(", {how}")
-            } else {
-                String::new()
-            };
-            text.push_str(&format!("\n### {}{how}\n\n", title(kind)));
-            text.push_str(&figures_of(kind, &bouts));
-            if kind == Kind::Scale {
-                text.push_str(SCALE_LEGEND);
-            }
-            for bout in bouts {
-                text.push_str(&searches(bout));
-                text.push_str(&rate_line(summary, bout));
-            }
-        }
-    }
-    text
-}
-
-fn title(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Echo => "Echo",
-        Kind::Broadcast => "Broadcast",
-        Kind::Connect => "Opening handshakes",
-        Kind::Idle => "Idle connections",
-        Kind::Scale => "Scale",
-        Kind::Capacity => "Highest rate",
-    }
-}
-
-fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
-    // A column that no contestant has a figure for says nothing.
-    let has_figures = |key: &str| {
-        bouts.iter().any(|bout| {
-            bout.contestants
-                .iter()
-                .any(|showing| spread(showing, key).is_some())
-        })
-    };
-    let columns: Vec<_> = metrics::of_kind(kind)
-        .filter(|metric| !metric.column.is_empty() && has_figures(metric.key))
-        .collect();
-    let mut headings = vec![
-        "bout".to_owned(),
-        "contestant".to_owned(),
-        "valid".to_owned(),
-    ];
-    headings.extend(columns.iter().map(|metric| metric.column.to_owned()));
-    let mut table = Table::new(headings, (2..3 + columns.len()).collect());
-    for bout in bouts {
-        for showing in &bout.contestants {
-            let mut row = vec![
-                bout.scenario.name.clone(),
-                showing.contestant.clone(),
-                valid(showing),
-            ];
-            row.extend(columns.iter().map(|metric| {
-                spread(showing, metric.key)
-                    .map_or_else(missing, |spread| format(metric.unit, spread.median))
-            }));
-            table.row(row);
-        }
-    }
-    table.render()
-}
-
-/// `10/10`; `9/10 ?1 !2` when one of the nine is in doubt and two carry warnings.
-fn valid(showing: &Showing) -> String {
-    if showing.refused_runs > 0 && showing.refused_runs == showing.runs {
-        return "refused".to_owned();
-    }
-    let warned = match showing.valid_runs_with_warnings {
-        0 => String::new(),
-        runs => format!(" !{runs}"),
-    };
-    let doubtful = match showing.doubtful_runs {
-        0 => String::new(),
-        runs => format!(" ?{runs}"),
-    };
-    format!("{}/{}{doubtful}{warned}", showing.valid_runs, showing.runs)
-}
-
-/// How each search ended; every probe is a row of the HTML report, and of the run's record.
-fn searches(bout: &Bout) -> String {
-    if bout.searches.is_empty() {
-        return String::new();
-    }
-    let headings = [
-        "contestant",
-        "block",
-        "held",
-        "broke",
-        "confirmed",
-        "probes",
-        "limited by",
-    ];
-    let mut table = Table::new(headings.map(str::to_owned).to_vec(), vec![1, 2, 3, 4, 5]);
-    for search in &bout.searches {
-        let rate = |rate: Option<f64>| {
-            rate.map_or_else(missing, |rate| {
-                format!("{}/s", format(Unit::PerSecond, rate))
-            })
-        };
-        table.row(vec![
-            search.contestant.clone(),
-            search.block.to_string(),
-            rate(search.rate_per_s),
-            rate(search.broke_per_s),
-            format!("{} of {}", search.confirmed.0, search.confirmed.1),
-            search.probes.to_string(),
-            search
-                .limiter
-                .map_or_else(missing, |limiter| limiter.words().to_owned()),
-        ]);
-    }
-    format!(
-        "\n{}: p99 from the intended send at most {} ms, nothing lost; every probe is in the run's record and in report.html.\n\n{}",
-        bout.scenario.name,
-        bout.scenario.p99_limit_ms.unwrap_or_default(),
-        table.render()
-    )
-}
-
-fn rate_line(summary: &Summary, bout: &Bout) -> String {
-    let (Some(rate), Some(Load::FractionOfCapacity(fraction))) =
-        (bout.rate_per_s, bout.scenario.load)
-    else {
-        return String::new();
-    };
-    let key = bout.scenario.capacity_key().unwrap_or_default();
-    let Some(capacity) = summary.setting.capacities.get(&key) else {
-        return String::new();
-    };
-    let of_each: Vec<String> = capacity
-        .messages_per_s
-        .iter()
-        .map(|(name, per_s)| format!("{name} {}/s", format(Unit::PerSecond, *per_s)))
-        .collect();
-    format!(
-        "\n{}: {}/s for everyone, {:.0}% of the smallest capacity measured before ({}).\n",
-        bout.scenario.name,
-        format(Unit::PerSecond, rate),
-        fraction * 100.0,
-        of_each.join(", ")
-    )
-}
-
-/// All compared metrics of all pairs.
-fn comparisons(summary: &Summary) -> String {
-    let mut text = String::new();
-    for bout in &summary.bouts {
-        for pair in &bout.pairs {
-            let headings = [
-                "metric",
-                &pair.first,
-                &pair.second,
-                "better, by how much [95% interval]",
-                "p (Holm)",
-                "Cliff's delta",
-            ]
-            .map(str::to_owned)
-            .to_vec();
-            let mut table = Table::new(headings, vec![1, 2, 4, 5]);
-            for comparison in &pair.comparisons {
-                let Some(metric) = metrics::find(bout.scenario.kind, &comparison.metric) else {
-                    continue;
-                };
-                let of = |name: &str| {
-                    let showing = bout
-                        .contestants
-                        .iter()
-                        .find(|showing| showing.contestant == name);
-                    showing.map_or_else(missing, |showing| {
-                        cell(metric.unit, spread(showing, metric.key))
-                    })
-                };
-                table.row(vec![
-                    metric.title.to_owned(),
-                    of(&pair.first),
-                    of(&pair.second),
-                    comparison.verdict.words.clone(),
-                    comparison
-                        .significance
-                        .map_or_else(missing, |sure| p_value(sure.p_adjusted)),
-                    comparison
-                        .cliffs_delta
-                        .map_or_else(missing, |delta| format!("{delta:+.2}")),
-                ]);
-            }
-            if !table.is_empty() {
-                text.push_str(&format!(
-                    "\n### {}\n\n{}",
-                    bout.scenario.name,
-                    table.render()
-                ));
-            }
-        }
     }
     text
 }
@@ -476,7 +193,7 @@ fn list(summary: &Summary, heading: &str, of: fn(&Bout) -> &[Problem]) -> String
     }
 }
 
-fn spread(showing: &Showing, key: &str) -> Option<Spread> {
+pub(crate) fn spread(showing: &Showing, key: &str) -> Option<Spread> {
     showing.metrics.get(key).copied().flatten()
 }
 
@@ -507,8 +224,9 @@ pub(crate) fn p_value(p: f64) -> String {
     }
 }
 
-fn missing() -> String {
-    "-".to_owned()
+/// In place of a figure that no run has.
+pub(crate) fn missing() -> String {
+    "–".to_owned()
 }
 
 #[cfg(test)]
@@ -580,6 +298,40 @@ mod tests {
         let summary = summarize(setting, &scenarios, &runs);
         assert!(summary.complete, "a refused step is not a failed one");
         insta::assert_snapshot!(markdown(&summary));
+    }
+
+    #[test]
+    fn of_many_contestants_the_largest_differences_are_listed_and_every_pair_apart() {
+        let speeds = [100_000.0, 110_000.0, 120_000.0, 130_000.0, 130_000.0];
+        let names = ["a", "b", "c", "d", "e"];
+        let mut setting = canned::setting();
+        let entrant = setting.contestants[0].clone();
+        setting.contestants = names
+            .map(|name| crate::summary::Entrant {
+                name: name.into(),
+                ..entrant.clone()
+            })
+            .to_vec();
+        let runs: Vec<RunRecord> = (1..=10)
+            .flat_map(|block| {
+                let each = names.into_iter().zip(speeds);
+                each.map(move |(name, per_s)| canned::echo_run(name, block, per_s))
+            })
+            .collect();
+        let scenarios = [canned::scenario("echo-64b-w1-c1000")];
+        let summary = summarize(setting, &scenarios, &runs);
+        let text = terminal(&summary);
+        let largest = text.find("d 1.30x [1.30, 1.30] over a").unwrap();
+        assert!(largest < text.find("c 1.20x [1.20, 1.20] over a").unwrap());
+        assert!(
+            text.contains("smaller differences in 3 of 10 pairs"),
+            "{text}"
+        );
+        assert!(text.contains("no difference detectable in 1 of 10 pairs"));
+        assert!(!text.contains("Every pair"));
+        let text = markdown(&summary);
+        let pairs = &text[text.find("## Every pair").unwrap()..text.find("## Figures").unwrap()];
+        assert_eq!(pairs.matches(" v ").count(), 10);
     }
 
     #[test]

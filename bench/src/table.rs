@@ -29,33 +29,38 @@ impl Table {
         self.rows.len() < 2
     }
 
-    /// As Markdown, with a line feed at the end.
+    /// As Markdown, with a line feed at the end; further lines of a cell are rows under it.
     pub fn render(&self) -> String {
-        let columns = self.rows[0].len();
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-                .max(3)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let widths: Vec<usize> = (0..self.rows[0].len())
+            .map(|column| {
+                let cells = self.rows.iter().filter_map(|row| row.get(column));
+                let lines = cells.flat_map(|cell| cell.lines());
+                lines
+                    .map(|line| line.chars().count())
+                    .max()
+                    .unwrap_or(0)
+                    .max(3)
+            })
+            .collect();
         let mut text = String::new();
         for (number, row) in self.rows.iter().enumerate() {
-            let cells: Vec<String> = (0..columns)
-                .map(|column| {
-                    self.cell(
-                        row.get(column).map_or("", String::as_str),
-                        column,
-                        widths[column],
-                    )
-                })
-                .collect();
-            text.push_str(&format!("| {} |\n", cells.join(" | ")));
+            let height = row.iter().map(|cell| cell.lines().count()).max();
+            for line in 0..height.unwrap_or(0).max(1) {
+                let cells: Vec<String> = widths
+                    .iter()
+                    .enumerate()
+                    .map(|(column, width)| {
+                        let cell = row.get(column).and_then(|cell| cell.lines().nth(line));
+                        self.cell(cell.unwrap_or_default(), column, *width)
+                    })
+                    .collect();
+                text.push_str(&format!("| {} |\n", cells.join(" | ")));
+            }
             if number == 0 {
-                let rules: Vec<String> = (0..columns)
-                    .map(|column| self.rule(column, widths[column]))
+                let rules: Vec<String> = widths
+                    .iter()
+                    .enumerate()
+                    .map(|(column, width)| self.rule(column, *width))
                     .collect();
                 text.push_str(&format!("|{}|\n", rules.join("|")));
             }
@@ -64,7 +69,7 @@ impl Table {
     }
 
     fn cell(&self, text: &str, column: usize, width: usize) -> String {
-        let text = text.replace('|', "/").replace('\n', " ");
+        let text = text.replace('|', "/");
         let padding = " ".repeat(width.saturating_sub(text.chars().count()));
         if self.right.contains(&column) {
             format!("{padding}{text}")
@@ -95,6 +100,17 @@ mod tests {
         assert_eq!(
             table.render(),
             "| bout |   p99 |\n|------|------:|\n| echo | 12 µs |\n| a/b  |  1 ms |\n"
+        );
+    }
+
+    #[test]
+    fn further_lines_of_a_cell_are_rows_under_it() {
+        let mut table = Table::new(vec!["bout".into(), "verdict".into()], vec![]);
+        table.row(vec!["echo".into(), "one\nthe other".into()]);
+        table.row(vec!["idle".into(), String::new()]);
+        assert_eq!(
+            table.render(),
+            "| bout | verdict   |\n|------|-----------|\n| echo | one       |\n|      | the other |\n| idle |           |\n"
         );
     }
 }
