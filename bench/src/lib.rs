@@ -67,3 +67,6 @@ pub mod verdict;
 
 #[cfg(test)]
 mod canned;
+#[cfg(test)]
+#[path = "../tests/committed/mod.rs"]
+mod committed;

@@ -149,18 +149,13 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::committed;
 
     #[test]
-    fn every_committed_result_can_still_be_read() {
-        let folders =
-            fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results")).unwrap();
-        let folders: Vec<PathBuf> = folders
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.join("summary.json").is_file())
-            .collect();
-        assert!(!folders.is_empty());
-        for folder in folders {
+    fn every_committed_result_can_still_be_read_and_follows_from_itself() {
+        for folder in committed::results() {
             let results = Results::load(&folder).unwrap();
+            assert_eq!(results.findings, [""; 0], "{}", folder.display());
             for bout in &results.summary.bouts {
                 let runs: usize = bout.contestants.iter().map(|showing| showing.runs).sum();
                 assert_eq!(results.runs_of(&bout.scenario.name).count(), runs);

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
-use std::path::{Path, PathBuf};
+mod committed;
+
+use std::path::Path;
 use std::process::Command;
 
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
@@ -13,28 +15,13 @@ fn browser() -> Option<&'static str> {
         .find(|name| Command::new(name).arg("--version").output().is_ok())
 }
 
-fn committed() -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results");
-    let mut results: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            let summary = std::fs::read_to_string(path.join("summary.json"));
-            // The suite with every kind of bout.
-            summary.is_ok_and(|text| text.contains("\"suite\": \"quick\""))
-        })
-        .collect();
-    results.sort();
-    results.pop().unwrap()
-}
-
 #[test]
 fn a_browser_shows_the_report_of_a_committed_result() {
     let dir = tempfile::tempdir().unwrap();
     let (page, plot) = (dir.path().join("report.html"), dir.path().join("plot.svg"));
     let status = Command::new(env!("CARGO_BIN_EXE_bench"))
         .arg("report")
-        .arg(committed())
+        .arg(committed::result_of_readme())
         .arg("--to")
         .arg(&page)
         .arg("--svg")

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
+mod committed;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,13 +14,13 @@ use serde_json::{Value, json};
 
 const ROOM: &str = env!("CARGO_MANIFEST_DIR");
 
-fn committed(document: Document) -> String {
+fn committed_schema(document: Document) -> String {
     let path = Path::new(ROOM).join("schema").join(document.file_name());
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn validator(document: Document) -> Validator {
-    jsonschema::draft202012::new(&serde_json::from_str(&committed(document)).unwrap()).unwrap()
+    jsonschema::draft202012::new(&serde_json::from_str(&committed_schema(document)).unwrap()).unwrap()
 }
 
 fn read(path: &Path) -> Value {
@@ -32,17 +34,9 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Result folders that are in the repository.
-fn results() -> Vec<PathBuf> {
-    let mut folders = children(&Path::new(ROOM).join("../bench-results"));
-    folders.retain(|folder| folder.join("summary.json").is_file());
-    assert!(!folders.is_empty());
-    folders
-}
-
-/// Their runs.
+/// The runs of all committed results.
 fn runs() -> Vec<PathBuf> {
-    let bouts = results()
+    let bouts = committed::results()
         .into_iter()
         .flat_map(|folder| children(&folder.join("runs")));
     let mut runs: Vec<PathBuf> = bouts.flat_map(|bout| children(&bout)).collect();
@@ -67,7 +61,7 @@ fn the_committed_schemas_are_those_of_the_types() {
     for document in Document::value_variants() {
         let name = document.to_possible_value().unwrap();
         assert!(
-            committed(*document) == document.text().unwrap(),
+            committed_schema(*document) == document.text().unwrap(),
             "renew it, under a new version if old files no longer pass: bench schema {} >bench/schema/{}",
             name.get_name(),
             document.file_name()
@@ -78,7 +72,7 @@ fn the_committed_schemas_are_those_of_the_types() {
 #[test]
 fn every_committed_file_is_what_its_schema_says() {
     let summary = validator(Document::Summary);
-    for folder in results() {
+    for folder in committed::results() {
         let file = folder.join("summary.json");
         assert_valid(&summary, &read(&file), &file);
     }
@@ -113,7 +107,7 @@ fn what_was_tampered_with_is_refused() {
     let run = instances
         .find(|run| run["metrics"]["messages_per_s"].is_number())
         .unwrap();
-    let summary = read(&results()[0].join("summary.json"));
+    let summary = read(&committed::result_of_readme().join("summary.json"));
     let changes: [(Document, &Value, &[Change]); 3] = [
         (
             Document::Record,

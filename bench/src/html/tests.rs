@@ -1,21 +1,9 @@
 use super::*;
 use crate::canned;
-
-use std::path::PathBuf;
+use crate::committed::result_of_readme;
 
 fn committed() -> Results {
-    let folders =
-        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results")).unwrap();
-    let mut folders: Vec<PathBuf> = folders
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.join("summary.json").is_file())
-        .collect();
-    folders.sort();
-    // The suite with every kind of bout.
-    let mut results = folders.iter().map(|folder| Results::load(folder).unwrap());
-    results
-        .find(|results| results.summary.setting.suite == "quick")
-        .unwrap()
+    Results::load(&result_of_readme()).unwrap()
 }
 
 /// A committed result with other runs and contestants.
