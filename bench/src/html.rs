@@ -1,8 +1,13 @@
 //! `bench report`: results as one HTML file that needs no network and no script.
 
-mod charts;
+mod bout;
+mod chart;
+mod forest;
 mod history;
+mod loads;
+mod percentiles;
 mod probes;
+mod scale;
 mod svg;
 
 use anyhow::{Context, Result};
@@ -18,7 +23,7 @@ use crate::report::headlines::{self, Order};
 use crate::results::Results;
 use crate::summary::{Bout, Showing, Summary};
 use crate::table::Table;
-use charts::{Chart, Legend};
+use chart::{Chart, Legend, metric_title};
 
 const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/style.css");
@@ -58,8 +63,10 @@ pub fn page(results: &[Results], history: &[Entry]) -> Result<String> {
 pub fn plot(results: &Results) -> Result<String> {
     let names = names(&results.summary);
     let pair = names.first().zip(names.get(1));
-    let chart = pair.and_then(|(first, second)| charts::forest(&results.summary, first, second));
-    let svg = chart
+    let svg = pair
+        .and_then(|(first, second)| {
+            forest::forest(&results.summary, first, second, &Legend(&names))
+        })
         .context("there is nothing to draw: no bout compares two contestants")?
         .svg;
     let style = format!("<style>svg{{font:13px system-ui,sans-serif}}{MARKS}</style>");
@@ -130,7 +137,7 @@ impl Section {
             noise: noise(summary),
             losses: losses(summary, &names),
             forests: pairs
-                .filter_map(|(first, second)| charts::forest(summary, first, second))
+                .filter_map(|(first, second)| forest::forest(summary, first, second, &legend))
                 .collect(),
             by_load: by_load(results, &legend),
             bouts: summary
@@ -210,7 +217,7 @@ fn losses(summary: &Summary, names: &[String]) -> Vec<(String, Vec<String>)> {
                         .as_ref()
                         .is_some_and(|winner| winner != name)
                     {
-                        let title = charts::metric_title(bout.scenario.kind, &comparison.metric);
+                        let title = metric_title(bout.scenario.kind, &comparison.metric);
                         lost.push(format!(
                             "{}, {title}: {}",
                             bout.scenario.name, comparison.verdict.words
@@ -236,8 +243,8 @@ fn by_load(results: &Results, legend: &Legend<'_>) -> Vec<Chart> {
         "server_bytes_per_connection",
     ]
     .iter()
-    .flat_map(|key| charts::by_connections(summary, key, legend))
-    .chain(charts::by_rate(summary, legend))
+    .flat_map(|key| loads::by_connections(summary, key, legend))
+    .chain(loads::by_rate(summary, legend))
     .chain(probes::by_probes(summary, &results.runs, legend))
     .collect()
 }
@@ -246,15 +253,15 @@ fn bout_view(section: &str, bout: &Bout, results: &Results, legend: &Legend<'_>)
     let runs: Vec<&RunRecord> = results.runs_of(&bout.scenario.name).collect();
     let headline = metrics::find(bout.scenario.kind, &bout.headline);
     let charts = [
-        headline.and_then(|metric| charts::dots(bout, &runs, metric, legend)),
-        charts::percentiles(
+        headline.and_then(|metric| bout::dots(bout, &runs, metric, legend)),
+        percentiles::percentiles(
             bout,
             &runs,
             "intended",
             |record| record.latency_intended.as_ref(),
             legend,
         ),
-        charts::percentiles(
+        percentiles::percentiles(
             bout,
             &runs,
             "actual",
@@ -262,9 +269,9 @@ fn bout_view(section: &str, bout: &Bout, results: &Results, legend: &Legend<'_>)
             legend,
         ),
         (bout.scenario.kind == Kind::Broadcast)
-            .then(|| charts::fan_out(bout, legend))
+            .then(|| bout::fan_out(bout, legend))
             .flatten(),
-        charts::series(bout, &runs, legend),
+        bout::series(bout, &runs, legend),
     ];
     BoutView {
         id: format!("{section}-{}", bout.scenario.name),
@@ -314,7 +321,7 @@ fn comparisons(bout: &Bout) -> Table {
     for pair in &bout.pairs {
         for comparison in &pair.comparisons {
             table.row(vec![
-                charts::metric_title(bout.scenario.kind, &comparison.metric),
+                metric_title(bout.scenario.kind, &comparison.metric),
                 format!("{} / {}", pair.first, pair.second),
                 comparison.verdict.words.clone(),
                 comparison.ratio.pairs.to_string(),

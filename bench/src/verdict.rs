@@ -15,6 +15,17 @@ pub enum Direction {
     LowerIsBetter,
 }
 
+impl Direction {
+    /// How many times better the first of two is, with both ends of the interval: below 1 when it is the worse one.
+    pub fn advantage(self, ratio: &PairedRatio) -> (f64, f64, f64) {
+        let first = (ratio.ratio, ratio.ci_low, ratio.ci_high);
+        match self {
+            Direction::HigherIsBetter => first,
+            Direction::LowerIsBetter => invert(first),
+        }
+    }
+}
+
 /// How sure a comparison is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Significance {
@@ -58,10 +69,7 @@ pub fn judge(
     ratio: &PairedRatio,
     significance: &Significance,
 ) -> Verdict {
-    let for_first = match direction {
-        Direction::HigherIsBetter => (ratio.ratio, ratio.ci_low, ratio.ci_high),
-        Direction::LowerIsBetter => invert((ratio.ratio, ratio.ci_low, ratio.ci_high)),
-    };
+    let for_first = direction.advantage(ratio);
     let (leader, (advantage, low, high)) = if for_first.1 > 1.0 {
         (Some(first), for_first)
     } else if for_first.2 < 1.0 {

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::charts::{Chart, Legend, WIDTH, metric_title, strings};
-use super::svg::{Plot, Scale, Svg};
+use super::chart::{Chart, Legend, metric_title, strings};
+use super::scale::Scale;
+use super::svg::Svg;
 use crate::history::Entry;
 use crate::metrics;
 use crate::table::Table;
@@ -55,34 +56,21 @@ fn chart(entries: &[&Entry], legend: &Legend<'_>) -> Option<Chart> {
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
-    let plot = Plot {
-        left: 76.0,
-        right: WIDTH - 16.0,
-        top: 30.0,
-        bottom: 230.0,
-    };
-    let y = Scale::linear(
-        entries.iter().map(|entry| entry.q3),
-        (plot.bottom, plot.top),
-    );
-    let step = (plot.right - plot.left) / dates.len() as f64;
+    let mut svg = Svg::of_curves(200.0);
+    let y = Scale::linear(entries.iter().map(|entry| entry.q3), svg.upward());
+    let (left, right) = svg.across();
+    let step = (right - left) / dates.len() as f64;
     let at = |started: &str| {
         let place = dates.partition_point(|date| *date < started);
-        plot.left + (place as f64 + 0.5) * step
+        left + (place as f64 + 0.5) * step
     };
-    let mut svg = Svg::new(WIDTH, plot.bottom + 44.0);
-    let ticks = y
-        .ticks()
-        .into_iter()
-        .map(|tick| (y.at(tick), metrics::format(unit, tick)));
-    svg.y_axis(&plot, ticks, &title);
+    svg.y_axis(y.ticks_in(unit), &title);
     let every = dates.len().div_ceil(DATES);
     let labels = dates
         .iter()
         .step_by(every)
         .map(|date| (at(date), day(date).to_owned()));
     svg.x_axis(
-        &plot,
         labels,
         "suites in the order of time; the lines at the dots are quartiles",
     );
@@ -141,11 +129,7 @@ fn chart(entries: &[&Entry], legend: &Legend<'_>) -> Option<Chart> {
         "{}, {title}: suite {} on {}",
         first.bout, first.suite, first.machine
     );
-    Some(Chart {
-        svg: svg.finish(&caption),
-        caption,
-        table,
-    })
+    Some(Chart::new(caption, svg, table))
 }
 
 fn day(utc: &str) -> &str {

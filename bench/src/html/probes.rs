@@ -1,11 +1,13 @@
 //! Latency against the rate, up to the knee and over it: the probes of all searches for a capacity.
 
-use super::charts::{Chart, Legend, WIDTH, strings};
-use super::svg::{Plot, Scale, Svg};
+use super::chart::{Chart, Legend, strings};
+use super::scale::Scale;
+use super::svg::Svg;
 use crate::capacity::{Outcome, Role};
 use crate::config::Kind;
 use crate::metrics::{self, Unit};
 use crate::record::RunRecord;
+use crate::report::missing;
 use crate::search::{Probe, Search};
 use crate::summary::{Bout, Summary};
 use crate::table::Table;
@@ -35,35 +37,12 @@ fn of_bout(bout: &Bout, runs: &[RunRecord], legend: &Legend<'_>) -> Option<Chart
     if rates.is_empty() {
         return None;
     }
-    let plot = Plot {
-        left: 64.0,
-        right: WIDTH - 16.0,
-        top: 28.0,
-        bottom: 288.0,
-    };
-    let x = Scale::logarithmic(rates, (plot.left, plot.right));
-    let y = Scale::logarithmic(
-        latencies.into_iter().chain([limit_ns]),
-        (plot.bottom, plot.top),
-    );
-    let mut svg = Svg::new(WIDTH, plot.bottom + 44.0);
-    let ticks = x.ticks().into_iter();
-    svg.x_axis(
-        &plot,
-        ticks.map(|tick| (x.at(tick), metrics::format(Unit::PerSecond, tick))),
-        "messages per second",
-    );
-    let ticks = y.ticks().into_iter();
-    svg.y_axis(
-        &plot,
-        ticks.map(|tick| (y.at(tick), metrics::format(Unit::Nanoseconds, tick))),
-        "p99 from the intended send",
-    );
-    svg.line(
-        "one",
-        (plot.left, y.at(limit_ns)),
-        (plot.right, y.at(limit_ns)),
-    );
+    let mut svg = Svg::of_curves(260.0);
+    let x = Scale::logarithmic(rates, svg.across());
+    let y = Scale::logarithmic(latencies.into_iter().chain([limit_ns]), svg.upward());
+    svg.x_axis(x.ticks_in(Unit::PerSecond), "messages per second");
+    svg.y_axis(y.ticks_in(Unit::Nanoseconds), "p99 from the intended send");
+    svg.mark_y(y.at(limit_ns));
     let headings = [
         "contestant",
         "block",
@@ -109,16 +88,12 @@ fn of_bout(bout: &Bout, runs: &[RunRecord], legend: &Legend<'_>) -> Option<Chart
         "{}: latency against the rate, every probe a dot (hollow: it broke, or said nothing), the limit dashed",
         bout.scenario.name
     );
-    Some(Chart {
-        svg: svg.finish(&caption),
-        caption,
-        table,
-    })
+    Some(Chart::new(caption, svg, table))
 }
 
 fn row(run: &RunRecord, number: usize, probe: &Probe) -> Vec<String> {
     let shown = |unit, value: Option<f64>| {
-        value.map_or("–".to_owned(), |value| metrics::format(unit, value))
+        value.map_or_else(missing, |value| metrics::format(unit, value))
     };
     vec![
         run.contestant.clone(),

@@ -1,125 +1,94 @@
-//! Drawing: scales, axes, marks. Everything is drawn in the units of the viewBox; style comes from classes, so that one drawing reads well in
-//! light and in dark.
+//! Drawing: a frame, its axes, marks. Everything is drawn in the units of the viewBox; style comes from classes, so that one drawing reads well
+//! in light and in dark.
 
 use std::fmt::Write as _;
 
-/// Distinct styles of contestants; further ones begin again.
-pub(super) const STYLES: usize = 8;
-
-/// Maps values to places on the drawing.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scale {
-    logarithmic: bool,
-    domain: (f64, f64),
-    range: (f64, f64),
-}
-
-impl Scale {
-    /// From 0 (or below it, where values are) to a little more than the largest value.
-    pub(super) fn linear(values: impl IntoIterator<Item = f64>, range: (f64, f64)) -> Self {
-        let (low, high) = extent(values).unwrap_or((0.0, 1.0));
-        let high = if high > low.min(0.0) {
-            high * 1.05
-        } else {
-            1.0
-        };
-        Self {
-            logarithmic: false,
-            domain: (low.min(0.0), high),
-            range,
-        }
-    }
-
-    /// Covers the positive ones of `values`.
-    pub(super) fn logarithmic(values: impl IntoIterator<Item = f64>, range: (f64, f64)) -> Self {
-        let positive = values.into_iter().filter(|value| *value > 0.0);
-        let (low, high) = extent(positive).unwrap_or((1.0, 10.0));
-        let domain = if high / low < 1.5 {
-            (low / 1.25, high * 1.25)
-        } else {
-            (low / 1.1, high * 1.1)
-        };
-        Self {
-            logarithmic: true,
-            domain,
-            range,
-        }
-    }
-
-    /// Where `value` is drawn, cut at the ends of the range.
-    pub(super) fn at(&self, value: f64) -> f64 {
-        let (low, high) = self.domain;
-        let share = if self.logarithmic {
-            (value.max(low) / low).ln() / (high / low).ln()
-        } else {
-            (value - low) / (high - low)
-        };
-        self.range.0 + share.clamp(0.0, 1.0) * (self.range.1 - self.range.0)
-    }
-
-    /// Round values for an axis, about five.
-    pub(super) fn ticks(&self) -> Vec<f64> {
-        let (low, high) = self.domain;
-        if !self.logarithmic {
-            return even_ticks(low, high);
-        }
-        let steps: &[f64] = match (high / low).log10() {
-            narrow if narrow < 0.7 => return even_ticks(low, high),
-            middle if middle < 3.0 => &[1.0, 2.0, 5.0],
-            _ => &[1.0],
-        };
-        let decades = (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
-        decades
-            .flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)))
-            .filter(|tick| (low..=high).contains(tick))
-            .collect()
-    }
-}
-
-/// In equal steps; also for less than a decade of a logarithmic scale.
-fn even_ticks(low: f64, high: f64) -> Vec<f64> {
-    let step = round_step((high - low) / 5.0);
-    let first = (low / step).ceil() as i64;
-    let last = (high / step).floor() as i64;
-    (first..=last).map(|n| n as f64 * step).collect()
-}
-
-/// 1, 2 or 5 times a power of ten, about `step`.
-fn round_step(step: f64) -> f64 {
-    let power = 10f64.powf(step.log10().floor());
-    let nice = [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .find(|nice| nice * power >= step * 0.8);
-    nice.unwrap_or(10.0) * power
-}
-
-fn extent(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
-    values
-        .into_iter()
-        .filter(|value| value.is_finite())
-        .fold(None, |extent, value| match extent {
-            None => Some((value, value)),
-            Some((low, high)) => Some((low.min(value), high.max(value))),
-        })
-}
+/// Of every drawing.
+const WIDTH: f64 = 720.0;
+/// Left of the frame: figures of an axis.
+const FIGURES: f64 = 76.0;
+/// Left of the frame: names of rows.
+const NAMES: f64 = 190.0;
+/// Right of the frame: half of the last label.
+const MARGIN: f64 = 16.0;
+/// Under the frame: labels and title of its axis.
+const AXIS: f64 = 44.0;
+/// Height of a row.
+const ROW: f64 = 30.0;
 
 /// A drawing under construction.
 #[derive(Debug)]
 pub(super) struct Svg {
-    width: f64,
-    height: f64,
+    frame: Frame,
     body: String,
+}
+
+/// The part of a drawing inside its axes.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
 }
 
 // Writing to a String cannot fail.
 #[expect(clippy::let_underscore_must_use, reason = "see above")]
 impl Svg {
-    pub(super) fn new(width: f64, height: f64) -> Self {
+    /// For curves over a frame of this height.
+    pub(super) fn of_curves(height: f64) -> Self {
+        Self::framed(FIGURES, 28.0, height)
+    }
+
+    /// For so many rows, with `above` for words over them.
+    pub(super) fn of_rows(rows: usize, above: f64) -> Self {
+        Self::framed(NAMES, above, rows as f64 * ROW)
+    }
+
+    fn framed(left: f64, top: f64, height: f64) -> Self {
         Self {
-            width,
-            height,
+            frame: Frame {
+                left,
+                right: WIDTH - MARGIN,
+                top,
+                bottom: top + height,
+            },
             body: String::new(),
         }
+    }
+
+    /// The frame from left to right: what a scale of x covers.
+    pub(super) fn across(&self) -> (f64, f64) {
+        (self.frame.left, self.frame.right)
+    }
+
+    /// The frame from its bottom to its top: what a scale of y covers.
+    pub(super) fn upward(&self) -> (f64, f64) {
+        (self.frame.bottom, self.frame.top)
+    }
+
+    /// Names row number `place` and says where its middle is.
+    pub(super) fn row(&mut self, place: usize, name: &str) -> f64 {
+        let y = self.frame.top + (place as f64 + 0.5) * ROW;
+        self.text("row", (self.frame.left - 8.0, y + 4.0), "end", name);
+        y
+    }
+
+    /// Words above the frame, at both ends.
+    pub(super) fn heads(&mut self, left: &str, right: &str) {
+        let y = self.frame.top - 14.0;
+        self.text("label", (4.0, y), "start", left);
+        self.text("label", (self.frame.right, y), "end", right);
+    }
+
+    /// A dashed line up the frame.
+    pub(super) fn mark_x(&mut self, x: f64) {
+        self.line("one", (x, self.frame.top - 6.0), (x, self.frame.bottom));
+    }
+
+    /// A dashed line across the frame.
+    pub(super) fn mark_y(&mut self, y: f64) {
+        self.line("one", (self.frame.left, y), (self.frame.right, y));
     }
 
     /// A straight line.
@@ -165,7 +134,7 @@ impl Svg {
     }
 
     /// Text; `anchor` is start, middle or end.
-    pub(super) fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
+    fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
         let _ = write!(
             self.body,
             r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{}</text>"#,
@@ -173,65 +142,48 @@ impl Svg {
         );
     }
 
-    /// An axis along the bottom of `plot` with its grid.
-    pub(super) fn x_axis(
-        &mut self,
-        plot: &Plot,
-        ticks: impl IntoIterator<Item = (f64, String)>,
-        title: &str,
-    ) {
+    /// An axis along the bottom of the frame with its grid.
+    pub(super) fn x_axis(&mut self, ticks: impl IntoIterator<Item = (f64, String)>, title: &str) {
+        let Frame {
+            left,
+            right,
+            top,
+            bottom,
+        } = self.frame;
         for (x, label) in ticks {
-            self.line("grid", (x, plot.top), (x, plot.bottom));
-            self.text("tick", (x, plot.bottom + 16.0), "middle", &label);
+            self.line("grid", (x, top), (x, bottom));
+            self.text("tick", (x, bottom + 16.0), "middle", &label);
         }
-        self.line("axis", (plot.left, plot.bottom), (plot.right, plot.bottom));
-        self.text(
-            "label",
-            ((plot.left + plot.right) / 2.0, plot.bottom + 34.0),
-            "middle",
-            title,
-        );
+        self.line("axis", (left, bottom), (right, bottom));
+        let middle = (left + right) / 2.0;
+        self.text("label", (middle, bottom + 34.0), "middle", title);
     }
 
-    /// An axis along the left of `plot` with its grid; its title stands above it.
-    pub(super) fn y_axis(
-        &mut self,
-        plot: &Plot,
-        ticks: impl IntoIterator<Item = (f64, String)>,
-        title: &str,
-    ) {
+    /// An axis along the left of the frame with its grid; its title stands above it.
+    pub(super) fn y_axis(&mut self, ticks: impl IntoIterator<Item = (f64, String)>, title: &str) {
+        let Frame {
+            left,
+            right,
+            top,
+            bottom,
+        } = self.frame;
         for (y, label) in ticks {
-            self.line("grid", (plot.left, y), (plot.right, y));
-            self.text("tick", (plot.left - 6.0, y + 4.0), "end", &label);
+            self.line("grid", (left, y), (right, y));
+            self.text("tick", (left - 6.0, y + 4.0), "end", &label);
         }
-        self.line("axis", (plot.left, plot.top), (plot.left, plot.bottom));
-        self.text("label", (4.0, plot.top - 10.0), "start", title);
+        self.line("axis", (left, top), (left, bottom));
+        self.text("label", (4.0, top - 10.0), "start", title);
     }
 
     /// The drawing as an `<svg>` element that scales with its surroundings; `label` is what it shows, for those who do not see it.
     pub(super) fn finish(self, label: &str) -> String {
         format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>"#,
-            self.width,
-            self.height,
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {}" role="img" aria-label="{}">{}</svg>"#,
+            self.frame.bottom + AXIS,
             escape(label),
             self.body
         )
     }
-}
-
-/// The part of a drawing inside its axes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Plot {
-    pub(super) left: f64,
-    pub(super) right: f64,
-    pub(super) top: f64,
-    pub(super) bottom: f64,
-}
-
-/// Class of contestant number `index`.
-pub(super) fn style(index: usize) -> String {
-    format!("s{}", index % STYLES)
 }
 
 fn titled(title: &str) -> String {
@@ -243,7 +195,7 @@ fn titled(title: &str) -> String {
 }
 
 /// For text and attribute values.
-pub(super) fn escape(text: &str) -> String {
+fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -262,54 +214,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scales_reach_from_end_to_end() {
-        let linear = Scale::linear([3.0, 10.0], (100.0, 0.0));
-        assert_eq!(linear.at(0.0), 100.0);
-        assert!((linear.at(10.5) - 0.0).abs() < 1e-9);
-        let log = Scale::logarithmic([1.0, 100.0], (0.0, 100.0));
-        assert!((log.at(10.0) - 50.0).abs() < 1e-9);
-        assert_eq!(log.at(0.0), 0.0, "what cannot be shown is cut, not NaN");
-    }
-
-    #[test]
-    fn ticks_are_round_inside_and_few() {
-        for (low, high) in [
-            (1.0, 2.0),
-            (0.8, 1.3),
-            (3.0, 70.0),
-            (1e3, 1e9),
-            (5.0, 5.0),
-            (123.0, 456.0),
-        ] {
-            for scale in [
-                Scale::logarithmic([low, high], (0.0, 1.0)),
-                Scale::linear([low, high], (0.0, 1.0)),
-            ] {
-                let ticks = scale.ticks();
-                assert!((2..=12).contains(&ticks.len()), "{low} {high}: {ticks:?}");
-                assert!(ticks.is_sorted());
-            }
-        }
-        assert_eq!(
-            Scale::linear([0.0, 10.0], (0.0, 1.0)).ticks(),
-            [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
-        );
-    }
-
-    #[test]
-    fn no_values_give_an_empty_plot_and_no_panic() {
-        assert!(!Scale::linear([], (0.0, 1.0)).ticks().is_empty());
-        assert!(
-            !Scale::logarithmic([0.0, f64::NAN], (0.0, 1.0))
-                .ticks()
-                .is_empty()
-        );
-    }
-
-    #[test]
     fn names_cannot_leave_their_element() {
-        let mut svg = Svg::new(10.0, 10.0);
-        svg.text("tick", (0.0, 0.0), "end", "<script>\"&");
+        let mut svg = Svg::of_rows(1, 0.0);
+        svg.row(0, "<script>\"&");
         svg.dot("s0", (1.0, 1.0), 2.0, "a<b");
         let text = svg.finish("\"quoted\"");
         assert!(text.contains("&lt;script&gt;&quot;&amp;") && text.contains("a&lt;b"));
