@@ -5,6 +5,7 @@ mod chart;
 mod forest;
 mod history;
 mod loads;
+mod losses;
 mod percentiles;
 mod probes;
 mod scale;
@@ -24,6 +25,7 @@ use crate::results::Results;
 use crate::summary::{Bout, Showing, Summary};
 use crate::table::Table;
 use chart::{Chart, Legend, metric_title};
+use losses::{Losses, losses};
 
 const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/style.css");
@@ -86,7 +88,7 @@ struct Section {
     verdicts: Table,
     left_out: Option<(Table, Table)>,
     noise: Vec<String>,
-    losses: Vec<(String, Vec<String>)>,
+    losses: Vec<Losses>,
     forests: Vec<Chart>,
     by_load: Vec<Chart>,
     bouts: Vec<BoutView>,
@@ -135,7 +137,7 @@ impl Section {
             verdicts: headlines::verdicts(summary, Order::VerdictsFirst),
             left_out: headlines::left_out(summary),
             noise: noise(summary),
-            losses: losses(summary, &names),
+            losses: losses(summary),
             forests: pairs
                 .filter_map(|(first, second)| forest::forest(summary, first, second, &legend))
                 .collect(),
@@ -194,44 +196,6 @@ fn entrants(summary: &Summary, legend: &Legend<'_>) -> Vec<Entrant> {
         style: legend.style(&entrant.name),
     };
     summary.setting.contestants.iter().map(entrant).collect()
-}
-
-/// For each contestant every claim that somebody else is better, in any metric.
-fn losses(summary: &Summary, names: &[String]) -> Vec<(String, Vec<String>)> {
-    let lost = |name: &String| -> Vec<String> {
-        let mut lost = Vec::new();
-        for bout in &summary.bouts {
-            for pair in bout
-                .pairs
-                .iter()
-                .filter(|pair| &pair.first == name || &pair.second == name)
-            {
-                for comparison in pair
-                    .comparisons
-                    .iter()
-                    .filter(|comparison| comparison.verdict.claim)
-                {
-                    if comparison
-                        .verdict
-                        .winner
-                        .as_ref()
-                        .is_some_and(|winner| winner != name)
-                    {
-                        let title = metric_title(bout.scenario.kind, &comparison.metric);
-                        lost.push(format!(
-                            "{}, {title}: {}",
-                            bout.scenario.name, comparison.verdict.words
-                        ));
-                    }
-                }
-            }
-        }
-        lost
-    };
-    names
-        .iter()
-        .map(|name| (name.clone(), lost(name)))
-        .collect()
 }
 
 fn by_load(results: &Results, legend: &Legend<'_>) -> Vec<Chart> {

@@ -7,12 +7,35 @@ mod committed;
 use std::path::Path;
 use std::process::Command;
 
+use bench::html;
+use bench::results::Results;
+
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
 fn browser() -> Option<&'static str> {
     BROWSERS
         .into_iter()
         .find(|name| Command::new(name).arg("--version").output().is_ok())
+}
+
+/// What a browser makes of a file; its profile lies beside the file.
+fn load(browser: &str, file: &Path) -> String {
+    let output = Command::new(browser)
+        .args([
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--dump-dom",
+        ])
+        .arg(format!(
+            "--user-data-dir={}",
+            file.with_file_name("profile").display()
+        ))
+        .arg(format!("file://{}", file.display()))
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -33,24 +56,7 @@ fn a_browser_shows_the_report_of_a_committed_result() {
         eprintln!("not looked at in a browser: none of {BROWSERS:?} is installed");
         return;
     };
-    let load = |file: &Path| {
-        let output = Command::new(browser)
-            .args([
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--dump-dom",
-            ])
-            .arg(format!(
-                "--user-data-dir={}",
-                dir.path().join("profile").display()
-            ))
-            .arg(format!("file://{}", file.display()))
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let dom = load(&page);
+    let dom = load(browser, &page);
     for part in [
         "<h3>Verdicts</h3>",
         "<h3>Where each loses</h3>",
@@ -74,7 +80,44 @@ fn a_browser_shows_the_report_of_a_committed_result() {
         );
     }
     assert!(
-        load(&plot).contains("class=\"estimate"),
+        load(browser, &plot).contains("class=\"estimate"),
         "{browser} shows no plot"
     );
+}
+
+/// A page in a frame as wide as a phone's screen; once it is loaded, what is wider than its place, and text that leaves its drawing, is listed.
+fn on_a_phone(page: &str) -> String {
+    let page = page.replace('&', "&amp;").replace('"', "&quot;");
+    format!(
+        r#"<!doctype html><meta charset="utf-8"><output></output><iframe width="390" height="844" srcdoc="{page}" onload="
+            const page = this.contentDocument;
+            const parts = [page.documentElement, ...page.querySelectorAll('.cards, .drawing, li, p')];
+            const wide = parts.filter(part => part.scrollWidth > part.clientWidth + 1);
+            const cut = [...page.querySelectorAll('svg text')].filter(text => [text.getBBox()].some(box =>
+                box.x < 0 || box.x + box.width > text.ownerSVGElement.viewBox.baseVal.width));
+            document.querySelector('output').textContent = parts.length + ' parts, too wide: ' +
+                [...wide, ...cut].map(part => part.outerHTML.slice(0, 120)).join(' ');
+        "></iframe>"#
+    )
+}
+
+#[test]
+fn on_a_phone_verdicts_and_drawings_are_seen_without_scrolling_sideways() {
+    let Some(browser) = browser() else {
+        eprintln!("not looked at in a browser: none of {BROWSERS:?} is installed");
+        return;
+    };
+    let results: Vec<Results> = committed::results()
+        .iter()
+        .map(|folder| Results::load(folder).unwrap())
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("phone.html");
+    std::fs::write(&file, on_a_phone(&html::page(&results, &[]).unwrap())).unwrap();
+    let dom = load(browser, &file);
+    let found = dom.split("<output>").nth(1).unwrap();
+    let found = found.split("</output>").next().unwrap();
+    let (parts, wide) = found.split_once(" parts, too wide: ").unwrap();
+    assert!(parts.parse::<usize>().unwrap() > 100, "{found}");
+    assert_eq!(wide, "");
 }

@@ -167,7 +167,7 @@ pub(super) fn fan_out(bout: &Bout, legend: &Legend<'_>) -> Option<Chart> {
     let x = Scale::linear(all, svg.across());
     svg.x_axis(
         x.ticks_in(Unit::Nanoseconds),
-        "from the send to the first, the median and the last member",
+        "from the send to first, median and last member",
     );
     let mut table = Table::new(
         strings(&["contestant", "first", "median", "last"]),

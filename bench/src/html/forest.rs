@@ -29,7 +29,7 @@ pub(super) fn forest(
     let x = Scale::logarithmic(ends.chain([0.8, 1.25]), svg.across());
     svg.x_axis(
         x.ticks_as(times),
-        "times better, logarithmic; the line is the 95% interval",
+        "times better (logarithmic), with 95% interval",
     );
     svg.mark_x(x.at(1.0));
     svg.heads(&format!("← {second} better"), &format!("{first} better →"));

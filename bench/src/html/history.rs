@@ -72,7 +72,7 @@ fn chart(entries: &[&Entry], legend: &Legend<'_>) -> Option<Chart> {
         .map(|date| (at(date), day(date).to_owned()));
     svg.x_axis(
         labels,
-        "suites in the order of time; the lines at the dots are quartiles",
+        "suites in the order of time; lines at the dots: quartiles",
     );
     let mut table = Table::new(
         strings(&[

@@ -4,13 +4,15 @@
 use std::fmt::Write as _;
 
 /// Of every drawing.
-const WIDTH: f64 = 720.0;
+const WIDTH: f64 = 560.0;
 /// Left of the frame: figures of an axis.
 const FIGURES: f64 = 76.0;
 /// Left of the frame: names of rows.
 const NAMES: f64 = 190.0;
 /// Right of the frame: half of the last label.
-const MARGIN: f64 = 16.0;
+const MARGIN: f64 = 24.0;
+/// Of a label at its largest: on a phone, where a drawing is small (marks.css).
+const CHARACTER: f64 = 8.5;
 /// Under the frame: labels and title of its axis.
 const AXIS: f64 = 44.0;
 /// Height of a row.
@@ -142,7 +144,7 @@ impl Svg {
         );
     }
 
-    /// An axis along the bottom of the frame with its grid.
+    /// An axis along the bottom of the frame with its grid; a label that would stand in the one before is left out.
     pub(super) fn x_axis(&mut self, ticks: impl IntoIterator<Item = (f64, String)>, title: &str) {
         let Frame {
             left,
@@ -150,9 +152,14 @@ impl Svg {
             top,
             bottom,
         } = self.frame;
+        let mut free_from = f64::MIN;
         for (x, label) in ticks {
             self.line("grid", (x, top), (x, bottom));
-            self.text("tick", (x, bottom + 16.0), "middle", &label);
+            let half = label.chars().count() as f64 * CHARACTER / 2.0;
+            if x - half >= free_from {
+                self.text("tick", (x, bottom + 16.0), "middle", &label);
+                free_from = x + half + CHARACTER / 2.0;
+            }
         }
         self.line("axis", (left, bottom), (right, bottom));
         let middle = (left + right) / 2.0;
@@ -177,9 +184,9 @@ impl Svg {
 
     /// The drawing as an `<svg>` element that scales with its surroundings; `label` is what it shows, for those who do not see it.
     pub(super) fn finish(self, label: &str) -> String {
+        let height = self.frame.bottom + AXIS;
         format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {}" role="img" aria-label="{}">{}</svg>"#,
-            self.frame.bottom + AXIS,
+            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{}">{}</svg>"#,
             escape(label),
             self.body
         )
@@ -212,6 +219,17 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_do_not_stand_in_each_other() {
+        let mut svg = Svg::of_curves(100.0);
+        let ticks = [(100.0, "1.00k"), (120.0, "1.05k"), (200.0, "2.00k")];
+        svg.x_axis(ticks.map(|(x, label)| (x, label.to_owned())), "rate");
+        let text = svg.finish("");
+        assert_eq!(text.matches("class=\"grid\"").count(), 3);
+        assert!(text.contains(">1.00k<") && text.contains(">2.00k<"));
+        assert!(!text.contains(">1.05k<"));
+    }
 
     #[test]
     fn names_cannot_leave_their_element() {
