@@ -316,7 +316,7 @@ mod tests {
             results.runs[0].loadgen.as_mut().unwrap()
         }
         type Change = fn(&mut Results);
-        let cases: [(Change, &str); 10] = [
+        let cases: [(Change, &str); 11] = [
             (
                 |r| {
                     let better = r.runs[0]
@@ -346,6 +346,14 @@ mod tests {
             ),
             (
                 |r| record(r).validity.verdict = Verdict::Invalid,
+                "its checks come to invalid",
+            ),
+            (
+                // As an older bench wrote it.
+                |r| {
+                    r.runs[0].checks.clear();
+                    record(r).validity.verdict = Verdict::Invalid;
+                },
                 "its generator says",
             ),
             (

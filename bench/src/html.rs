@@ -31,6 +31,8 @@ const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/style.css");
 /// Colours and strokes of drawings, also in a drawing that stands alone.
 const MARKS: &str = include_str!("html/marks.css");
+/// What such a drawing gets from the page else.
+const ALONE: &str = include_str!("html/alone.css");
 
 /// The page; `history` is drawn behind the results, if there is any.
 ///
@@ -71,10 +73,8 @@ pub fn plot(results: &Results) -> Result<String> {
         })
         .context("there is nothing to draw: no bout compares two contestants")?
         .svg;
-    let style = format!("<style>svg{{font:13px system-ui,sans-serif}}{MARKS}</style>");
-    // Inside the root element, behind its start tag.
-    let body = svg.find('>').map_or(0, |end| end + 1);
-    Ok(format!("{}{style}{}\n", &svg[..body], &svg[body..]))
+    // Behind the start tag of the root element.
+    Ok(svg.replacen('>', &format!("><style>\n{ALONE}{MARKS}</style>\n"), 1) + "\n")
 }
 
 /// One result folder.

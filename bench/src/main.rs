@@ -23,12 +23,8 @@ fn main() -> ExitCode {
         Some(Command::Compare { a, b, force }) => print(compared(&a, &b, force)),
         Some(Command::Export { dir, to }) => exit(export(&dir, to)),
         Some(Command::History { file, dir }) => print(remember(&file, &dir)),
-        Some(Command::Report {
-            dirs,
-            to,
-            svg,
-            history,
-        }) => exit(report(&dirs, to, svg, history.as_deref())),
+        Some(Command::Report { dirs, to, history }) => print(report(&dirs, to, history.as_deref())),
+        Some(Command::Plot { dir }) => print(plot(&dir)),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),
         Some(Command::Schema { document }) => print(document.text().map_err(Into::into)),
         Some(Command::Exec {
@@ -88,12 +84,7 @@ fn remember(file: &Path, dir: &Path) -> Result<String> {
     Ok(format!("{}: {added} lines added\n", file.display()))
 }
 
-fn report(
-    dirs: &[PathBuf],
-    to: Option<PathBuf>,
-    svg: Option<PathBuf>,
-    history: Option<&Path>,
-) -> Result<ExitCode> {
+fn report(dirs: &[PathBuf], to: Option<PathBuf>, history: Option<&Path>) -> Result<String> {
     let history = history.map(history::load).transpose()?.unwrap_or_default();
     let results = dirs
         .iter()
@@ -101,20 +92,16 @@ fn report(
         .collect::<Result<Vec<_>>>()?;
     // The command line demands at least one.
     let last = results.last().context("no result folder was named")?;
-    write(
-        &to.unwrap_or_else(|| last.root.join("report.html")),
-        &html::page(&results, &history)?,
-    )?;
-    if let Some(svg) = svg {
-        write(&svg, &html::plot(last)?)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let to = to.unwrap_or_else(|| last.root.join("report.html"));
+    fs::write(&to, html::page(&results, &history)?)
+        .with_context(|| format!("cannot write {}", to.display()))?;
+    Ok(format!("{}\n", to.display()))
 }
 
-fn write(path: &Path, content: &str) -> Result<()> {
-    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("{}", path.display());
-    Ok(())
+fn plot(dir: &Path) -> Result<String> {
+    let results = Results::load(dir)?;
+    results.must_follow()?;
+    html::plot(&results)
 }
 
 /// A result that cannot be read or a rule about nothing is a matter of usage.

@@ -61,12 +61,14 @@ pub enum Command {
         /// Where to write it [default: report.html in the last of the folders]
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
-        /// Also draw the main plot of the last of the folders, for a README
-        #[arg(long, value_name = "FILE")]
-        svg: Option<PathBuf>,
         /// Also draw a history file over time
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
+    },
+    /// Prints the plot of a result's verdicts as an SVG, for a README
+    Plot {
+        /// Result folder.
+        dir: PathBuf,
     },
     /// Adds the headline figures of a result to a file that `report --history` draws: JSON lines; what it has already is left out
     History {

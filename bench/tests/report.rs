@@ -1,15 +1,17 @@
-//! The report in a real browser: headless Chromium loads the page and gives back what it made of it.
+//! The report in a real browser: headless Chromium loads the page and gives back what it made of it. And README's plot is that of its table.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
 mod committed;
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use bench::html;
 use bench::results::Results;
 
+const ROOM: &str = env!("CARGO_MANIFEST_DIR");
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
 fn browser() -> Option<&'static str> {
@@ -18,8 +20,8 @@ fn browser() -> Option<&'static str> {
         .find(|name| Command::new(name).arg("--version").output().is_ok())
 }
 
-/// What a browser makes of a file; its profile lies beside the file.
-fn load(browser: &str, file: &Path) -> String {
+/// What a browser makes of a file.
+fn load(browser: &str, file: &Path, profile: &Path) -> String {
     let output = Command::new(browser)
         .args([
             "--headless=new",
@@ -28,10 +30,7 @@ fn load(browser: &str, file: &Path) -> String {
             "--hide-scrollbars",
             "--dump-dom",
         ])
-        .arg(format!(
-            "--user-data-dir={}",
-            file.with_file_name("profile").display()
-        ))
+        .arg(format!("--user-data-dir={}", profile.display()))
         .arg(format!("file://{}", file.display()))
         .output()
         .unwrap();
@@ -41,14 +40,12 @@ fn load(browser: &str, file: &Path) -> String {
 #[test]
 fn a_browser_shows_the_report_of_a_committed_result() {
     let dir = tempfile::tempdir().unwrap();
-    let (page, plot) = (dir.path().join("report.html"), dir.path().join("plot.svg"));
+    let page = dir.path().join("report.html");
     let status = Command::new(env!("CARGO_BIN_EXE_bench"))
         .arg("report")
         .arg(committed::result_of_readme())
         .arg("--to")
         .arg(&page)
-        .arg("--svg")
-        .arg(&plot)
         .status()
         .unwrap();
     assert!(status.success());
@@ -56,7 +53,8 @@ fn a_browser_shows_the_report_of_a_committed_result() {
         eprintln!("not looked at in a browser: none of {BROWSERS:?} is installed");
         return;
     };
-    let dom = load(browser, &page);
+    let profile = dir.path().join("profile");
+    let dom = load(browser, &page, &profile);
     for part in [
         "<h3>Verdicts</h3>",
         "<h3>Where each loses</h3>",
@@ -69,7 +67,7 @@ fn a_browser_shows_the_report_of_a_committed_result() {
         );
     }
     // A browser closes what is left open and drops what it does not know; a page it understood comes back with all its drawings.
-    let written = std::fs::read_to_string(&page).unwrap();
+    let written = fs::read_to_string(&page).unwrap();
     for element in [
         "<svg", "<path", "<circle", "<figure", "<details", "<tr", "<article",
     ] {
@@ -79,9 +77,30 @@ fn a_browser_shows_the_report_of_a_committed_result() {
             "{element}"
         );
     }
+    let plot = Path::new(ROOM).join("../bench-results/plot.svg");
     assert!(
-        load(browser, &plot).contains("class=\"estimate"),
+        load(browser, &plot, &profile).contains("class=\"estimate"),
         "{browser} shows no plot"
+    );
+}
+
+#[test]
+fn the_plot_in_the_readme_is_that_of_its_table() {
+    let plot = "bench-results/plot.svg";
+    let root = Path::new(ROOM).join("..");
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    assert!(readme.contains(&format!("]({plot})")));
+    let folder = committed::result_of_readme();
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .arg("plot")
+        .arg(&folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(
+        fs::read(root.join(plot)).unwrap() == output.stdout,
+        "renew it: cargo run -p bench -- plot bench-results/{} >{plot}",
+        folder.file_name().unwrap().display()
     );
 }
 
@@ -113,8 +132,8 @@ fn on_a_phone_verdicts_and_drawings_are_seen_without_scrolling_sideways() {
         .collect();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("phone.html");
-    std::fs::write(&file, on_a_phone(&html::page(&results, &[]).unwrap())).unwrap();
-    let dom = load(browser, &file);
+    fs::write(&file, on_a_phone(&html::page(&results, &[]).unwrap())).unwrap();
+    let dom = load(browser, &file, &dir.path().join("profile"));
     let found = dom.split("<output>").nth(1).unwrap();
     let found = found.split("</output>").next().unwrap();
     let (parts, wide) = found.split_once(" parts, too wide: ").unwrap();

@@ -20,7 +20,8 @@ fn committed_schema(document: Document) -> String {
 }
 
 fn validator(document: Document) -> Validator {
-    jsonschema::draft202012::new(&serde_json::from_str(&committed_schema(document)).unwrap()).unwrap()
+    jsonschema::draft202012::new(&serde_json::from_str(&committed_schema(document)).unwrap())
+        .unwrap()
 }
 
 fn read(path: &Path) -> Value {

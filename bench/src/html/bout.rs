@@ -122,9 +122,9 @@ pub(super) fn series(bout: &Bout, runs: &[&RunRecord], legend: &Legend<'_>) -> O
                 second.second.to_string(),
                 second.sent.to_string(),
                 second.received.to_string(),
-                second.latency_p99_ns.map_or_else(missing, |ns| {
-                    metrics::format(Unit::Nanoseconds, ns as f64)
-                }),
+                second
+                    .latency_p99_ns
+                    .map_or_else(missing, |ns| metrics::format(Unit::Nanoseconds, ns as f64)),
             ]);
         }
     }

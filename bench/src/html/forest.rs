@@ -45,7 +45,11 @@ pub(super) fn forest(
             _ => "undecided".to_owned(),
         };
         let y = svg.row(place, &bout.scenario.name);
-        svg.line(&format!("interval {class}"), (x.at(low), y), (x.at(high), y));
+        svg.line(
+            &format!("interval {class}"),
+            (x.at(low), y),
+            (x.at(high), y),
+        );
         svg.square(
             &format!("estimate {class}"),
             (x.at(advantage), y),

@@ -103,8 +103,7 @@ fn against(
             }
         }
     }
-    let places: BTreeSet<u64> =
-        lines.values().flatten().map(|(x, _)| *x as u64).collect();
+    let places: BTreeSet<u64> = lines.values().flatten().map(|(x, _)| *x as u64).collect();
     if places.len() < 2 {
         return None;
     }

@@ -70,7 +70,11 @@ mod tests {
 
     #[test]
     fn a_line_per_bout_names_the_largest_defeat_and_counts_the_others() {
-        let speeds = [("slow", 100_000.0), ("fair", 110_000.0), ("fast", 120_000.0)];
+        let speeds = [
+            ("slow", 100_000.0),
+            ("fair", 110_000.0),
+            ("fast", 120_000.0),
+        ];
         let mut setting = canned::setting();
         let entrant = setting.contestants[0].clone();
         setting.contestants = speeds
@@ -90,10 +94,16 @@ mod tests {
         assert_eq!(slow.bouts.len(), 1);
         let (bout, lost) = &slow.bouts[0];
         assert_eq!(bout, "echo-64b-w1-c1000");
-        assert!(lost.contains("fast 1.20x [1.20, 1.20] and 1 other"), "{lost}");
+        assert!(
+            lost.contains("fast 1.20x [1.20, 1.20] and 1 other"),
+            "{lost}"
+        );
         assert!(!lost.contains("fair"), "{lost}");
         let (_, lost) = &fair.bouts[0];
         assert!(lost.contains("fast 1.09x [1.09, 1.09]") && !lost.contains("other"));
-        assert!(!fast.bouts.iter().any(|(_, lost)| lost.contains("fair")), "{fast:?}");
+        assert!(
+            !fast.bouts.iter().any(|(_, lost)| lost.contains("fair")),
+            "{fast:?}"
+        );
     }
 }

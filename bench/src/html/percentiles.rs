@@ -91,9 +91,7 @@ pub(super) fn percentiles(
     for quantile in [0.5, 0.9, 0.99, 0.999, 0.9999] {
         let cells = medians.iter().map(|curve| {
             let at = curve.iter().find(|(q, _)| *q == quantile);
-            at.map_or_else(missing, |(_, ns)| {
-                metrics::format(Unit::Nanoseconds, *ns)
-            })
+            at.map_or_else(missing, |(_, ns)| metrics::format(Unit::Nanoseconds, *ns))
         });
         table.row(
             [format!("{}%", quantile * 100.0)]
@@ -136,8 +134,7 @@ fn median_curve(runs: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
                 .iter()
                 .filter_map(|run| Some(run.iter().find(|(q, _)| q == quantile)?.1))
                 .collect();
-            (values.len() * 2 >= runs.len())
-                .then_some((*quantile, median_of(&values)?))
+            (values.len() * 2 >= runs.len()).then_some((*quantile, median_of(&values)?))
         })
         .collect()
 }

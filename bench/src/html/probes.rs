@@ -92,9 +92,8 @@ fn of_bout(bout: &Bout, runs: &[RunRecord], legend: &Legend<'_>) -> Option<Chart
 }
 
 fn row(run: &RunRecord, number: usize, probe: &Probe) -> Vec<String> {
-    let shown = |unit, value: Option<f64>| {
-        value.map_or_else(missing, |value| metrics::format(unit, value))
-    };
+    let shown =
+        |unit, value: Option<f64>| value.map_or_else(missing, |value| metrics::format(unit, value));
     vec![
         run.contestant.clone(),
         run.block.to_string(),

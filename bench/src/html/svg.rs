@@ -8,9 +8,9 @@ const WIDTH: f64 = 560.0;
 /// Left of the frame: figures of an axis.
 const FIGURES: f64 = 76.0;
 /// Left of the frame: names of rows.
-const NAMES: f64 = 190.0;
+const NAMES: f64 = 206.0;
 /// Right of the frame: half of the last label.
-const MARGIN: f64 = 24.0;
+const MARGIN: f64 = 36.0;
 /// Of a label at its largest: on a phone, where a drawing is small (marks.css).
 const CHARACTER: f64 = 8.5;
 /// Under the frame: labels and title of its axis.
