@@ -57,7 +57,7 @@ pub fn terminal(summary: &Summary) -> String {
     let mut text = heading(summary);
     text.push_str(&figures(summary));
     text.push_str(&problems(summary, "\nRuns that do not count:\n\n"));
-    text.push_str(&doubts(summary, "\nRuns in doubt, which count:\n\n"));
+    text.push_str(&doubts_in_short(summary));
     text.push_str("\nWhat none of this shows:\n\n");
     text.push_str(NOT_SHOWN);
     text.push_str("\nWho won:\n\n");
@@ -168,6 +168,48 @@ fn problems(summary: &Summary, heading: &str) -> String {
 
 fn doubts(summary: &Summary, heading: &str) -> String {
     list(summary, heading, |bout| &bout.doubts)
+}
+
+/// For the terminal: a line per bout, with how often which doubt was raised. A machine with other work on it raises the same one for every run.
+fn doubts_in_short(summary: &Summary) -> String {
+    let lines: Vec<String> = summary
+        .bouts
+        .iter()
+        .filter(|bout| !bout.doubts.is_empty())
+        .map(|bout| {
+            let counting: usize = bout.contestants.iter().map(|one| one.valid_runs).sum();
+            format!(
+                "- {}: {} of {counting} runs: {}\n",
+                bout.scenario.name,
+                bout.doubts.len(),
+                kinds_of_doubt(&bout.doubts).join("; ")
+            )
+        })
+        .collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nRuns in doubt, which count (summary.md names each):\n\n{}",
+        lines.concat()
+    )
+}
+
+/// The first doubt of each kind in its own words, and how many more there are. Doubts are of one kind when they differ in nothing but figures.
+fn kinds_of_doubt(doubts: &[Problem]) -> Vec<String> {
+    let mut kinds: Vec<(String, &str, usize)> = Vec::new();
+    for reason in doubts.iter().flat_map(|doubt| &doubt.reasons) {
+        let kind: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((.., more)) => *more += 1,
+            None => kinds.push((kind, reason, 0)),
+        }
+    }
+    let words = |(_, reason, more): (String, &str, usize)| match more {
+        0 => reason.to_owned(),
+        more => format!("{reason} (and {more} more like it)"),
+    };
+    kinds.into_iter().map(words).collect()
 }
 
 fn list(summary: &Summary, heading: &str, of: fn(&Bout) -> &[Problem]) -> String {
@@ -350,6 +392,23 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("Runs that do not count"));
+    }
+
+    #[test]
+    fn the_terminal_has_one_line_for_what_many_runs_are_doubted_for() {
+        let mut runs: Vec<RunRecord> = (1..=10)
+            .map(|block| canned::echo_run("server-uring", block, 100_000.0))
+            .collect();
+        for (run, share) in runs.iter_mut().zip(["9.0", "12.5", "3.1"]) {
+            run.status = crate::record::Status::Doubtful;
+            run.reasons = vec![format!("the hypervisor took {share}% of the CPUs")];
+        }
+        let scenarios = [canned::scenario("echo-64b-w1-c1000")];
+        let text = terminal(&summarize(canned::setting(), &scenarios, &runs));
+        assert!(
+            text.contains("- echo-64b-w1-c1000: 3 of 10 runs: the hypervisor took 9.0% of the CPUs (and 2 more like it)\n"),
+            "{text}"
+        );
     }
 
     #[test]
