@@ -29,37 +29,29 @@ echo "building this tree (release)" >&2
 cargo build --release --workspace --exclude peers --bins --locked >&2
 cargo build --release -p server-core --features conformance --bin conformance --locked >&2
 
-# A base need not pass the conformance cases of a head that adds some.
-{
-    for side in head base; do
-        case $side in
-            head) bin="$target/release" conformance=true about="this tree" ;;
-            base) bin="$target/base/release" conformance=false about="revision ${base:0:7}" ;;
-        esac
-        cat <<TOML
-[uring-$side]
-about = "server-uring, engine monoio: $about"
-program = "$bin/server-uring"
-args = ["--engine", "monoio"]
-needs = ["io_uring"]
+# A contestant of bench/contestants.toml: NAME PROGRAM OPTION VALUE [LINE]
+contestant() {
+    cat <<TOML
+[$1-$side]
+about = "$2 $3 $4: $about"
+program = "$bin/$2"
+args = ["$3", "$4"]
 conformance = $conformance
-
-[raw-$side]
-about = "server-uring, engine raw: $about"
-program = "$bin/server-uring"
-args = ["--engine", "raw"]
-needs = ["io_uring"]
-conformance = $conformance
-
-[tokio-$side]
-about = "server-tokio: $about"
-program = "$bin/server-tokio"
-args = ["--flavor", "multi"]
-conformance = $conformance
+${5:-}
 
 TOML
-    done
-} >"$work/contestants.toml"
+}
+
+# A base need not pass the conformance cases of a head that adds some.
+for side in head base; do
+    case $side in
+        head) bin="$target/release" conformance=true about="this tree" ;;
+        base) bin="$target/base/release" conformance=false about="revision ${base:0:7}" ;;
+    esac
+    contestant uring server-uring --engine monoio 'needs = ["io_uring"]'
+    contestant raw server-uring --engine raw 'needs = ["io_uring"]'
+    contestant tokio server-tokio --flavor multi
+done >"$work/contestants.toml"
 
 "$target/release/bench" --config-dir "$root/bench" --bin-dir "$target/release" --out "$root/bench-results" \
     --contestants-file "$work/contestants.toml" --contestants uring-head,uring-base,raw-head,raw-base,tokio-head,tokio-base \
