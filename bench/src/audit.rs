@@ -286,10 +286,9 @@ fn json(value: &impl Serialize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::committed::result_of_readme;
+    use crate::committed::{copy, result_of_readme};
     use crate::results::Results;
     use std::fs;
-    use std::path::Path;
 
     /// One bout of a committed result.
     fn honest() -> Results {
@@ -430,28 +429,18 @@ mod tests {
         assert!(found[0].contains("9 messages lost"), "{found:?}");
     }
 
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let target = to.join(path.file_name().unwrap());
-            if path.is_dir() {
-                copy(&path, &target);
-            } else if path
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
-                fs::copy(&path, &target).unwrap();
-            }
-        }
-    }
-
     #[test]
     fn a_file_that_was_edited_marks_the_whole_result() {
         let dir = tempfile::tempdir().unwrap();
         copy(&result_of_readme(), dir.path());
-        let runs = fs::read_dir(dir.path().join("runs/echo-64b-w1-c1000")).unwrap();
-        let file = runs.map(|entry| entry.unwrap().path()).min().unwrap();
+        let files = fs::read_dir(dir.path().join("runs/echo-64b-w1-c1000")).unwrap();
+        let mut records = files.map(|entry| entry.unwrap().path());
+        let file = records
+            .find(|file| {
+                file.extension()
+                    .is_some_and(|extension| extension == "json")
+            })
+            .unwrap();
         let mut run: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         let per_s = run["metrics"]["messages_per_s"].as_f64().unwrap();
         run["metrics"]["messages_per_s"] = (per_s * 1.5).into();

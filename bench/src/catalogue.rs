@@ -75,9 +75,8 @@ fn of_summary(summary: &Summary) -> Vec<String> {
     let (valid, all) = showings().fold((0, 0), |(valid, all), showing| {
         (valid + showing.valid_runs, all + showing.runs)
     });
-    let noisy = summary.noise.as_ref().is_some_and(|noise| noise.noisy);
     let state = [
-        (noisy, "NOISY"),
+        (summary.is_noisy(), "NOISY"),
         (setting.interrupted, "interrupted"),
         (setting.aborted.is_some(), "aborted"),
         (!summary.complete, "incomplete"),

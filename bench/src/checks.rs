@@ -11,6 +11,7 @@ use loadgen::verdict::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::busiest_thread;
 use crate::record::ServerSide;
 
 /// A generator thread busier than this had no time left for more load.
@@ -128,22 +129,30 @@ fn connections(record: &Record) -> Check {
 }
 
 fn losses(record: &Record) -> Check {
-    let found = &record.messages;
-    let faults = [
-        (found.lost, "lost"),
-        (found.unsent, "never sent"),
-        (found.duplicated, "duplicated"),
-        (found.reordered, "reordered"),
-        (found.corrupted, "corrupted"),
-    ];
-    let all: u64 = faults.iter().map(|(count, _)| count).sum();
-    let words: Vec<String> = faults
-        .iter()
+    let all = faults(record);
+    let words: Vec<String> = kinds_of_fault(record)
+        .into_iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} messages {what}"))
         .collect();
     Check::new("losses", all as f64, 0.0)
         .unless(CheckStatus::Invalid, (all > 0).then(|| words.join(", ")))
+}
+
+fn kinds_of_fault(record: &Record) -> [(u64, &'static str); 5] {
+    let found = &record.messages;
+    [
+        (found.lost, "lost"),
+        (found.unsent, "never sent"),
+        (found.duplicated, "duplicated"),
+        (found.reordered, "reordered"),
+        (found.corrupted, "corrupted"),
+    ]
+}
+
+/// Messages with which something is wrong.
+pub(crate) fn faults(record: &Record) -> u64 {
+    kinds_of_fault(record).iter().map(|(count, _)| count).sum()
 }
 
 fn littles_law(record: &Record) -> Option<Check> {
@@ -219,8 +228,7 @@ pub(crate) fn generator_cpu(record: &Record, server: &ServerSide) -> Option<Chec
         // It polls: its CPU is always full.
         return None;
     }
-    let threads = record.generator.threads.iter();
-    let busiest = threads.map(|thread| thread.busy_share).fold(0.0, f64::max);
+    let busiest = busiest_thread(record).unwrap_or(0.0);
     let percent = busiest * 100.0;
     if record.options.rate_per_s.is_some() || record.kind == Kind::Idle {
         let full = busiest > BUSY_LIMIT;

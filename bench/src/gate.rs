@@ -161,7 +161,7 @@ fn suite_figure(figure: &str, summary: &Summary) -> Result<Found> {
     let value = match figure {
         "complete" => summary.complete,
         "interrupted" => summary.setting.interrupted,
-        "noisy" => summary.noise.as_ref().is_some_and(|noise| noise.noisy),
+        "noisy" => summary.is_noisy(),
         _ => bail!("the suite has `complete`, `interrupted` and `noisy`"),
     };
     Ok(Found {
@@ -260,12 +260,9 @@ fn figure_of(
         }
         (_, None) => {
             let metric = metric(bout, what)?;
-            let showing = bout
-                .contestants
-                .iter()
-                .find(|showing| showing.contestant == who);
-            let spread =
-                showing.and_then(|showing| showing.metrics.get(metric.key).copied().flatten());
+            let spread = bout
+                .showing(who)
+                .and_then(|showing| showing.metrics.get(metric.key).copied().flatten());
             let value = of_spread(figure)?;
             Ok((
                 spread.as_ref().map(value),

@@ -83,7 +83,7 @@ pub fn entries(summary: &Summary) -> Vec<Entry> {
                 revision: setting.revision.clone(),
                 machine: setting.machine.clone(),
                 suite: setting.suite.clone(),
-                noisy: summary.noise.as_ref().is_some_and(|noise| noise.noisy),
+                noisy: summary.is_noisy(),
                 bout: bout.scenario.name.clone(),
                 kind: bout.scenario.kind,
                 contestant: showing.contestant.clone(),

@@ -275,15 +275,14 @@ fn server_cpu_share(facts: &Facts<'_>) -> Option<f64> {
     Some(facts.server.window?.cpu_share)
 }
 
-/// The busiest thread's share: one full thread limits the generator, whatever the others do.
 fn generator_cpu_share(facts: &Facts<'_>) -> Option<f64> {
-    facts
-        .loadgen
-        .generator
-        .threads
-        .iter()
-        .map(|thread| thread.busy_share)
-        .reduce(f64::max)
+    busiest_thread(facts.loadgen)
+}
+
+/// The busiest generator thread's share of its CPU: one full thread limits the generator, whatever the others do.
+pub(crate) fn busiest_thread(record: &Record) -> Option<f64> {
+    let threads = record.generator.threads.iter();
+    threads.map(|thread| thread.busy_share).reduce(f64::max)
 }
 
 /// (RSS in the window - RSS before the first connection) / connections.
@@ -421,14 +420,7 @@ mod tests {
 
     #[test]
     fn keys_are_unique_per_kind_and_name_their_unit() {
-        for kind in [
-            Kind::Echo,
-            Kind::Broadcast,
-            Kind::Connect,
-            Kind::Idle,
-            Kind::Scale,
-            Kind::Capacity,
-        ] {
+        for kind in Kind::ALL {
             let keys: Vec<&str> = of_kind(kind).map(|metric| metric.key).collect();
             let unique: std::collections::BTreeSet<&&str> = keys.iter().collect();
             assert_eq!(unique.len(), keys.len());

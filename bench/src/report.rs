@@ -74,10 +74,13 @@ fn heading(summary: &Summary) -> String {
         .filter(|entrant| entrant.again.is_none())
         .map(|entrant| entrant.name.as_str())
         .collect();
-    let noisy = summary.noise.as_ref().is_some_and(|noise| noise.noisy);
     let mut text = format!(
         "# {}Ringside `{}`: {}\n\n",
-        if noisy { "NOISY, do not trust: " } else { "" },
+        if summary.is_noisy() {
+            "NOISY, do not trust: "
+        } else {
+            ""
+        },
         setting.suite,
         names.join(" against ")
     );

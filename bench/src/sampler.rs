@@ -206,17 +206,26 @@ impl Sampler {
     }
 }
 
-/// The machine's counters at an instant, in the same way.
-fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
-    let after = samples.partition_point(|sample| sample.unix_ns < at);
+/// The looks before and after an instant, and how far it is from the one to the other; twice the same look where that is of the instant.
+fn around<T>(samples: &[T], unix_ns: fn(&T) -> u64, at: u64) -> Option<(&T, &T, f64)> {
+    let after = samples.partition_point(|sample| unix_ns(sample) < at);
     let b = samples.get(after)?;
-    if b.unix_ns == at {
-        return Some(*b);
+    if unix_ns(b) == at {
+        return Some((b, b, 0.0));
     }
     let a = samples.get(after.checked_sub(1)?)?;
-    let part = (at - a.unix_ns) as f64 / (b.unix_ns - a.unix_ns) as f64;
-    let between =
-        |of: fn(&MachineSample) -> u64| of(a) + (part * of(b).saturating_sub(of(a)) as f64) as u64;
+    let part = (at - unix_ns(a)) as f64 / (unix_ns(b) - unix_ns(a)) as f64;
+    Some((a, b, part))
+}
+
+fn between(a: u64, b: u64, part: f64) -> u64 {
+    a + (part * b.saturating_sub(a) as f64) as u64
+}
+
+/// The machine's counters at an instant, in the same way.
+fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
+    let (a, b, part) = around(samples, |sample| sample.unix_ns, at)?;
+    let between = |of: fn(&MachineSample) -> u64| between(of(a), of(b), part);
     Some(MachineSample {
         unix_ns: at,
         cpus: b.cpus,
@@ -233,14 +242,8 @@ fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
 
 /// The counters at an instant, linear between the looks before and after it.
 fn interpolate(samples: &[ProcessSample], at: u64) -> Option<ProcessSample> {
-    let after = samples.partition_point(|sample| sample.unix_ns < at);
-    let b = samples.get(after)?;
-    if b.unix_ns == at {
-        return Some(*b);
-    }
-    let a = samples.get(after.checked_sub(1)?)?;
-    let part = (at - a.unix_ns) as f64 / (b.unix_ns - a.unix_ns) as f64;
-    let between = |a: u64, b: u64| a + (part * b.saturating_sub(a) as f64) as u64;
+    let (a, b, part) = around(samples, |sample| sample.unix_ns, at)?;
+    let between = |a, b| between(a, b, part);
     Some(ProcessSample {
         unix_ns: at,
         cpu_ns: between(a.cpu_ns, b.cpu_ns),

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{self, Found, Goal, Limiter, Outcome, Role, Step, Strain};
-use crate::checks::{Check, CheckStatus};
+use crate::checks::{Check, CheckStatus, faults};
 use crate::config::{Kind, Load, Scenario};
 use crate::metrics;
 use crate::proc;
@@ -97,11 +97,6 @@ impl Probe {
                 .map(|kernel| kernel.tcp_buffer_bytes),
         }
     }
-}
-
-fn faults(record: &loadgen::record::Record) -> u64 {
-    let found = &record.messages;
-    found.lost + found.unsent + found.duplicated + found.reordered + found.corrupted
 }
 
 /// Whether the promise was kept. What is not the server's doing says nothing.

@@ -39,6 +39,13 @@ pub struct Summary {
     pub bouts: Vec<Bout>,
 }
 
+impl Summary {
+    /// A difference was found between a contestant and itself.
+    pub fn is_noisy(&self) -> bool {
+        self.noise.as_ref().is_some_and(|noise| noise.noisy)
+    }
+}
+
 /// What was run, where.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Setting {
@@ -134,6 +141,14 @@ pub struct Bout {
     /// Runs that count although a check raised a doubt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<Problem>,
+}
+
+impl Bout {
+    /// What this contestant did in it.
+    pub fn showing(&self, contestant: &str) -> Option<&Showing> {
+        let mut all = self.contestants.iter();
+        all.find(|showing| showing.contestant == contestant)
+    }
 }
 
 /// How a search for a capacity ended.

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
-#[expect(dead_code, reason = "other tests need the rest")]
 mod committed;
 
 use std::fs;
@@ -53,21 +52,8 @@ fn refused(output: &Output) -> String {
 fn copy(suite: &str, to: &Path) -> PathBuf {
     let original = committed(suite);
     let copy = to.join(name(&original));
-    copy_folder(&original, &copy);
+    committed::copy(&original, &copy);
     copy
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[test]

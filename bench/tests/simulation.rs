@@ -131,20 +131,26 @@ fn share(hits: usize) -> f64 {
 
 /// Shares of trials in which the verdict names a winner, names the wrong one, and the interval alone misses the truth.
 fn rates(machine: Machine, blocks: usize, ratio: f64, seed: u64) -> (f64, f64, f64) {
-    let (mut named, mut wrong, mut missed) = (0, 0, 0);
     let mut rng = SplitMix64::new(seed);
-    for trial in 0..TRIALS {
-        let finding = find(
+    rates_of(&format!("n = {blocks}"), ratio, |trial| {
+        find(
             &machine.bout(blocks, ratio.ln(), &mut rng),
             trial,
             RESAMPLES,
-        );
+        )
+    })
+}
+
+fn rates_of(what: &str, ratio: f64, mut find: impl FnMut(u64) -> Finding) -> (f64, f64, f64) {
+    let (mut named, mut wrong, mut missed) = (0, 0, 0);
+    for trial in 0..TRIALS {
+        let finding = find(trial);
         named += usize::from(finding.winner.is_some());
         wrong += usize::from(finding.winner.is_some_and(|winner| winner == "second"));
         missed += usize::from(ratio < finding.interval.0 || ratio > finding.interval.1);
     }
     println!(
-        "n = {blocks}, ratio {ratio}: a winner in {:.1}%, the slower one in {:.1}%, interval misses the truth in {:.1}%",
+        "{what}, ratio {ratio}: a winner in {:.1}%, the slower one in {:.1}%, interval misses the truth in {:.1}%",
         share(named) * 100.0,
         share(wrong) * 100.0,
         share(missed) * 100.0
@@ -254,23 +260,12 @@ fn stopping_by_the_width_of_the_interval_makes_no_more_false_claims() {
 
 /// As [`rates`], for two folders of `runs` runs each, the first of which has figures `ratio` times those of the second.
 fn rates_unpaired(runs: usize, ratio: f64, seed: u64) -> (f64, f64, f64) {
-    let (mut named, mut wrong, mut missed) = (0, 0, 0);
     let mut rng = SplitMix64::new(seed);
-    for trial in 0..TRIALS {
+    rates_of(&format!("two folders of {runs}"), ratio, |trial| {
         let first = NOISY.folder(runs, ratio.ln(), &mut rng);
         let second = NOISY.folder(runs, 0.0, &mut rng);
-        let finding = find_unpaired(&first, &second, trial);
-        named += usize::from(finding.winner.is_some());
-        wrong += usize::from(finding.winner.is_some_and(|winner| winner == "second"));
-        missed += usize::from(ratio < finding.interval.0 || ratio > finding.interval.1);
-    }
-    println!(
-        "two folders of {runs}, ratio {ratio}: a winner in {:.1}%, the slower one in {:.1}%, interval misses the truth in {:.1}%",
-        share(named) * 100.0,
-        share(wrong) * 100.0,
-        share(missed) * 100.0
-    );
-    (share(named), share(wrong), share(missed))
+        find_unpaired(&first, &second, trial)
+    })
 }
 
 #[test]

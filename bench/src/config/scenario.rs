@@ -82,6 +82,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// In the order of tables.
+    pub const ALL: [Self; 6] = [
+        Self::Echo,
+        Self::Broadcast,
+        Self::Connect,
+        Self::Idle,
+        Self::Scale,
+        Self::Capacity,
+    ];
+
     /// The generator's subcommand.
     pub fn subcommand(self) -> &'static str {
         match self {

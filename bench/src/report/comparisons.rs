@@ -26,11 +26,7 @@ pub(super) fn comparisons(summary: &Summary) -> String {
                     continue;
                 };
                 let of = |name: &str| {
-                    let showing = bout
-                        .contestants
-                        .iter()
-                        .find(|showing| showing.contestant == name);
-                    showing.map_or_else(missing, |showing| {
+                    bout.showing(name).map_or_else(missing, |showing| {
                         cell(metric.unit, spread(showing, metric.key))
                     })
                 };

@@ -18,14 +18,7 @@ and server gave their memory back when all connections were closed.
 /// One table per kind: one row per bout and contestant.
 pub(super) fn figures(summary: &Summary) -> String {
     let mut text = String::new();
-    for kind in [
-        Kind::Echo,
-        Kind::Broadcast,
-        Kind::Connect,
-        Kind::Idle,
-        Kind::Scale,
-        Kind::Capacity,
-    ] {
+    for kind in Kind::ALL {
         let bouts: Vec<&Bout> = summary
             .bouts
             .iter()

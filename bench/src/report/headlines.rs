@@ -46,9 +46,7 @@ impl Headline<'_> {
     }
 
     fn median(&self, name: &str) -> String {
-        let mut all = self.bout.contestants.iter();
-        let showing = all.find(|showing| showing.contestant == name);
-        showing.map_or_else(missing, |showing| {
+        self.bout.showing(name).map_or_else(missing, |showing| {
             cell(self.metric.unit, spread(showing, self.metric.key))
         })
     }

@@ -1,5 +1,7 @@
 //! The results in the repository, for unit tests and integration tests alike.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,4 +31,18 @@ pub(crate) fn result_of_readme() -> PathBuf {
         .min()
         .expect("README names a folder in bench-results/");
     first
+}
+
+/// Copies a result, to be changed.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
