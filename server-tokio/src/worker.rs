@@ -73,11 +73,14 @@ impl Server {
         self.draining.send_replace(true);
     }
 
-    /// Called on each thread of a runtime before it sleeps.
-    fn collect_if_asked(&self) {
-        let asked = self.collections.load(Ordering::Relaxed);
-        if COLLECTED.replace(asked) != asked {
-            ebb::collect();
+    /// What each thread of a runtime does before it sleeps: it collects if it was asked to.
+    fn collector(self: &Arc<Self>) -> impl Fn() + Send + Sync + 'static {
+        let server = Arc::clone(self);
+        move || {
+            let asked = server.collections.load(Ordering::Relaxed);
+            if COLLECTED.replace(asked) != asked {
+                ebb::collect();
+            }
         }
     }
 
@@ -232,10 +235,6 @@ pub(crate) fn start_multi(
 ) -> anyhow::Result<Running> {
     let settings = server.settings.clone();
     let started = AtomicUsize::new(0);
-    let collect = {
-        let server = Arc::clone(server);
-        move || server.collect_if_asked()
-    };
     let runtime = Builder::new_multi_thread()
         .worker_threads(settings.workers)
         .thread_name("worker")
@@ -244,7 +243,7 @@ pub(crate) fn start_multi(
             let index = started.fetch_add(1, Ordering::Relaxed);
             pin_worker(&settings, index);
         })
-        .on_thread_park(collect)
+        .on_thread_park(server.collector())
         .build()
         .context("cannot start the runtime")?;
     let workers: Arc<[_]> = (0..server.settings.workers)
@@ -268,13 +267,9 @@ pub(crate) fn start_per_core(
     listeners: Vec<TcpListener>,
 ) -> anyhow::Result<Running> {
     for (index, listener) in listeners.into_iter().enumerate() {
-        let collect = {
-            let server = Arc::clone(server);
-            move || server.collect_if_asked()
-        };
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .on_thread_park(collect)
+            .on_thread_park(server.collector())
             .build()
             .context("cannot start a runtime")?;
         let listener = {

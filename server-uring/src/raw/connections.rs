@@ -50,10 +50,6 @@ impl Connections {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.chunks.iter().flatten().flatten().count()
-    }
-
     /// Frees the chunks in which nobody is.
     pub(crate) fn shrink_to_fit(&mut self) {
         for chunk in &mut self.chunks {

@@ -272,7 +272,9 @@ impl Loop {
             return;
         }
         worker.sweep_later();
+        let mut open = 0;
         for connection in self.connections.iter_mut() {
+            open += 1;
             connection.spare(worker);
             let verdict =
                 worker
@@ -286,12 +288,12 @@ impl Loop {
                 Verdict::IdleTimeout => connection.time_out(worker),
             }
         }
-        self.give_memory_back();
+        self.give_memory_back(open);
     }
 
-    /// When most connections have left.
-    fn give_memory_back(&mut self) {
-        match self.ebb.step(self.connections.len(), Instant::now()) {
+    /// When most connections have left, and there are `open` still.
+    fn give_memory_back(&mut self, open: usize) {
+        match self.ebb.step(open, Instant::now()) {
             ebb::Step::Keep => {}
             ebb::Step::Shrink => {
                 self.connections.shrink_to_fit();
