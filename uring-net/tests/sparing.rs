@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     PATIENCE, both, more_than_all_buffers, next, open_descriptors, pair, pattern, receive_exactly,
-    settle,
+    reset_ends_receive, settle,
 };
 use uring_net::{Completion, Event, OpKind, OperationId, Ring, SocketId, Token};
 
@@ -82,23 +82,7 @@ fn a_reset_ends_it_with_its_error() {
     for mut ring in both(&Ring::builder()) {
         let (socket, peer) = pair(&mut ring);
         ring.receive_sparingly(socket, RECEIVE);
-        ring.submit().unwrap();
-        socket2::SockRef::from(&peer)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
-        drop(peer);
-        match next(&mut ring) {
-            Completion {
-                token: RECEIVE,
-                event:
-                    Event::Failed {
-                        op: OpKind::Receive,
-                        error,
-                        ..
-                    },
-            } => assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET)),
-            other => panic!("{other:?}"),
-        }
+        reset_ends_receive(&mut ring, peer, RECEIVE);
     }
 }
 

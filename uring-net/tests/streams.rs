@@ -11,7 +11,8 @@ use std::thread;
 
 use bytes::Bytes;
 use common::{
-    both, listener, more_than_all_buffers, next, pair, pattern, receive_exactly, ring, settle,
+    both, listener, more_than_all_buffers, next, pair, pattern, receive_exactly,
+    reset_ends_receive, ring, settle,
 };
 use socket2::{Domain, Socket, Type};
 use uring_net::{Completion, Event, OpKind, Ring, SendBuf, Token};
@@ -346,25 +347,7 @@ fn a_reset_ends_the_receive_with_its_error() {
     for mut ring in both(&Ring::builder()) {
         let (socket, peer) = pair(&mut ring);
         ring.receive(socket, RECEIVE);
-        ring.submit().unwrap();
-        socket2::SockRef::from(&peer)
-            .set_linger(Some(std::time::Duration::ZERO))
-            .unwrap();
-        drop(peer);
-        match next(&mut ring) {
-            Completion {
-                token: RECEIVE,
-                event:
-                    Event::Failed {
-                        op: OpKind::Receive,
-                        error,
-                        ..
-                    },
-            } => {
-                assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
-            }
-            other => panic!("{other:?}"),
-        }
+        reset_ends_receive(&mut ring, peer, RECEIVE);
         ring.send(socket, b"too late".to_vec(), SEND);
         let late = next(&mut ring);
         assert!(

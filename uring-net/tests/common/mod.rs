@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use uring_net::{Completion, Event, OperationId, Ring, RingBuilder, SocketId, Token};
+use uring_net::{Completion, Event, OpKind, OperationId, Ring, RingBuilder, SocketId, Token};
 
 /// Far longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -142,6 +142,27 @@ pub(crate) fn receive_exactly(ring: &mut Ring, token: Token, len: usize) -> Vec<
         }
     }
     bytes
+}
+
+/// The peer resets the connection: the receive with this token, which has begun, ends with that error.
+pub(crate) fn reset_ends_receive(ring: &mut Ring, peer: TcpStream, receive: Token) {
+    ring.submit().unwrap();
+    socket2::SockRef::from(&peer)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(peer);
+    match next(ring) {
+        Completion {
+            token,
+            event:
+                Event::Failed {
+                    op: OpKind::Receive,
+                    error,
+                    ..
+                },
+        } if token == receive => assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET)),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// More comes than the pool holds, to sockets that receive by `receive`; the caller holds all buffers until nothing more comes, which is the worst it can do.
