@@ -4,6 +4,7 @@
 # The last line printed is the result folder.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
+. "$root/scripts/common.sh"
 
 if ! command -v cargo >/dev/null; then
     echo "missing: a Rust toolchain, 1.95 or newer: https://rustup.rs" >&2
@@ -27,7 +28,7 @@ case "$*" in
         ;;
 esac
 
-target="$(cd "$root" && cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
+target="$(cd "$root" && target_folder)"
 out=(--out "$root/bench-results")
 for argument in "$@"; do
     case $argument in

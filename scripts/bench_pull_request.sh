@@ -5,6 +5,7 @@
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root"
+. scripts/common.sh
 
 if [ $# -eq 0 ]; then
     sed -n '2,4s/^# //p' "$0" >&2
@@ -13,13 +14,8 @@ fi
 base="$(git rev-parse --verify "$1^{commit}")"
 shift
 
-target="$(cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
-work="$(mktemp -d)"
-cleanup() {
-    git worktree remove --force "$work/source" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
+target="$(target_folder)"
+make_work_folder
 
 echo "building the servers of ${base:0:7} (release)" >&2
 git worktree add --quiet --detach "$work/source" "$base" >&2

@@ -5,19 +5,15 @@
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root"
+. scripts/common.sh
 limit="${LIMIT:-2}"
 
 if ! command -v valgrind >/dev/null; then
     echo "instructions.sh: valgrind is missing. On Debian or Ubuntu: sudo apt-get install valgrind" >&2
     exit 1
 fi
-target="$(cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
-work="$(mktemp -d)"
-cleanup() {
-    git worktree remove --force "$work/source" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
+target="$(target_folder)"
+make_work_folder
 
 # collected PROGRAM CASE MESSAGES: all instructions of the process.
 collected() {
