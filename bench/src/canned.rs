@@ -197,6 +197,7 @@ pub(crate) fn footprint(connections: u64) -> Footprint {
         tcp_sockets,
         slab_bytes,
         used_bytes,
+        available_bytes: Some(20_000_000_000 - used_bytes / 5 * 4),
         ..KernelMemory::default()
     };
     let tree = |bytes: u64| TreeMemory {

@@ -203,6 +203,7 @@ static METRICS: &[Metric] = &[
     metric!(Scale, "generator_user_bytes_per_connection", "generator memory/connection", "gen./conn", Bytes, None, |f| grown(f, |look| look.generator.pss_bytes)),
     metric!(Scale, "kernel_bytes_per_connection_both_ends", "kernel memory/connection (both ends)", "kernel/conn", Bytes, None, |f| grown(f, |look| look.kernel.kernel_bytes())),
     metric!(Scale, "all_bytes_at_peak", "all memory, both ends, kernel and user, at its peak", "in all", Bytes, None, all_at_peak),
+    metric!(Scale, "all_bytes_no_longer_available", "all memory as `free` counts it (MemAvailable), all up", "by `free`", Bytes, None, no_longer_available),
     metric!(Scale, "latency_intended_p50_ns", "p50 intended", "p50 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
     metric!(Scale, "latency_intended_p99_ns", "p99 intended", "p99 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
     metric!(Scale, "latency_intended_p99_9_ns", "p99.9 intended", "p99.9 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
@@ -325,6 +326,14 @@ fn all_at_peak(facts: &Facts<'_>) -> Option<f64> {
         .peak_used_bytes
         .checked_sub(footprint.before.used_bytes)?;
     (footprint.connections >= CONNECTIONS_FOR_MEMORY).then_some(grown as f64)
+}
+
+/// By how much `MemAvailable` sank until all were up.
+fn no_longer_available(facts: &Facts<'_>) -> Option<f64> {
+    let footprint = facts.footprint?;
+    let (before, up) = (footprint.before, footprint.up?.kernel);
+    let sunk = before.available_bytes?.checked_sub(up.available_bytes?)?;
+    (footprint.connections >= CONNECTIONS_FOR_MEMORY).then_some(sunk as f64)
 }
 
 fn pings_per_s(facts: &Facts<'_>) -> Option<f64> {

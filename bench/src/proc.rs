@@ -74,9 +74,13 @@ pub struct KernelMemory {
     /// Kernel stacks of all threads.
     #[serde(default)]
     pub stack_bytes: u64,
-    /// All memory in use by whatever it is, the page cache apart.
+    /// All memory in use by whatever it is, apart from the page cache and from what is left out of `slab_bytes` (in results before 2026-11-23 it was left in).
     #[serde(default)]
     pub used_bytes: u64,
+    /// What `free` calls available (`MemAvailable`): the kernel's guess of what programs could still get. It takes the inodes and directory
+    /// entries of open sockets for memory that it could have back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available_bytes: Option<u64>,
 }
 
 impl KernelMemory {
@@ -218,7 +222,8 @@ pub fn read_kernel_memory() -> Option<KernelMemory> {
     memory.page_table_bytes = bytes("PageTables:")?;
     memory.stack_bytes = bytes("KernelStack:")?;
     let unused = bytes("MemFree:")? + bytes("Buffers:")? + bytes("Cached:")?;
-    memory.used_bytes = bytes("MemTotal:")?.saturating_sub(unused);
+    memory.used_bytes = bytes("MemTotal:")?.saturating_sub(unused + looked_at);
+    memory.available_bytes = bytes("MemAvailable:");
     Some(memory)
 }
 

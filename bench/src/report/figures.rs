@@ -8,11 +8,12 @@ use crate::table::Table;
 
 /// What the columns of a scale table are.
 const SCALE_LEGEND: &str = "
-server/conn, gen./conn: user memory of all its processes, shared pages counted once, with all connections up minus before the first
-one, per connection. kernel/conn: slab, TCP buffers, page tables and stacks of both ends. in all: the most memory the machine used at
-any moment of the run, minus before it. closed in: from the end of the load until both sides had closed every connection. kept: what of it
-all was still in use after the server's end (all other programs included: more than 5% is a warning). A run is valid only if kernel
-and server gave their memory back when all connections were closed.
+server/conn, gen./conn: user memory of all its processes, shared pages counted once, with all connections up minus before the first one, per
+connection. kernel/conn: slab, TCP buffers, page tables and stacks of both ends. in all: the most memory the machine used at any moment of the run,
+minus before it. by `free`: how much less memory was available with all connections up, as the kernel guesses it; it takes the inodes of open sockets
+for memory that it could have back, so this is too little. closed in: from the end of the load until both sides had closed every connection. kept:
+what of it all was still in use after the server's end (all other programs included: more than 5% is a warning). A run is valid only if kernel and
+server gave their memory back when all connections were closed.
 ";
 
 /// One table per kind: one row per bout and contestant.
