@@ -1,6 +1,6 @@
 //! Memory goes back to the system when most connections have left.
 //!
-//! Tables grow with the connections and are kept for the next ones; a worker asks its [`Ebb`] at every sweep whether the next ones may be
+//! Tables grow with the connections and are kept for the next ones; a worker asks its [`Ebb`] after every round of the sweep whether the next ones may be
 //! long in coming. What is freed is the allocator's first. mimalloc looks for memory that it no longer needs only while a thread allocates, and gives
 //! it back no sooner than a second later: a server to which nobody connects any more would keep all of it. Hence [`collect`], when the tables have
 //! shrunk, and again when that second has passed.
@@ -45,7 +45,7 @@ pub struct Ebb {
 }
 
 impl Ebb {
-    /// At a sweep, with `open` connections.
+    /// At the end of a round of the sweep, with `open` connections.
     pub fn step(&mut self, open: usize, now: Instant) -> Step {
         let going = open < self.last;
         self.last = open;
@@ -78,7 +78,7 @@ pub fn collect() {
 mod tests {
     use super::*;
 
-    /// What is said when there are these many connections, at sweeps a second apart.
+    /// What is said when there are these many connections, at rounds of a second each.
     fn steps(open: &[usize]) -> Vec<Step> {
         let (mut ebb, start) = (Ebb::default(), Instant::now());
         let at = |(second, &open)| ebb.step(open, start + Duration::from_secs(second));

@@ -1,8 +1,12 @@
 //! Idle pings and timeouts without one timer per connection.
 //!
-//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Sweep::verdict`] about each connection. A
-//! connection notes the tick of its last traffic in its [`Activity`]: one relaxed store for each receive, nothing else.
+//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Sweep::verdict`] about a part of its connections, those at the
+//! places that [`Sweep::places`] gives; after a round of ticks it has asked about all. In parts, because the connections of a flood fall
+//! silent together: their pings would otherwise leave all at once, and whoever is active would wait behind them. A connection notes the
+//! tick of its last traffic in its [`Activity`]: one relaxed store for each receive, nothing else.
 
+use std::iter::StepBy;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -24,11 +28,6 @@ impl Activity {
     /// Notes traffic from the peer at `tick`.
     pub fn touch(&self, tick: u32) {
         self.0.store(tick << 1, Relaxed);
-    }
-
-    /// Whole intervals without traffic, now that it is tick `now`.
-    pub fn silence(&self, now: u32) -> u32 {
-        silence(self.0.load(Relaxed), now)
     }
 }
 
@@ -61,10 +60,17 @@ pub enum Verdict {
     IdleTimeout,
 }
 
+/// Most parts of a round, a power of two ...
+const MOST_PARTS: u32 = 16;
+/// ... of at least this long each: a worker wakes for every one.
+const SHORTEST_PART: Duration = Duration::from_millis(50);
+
 /// The timeouts of [`Settings`] in ticks.
 #[derive(Debug, Clone)]
 pub struct Sweep {
     interval: Duration,
+    /// Ticks of a round: a power of two.
+    parts: u32,
     handshake: u32,
     idle: Option<IdleTicks>,
 }
@@ -82,12 +88,18 @@ impl Sweep {
             Some(idle) => settings.handshake_timeout.min(idle / 2),
             None => settings.handshake_timeout,
         };
-        let interval = (shortest / 8).clamp(Duration::from_millis(2), Duration::from_secs(1));
+        let round = (shortest / 8).clamp(Duration::from_millis(2), Duration::from_secs(1));
+        let mut parts = MOST_PARTS;
+        while parts > 1 && round / parts < SHORTEST_PART {
+            parts /= 2;
+        }
+        let interval = round / parts;
         let ticks = |time: Duration| {
             u32::try_from(time.as_nanos().div_ceil(interval.as_nanos())).unwrap_or(u32::MAX >> 2)
         };
         Self {
             interval,
+            parts,
             handshake: ticks(settings.handshake_timeout),
             idle: settings.idle_timeout.map(|idle| IdleTicks {
                 ping: ticks(idle / 2),
@@ -96,9 +108,25 @@ impl Sweep {
         }
     }
 
-    /// Time from one sweep to the next.
+    /// Time from one tick to the next.
     pub fn interval(&self) -> Duration {
         self.interval
+    }
+
+    /// The places below `end` whose turn it is at tick `now`, far apart: connections that came together lie side by side.
+    pub fn places(&self, now: u32, end: usize) -> StepBy<Range<usize>> {
+        let first = (now % self.parts) as usize;
+        (first..end).step_by(self.parts as usize)
+    }
+
+    /// Whether tick `now` is the last of a round.
+    pub fn ends_round(&self, now: u32) -> bool {
+        now % self.parts == self.parts - 1
+    }
+
+    /// Whether there was traffic within two rounds, now that it is tick `now`: whoever speaks once a second is busy.
+    pub fn is_busy(&self, now: u32, activity: &Activity) -> bool {
+        silence(activity.0.load(Relaxed), now) < 2 * self.parts
     }
 
     /// What is due at tick `now` for a connection in `phase`.
@@ -144,7 +172,14 @@ mod tests {
 
     #[test]
     fn the_interval_follows_the_shortest_timeout() {
-        assert_eq!(sweep("").interval(), Duration::from_secs(1));
+        let usual = sweep("");
+        assert_eq!(usual.interval() * usual.parts, Duration::from_secs(1));
+        assert_eq!(usual.parts, 16);
+        let halves = sweep("--handshake-timeout 1s");
+        assert_eq!(
+            (halves.interval(), halves.parts),
+            (Duration::from_micros(62_500), 2)
+        );
         let fast = sweep("--handshake-timeout 400ms");
         assert_eq!(fast.interval(), Duration::from_millis(50));
         let idle = sweep("--idle-timeout 800ms");
@@ -156,47 +191,69 @@ mod tests {
     #[test]
     fn a_silent_connection_is_pinged_once_and_then_closed() {
         let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
-        assert_eq!(sweep.interval(), Duration::from_millis(500));
+        assert_eq!(sweep.interval(), Duration::from_micros(62_500));
         let activity = Activity::at(100);
-        let verdicts: Vec<_> = (100..=117)
+        let verdicts: Vec<_> = (100..=229)
             .map(|now| sweep.verdict(now, Phase::Open, &activity))
             .collect();
-        let mut expected = vec![Verdict::Keep; 18];
-        expected[9] = Verdict::Ping;
-        expected[17] = Verdict::IdleTimeout;
+        let mut expected = vec![Verdict::Keep; 130];
+        expected[65] = Verdict::Ping;
+        expected[129] = Verdict::IdleTimeout;
         assert_eq!(verdicts, expected);
     }
 
     #[test]
-    fn silence_is_counted_in_whole_intervals() {
-        let activity = Activity::at(7);
-        let silence = |now| activity.silence(now);
-        assert_eq!(
-            [silence(7), silence(8), silence(9), silence(10)],
-            [0, 0, 1, 2]
-        );
-        activity.touch(u32::MAX >> 1);
-        assert_eq!([silence(0), silence(1)], [0, 1]);
+    fn silence_is_counted_in_whole_ticks() {
+        let seen = 7 << 1;
+        assert_eq!([7, 8, 9, 10].map(|now| silence(seen, now)), [0, 0, 1, 2]);
+        let last = u32::MAX - 1;
+        assert_eq!([0, 1].map(|now| silence(last, now)), [0, 1]);
+    }
+
+    #[test]
+    fn a_round_asks_about_every_place_once() {
+        for line in ["", "--handshake-timeout 1s", "--handshake-timeout 100ms"] {
+            let sweep = sweep(line);
+            let mut asked = vec![0; 1000];
+            let mut now = u32::MAX >> 1;
+            loop {
+                now = now.wrapping_add(1);
+                sweep
+                    .places(now, asked.len())
+                    .for_each(|place| asked[place] += 1);
+                if sweep.ends_round(now) {
+                    break;
+                }
+            }
+            assert_eq!(asked, [1; 1000], "{line}");
+        }
+    }
+
+    #[test]
+    fn who_was_heard_of_within_two_rounds_is_busy() {
+        let sweep = sweep("");
+        let activity = Activity::at(3);
+        assert!([3, 4, 35].iter().all(|now| sweep.is_busy(*now, &activity)));
+        assert!(!sweep.is_busy(36, &activity));
     }
 
     #[test]
     fn traffic_starts_the_silence_anew() {
         let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
         let activity = Activity::at(0);
-        assert_eq!(sweep.verdict(9, Phase::Open, &activity), Verdict::Ping);
-        activity.touch(10);
-        assert_eq!(sweep.verdict(17, Phase::Open, &activity), Verdict::Keep);
-        assert_eq!(sweep.verdict(19, Phase::Open, &activity), Verdict::Ping);
+        assert_eq!(sweep.verdict(65, Phase::Open, &activity), Verdict::Ping);
+        activity.touch(70);
+        assert_eq!(sweep.verdict(134, Phase::Open, &activity), Verdict::Keep);
+        assert_eq!(sweep.verdict(135, Phase::Open, &activity), Verdict::Ping);
     }
 
     #[test]
     fn a_request_has_its_own_time() {
         let sweep = sweep("--idle-timeout 0 --handshake-timeout 2s");
         let activity = Activity::at(0);
-        assert_eq!(sweep.verdict(8, Phase::Handshake, &activity), Verdict::Keep);
         assert_eq!(
-            sweep.verdict(9, Phase::Handshake, &activity),
-            Verdict::HandshakeTimeout
+            [32, 33].map(|now| sweep.verdict(now, Phase::Handshake, &activity)),
+            [Verdict::Keep, Verdict::HandshakeTimeout]
         );
         assert_eq!(sweep.verdict(9999, Phase::Open, &activity), Verdict::Keep);
         assert_eq!(
@@ -211,7 +268,7 @@ mod tests {
         let activity = Activity::at((u32::MAX >> 1) - 1);
         assert_eq!(sweep.verdict(1, Phase::Open, &activity), Verdict::Keep);
         assert_eq!(
-            sweep.verdict(20, Phase::Open, &activity),
+            sweep.verdict(200, Phase::Open, &activity),
             Verdict::IdleTimeout
         );
     }

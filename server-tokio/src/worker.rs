@@ -18,7 +18,6 @@ use server_core::system;
 use slab::Slab;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
-use tokio::time::MissedTickBehavior;
 
 use crate::fanout::{self, Seat};
 use crate::link::{Link, Order};
@@ -95,7 +94,7 @@ impl Server {
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) server: Arc<Server>,
-    /// Counts sweeps.
+    /// Counts ticks of the sweep.
     tick: AtomicU32,
     connections: Mutex<Connections>,
 }
@@ -153,15 +152,17 @@ impl Worker {
     /// Sweeps until the drain begins, then tells every connection.
     async fn sweep(self: Arc<Self>) {
         let mut interval = tokio::time::interval(self.server.sweep.interval());
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let drain_begins = self.server.drain_begins();
         tokio::pin!(drain_begins);
         let mut ebb = Ebb::default();
         loop {
             tokio::select! {
                 _ = interval.tick() => {
-                    self.sweep_once().await;
-                    self.give_memory_back(&mut ebb);
+                    let now = self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+                    self.sweep_part(now).await;
+                    if self.server.sweep.ends_round(now) {
+                        self.give_memory_back(&mut ebb);
+                    }
                 }
                 () = &mut drain_begins => break,
             }
@@ -188,18 +189,18 @@ impl Worker {
         }
     }
 
-    async fn sweep_once(&self) {
-        let now = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut from = 0;
+    async fn sweep_part(&self, now: u32) {
+        let sweep = &self.server.sweep;
+        let mut places = sweep.places(now, self.lock().links.capacity());
         loop {
-            let places = from..from + SWEEP_STRIDE;
             {
                 let connections = self.lock();
-                if places.start >= connections.links.capacity() {
-                    return;
-                }
-                for link in places.clone().filter_map(|at| connections.links.get(at)) {
-                    match self.server.sweep.verdict(now, link.phase(), &link.activity) {
+                for link in places
+                    .by_ref()
+                    .take(SWEEP_STRIDE)
+                    .filter_map(|at| connections.links.get(at))
+                {
+                    match sweep.verdict(now, link.phase(), &link.activity) {
                         Verdict::Keep => {}
                         Verdict::Ping => link.order(Order::PING),
                         Verdict::HandshakeTimeout => link.order(Order::REQUEST_TIMEOUT),
@@ -207,7 +208,9 @@ impl Worker {
                     }
                 }
             }
-            from = places.end;
+            if places.len() == 0 {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     }

@@ -99,7 +99,7 @@ pub(crate) struct Worker {
     pub(crate) server: Arc<Server>,
     /// Large receive buffers.
     pub(crate) spares: Spares,
-    /// Counts sweeps.
+    /// Counts ticks of the sweep.
     tick: Cell<u32>,
     serials: Cell<u32>,
     connections: RefCell<Slab<(u32, Rc<Link>)>>,
@@ -218,11 +218,16 @@ impl Worker {
         let mut ticker = Ticker::every(self.server.sweep.interval())?;
         let mut ebb = Ebb::default();
         loop {
-            let ticks = ticker.tick().await?;
-            self.tick.set(self.tick.get().wrapping_add(ticks));
-            if !self.draining.get() {
-                self.sweep_once();
-                self.give_memory_back(&mut ebb);
+            for _ in 0..ticker.tick().await? {
+                let now = self.tick.get().wrapping_add(1);
+                self.tick.set(now);
+                if self.draining.get() {
+                    continue;
+                }
+                self.sweep_part(now);
+                if self.server.sweep.ends_round(now) {
+                    self.give_memory_back(&mut ebb);
+                }
             }
         }
     }
@@ -242,10 +247,12 @@ impl Worker {
         }
     }
 
-    fn sweep_once(&self) {
-        let now = self.tick.get();
-        for (_, (_, link)) in self.connections.borrow().iter() {
-            match self.server.sweep.verdict(now, link.phase(), &link.activity) {
+    fn sweep_part(&self, now: u32) {
+        let sweep = &self.server.sweep;
+        let connections = self.connections.borrow();
+        let places = sweep.places(now, connections.capacity());
+        for (_, link) in places.filter_map(|place| connections.get(place)) {
+            match sweep.verdict(now, link.phase(), &link.activity) {
                 Verdict::Keep => {}
                 Verdict::Ping => link.order(Order::PING),
                 Verdict::HandshakeTimeout => link.order(Order::REQUEST_TIMEOUT),

@@ -114,18 +114,18 @@ impl Connection {
         }
     }
 
-    /// The peer is alive. A busy one, heard of less than an interval of the sweep ago (its request counts), is received from eagerly.
+    /// The peer is alive. A busy one, heard of within two rounds of the sweep (its request counts), is received from eagerly.
     #[inline]
     fn hear(&mut self, worker: &mut Worker) {
-        if self.activity.silence(worker.tick) == 0 {
+        if worker.is_busy(&self.activity) {
             self.link.receive_eagerly(&mut worker.ring);
         }
         self.activity.touch(worker.tick);
     }
 
-    /// Receives sparingly again from a peer that was silent for a whole interval of the sweep.
+    /// Receives sparingly again from a peer that was silent for two rounds of the sweep.
     pub(crate) fn spare(&mut self, worker: &mut Worker) {
-        if self.stage == Stage::Open && self.activity.silence(worker.tick) > 0 {
+        if self.stage == Stage::Open && !worker.is_busy(&self.activity) {
             self.link.receive_sparingly(&mut worker.ring);
         }
     }

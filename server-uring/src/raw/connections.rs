@@ -59,6 +59,11 @@ impl Connections {
         }
     }
 
+    /// No connection has this place or a higher one.
+    pub(crate) fn end(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         self.chunks.iter_mut().flatten().flatten()
     }

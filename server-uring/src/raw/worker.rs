@@ -16,7 +16,7 @@ use server_core::ebb::{self, Ebb};
 use server_core::lifecycle::Alive;
 use server_core::options::{MAILBOX_BYTES, Settings};
 use server_core::rooms::Rooms;
-use server_core::sweep::{Sweep, Verdict};
+use server_core::sweep::{Activity, Sweep, Verdict};
 use server_core::system;
 use uring_net::{Completion, Event, OpKind, Pace, Ring, SocketId, Token};
 
@@ -95,8 +95,10 @@ pub(crate) struct Worker {
     pub(crate) tally: Tally,
     /// Counts turns of the loop: from one wait to the next.
     pub(crate) turn: u32,
-    /// Counts sweeps.
+    /// Counts ticks of the sweep.
     pub(crate) tick: u32,
+    /// When the next is due.
+    next_tick: Instant,
     pub(crate) clock: Clock,
     /// To be sent at the end of the turn.
     pub(crate) replies: Vec<Reply>,
@@ -143,9 +145,15 @@ impl Worker {
         self.spares = Spares::default();
     }
 
+    /// Has the next tick of the sweep come. Late ones are made up for.
     fn sweep_later(&mut self) {
-        let next = Instant::now() + self.server.sweep.interval();
-        self.ring.timeout(next, SWEEP);
+        self.next_tick += self.server.sweep.interval();
+        self.ring.timeout(self.next_tick, SWEEP);
+    }
+
+    /// Whether a peer was heard of within two rounds of the sweep.
+    pub(crate) fn is_busy(&self, activity: &Activity) -> bool {
+        self.server.sweep.is_busy(self.tick, activity)
     }
 }
 
@@ -157,6 +165,8 @@ struct Loop {
     fanout: FanOut,
     pace: Pace,
     ebb: Ebb,
+    /// Connections met in this round of the sweep.
+    open: usize,
     /// Another thread has rung in this turn.
     woken: bool,
     /// Swapped with the worker's, so that neither is allocated anew.
@@ -272,15 +282,15 @@ impl Loop {
             return;
         }
         worker.sweep_later();
-        let mut open = 0;
-        for connection in self.connections.iter_mut() {
-            open += 1;
+        let sweep = worker.server.sweep.clone();
+        let tick = worker.tick;
+        for place in sweep.places(tick, self.connections.end()) {
+            let Some(connection) = self.connections.at(place) else {
+                continue;
+            };
+            self.open += 1;
             connection.spare(worker);
-            let verdict =
-                worker
-                    .server
-                    .sweep
-                    .verdict(worker.tick, connection.phase(), connection.activity());
+            let verdict = sweep.verdict(tick, connection.phase(), connection.activity());
             match verdict {
                 Verdict::Keep => {}
                 Verdict::Ping => connection.ping(worker),
@@ -288,7 +298,10 @@ impl Loop {
                 Verdict::IdleTimeout => connection.time_out(worker),
             }
         }
-        self.give_memory_back(open);
+        if sweep.ends_round(tick) {
+            let open = std::mem::take(&mut self.open);
+            self.give_memory_back(open);
+        }
     }
 
     /// When most connections have left, and there are `open` still.
@@ -424,6 +437,7 @@ fn begin(
         tally: Tally::default(),
         turn: 0,
         tick: 0,
+        next_tick: Instant::now(),
         clock: Clock::default(),
         replies: Vec::new(),
         publishers: Vec::new(),
@@ -438,6 +452,7 @@ fn begin(
         fanout: FanOut::default(),
         pace: Pace::new(server.spin),
         ebb: Ebb::default(),
+        open: 0,
         woken: false,
         replies: Vec::new(),
     };
