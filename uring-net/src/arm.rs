@@ -72,7 +72,7 @@ impl Ring {
             },
             None => return self.refuse(token, libc::EBADF, body),
         };
-        let entry = entry(file, self.direct.is_used(), &body);
+        let entry = entry(file, self.direct.takes_accepted(), &body);
         let key = self.ops.insert(Op::new(token, body));
         slot.in_flight += 1;
         slot.exclusive = Some(key);
@@ -107,7 +107,7 @@ impl Ring {
             debug_assert!(false, "nothing is armed again on a closing socket");
             return;
         };
-        let entry = entry(file, self.direct.is_used(), &op.body);
+        let entry = entry(file, self.direct.takes_accepted(), &op.body);
         let name = UserData::new(Target::Operation, key);
         // SAFETY: as in `begin`.
         unsafe { self.kernel.push(&entry.user_data(name.0)) };
@@ -150,15 +150,18 @@ impl Ring {
         let Some(slot) = self.sockets.get_mut(key) else {
             return;
         };
-        let (entry, target) = match mem::replace(&mut slot.handle, Handle::Gone) {
-            Handle::Plain(fd) => (
-                opcode::Close::new(Fd(fd.into_raw_fd())).build(),
-                Target::Close,
-            ),
-            Handle::Direct(slot) => (opcode::Close::new(Fixed(slot)).build(), Target::CloseDirect),
-            Handle::Gone => return,
+        let entry = match mem::replace(&mut slot.handle, Handle::Gone) {
+            Handle::Plain(fd) => opcode::Close::new(Fd(fd.into_raw_fd())).build(),
+            Handle::Direct(place) => {
+                slot.handle = Handle::Leaving(place);
+                opcode::Close::new(Fixed(place)).build()
+            }
+            closing @ (Handle::Gone | Handle::Leaving(_)) => {
+                slot.handle = closing;
+                return;
+            }
         };
-        let entry = entry.user_data(UserData::new(target, key).0);
+        let entry = entry.user_data(UserData::new(Target::Close, key).0);
         // SAFETY: the entry points to no memory.
         unsafe { self.kernel.push(&entry) };
     }
@@ -200,7 +203,7 @@ impl File {
                 number: Fd(slot.cast_signed()),
                 flags: squeue::Flags::FIXED_FILE,
             }),
-            Handle::Gone => None,
+            Handle::Gone | Handle::Leaving(_) => None,
         }
     }
 }

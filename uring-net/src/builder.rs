@@ -8,6 +8,7 @@ use std::io;
 use io_uring::{IoUring, opcode};
 
 use crate::buffers::BufferPool;
+use crate::direct::Holds;
 use crate::error::{Cause, KernelVersion, SetupError, Step};
 use crate::kernel::Kernel;
 use crate::ring::Ring;
@@ -39,6 +40,7 @@ pub struct RingBuilder {
     pub(crate) buffer_count: u16,
     pub(crate) buffer_size: u32,
     pub(crate) direct_slots: u32,
+    pub(crate) holds: Holds,
 }
 
 impl Default for RingBuilder {
@@ -49,6 +51,7 @@ impl Default for RingBuilder {
             buffer_count: 256,
             buffer_size: 4096,
             direct_slots: 0,
+            holds: Holds::default(),
         }
     }
 }
@@ -90,6 +93,16 @@ impl RingBuilder {
     #[must_use]
     pub fn direct(mut self, slots: u32) -> Self {
         self.direct_slots = slots;
+        self.holds = Holds::Accepted;
+        self
+    }
+
+    /// As [`direct`](Self::direct), but for the sockets that are given to [`Ring::adopt`]; accepted ones have descriptors. A ring has one table: the later of the
+    /// two calls counts.
+    #[must_use]
+    pub fn direct_adopted(mut self, slots: u32) -> Self {
+        self.direct_slots = slots;
+        self.holds = Holds::Adopted;
         self
     }
 
@@ -124,12 +137,13 @@ impl RingBuilder {
             buffer_count: count,
             buffer_size: self.buffer_size.max(1),
             direct_slots: self.direct_slots,
+            direct_adopted: self.holds == Holds::Adopted,
             no_sqarray,
             registered_ring_fd: kernel.registered(),
             min_wait: params.is_feature_min_timeout(),
             no_iowait: params.is_feature_no_iowait(),
         };
-        Ok(Ring::new(kernel, pool, setup))
+        Ok(Ring::new(kernel, pool, setup, self.holds))
     }
 }
 
@@ -191,8 +205,10 @@ pub struct Setup {
     pub buffer_count: u16,
     /// Bytes of one receive buffer.
     pub buffer_size: u32,
-    /// Slots for direct sockets; 0 where accepted sockets have descriptors.
+    /// Slots for direct sockets; 0 where all sockets have descriptors.
     pub direct_slots: u32,
+    /// Those slots are for adopted sockets, not for accepted ones.
+    pub direct_adopted: bool,
     /// `IORING_SETUP_NO_SQARRAY` is in force (6.6).
     pub no_sqarray: bool,
     /// The ring's own fd is registered (5.18).

@@ -1,7 +1,8 @@
 //! The ring's own table of files: a socket in it has no descriptor, costs the process none, and is known to this ring only.
 //!
 //! The kernel chooses the slot of an accepted socket. An accept that finds no slot closes the connection that it has just accepted; so the ring counts
-//! the slots and lets no accept run that may not find one.
+//! the slots and lets no accept run that may not find one. The slot of an adopted socket the ring chooses itself, for which it must know
+//! which are free: that is why a table is for the one kind or for the other.
 
 use crate::op::Shots;
 
@@ -9,35 +10,82 @@ use crate::op::Shots;
 /// (`net.core.somaxconn`).
 const RESERVE: u32 = 4096;
 
+/// Which sockets a table is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Holds {
+    #[default]
+    Accepted,
+    Adopted,
+}
+
 /// How many slots there are and how many are taken, as far as the completions taken tell.
 #[derive(Debug)]
 pub(crate) struct DirectTable {
     slots: u32,
+    holds: Holds,
     taken: u32,
+    /// Adopted sockets: free slots below `untouched`, the first that was never taken.
+    free: Vec<u32>,
+    untouched: u32,
 }
 
 impl DirectTable {
-    pub(crate) fn new(slots: u32) -> Self {
-        Self { slots, taken: 0 }
+    pub(crate) fn new(slots: u32, holds: Holds) -> Self {
+        Self {
+            slots,
+            holds,
+            taken: 0,
+            free: Vec::new(),
+            untouched: 0,
+        }
+    }
+
+    /// Whether there is a table.
+    pub(crate) fn exists(&self) -> bool {
+        self.slots > 0
     }
 
     /// Whether accepted sockets go into the table.
     #[inline]
-    pub(crate) fn is_used(&self) -> bool {
-        self.slots > 0
+    pub(crate) fn takes_accepted(&self) -> bool {
+        self.exists() && self.holds == Holds::Accepted
     }
 
+    /// Whether adopted sockets go into the table.
+    pub(crate) fn takes_adopted(&self) -> bool {
+        self.exists() && self.holds == Holds::Adopted
+    }
+
+    /// The kernel has put an accepted socket into a slot.
     pub(crate) fn take(&mut self) {
         self.taken += 1;
     }
 
-    pub(crate) fn release(&mut self) {
+    /// A slot for a socket to be adopted; `None`: there is none left.
+    pub(crate) fn choose(&mut self) -> Option<u32> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.untouched < self.slots => {
+                self.untouched += 1;
+                self.untouched - 1
+            }
+            None => return None,
+        };
+        self.taken += 1;
+        Some(slot)
+    }
+
+    /// What was in `slot` is closed, or never got there.
+    pub(crate) fn release(&mut self, slot: u32) {
         self.taken -= 1;
+        if self.holds == Holds::Adopted {
+            self.free.push(slot);
+        }
     }
 
     /// How many connections the next accept may take; `None`: there is no slot left.
     pub(crate) fn shots(&self) -> Option<Shots> {
-        if !self.is_used() {
+        if !self.takes_accepted() {
             return Some(Shots::Many);
         }
         match self.slots.saturating_sub(self.taken) {
@@ -45,6 +93,10 @@ impl DirectTable {
             1..=RESERVE => Some(Shots::One),
             _ => Some(Shots::Many),
         }
+    }
+
+    pub(crate) fn shrink_to_fit(&mut self) {
+        self.free.shrink_to_fit();
     }
 }
 
@@ -54,8 +106,9 @@ mod tests {
 
     #[test]
     fn an_accept_takes_no_more_than_there_are_slots() {
-        assert_eq!(DirectTable::new(0).shots(), Some(Shots::Many));
-        let mut table = DirectTable::new(RESERVE + 1);
+        let none = DirectTable::new(0, Holds::Accepted);
+        assert_eq!(none.shots(), Some(Shots::Many));
+        let mut table = DirectTable::new(RESERVE + 1, Holds::Accepted);
         assert_eq!(table.shots(), Some(Shots::Many));
         table.take();
         assert_eq!(table.shots(), Some(Shots::One));
@@ -63,11 +116,26 @@ mod tests {
             table.take();
         }
         assert_eq!(table.shots(), None);
-        table.release();
+        table.release(0);
         assert_eq!(table.shots(), Some(Shots::One));
-        for _ in 0..RESERVE {
-            table.release();
+        for slot in 1..=RESERVE {
+            table.release(slot);
         }
         assert_eq!(table.shots(), Some(Shots::Many));
+    }
+
+    #[test]
+    fn adopted_sockets_get_each_slot_once() {
+        let mut table = DirectTable::new(3, Holds::Adopted);
+        // Not the kernel's business.
+        assert_eq!(table.shots(), Some(Shots::Many));
+        assert_eq!(table.choose(), Some(0));
+        assert_eq!(table.choose(), Some(1));
+        table.release(0);
+        assert_eq!(table.choose(), Some(0));
+        assert_eq!(table.choose(), Some(2));
+        assert_eq!(table.choose(), None);
+        table.release(1);
+        assert_eq!(table.choose(), Some(1));
     }
 }

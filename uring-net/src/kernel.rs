@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
 use io_uring::types::{SubmitArgs, Timespec};
@@ -119,6 +120,11 @@ impl Kernel {
     /// Registers a table of `slots` empty slots for files.
     pub(crate) fn register_table(&self, slots: u32) -> io::Result<()> {
         self.submitter.register_files_sparse(slots)
+    }
+
+    /// Puts the file behind a descriptor into an empty slot of the table, too.
+    pub(crate) fn put_into_table(&self, slot: u32, fd: RawFd) -> io::Result<()> {
+        self.submitter.register_files_update(slot, &[fd]).map(drop)
     }
 
     pub(crate) fn unregister_table(&self) -> io::Result<()> {

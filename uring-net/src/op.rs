@@ -52,8 +52,6 @@ pub(crate) enum Target {
     Close = 3,
     /// The read behind the wakers.
     Wake = 4,
-    /// The close of the socket with this key, whose slot in the table is free then.
-    CloseDirect = 5,
 }
 
 /// 8 bits of target, 24 bits of generation, 32 bits of index.
@@ -76,7 +74,6 @@ impl UserData {
             2 => Target::Operation,
             3 => Target::Close,
             4 => Target::Wake,
-            5 => Target::CloseDirect,
             _ => Target::Nothing,
         }
     }
@@ -117,6 +114,8 @@ pub(crate) enum Handle {
     Direct(u32),
     /// With the kernel, which closes it: the socket is closing.
     Gone,
+    /// As `Gone`; the slot is free when the close has completed.
+    Leaving(u32),
 }
 
 /// Where a socket's receive stands.
@@ -160,7 +159,7 @@ impl SocketSlot {
     /// Whether it has been given to the kernel to close.
     #[inline]
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(self.handle, Handle::Gone)
+        matches!(self.handle, Handle::Gone | Handle::Leaving(_))
     }
 }
 
@@ -265,7 +264,6 @@ mod tests {
             Target::Operation,
             Target::Close,
             Target::Wake,
-            Target::CloseDirect,
         ] {
             let data = UserData::new(target, key);
             assert_eq!(data.target(), target);

@@ -29,12 +29,7 @@ impl Ring {
                 Target::Receive => self.received(key, cqe),
                 Target::Operation => self.operated(key, cqe),
                 Target::Close => {
-                    self.leave(key);
-                    None
-                }
-                Target::CloseDirect => {
-                    self.direct.release();
-                    self.leave(key);
+                    self.closed(key);
                     None
                 }
                 Target::Wake => self.woken(cqe),
@@ -152,11 +147,11 @@ impl Ring {
 
     /// Where the connection is that an accept gave `result` for.
     fn accepted_handle(&mut self, result: i32) -> Handle {
-        if self.direct.is_used() {
+        if self.direct.takes_accepted() {
             self.direct.take();
             return Handle::Direct(result.cast_unsigned());
         }
-        // SAFETY: a successful accept on a ring without a table has put a new descriptor into our table, named only by this completion, which
+        // SAFETY: a successful accept that was given no table has put a new descriptor into the process's, named only by this completion, which
         // comes here once.
         Handle::Plain(unsafe { OwnedFd::from_raw_fd(result) })
     }
@@ -190,6 +185,16 @@ impl Ring {
                 Some(refused(op.token, libc::ENFILE, OpKind::Accept, None))
             }
         }
+    }
+
+    /// The kernel has closed the socket.
+    fn closed(&mut self, key: Key) {
+        if let Some(slot) = self.sockets.get(key)
+            && let Handle::Leaving(place) = slot.handle
+        {
+            self.direct.release(place);
+        }
+        self.leave(key);
     }
 
     #[inline]

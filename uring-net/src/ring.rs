@@ -5,7 +5,7 @@ use std::io;
 use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::buffers::BufferPool;
 use crate::builder::{RingBuilder, Setup};
 use crate::clock::{Clock, timespec};
 use crate::completion::{Completion, OpKind, SendBuf, Token, clamp};
-use crate::direct::DirectTable;
+use crate::direct::{DirectTable, Holds};
 use crate::kernel::Kernel;
 use crate::op::{
     Body, Handle, Op, OperationId, ReceiveState, SocketId, SocketSlot, Target, UserData,
@@ -68,12 +68,12 @@ pub struct Ring {
 }
 
 impl Ring {
-    pub(crate) fn new(kernel: Kernel, pool: BufferPool, setup: Setup) -> Self {
+    pub(crate) fn new(kernel: Kernel, pool: BufferPool, setup: Setup, holds: Holds) -> Self {
         Self {
             kernel,
             sockets: Slab::new(),
             ops: Slab::new(),
-            direct: DirectTable::new(setup.direct_slots),
+            direct: DirectTable::new(setup.direct_slots, holds),
             pool: Rc::new(pool),
             wake: None,
             starved: VecDeque::new(),
@@ -102,24 +102,40 @@ impl Ring {
 
     /// Takes ownership of a socket (made and configured with `socket2`, `std` or `rustix`) and puts it into blocking mode, without which
     /// io_uring would answer `EAGAIN` instead of waiting. The ring closes it at [`close`](Ring::close) or when the ring is dropped.
+    /// With [`RingBuilder::direct_adopted`] it moves into the ring's table and loses its descriptor.
     ///
     /// # Errors
-    /// When the mode cannot be set.
+    /// When the mode cannot be set; `ENFILE` when the table has no free slot, until one is [`Closed`](crate::Event::Closed).
     pub fn adopt(&mut self, socket: impl Into<OwnedFd>) -> io::Result<SocketId> {
         let fd = socket.into();
         rustix::io::ioctl_fionbio(&fd, false)?;
-        Ok(SocketId(
-            self.sockets.insert(SocketSlot::new(Handle::Plain(fd))),
-        ))
+        let handle = if self.direct.takes_adopted() {
+            self.move_into_table(&fd)?
+        } else {
+            Handle::Plain(fd)
+        };
+        Ok(SocketId(self.sockets.insert(SocketSlot::new(handle))))
+    }
+
+    fn move_into_table(&mut self, fd: &OwnedFd) -> io::Result<Handle> {
+        let full = || io::Error::from_raw_os_error(libc::ENFILE);
+        let slot = self.direct.choose().ok_or_else(full)?;
+        match self.kernel.put_into_table(slot, fd.as_raw_fd()) {
+            Ok(()) => Ok(Handle::Direct(slot)),
+            Err(error) => {
+                self.direct.release(slot);
+                Err(error)
+            }
+        }
     }
 
     /// The socket's descriptor, for options and addresses; `None` when the id is stale, the socket is being closed, or it is a direct one and has
-    /// none (see [`RingBuilder::direct`]).
+    /// none (see [`RingBuilder::direct`] and [`RingBuilder::direct_adopted`]).
     #[must_use]
     pub fn fd(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
         match &self.sockets.get(socket.0)?.handle {
             Handle::Plain(fd) => Some(fd.as_fd()),
-            Handle::Direct(_) | Handle::Gone => None,
+            Handle::Direct(_) | Handle::Gone | Handle::Leaving(_) => None,
         }
     }
 
@@ -213,7 +229,7 @@ impl Ring {
                     slot.in_flight += 1;
                     return self.begin_shutdown(key, place, how, token);
                 }
-                Handle::Gone => Err(io::Error::from_raw_os_error(libc::EBADF)),
+                Handle::Gone | Handle::Leaving(_) => Err(io::Error::from_raw_os_error(libc::EBADF)),
             },
         };
         self.ready.push_back(Completion {
@@ -273,7 +289,7 @@ impl Ring {
         match operation.0.target() {
             Target::Receive => self.cancel_receive(key),
             Target::Operation => self.cancel_op(key),
-            Target::Nothing | Target::Close | Target::CloseDirect | Target::Wake => {}
+            Target::Nothing | Target::Close | Target::Wake => {}
         }
     }
 
@@ -354,6 +370,7 @@ impl Ring {
     pub fn shrink_to_fit(&mut self) {
         self.sockets.shrink_to_fit();
         self.ops.shrink_to_fit();
+        self.direct.shrink_to_fit();
         self.starved.shrink_to_fit();
         self.ready.shrink_to_fit();
         self.spare_addresses = Vec::new();
@@ -441,7 +458,7 @@ impl Drop for Ring {
             mem::forget(mem::replace(&mut self.ops, Slab::new()));
             mem::forget(self.wake.take());
         }
-        if self.direct.is_used() {
+        if self.direct.exists() {
             // The kernel would do it, too, but some time later: who drops a ring may want its peers to know at once.
             let _ = self.kernel.unregister_table();
         }

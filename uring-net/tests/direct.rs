@@ -1,4 +1,4 @@
-//! Direct sockets: accepted into the ring's own table, without a descriptor. What they share with others is tested with those.
+//! Direct sockets: accepted, or adopted, into the ring's own table, without a descriptor. What they share with others is tested with those.
 
 #![allow(clippy::unwrap_used)]
 
@@ -98,6 +98,63 @@ fn a_direct_socket_lives_and_ends_without_a_descriptor() {
     assert!(matches!(next(&mut ring).event, Event::Closed));
     assert!(settle(&mut ring).is_empty());
     assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn an_adopted_socket_leaves_its_descriptor_behind() {
+    if !alone("an_adopted_socket_leaves_its_descriptor_behind") {
+        return;
+    }
+    let mut ring = Ring::builder().direct_adopted(2).build().unwrap();
+    let before = open_descriptors();
+    let (first, mut peer) = pair(&mut ring);
+    let (second, _kept) = pair(&mut ring);
+    assert_eq!(open_descriptors(), before + 2, "the peers' alone");
+    assert!(ring.fd(first).is_none());
+    peer.write_all(b"hello").unwrap();
+    ring.receive(first, RECEIVE);
+    assert_eq!(receive_exactly(&mut ring, RECEIVE, 5), b"hello");
+
+    let (listener, address) = listener();
+    let full = ring.adopt(connect(address)).unwrap_err();
+    assert_eq!(full.raw_os_error(), Some(libc::ENFILE));
+    // Its slot is free once it is closed, and not before.
+    ring.close(first, CLOSE);
+    ring.adopt(connect(address)).unwrap_err();
+    assert!(matches!(next(&mut ring).event, Event::Closed));
+    assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
+    let third = ring.adopt(connect(address)).unwrap();
+    assert_ne!(third, first);
+    ring.send(third, b"here".to_vec(), SEND);
+    ring.send(second, b"there".to_vec(), SEND);
+    for _ in 0..2 {
+        let sent = next(&mut ring).event;
+        assert!(matches!(sent, Event::Sent { .. }), "{sent:?}");
+    }
+    // The two that were turned away end at once; the third is the one that speaks.
+    let mut heard = [0; 4];
+    for turned_away in [true, true, false] {
+        let (mut theirs, _) = listener.accept().unwrap();
+        theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+        let bytes = theirs.read(&mut heard).unwrap();
+        assert_eq!(bytes, if turned_away { 0 } else { 4 });
+    }
+    assert_eq!(&heard, b"here");
+}
+
+#[test]
+fn a_ring_that_adopts_directly_gives_accepted_sockets_descriptors() {
+    let mut ring = Ring::builder().direct_adopted(1).build().unwrap();
+    let (std_listener, address) = listener();
+    let listener = ring.adopt(std_listener).unwrap();
+    ring.accept(listener, ACCEPT);
+    let clients = [connect(address), connect(address)];
+    for _ in &clients {
+        let Event::Accepted(socket) = next(&mut ring).event else {
+            panic!("nothing accepted")
+        };
+        assert!(ring.fd(socket).is_some());
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, both, listener, next, pair, pattern, receive_exactly, ring, settle};
+use common::{
+    PATIENCE, listener, next, of_each_kind, pair, pattern, receive_exactly, ring, settle,
+};
 use uring_net::{Completion, Event, OpKind, Ring, Token};
 
 const RECEIVE: Token = Token(3);
@@ -22,7 +24,7 @@ const WAKE: Token = Token(7);
 
 #[test]
 fn a_cancelled_operation_completes_exactly_once() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         let receive = ring.receive(socket, RECEIVE);
         let timer = ring.timeout(Instant::now() + Duration::from_secs(3600), TIMER);
@@ -64,7 +66,7 @@ fn a_cancelled_operation_completes_exactly_once() {
 
 #[test]
 fn a_cancelled_receive_can_be_started_again_and_loses_nothing() {
-    for mut ring in both(&Ring::builder().buffers(2, 16)) {
+    for mut ring in of_each_kind(&Ring::builder().buffers(2, 16)) {
         let (socket, mut peer) = pair(&mut ring);
         let sent = pattern(4000);
         let mut got = Vec::new();
@@ -95,7 +97,7 @@ fn a_cancelled_receive_can_be_started_again_and_loses_nothing() {
 
 #[test]
 fn close_ends_everything_and_comes_last() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         ring.receive(socket, RECEIVE);
         ring.send(socket, vec![7; 64 << 20], SEND);
@@ -134,7 +136,7 @@ fn close_ends_everything_and_comes_last() {
 
 #[test]
 fn close_of_an_idle_connection_ends_the_stream() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         ring.receive(socket, RECEIVE);
         ring.submit().unwrap();
@@ -186,7 +188,7 @@ fn a_stale_id_never_reaches_the_next_owner() {
 
 #[test]
 fn a_starved_receive_is_cancelled_and_closed_like_any_other() {
-    for mut ring in both(&Ring::builder().buffers(1, 16)) {
+    for mut ring in of_each_kind(&Ring::builder().buffers(1, 16)) {
         let (first, mut first_peer) = pair(&mut ring);
         let (second, mut second_peer) = pair(&mut ring);
         let receive = ring.receive(first, RECEIVE);

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use common::{
-    PATIENCE, alone, both, listener, next, open_descriptors, pair, pattern, ring, settle,
+    PATIENCE, alone, listener, next, of_each_kind, open_descriptors, pair, pattern, ring, settle,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use uring_net::{Cause, Completion, Event, OpKind, Ring, SocketId, Step, Token};
@@ -40,7 +40,7 @@ fn more_operations_than_entries_are_submitted_along_the_way() {
 
 #[test]
 fn an_overflown_completion_queue_loses_nothing() {
-    for mut ring in both(&Ring::builder().entries(4).cq_entries(4).buffers(256, 64)) {
+    for mut ring in of_each_kind(&Ring::builder().entries(4).cq_entries(4).buffers(256, 64)) {
         let mut pairs: Vec<(SocketId, TcpStream)> = (0..16).map(|_| pair(&mut ring)).collect();
         let sent = pattern(2000);
         for (index, (socket, peer)) in pairs.iter_mut().enumerate() {

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    PATIENCE, both, more_than_all_buffers, next, open_descriptors, pair, pattern, receive_exactly,
-    reset_ends_receive, settle,
+    PATIENCE, more_than_all_buffers, next, of_each_kind, open_descriptors, pair, pattern,
+    receive_exactly, reset_ends_receive, settle,
 };
 use uring_net::{Completion, Event, OpKind, OperationId, Ring, SocketId, Token};
 
@@ -44,7 +44,7 @@ fn assert_cancelled(events: &[Completion]) {
 
 #[test]
 fn bytes_arrive_in_order_through_many_small_buffers_and_then_the_end() {
-    for mut ring in both(&Ring::builder().buffers(8, 512)) {
+    for mut ring in of_each_kind(&Ring::builder().buffers(8, 512)) {
         let (socket, mut peer) = pair(&mut ring);
         let sent = pattern(1 << 20);
         let copy = sent.clone();
@@ -64,7 +64,7 @@ fn bytes_arrive_in_order_through_many_small_buffers_and_then_the_end() {
 
 #[test]
 fn a_piece_that_comes_after_a_long_silence_is_received_as_well() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         ring.receive_sparingly(socket, RECEIVE);
         for piece in [&b"one"[..], b"two", b"three"] {
@@ -79,7 +79,7 @@ fn a_piece_that_comes_after_a_long_silence_is_received_as_well() {
 
 #[test]
 fn a_reset_ends_it_with_its_error() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, peer) = pair(&mut ring);
         ring.receive_sparingly(socket, RECEIVE);
         reset_ends_receive(&mut ring, peer, RECEIVE);
@@ -88,7 +88,7 @@ fn a_reset_ends_it_with_its_error() {
 
 #[test]
 fn close_ends_it_silently_whether_it_watches_or_takes() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         for unread in [false, true] {
             let (socket, mut peer) = pair(&mut ring);
             ring.receive_sparingly(socket, RECEIVE);
@@ -120,7 +120,7 @@ fn close_ends_it_silently_whether_it_watches_or_takes() {
 
 #[test]
 fn cancel_ends_it_with_one_event_and_it_can_be_started_again() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         // Not yet handed to the kernel, watching, and with a poll that has fired.
         for (submitted, arrived) in [(false, false), (true, false), (true, true)] {
@@ -162,7 +162,7 @@ fn refuses_to_start(ring: &mut Ring, socket: SocketId) {
 
 #[test]
 fn a_stale_socket_is_refused() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, _peer) = pair(&mut ring);
         ring.close(socket, CLOSE);
         ring.receive_eagerly(socket);
@@ -179,7 +179,7 @@ fn a_stale_socket_is_refused() {
 
 #[test]
 fn a_receive_that_is_over_is_not_begun_again_by_a_wish_for_eagerness() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         ring.receive_eagerly(socket);
         peer.write_all(b"nobody receives").unwrap();
@@ -194,7 +194,7 @@ fn running_out_of_buffers_loses_nothing() {
 
 #[test]
 fn a_starved_one_is_cancelled_and_closed_like_any_other() {
-    for mut ring in both(&Ring::builder().buffers(1, 16)) {
+    for mut ring in of_each_kind(&Ring::builder().buffers(1, 16)) {
         let (first, mut first_peer) = pair(&mut ring);
         let (second, mut second_peer) = pair(&mut ring);
         let receive = ring.receive_sparingly(first, RECEIVE);
@@ -215,7 +215,7 @@ fn a_starved_one_is_cancelled_and_closed_like_any_other() {
 
 #[test]
 fn a_multishot_goes_on_sparingly_under_the_new_token_and_back() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         ring.receive(socket, RECEIVE);
         peer.write_all(b"eager").unwrap();
@@ -244,7 +244,7 @@ fn a_multishot_goes_on_sparingly_under_the_new_token_and_back() {
 
 #[test]
 fn eagerness_spares_the_polls() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         let enters = |ring: &mut Ring, peer: &mut TcpStream| {
             let before = ring.stats().enters;
@@ -286,8 +286,8 @@ struct Stream {
 /// started again. Every byte arrives, in order.
 #[test]
 fn switching_at_random_under_traffic_loses_nothing() {
-    for (round, mut ring) in
-        (0..4).flat_map(|round| both(&Ring::builder().buffers(8, 256)).map(|ring| (round, ring)))
+    for (round, mut ring) in (0..4)
+        .flat_map(|round| of_each_kind(&Ring::builder().buffers(8, 256)).map(|ring| (round, ring)))
     {
         let mut chance = Chance(0x9e37_79b9_7f4a_7c15 ^ (round + 1));
         let sent = pattern(200_000);
@@ -372,7 +372,7 @@ fn a_ring_that_is_dropped_with_armed_polls_leaves_nothing_behind() {
     }
     let before = open_descriptors();
     for take in [false, true] {
-        for mut ring in both(&Ring::builder().buffers(2, 64)) {
+        for mut ring in of_each_kind(&Ring::builder().buffers(2, 64)) {
             let pairs: Vec<_> = (0..8).map(|_| pair(&mut ring)).collect();
             for (socket, mut peer) in pairs.iter().map(|(socket, peer)| (*socket, peer)) {
                 ring.receive_sparingly(socket, RECEIVE);

@@ -11,7 +11,7 @@ use std::thread;
 
 use bytes::Bytes;
 use common::{
-    both, listener, more_than_all_buffers, next, pair, pattern, receive_exactly,
+    listener, more_than_all_buffers, next, of_each_kind, pair, pattern, receive_exactly,
     reset_ends_receive, ring, settle,
 };
 use socket2::{Domain, Socket, Type};
@@ -73,7 +73,7 @@ fn both_ends_of_an_echo_live_in_one_ring() {
 
 #[test]
 fn bytes_arrive_in_order_through_many_small_buffers() {
-    for mut ring in both(&Ring::builder().buffers(8, 512)) {
+    for mut ring in of_each_kind(&Ring::builder().buffers(8, 512)) {
         let (socket, mut peer) = pair(&mut ring);
         let sent = pattern(2 << 20);
         let copy = sent.clone();
@@ -148,7 +148,7 @@ fn a_send_completes_when_a_small_socket_buffer_has_taken_all() {
 
 #[test]
 fn a_send_too_long_for_one_operation_is_continued() {
-    for ring in both(&Ring::builder()) {
+    for ring in of_each_kind(&Ring::builder()) {
         let ring = send_all(ring, &pattern(40 << 20), None);
         assert!(ring.stats().sends_continued >= 2);
     }
@@ -156,7 +156,7 @@ fn a_send_too_long_for_one_operation_is_continued() {
 
 #[test]
 fn parts_of_every_kind_of_buffer_are_sent() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         ring.receive(socket, RECEIVE);
         peer.write_all(b"0123456789").unwrap();
@@ -195,7 +195,7 @@ fn parts_of_every_kind_of_buffer_are_sent() {
 
 #[test]
 fn a_send_that_does_not_wait_says_how_much_the_socket_took() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         let piece = pattern(100_000);
         let mut taken = Vec::new();
@@ -238,7 +238,7 @@ fn a_send_that_does_not_wait_says_how_much_the_socket_took() {
 
 #[test]
 fn a_second_send_in_flight_is_refused_with_its_buffer() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, _peer) = pair(&mut ring);
         ring.send(socket, vec![0; 64 << 20], SEND);
         ring.send(socket, b"second".to_vec(), Token(9));
@@ -344,7 +344,7 @@ fn an_ipv6_address_connects() {
 
 #[test]
 fn a_reset_ends_the_receive_with_its_error() {
-    for mut ring in both(&Ring::builder()) {
+    for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, peer) = pair(&mut ring);
         ring.receive(socket, RECEIVE);
         reset_ends_receive(&mut ring, peer, RECEIVE);

@@ -17,10 +17,11 @@ pub(crate) fn ring() -> Ring {
     Ring::builder().build().unwrap()
 }
 
-/// Two rings of these sizes: one gives its sockets descriptors, one keeps them in a table of its own.
-pub(crate) fn both(builder: &RingBuilder) -> [Ring; 2] {
-    let direct = builder.clone().direct(16);
-    [builder.build().unwrap(), direct.build().unwrap()]
+/// Rings of these sizes: one gives its sockets descriptors, one keeps those that it accepts in a table of its own, one those that it adopts.
+pub(crate) fn of_each_kind(builder: &RingBuilder) -> [Ring; 3] {
+    let accepted = builder.clone().direct(16);
+    let adopted = builder.clone().direct_adopted(16);
+    [builder, &accepted, &adopted].map(|builder| builder.build().unwrap())
 }
 
 /// Waits for the next completion, whatever it is.
@@ -63,7 +64,7 @@ pub(crate) fn listener() -> (TcpListener, SocketAddr) {
 /// A connected pair: one end in the ring, one a blocking std stream.
 pub(crate) fn pair(ring: &mut Ring) -> (SocketId, TcpStream) {
     let (listener, address) = listener();
-    if ring.setup().direct_slots > 0 {
+    if ring.setup().direct_slots > 0 && !ring.setup().direct_adopted {
         return direct_pair(ring, listener, address);
     }
     let ours = TcpStream::connect(address).unwrap();
@@ -167,7 +168,7 @@ pub(crate) fn reset_ends_receive(ring: &mut Ring, peer: TcpStream, receive: Toke
 
 /// More comes than the pool holds, to sockets that receive by `receive`; the caller holds all buffers until nothing more comes, which is the worst it can do.
 pub(crate) fn more_than_all_buffers(receive: fn(&mut Ring, SocketId, Token) -> OperationId) {
-    for mut ring in both(&Ring::builder().buffers(4, 64)) {
+    for mut ring in of_each_kind(&Ring::builder().buffers(4, 64)) {
         let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();
         let sent = pattern(300);
         for (index, (socket, peer)) in pairs.iter().enumerate() {
