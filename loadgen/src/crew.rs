@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use uring_net::Ring;
+use uring_net::{KernelVersion, MAX_DIRECT_SLOTS, Ring};
 
 use crate::{
     config::Config,
@@ -151,7 +151,11 @@ fn thread_main(
         pin(cpu)?;
     }
     sharpen_timers();
-    let mut ring = make_ring(config.traffic.size as usize, plan.threads)?;
+    let mut ring = make_ring(
+        config.traffic.size as usize,
+        plan.threads,
+        plan.count(thread),
+    )?;
     if let Some(board) = &common.board {
         let waker = ring
             .waker(NO_CONNECTION)
@@ -254,7 +258,9 @@ impl Start<'_> {
     }
 }
 
-fn make_ring(size: usize, threads: usize) -> Result<Ring, String> {
+/// The ring of one thread of `threads`, and for its connections. They live in its own table: who lists the descriptors of all processes
+/// (monitors do, and took a quarter of two CPUs at a million) has nothing to list.
+fn make_ring(size: usize, threads: usize, connections: usize) -> Result<Ring, String> {
     // A buffer that holds a whole message spares a copy; many small ones share a buffer anyway.
     let buffer = (size + 16).next_power_of_two().clamp(4 << 10, 64 << 10);
     let count = (BUFFER_BYTES.min(ALL_BUFFERS_BYTES / threads) / buffer).max(32);
@@ -262,6 +268,16 @@ fn make_ring(size: usize, threads: usize) -> Result<Ring, String> {
     Ring::builder()
         .buffers(count as u16, buffer as u32)
         .cq_entries(completions as u32)
+        .direct_adopted(slots(connections))
         .build()
         .map_err(|error| error.to_string())
+}
+
+/// Where the kernel has no such tables, or none so large, connections have descriptors: the same, seen from the server.
+fn slots(connections: usize) -> u32 {
+    let can = KernelVersion::running().is_some_and(|version| version >= KernelVersion::DIRECT);
+    match u32::try_from(connections) {
+        Ok(slots @ ..=MAX_DIRECT_SLOTS) if can => slots,
+        _ => 0,
+    }
 }
