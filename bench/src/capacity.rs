@@ -269,7 +269,7 @@ impl Limiter {
 pub struct Strain {
     /// Of the server's CPUs.
     pub server_cpu: f64,
-    /// Of the busiest generator thread's CPU.
+    /// Of the generator's busiest CPU.
     pub generator_cpu: f64,
     /// Of all CPUs of the machine, by whomever.
     pub machine_cpu: f64,

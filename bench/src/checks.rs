@@ -11,7 +11,6 @@ use loadgen::verdict::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::busiest_thread;
 use crate::record::ServerSide;
 
 /// A generator thread busier than this had no time left for more load.
@@ -228,15 +227,13 @@ pub(crate) fn generator_cpu(record: &Record, server: &ServerSide) -> Option<Chec
         // It polls: its CPU is always full.
         return None;
     }
-    let busiest = busiest_thread(record).unwrap_or(0.0);
+    let busiest = record.generator.busiest_share().unwrap_or(0.0);
     let percent = busiest * 100.0;
     if record.options.rate_per_s.is_some() || record.kind == Kind::Idle {
         let full = busiest > BUSY_LIMIT;
         return Some(Check::new("generator_cpu", busiest, BUSY_LIMIT).unless(
             CheckStatus::Doubtful,
-            full.then(|| {
-                format!("the generator's busiest thread used {percent:.0}% of a CPU: none to spare")
-            }),
+            full.then(|| format!("the generator used {percent:.0}% of a CPU: none to spare")),
         ));
     }
     let server_share = server.window?.cpu_share;
@@ -245,7 +242,7 @@ pub(crate) fn generator_cpu(record: &Record, server: &ServerSide) -> Option<Chec
         CheckStatus::Invalid,
         was_the_limit.then(|| {
             format!(
-                "the generator was the limit: its busiest thread used {percent:.0}% of a CPU, the server {:.0}% of its own",
+                "the generator was the limit: it used {percent:.0}% of a CPU, the server {:.0}% of its own",
                 server_share * 100.0
             )
         }),

@@ -277,13 +277,7 @@ fn server_cpu_share(facts: &Facts<'_>) -> Option<f64> {
 }
 
 fn generator_cpu_share(facts: &Facts<'_>) -> Option<f64> {
-    busiest_thread(facts.loadgen)
-}
-
-/// The busiest generator thread's share of its CPU: one full thread limits the generator, whatever the others do.
-pub(crate) fn busiest_thread(record: &Record) -> Option<f64> {
-    let threads = record.generator.threads.iter();
-    threads.map(|thread| thread.busy_share).reduce(f64::max)
+    facts.loadgen.generator.busiest_share()
 }
 
 /// (RSS in the window - RSS before the first connection) / connections.

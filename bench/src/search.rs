@@ -60,7 +60,7 @@ pub struct Probe {
     pub faults: Option<u64>,
     /// Of the server's CPUs.
     pub server_cpu_share: Option<f64>,
-    /// Of the busiest generator thread's CPU.
+    /// Of the generator's busiest CPU.
     pub generator_cpu_share: Option<f64>,
     /// Of all CPUs, by whomever.
     pub machine_cpu_share: Option<f64>,

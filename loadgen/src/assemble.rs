@@ -405,13 +405,15 @@ fn validity(
         )
     });
     let connect = config.kind == Kind::Connect;
-    let shares = || {
-        let threads = record.generator.threads.iter();
-        threads.map(|thread| thread.busy_share)
-    };
-    // Threads that share a CPU have none to spare when they use it up together.
-    let of_a_cpu = shares().sum::<f64>() / plan.cpus.max(1) as f64;
-    let busiest = shares().fold(of_a_cpu, f64::max);
+    // Threads that are not pinned have nothing to spare either when they use up all CPUs together.
+    let threads = record.generator.threads.iter();
+    let all = threads.map(|thread| thread.busy_share).sum::<f64>();
+    let of_a_cpu = all / plan.cpus.max(1) as f64;
+    let busiest = record
+        .generator
+        .busiest_share()
+        .unwrap_or(0.0)
+        .max(of_a_cpu);
     let mut messages = record.messages;
     if connect {
         messages.received = record.connect.completed;

@@ -8,6 +8,8 @@
 //! duration. A message belongs to the window in which it was *meant* to be sent (open loop) or was sent (closed loop), and
 //! its reply counts with it even when it arrives in the drain phase.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -363,6 +365,30 @@ pub struct Generator {
     pub schedule_lag: Option<ScheduleLag>,
 }
 
+impl Generator {
+    /// The largest share of a CPU that one thread used, or threads together that are pinned to one: a CPU without time to spare limits the
+    /// generator, whatever the others do, and fifty shards on it are not each idle by the share of the others. `None` without threads.
+    pub fn busiest_share(&self) -> Option<f64> {
+        let mut of_cpus: BTreeMap<usize, f64> = BTreeMap::new();
+        let mut busiest = None::<f64>;
+        for ThreadUsage {
+            cpu, busy_share, ..
+        } in &self.threads
+        {
+            let share = match cpu {
+                Some(cpu) => {
+                    let all = of_cpus.entry(*cpu).or_default();
+                    *all += busy_share;
+                    *all
+                }
+                None => *busy_share,
+            };
+            busiest = Some(busiest.map_or(share, |most| most.max(share)));
+        }
+        busiest
+    }
+}
+
 /// One generator process of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Shard {
@@ -476,4 +502,30 @@ pub struct Second {
     /// 99th percentile of their latency (intended send in an open loop).
     #[serde(default)]
     pub latency_p99_ns: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_on_one_cpu_share_its_time() {
+        let busiest = |threads: &[(Option<usize>, f64)]| {
+            let threads = threads.iter().map(|&(cpu, busy_share)| ThreadUsage {
+                cpu,
+                busy_share,
+                ..ThreadUsage::default()
+            });
+            Generator {
+                threads: threads.collect(),
+                ..Generator::default()
+            }
+            .busiest_share()
+        };
+        assert_eq!(busiest(&[]), None);
+        assert_eq!(busiest(&[(None, 0.25), (None, 0.5)]), Some(0.5));
+        let shared = [(Some(1), 0.25), (Some(0), 0.375), (Some(1), 0.5)];
+        assert_eq!(busiest(&shared), Some(0.75));
+        assert_eq!(busiest(&[(Some(1), 0.25), (None, 0.75)]), Some(0.75));
+    }
 }

@@ -56,7 +56,7 @@ pub struct Evidence<'a> {
     pub latency: Option<&'a Latency>,
     /// How late the generator was, in an open loop.
     pub lag: Option<ScheduleLag>,
-    /// CPU time / wall time of the busiest thread.
+    /// CPU time / wall time of the busiest CPU, or thread.
     pub busiest: f64,
     /// Longest time for which a thread did not run although it should have.
     pub longest_stall_ns: u64,
