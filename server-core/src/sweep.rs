@@ -5,6 +5,7 @@
 //! silent together: their pings would otherwise leave all at once, and whoever is active would wait behind them. A connection notes the
 //! tick of its last traffic in its [`Activity`]: one relaxed store for each receive, nothing else.
 
+use std::f64::consts::GOLDEN_RATIO;
 use std::iter::StepBy;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -113,6 +114,18 @@ impl Sweep {
         self.interval
     }
 
+    /// How much later the ticks of `worker` are to begin than it does: workers and processes that share a CPU, fifty of them for a million
+    /// connections, would otherwise all look over their connections in the same millisecond, and whoever is active would wait.
+    pub fn phase(&self, worker: usize) -> Duration {
+        self.phase_of(std::process::id().wrapping_add(worker as u32))
+    }
+
+    /// Numbers in a row, however many, are spread evenly over an interval by multiples of the golden ratio.
+    fn phase_of(&self, number: u32) -> Duration {
+        self.interval
+            .mul_f64((f64::from(number) * GOLDEN_RATIO).fract())
+    }
+
     /// The places below `end` whose turn it is at tick `now`, far apart: connections that came together lie side by side.
     pub fn places(&self, now: u32, end: usize) -> StepBy<Range<usize>> {
         let first = (now % self.parts) as usize;
@@ -186,6 +199,25 @@ mod tests {
         assert_eq!(idle.interval(), Duration::from_millis(50));
         let shortest = sweep("--idle-timeout 20ms");
         assert_eq!(shortest.interval(), Duration::from_millis(2));
+    }
+
+    #[test]
+    fn workers_and_processes_take_turns_within_a_tick() {
+        let sweep = sweep("");
+        // Workers of one process; processes of two and of four threads, which have numbers, too.
+        for (count, step) in [(2, 1), (6, 1), (53, 1), (53, 2), (53, 4)] {
+            let numbers = (0..count).map(|worker| 31_000 + worker * step);
+            let mut phases: Vec<_> = numbers.map(|number| sweep.phase_of(number)).collect();
+            phases.sort_unstable();
+            phases.push(sweep.interval() + phases[0]);
+            let gaps = phases.windows(2).map(|pair| pair[1] - pair[0]);
+            let fair = sweep.interval() / count;
+            let widest = gaps.max().unwrap();
+            assert!(
+                widest < fair * 3,
+                "{count} by {step}: {widest:?}, fair {fair:?}"
+            );
+        }
     }
 
     #[test]

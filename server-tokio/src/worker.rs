@@ -151,7 +151,9 @@ impl Worker {
 
     /// Sweeps until the drain begins, then tells every connection.
     async fn sweep(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(self.server.sweep.interval());
+        let sweep = &self.server.sweep;
+        let begin = Instant::now() + sweep.phase(self.index);
+        let mut interval = tokio::time::interval_at(begin.into(), sweep.interval());
         let drain_begins = self.server.drain_begins();
         tokio::pin!(drain_begins);
         let mut ebb = Ebb::default();

@@ -19,17 +19,19 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    /// A clock whose first tick is one `interval` from now. Call on a worker's thread, within its runtime.
+    /// A clock whose first tick is one `interval` and `phase` from now. Call on a worker's thread, within its runtime.
     ///
     /// # Errors
     /// No descriptor for the timerfd.
-    pub(crate) fn every(interval: Duration) -> io::Result<Self> {
-        let interval = Timespec::try_from(interval).map_err(|_| io::ErrorKind::InvalidInput)?;
+    pub(crate) fn every(interval: Duration, phase: Duration) -> io::Result<Self> {
+        let timespec = |time| {
+            Timespec::try_from(time).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+        };
         // Blocking on purpose: io_uring answers EAGAIN instead of waiting for a non-blocking one.
         let timerfd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
         let times = Itimerspec {
-            it_interval: interval,
-            it_value: interval,
+            it_interval: timespec(interval)?,
+            it_value: timespec(interval + phase)?,
         };
         timerfd_settime(&timerfd, TimerfdTimerFlags::empty(), &times)?;
         Ok(Self {
@@ -65,12 +67,12 @@ mod tests {
         ring::build().unwrap().block_on(async {
             let interval = Duration::from_millis(5);
             let start = Instant::now();
-            let mut ticker = Ticker::every(interval).unwrap();
+            let mut ticker = Ticker::every(interval, interval / 2).unwrap();
             let mut ticks = 0;
             while ticks < 10 {
                 ticks += ticker.tick().await.unwrap();
             }
-            assert!(start.elapsed() >= interval * 10);
+            assert!(start.elapsed() >= interval * 10 + interval / 2);
         });
     }
 }

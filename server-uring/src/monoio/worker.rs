@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, process, thread};
 
 use anyhow::Context;
@@ -215,7 +215,8 @@ impl Worker {
 
     /// Sweeps until the worker ends.
     async fn sweep(self: Rc<Self>) -> io::Result<()> {
-        let mut ticker = Ticker::every(self.server.sweep.interval())?;
+        let sweep = &self.server.sweep;
+        let mut ticker = Ticker::every(sweep.interval(), sweep.phase(self.index))?;
         let mut ebb = Ebb::default();
         loop {
             for _ in 0..ticker.tick().await? {
@@ -269,7 +270,7 @@ impl Worker {
 
     /// Ends what is over its time, and gives the accept loops another try, every [`ACCEPT_PAUSE`].
     async fn watch_time(self: Rc<Self>) -> io::Result<()> {
-        let mut ticker = Ticker::every(ACCEPT_PAUSE)?;
+        let mut ticker = Ticker::every(ACCEPT_PAUSE, Duration::ZERO)?;
         loop {
             ticker.tick().await?;
             self.freed.raise();

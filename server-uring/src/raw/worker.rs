@@ -437,7 +437,7 @@ fn begin(
         tally: Tally::default(),
         turn: 0,
         tick: 0,
-        next_tick: Instant::now(),
+        next_tick: Instant::now() + server.sweep.phase(index),
         clock: Clock::default(),
         replies: Vec::new(),
         publishers: Vec::new(),
