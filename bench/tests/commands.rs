@@ -95,7 +95,12 @@ fn show_prints_the_tables_again() {
 
 #[test]
 fn compare_refuses_results_with_nothing_in_common() {
-    let message = refused(&bench("compare", &[committed("quick"), committed("scale")]));
+    // Forced, for they may also be of different kernels.
+    let force = PathBuf::from("--force");
+    let message = refused(&bench(
+        "compare",
+        &[committed("quick"), committed("scale"), force],
+    ));
     insta::assert_snapshot!(message, @"error: A and B have no bout in common in which the same contestant has valid runs");
 }
 
