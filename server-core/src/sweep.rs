@@ -1,9 +1,10 @@
 //! Idle pings and timeouts without one timer per connection.
 //!
-//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Sweep::verdict`] about a part of its connections, those at the
+//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Tick::verdict`] about a part of its connections, those at the
 //! places that [`Sweep::places`] gives; after a round of ticks it has asked about all. In parts, because the connections of a flood fall
-//! silent together: their pings would otherwise leave all at once, and whoever is active would wait behind them. A connection notes the
-//! tick of its last traffic in its [`Activity`]: one relaxed store for each receive, nothing else.
+//! silent together: their pings would otherwise leave all at once, and whoever is active would wait behind them. For the same reason a tick has
+//! pings for so many only that all connections, should they fall silent together, are pinged within a quarter of the idle timeout: the last of them
+//! has another quarter to answer in. A connection notes the tick of its last traffic in its [`Activity`]: one relaxed store for each receive, nothing else.
 
 use std::f64::consts::GOLDEN_RATIO;
 use std::iter::StepBy;
@@ -65,6 +66,9 @@ pub enum Verdict {
 const MOST_PARTS: u32 = 16;
 /// ... of at least this long each: a worker wakes for every one.
 const SHORTEST_PART: Duration = Duration::from_millis(50);
+
+/// Pings that every tick has: a handful is no flood.
+const FEWEST_PINGS: usize = 16;
 
 /// The timeouts of [`Settings`] in ticks.
 #[derive(Debug, Clone)]
@@ -142,19 +146,46 @@ impl Sweep {
         silence(activity.0.load(Relaxed), now) < 2 * self.parts
     }
 
-    /// What is due at tick `now` for a connection in `phase`.
-    pub fn verdict(&self, now: u32, phase: Phase, activity: &Activity) -> Verdict {
+    /// Tick `now` of a worker with so many places for connections.
+    pub fn tick(&self, now: u32, places: usize) -> Tick<'_> {
+        let pings = match &self.idle {
+            Some(idle) => places.div_ceil((idle.ping / 2).max(1) as usize),
+            None => 0,
+        };
+        Tick {
+            sweep: self,
+            now,
+            pings: pings.max(FEWEST_PINGS),
+        }
+    }
+}
+
+/// One tick of a worker: what is due for whom, and how many pings it has left.
+#[derive(Debug)]
+pub struct Tick<'a> {
+    sweep: &'a Sweep,
+    now: u32,
+    pings: usize,
+}
+
+impl Tick<'_> {
+    /// What is due for a connection in `phase`.
+    pub fn verdict(&mut self, phase: Phase, activity: &Activity) -> Verdict {
+        let Self { sweep, now, .. } = *self;
         let seen = activity.0.load(Relaxed);
         let silent = silence(seen, now);
-        match (phase, &self.idle) {
-            (Phase::Handshake, _) if silent >= self.handshake => Verdict::HandshakeTimeout,
+        match (phase, &sweep.idle) {
+            (Phase::Handshake, _) if silent >= sweep.handshake => Verdict::HandshakeTimeout,
             (Phase::Open, Some(idle)) if silent >= idle.close => Verdict::IdleTimeout,
-            (Phase::Open, Some(idle)) if silent >= idle.ping && seen & PINGED == 0 => {
+            (Phase::Open, Some(idle))
+                if silent >= idle.ping && seen & PINGED == 0 && self.pings > 0 =>
+            {
                 // Lost to a touch in between, the mark is not set: the touch wins, as it should.
                 let marked = activity
                     .0
                     .compare_exchange(seen, seen | PINGED, Relaxed, Relaxed);
                 if marked.is_ok() {
+                    self.pings -= 1;
                     Verdict::Ping
                 } else {
                     Verdict::Keep
@@ -226,7 +257,7 @@ mod tests {
         assert_eq!(sweep.interval(), Duration::from_micros(62_500));
         let activity = Activity::at(100);
         let verdicts: Vec<_> = (100..=229)
-            .map(|now| sweep.verdict(now, Phase::Open, &activity))
+            .map(|now| sweep.tick(now, 1).verdict(Phase::Open, &activity))
             .collect();
         let mut expected = vec![Verdict::Keep; 130];
         expected[65] = Verdict::Ping;
@@ -273,10 +304,19 @@ mod tests {
     fn traffic_starts_the_silence_anew() {
         let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
         let activity = Activity::at(0);
-        assert_eq!(sweep.verdict(65, Phase::Open, &activity), Verdict::Ping);
+        assert_eq!(
+            sweep.tick(65, 1).verdict(Phase::Open, &activity),
+            Verdict::Ping
+        );
         activity.touch(70);
-        assert_eq!(sweep.verdict(134, Phase::Open, &activity), Verdict::Keep);
-        assert_eq!(sweep.verdict(135, Phase::Open, &activity), Verdict::Ping);
+        assert_eq!(
+            sweep.tick(134, 1).verdict(Phase::Open, &activity),
+            Verdict::Keep
+        );
+        assert_eq!(
+            sweep.tick(135, 1).verdict(Phase::Open, &activity),
+            Verdict::Ping
+        );
     }
 
     #[test]
@@ -284,12 +324,15 @@ mod tests {
         let sweep = sweep("--idle-timeout 0 --handshake-timeout 2s");
         let activity = Activity::at(0);
         assert_eq!(
-            [32, 33].map(|now| sweep.verdict(now, Phase::Handshake, &activity)),
+            [32, 33].map(|now| sweep.tick(now, 1).verdict(Phase::Handshake, &activity)),
             [Verdict::Keep, Verdict::HandshakeTimeout]
         );
-        assert_eq!(sweep.verdict(9999, Phase::Open, &activity), Verdict::Keep);
         assert_eq!(
-            sweep.verdict(9999, Phase::Closing, &activity),
+            sweep.tick(9999, 1).verdict(Phase::Open, &activity),
+            Verdict::Keep
+        );
+        assert_eq!(
+            sweep.tick(9999, 1).verdict(Phase::Closing, &activity),
             Verdict::Keep
         );
     }
@@ -298,10 +341,42 @@ mod tests {
     fn ticks_wrap_around() {
         let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
         let activity = Activity::at((u32::MAX >> 1) - 1);
-        assert_eq!(sweep.verdict(1, Phase::Open, &activity), Verdict::Keep);
         assert_eq!(
-            sweep.verdict(200, Phase::Open, &activity),
+            sweep.tick(1, 1).verdict(Phase::Open, &activity),
+            Verdict::Keep
+        );
+        assert_eq!(
+            sweep.tick(200, 1).verdict(Phase::Open, &activity),
             Verdict::IdleTimeout
         );
+    }
+
+    #[test]
+    fn a_flood_that_falls_silent_is_pinged_over_a_quarter_of_the_timeout() {
+        let sweep = sweep("--idle-timeout 80s");
+        let flood: Vec<_> = (0..10_000).map(|_| Activity::at(0)).collect();
+        let quarter = sweep.idle.as_ref().unwrap().ping / 2;
+        let mut pinged = Vec::new();
+        for now in 0..=4 * quarter {
+            let mut tick = sweep.tick(now, flood.len());
+            let mut pings = 0;
+            for place in sweep.places(now, flood.len()) {
+                match tick.verdict(Phase::Open, &flood[place]) {
+                    Verdict::Ping => pings += 1,
+                    Verdict::Keep => {}
+                    other => panic!("{other:?} at {now}"),
+                }
+            }
+            pinged.push(pings);
+        }
+        let of = |range: std::ops::Range<u32>| {
+            let range = range.start as usize..range.end as usize;
+            pinged[range].iter().sum::<usize>()
+        };
+        assert_eq!(of(0..2 * quarter), 0);
+        // A round more, for a part may be full in one and not in the next.
+        assert_eq!(of(2 * quarter..3 * quarter + 2 * sweep.parts), flood.len());
+        let fair = flood.len() / quarter as usize;
+        assert!(pinged.iter().all(|pings| *pings <= fair + 1), "{pinged:?}");
     }
 }

@@ -193,7 +193,9 @@ impl Worker {
 
     async fn sweep_part(&self, now: u32) {
         let sweep = &self.server.sweep;
-        let mut places = sweep.places(now, self.lock().links.capacity());
+        let end = self.lock().links.capacity();
+        let mut places = sweep.places(now, end);
+        let mut tick = sweep.tick(now, end);
         loop {
             {
                 let connections = self.lock();
@@ -202,7 +204,7 @@ impl Worker {
                     .take(SWEEP_STRIDE)
                     .filter_map(|at| connections.links.get(at))
                 {
-                    match sweep.verdict(now, link.phase(), &link.activity) {
+                    match tick.verdict(link.phase(), &link.activity) {
                         Verdict::Keep => {}
                         Verdict::Ping => link.order(Order::PING),
                         Verdict::HandshakeTimeout => link.order(Order::REQUEST_TIMEOUT),

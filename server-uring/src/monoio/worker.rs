@@ -252,8 +252,9 @@ impl Worker {
         let sweep = &self.server.sweep;
         let connections = self.connections.borrow();
         let places = sweep.places(now, connections.capacity());
+        let mut tick = sweep.tick(now, connections.capacity());
         for (_, link) in places.filter_map(|place| connections.get(place)) {
-            match sweep.verdict(now, link.phase(), &link.activity) {
+            match tick.verdict(link.phase(), &link.activity) {
                 Verdict::Keep => {}
                 Verdict::Ping => link.order(Order::PING),
                 Verdict::HandshakeTimeout => link.order(Order::REQUEST_TIMEOUT),

@@ -283,14 +283,15 @@ impl Loop {
         }
         worker.sweep_later();
         let sweep = worker.server.sweep.clone();
-        let tick = worker.tick;
-        for place in sweep.places(tick, self.connections.end()) {
+        let now = worker.tick;
+        let mut tick = sweep.tick(now, self.connections.end());
+        for place in sweep.places(now, self.connections.end()) {
             let Some(connection) = self.connections.at(place) else {
                 continue;
             };
             self.open += 1;
             connection.spare(worker);
-            let verdict = sweep.verdict(tick, connection.phase(), connection.activity());
+            let verdict = tick.verdict(connection.phase(), connection.activity());
             match verdict {
                 Verdict::Keep => {}
                 Verdict::Ping => connection.ping(worker),
@@ -298,7 +299,7 @@ impl Loop {
                 Verdict::IdleTimeout => connection.time_out(worker),
             }
         }
-        if sweep.ends_round(tick) {
+        if sweep.ends_round(now) {
             let open = std::mem::take(&mut self.open);
             self.give_memory_back(open);
         }
