@@ -60,7 +60,7 @@ pub struct ServerOptions {
     /// Time a client has for its request; then 408 and close
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub handshake_timeout: Duration,
-    /// Silence after which a connection is closed, with a ping after half of it; 0 never closes
+    /// Silence after which a connection is closed, with a ping after half of it, or, where very many fall silent together, three quarters; 0 never closes
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub idle_timeout: Duration,
     /// WebSocket connections served at once, further ones get 503; 0 is unlimited. Each of --processes has an equal share

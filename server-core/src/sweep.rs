@@ -67,9 +67,6 @@ const MOST_PARTS: u32 = 16;
 /// ... of at least this long each: a worker wakes for every one.
 const SHORTEST_PART: Duration = Duration::from_millis(50);
 
-/// Pings that every tick has: a handful is no flood.
-const FEWEST_PINGS: usize = 16;
-
 /// The timeouts of [`Settings`] in ticks.
 #[derive(Debug, Clone)]
 pub struct Sweep {
@@ -146,16 +143,16 @@ impl Sweep {
         silence(activity.0.load(Relaxed), now) < 2 * self.parts
     }
 
-    /// Tick `now` of a worker with so many places for connections.
-    pub fn tick(&self, now: u32, places: usize) -> Tick<'_> {
+    /// Tick `now` of a worker with so many connections.
+    pub fn tick(&self, now: u32, connections: usize) -> Tick<'_> {
         let pings = match &self.idle {
-            Some(idle) => places.div_ceil((idle.ping / 2).max(1) as usize),
+            Some(idle) => connections.div_ceil((idle.ping / 2).max(1) as usize),
             None => 0,
         };
         Tick {
             sweep: self,
             now,
-            pings: pings.max(FEWEST_PINGS),
+            pings,
         }
     }
 }

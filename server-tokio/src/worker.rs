@@ -193,9 +193,12 @@ impl Worker {
 
     async fn sweep_part(&self, now: u32) {
         let sweep = &self.server.sweep;
-        let end = self.lock().links.capacity();
+        let (end, open) = {
+            let connections = self.lock();
+            (connections.links.capacity(), connections.links.len())
+        };
         let mut places = sweep.places(now, end);
-        let mut tick = sweep.tick(now, end);
+        let mut tick = sweep.tick(now, open);
         loop {
             {
                 let connections = self.lock();

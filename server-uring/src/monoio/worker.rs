@@ -252,7 +252,7 @@ impl Worker {
         let sweep = &self.server.sweep;
         let connections = self.connections.borrow();
         let places = sweep.places(now, connections.capacity());
-        let mut tick = sweep.tick(now, connections.capacity());
+        let mut tick = sweep.tick(now, connections.len());
         for (_, link) in places.filter_map(|place| connections.get(place)) {
             match tick.verdict(link.phase(), &link.activity) {
                 Verdict::Keep => {}
