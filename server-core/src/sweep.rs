@@ -211,6 +211,11 @@ mod tests {
         Sweep::new(&Cli::parse_from(words).server.resolve().unwrap())
     }
 
+    /// For the only connection of a worker.
+    fn verdict(sweep: &Sweep, now: u32, phase: Phase, activity: &Activity) -> Verdict {
+        sweep.tick(now, 1).verdict(phase, activity)
+    }
+
     #[test]
     fn the_interval_follows_the_shortest_timeout() {
         let usual = sweep("");
@@ -254,7 +259,7 @@ mod tests {
         assert_eq!(sweep.interval(), Duration::from_micros(62_500));
         let activity = Activity::at(100);
         let verdicts: Vec<_> = (100..=229)
-            .map(|now| sweep.tick(now, 1).verdict(Phase::Open, &activity))
+            .map(|now| verdict(&sweep, now, Phase::Open, &activity))
             .collect();
         let mut expected = vec![Verdict::Keep; 130];
         expected[65] = Verdict::Ping;
@@ -301,19 +306,10 @@ mod tests {
     fn traffic_starts_the_silence_anew() {
         let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
         let activity = Activity::at(0);
-        assert_eq!(
-            sweep.tick(65, 1).verdict(Phase::Open, &activity),
-            Verdict::Ping
-        );
+        assert_eq!(verdict(&sweep, 65, Phase::Open, &activity), Verdict::Ping);
         activity.touch(70);
-        assert_eq!(
-            sweep.tick(134, 1).verdict(Phase::Open, &activity),
-            Verdict::Keep
-        );
-        assert_eq!(
-            sweep.tick(135, 1).verdict(Phase::Open, &activity),
-            Verdict::Ping
-        );
+        assert_eq!(verdict(&sweep, 134, Phase::Open, &activity), Verdict::Keep);
+        assert_eq!(verdict(&sweep, 135, Phase::Open, &activity), Verdict::Ping);
     }
 
     #[test]
@@ -321,15 +317,12 @@ mod tests {
         let sweep = sweep("--idle-timeout 0 --handshake-timeout 2s");
         let activity = Activity::at(0);
         assert_eq!(
-            [32, 33].map(|now| sweep.tick(now, 1).verdict(Phase::Handshake, &activity)),
+            [32, 33].map(|now| verdict(&sweep, now, Phase::Handshake, &activity)),
             [Verdict::Keep, Verdict::HandshakeTimeout]
         );
+        assert_eq!(verdict(&sweep, 9999, Phase::Open, &activity), Verdict::Keep);
         assert_eq!(
-            sweep.tick(9999, 1).verdict(Phase::Open, &activity),
-            Verdict::Keep
-        );
-        assert_eq!(
-            sweep.tick(9999, 1).verdict(Phase::Closing, &activity),
+            verdict(&sweep, 9999, Phase::Closing, &activity),
             Verdict::Keep
         );
     }
@@ -338,12 +331,9 @@ mod tests {
     fn ticks_wrap_around() {
         let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
         let activity = Activity::at((u32::MAX >> 1) - 1);
+        assert_eq!(verdict(&sweep, 1, Phase::Open, &activity), Verdict::Keep);
         assert_eq!(
-            sweep.tick(1, 1).verdict(Phase::Open, &activity),
-            Verdict::Keep
-        );
-        assert_eq!(
-            sweep.tick(200, 1).verdict(Phase::Open, &activity),
+            verdict(&sweep, 200, Phase::Open, &activity),
             Verdict::IdleTimeout
         );
     }
