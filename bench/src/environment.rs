@@ -132,6 +132,9 @@ impl Environment {
         if let Some(control) = machine.sysctls.get("net.ipv4.tcp_congestion_control") {
             parts.push(format!("TCP {control}"));
         }
+        if let Some(nice) = machine.run_nice {
+            parts.push(format!("runs at nice {nice}"));
+        }
         format!("{}: {}", machine.name, parts.join(", "))
     }
 }

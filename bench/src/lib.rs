@@ -7,7 +7,7 @@
 //! | [`machine`], [`preflight`], [`environment`] | where it is run, and whether that will do |
 //! | [`plan`], [`rng`], [`dry_run`] | who runs when |
 //! | [`referee`], [`entry`], [`run`] | the suite, a contestant's admission, a run |
-//! | [`process`], [`server`], [`generator`], [`interrupt`], [`cpus`] | child processes, never orphaned, each on its CPUs |
+//! | [`process`], [`server`], [`generator`], [`interrupt`], [`cpus`], [`precedence`] | child processes, never orphaned, each on its CPUs, before other programs |
 //! | [`proc`], [`softirqd`], [`sampler`] | what a server uses inside the measured window |
 //! | [`search`], [`capacity`] | the highest rate at which a latency is kept |
 //! | [`scale`], [`footprint`] | how many connections the machine holds, and what they take and give back |
@@ -42,6 +42,7 @@ pub mod machine;
 pub mod metrics;
 pub mod options;
 pub mod plan;
+pub mod precedence;
 pub mod preflight;
 pub mod proc;
 pub mod process;

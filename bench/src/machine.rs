@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cpus::CpuSet;
+use crate::precedence;
 use crate::proc::{parse_field, read_value};
 
 /// Settings of the kernel that shape a result.
@@ -77,6 +78,9 @@ pub struct Machine {
     pub schedstat: bool,
     /// User id is 0.
     pub root: bool,
+    /// Nice value that servers and generator get; `None`: that of the referee, for this user may not have another.
+    #[serde(default)]
+    pub run_nice: Option<i32>,
     /// Queueing discipline of the loopback interface.
     pub loopback_qdisc: Option<String>,
     /// MTU of the loopback interface.
@@ -128,6 +132,7 @@ impl Machine {
                 .map(|mode| mode != 0),
             schedstat: Path::new("/proc/self/schedstat").exists(),
             root: rustix::process::geteuid().is_root(),
+            run_nice: precedence::available(),
             loopback_qdisc: output("ip", &["-o", "link", "show", "lo"])
                 .and_then(|line| word_after(&line, "qdisc")),
             loopback_mtu: read_value("/sys/class/net/lo/mtu").and_then(|mtu| mtu.parse().ok()),

@@ -30,8 +30,9 @@ fn main() -> ExitCode {
         Some(Command::Exec {
             parent,
             cpus,
+            nice,
             command,
-        }) => match process::exec(parent, &cpus, &command) {
+        }) => match process::exec(parent, &cpus, nice, &command) {
             Ok(never) => match never {},
             Err(error) => {
                 eprintln!("bench exec: {error:#}");

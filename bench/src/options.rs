@@ -107,6 +107,9 @@ pub enum Command {
         /// Where to run.
         #[arg(long)]
         cpus: CpuSet,
+        /// Nice value of it and its session.
+        #[arg(long, allow_negative_numbers = true)]
+        nice: Option<i32>,
         /// Program and arguments.
         #[arg(last = true, required = true)]
         command: Vec<std::ffi::OsString>,

@@ -1,8 +1,8 @@
 //! Child processes that never outlive the referee.
 //!
-//! A child is started through a shim, `bench exec`, which asks the kernel to kill it when the referee dies, pins it to its CPUs
-//! and then becomes the program. Each child leads its own process group, so that Ctrl-C on the terminal reaches the referee only,
-//! which then ends its children in order.
+//! A child is started through a shim, `bench exec`, which asks the kernel to kill it when the referee dies, pins it to its CPUs, takes
+//! [`precedence`] and then becomes the program. Each child leads its own session, so that Ctrl-C on the terminal reaches the referee
+//! only, which then ends its children in order.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::cpus::CpuSet;
 use crate::interrupt::Interrupt;
+use crate::precedence;
 
 /// How often a wait looks again.
 pub const POLL: Duration = Duration::from_millis(5);
@@ -25,6 +26,7 @@ pub const POLL: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone)]
 pub struct Launcher {
     shim: PathBuf,
+    nice: Option<i32>,
 }
 
 /// A child that is killed when this is dropped.
@@ -35,9 +37,9 @@ pub struct Guarded {
 }
 
 impl Launcher {
-    /// With `shim`, the path of the `bench` binary.
-    pub fn new(shim: PathBuf) -> Self {
-        Self { shim }
+    /// With `shim`, the path of the `bench` binary, and the nice value of children if they get another than the referee's.
+    pub fn new(shim: PathBuf, nice: Option<i32>) -> Self {
+        Self { shim, nice }
     }
 
     /// Starts `program` on `cpus`, its output going to the two files.
@@ -56,14 +58,14 @@ impl Launcher {
                 &std::process::id().to_string(),
                 "--cpus",
                 &cpus.to_string(),
-                "--",
             ])
+            .args(self.nice.map(|nice| format!("--nice={nice}")))
+            .arg("--")
             .arg(program)
             .args(args)
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
-            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         Ok(Guarded { child, ended: None })
@@ -153,13 +155,19 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The shim: becomes `command` on `cpus`, to be killed when `parent` dies.
-pub fn exec(parent: u32, cpus: &CpuSet, command: &[OsString]) -> Result<Infallible> {
+/// The shim: becomes `command` on `cpus` with this `nice` value, to be killed when `parent` dies.
+pub fn exec(
+    parent: u32,
+    cpus: &CpuSet,
+    nice: Option<i32>,
+    command: &[OsString],
+) -> Result<Infallible> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .context("cannot bind to the referee's life")?;
     let actual = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32);
     ensure!(actual == Some(parent), "the referee has gone");
     cpus.pin_current_thread()?;
+    precedence::take(nice).context("cannot take precedence over other programs")?;
     let (program, args) = command.split_first().context("no command")?;
     let error = Command::new(program).args(args).exec();
     Err(error).with_context(|| format!("cannot start {}", Path::new(program).display()))

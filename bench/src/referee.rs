@@ -147,7 +147,7 @@ impl Referee {
             })
             .collect();
         let ring = Ring {
-            launcher: Launcher::new(own),
+            launcher: Launcher::new(own, environment.machine.run_nice),
             folder,
             loadgen: choice.loadgen.clone(),
             server_cpus: choice.server_cpus.clone(),
