@@ -485,6 +485,20 @@ fn a_contestant_that_dies_is_a_row_in_every_block_and_the_others_go_on() {
 }
 
 #[test]
+fn a_single_block_that_does_not_count_is_run_again() {
+    let stage = Stage::new();
+    let of_one = ["--scenarios", "closed", "--repeats", "1"];
+    let output = stage.run(&[&["--contestants", "fast,dying"], &of_one[..]].concat());
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let runs = runs_of(&folder(&output), "closed");
+    let blocks: Vec<usize> = runs.iter().map(|run| run.block).collect();
+    assert_eq!(blocks, [1, 1, 2, 2]);
+    let output = stage.run(&[&["--contestants", "fast,slow"], &of_one[..]].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(runs_of(&folder(&output), "closed").len(), 2);
+}
+
+#[test]
 fn who_breaks_the_rules_or_cannot_start_is_excluded_by_name() {
     let stage = Stage::new();
     let output = stage.run(&["--contestants", "fast,rude", "--scenarios", "closed"]);

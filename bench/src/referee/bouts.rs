@@ -94,8 +94,9 @@ impl Referee {
             return true;
         }
         let whole = self.whole_blocks(scenario);
-        // A bout without one whole block is not unlucky, it is broken.
-        let makes_up = whole > 0 && whole < self.choice.repeats;
+        // A bout of several blocks without a whole one is not unlucky, it is broken; of a single one nobody knows.
+        let may_be_luck = whole > 0 || self.choice.repeats == 1;
+        let makes_up = may_be_luck && whole < self.choice.repeats;
         match self.choice.until {
             None => makes_up,
             Some(until) => {
