@@ -33,10 +33,8 @@ use crate::{
     target,
 };
 
-/// How often the threads are looked after.
-const LOOK: Duration = Duration::from_millis(50);
-/// How often the parent hears how things stand.
-const REPORT: Duration = Duration::from_millis(200);
+/// How often the threads are looked after, at least, and the parent hears how things stand. Fifty shards take turns with what they look after.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The life of a shard.
 pub fn main() -> ExitCode {
@@ -165,7 +163,7 @@ impl Shard {
         let mut news = Vec::new();
         let (shared, told) = (&self.shared, &mut self.told);
         let all_open = shared.opened.load(Relaxed) == self.connections;
-        let is_due = told.gauges.is_none_or(|at| at.elapsed() >= REPORT);
+        let is_due = told.gauges.is_none_or(|at| at.elapsed() >= LOOK);
         if is_due || (all_open && !told.all_open) {
             told.gauges = Some(Instant::now());
             told.all_open = all_open;
