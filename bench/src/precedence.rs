@@ -4,14 +4,15 @@
 //! connections delayed one message in a hundred by 80 ms (and by less than 2 ms with this; n = 5).
 //!
 //! Where the kernel shares a CPU out among sessions first (`kernel.sched_autogroup_enabled`, sched(7)), the nice value of a process says
-//! nothing beyond its session, so each run gets a session of its own, and that session the same value.
+//! nothing beyond its session, so server, generator and referee get a session of their own each, and each session the same value: a referee that
+//! waited for its generator would look at the server late.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{setpriority_process, setsid};
+use rustix::process::{getpriority_process, setpriority_process, setsid};
 
 /// As urgent as such a daemon. Not more: at -20 the kernel, clearing up behind a process that had ended, spun for minutes, waiting for a daemon
 /// that the spinning kept from the CPU.
@@ -27,12 +28,17 @@ pub fn available() -> Option<i32> {
     let tried = thread::spawn(|| {
         setpriority_process(None, NICE)?;
         match fs::read_to_string(SESSION) {
-            Ok(session) => set_session(session.rsplit(' ').next().unwrap_or_default().trim()),
+            Ok(session) => set_session(session.split(' ').next_back().unwrap_or_default().trim()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     });
     tried.join().ok()?.ok().map(|()| NICE)
+}
+
+/// Whether this process has it already.
+pub fn is_taken() -> bool {
+    getpriority_process(None).is_ok_and(|nice| nice <= NICE)
 }
 
 /// A session of its own for this process and all that it starts, with this nice value.

@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::cpus::CpuSet;
 use crate::interrupt::Interrupt;
@@ -51,16 +53,7 @@ impl Launcher {
         stdout: File,
         stderr: File,
     ) -> Result<Guarded> {
-        let child = Command::new(&self.shim)
-            .args([
-                "exec",
-                "--parent",
-                &std::process::id().to_string(),
-                "--cpus",
-                &cpus.to_string(),
-            ])
-            .args(self.nice.map(|nice| format!("--nice={nice}")))
-            .arg("--")
+        let child = shim(&self.shim, cpus, self.nice)
             .arg(program)
             .args(args)
             .stdin(Stdio::null())
@@ -144,6 +137,40 @@ pub fn run_to_end(
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Runs this program, at `own`, once more with the same arguments and this nice value, and passes signals on to it. Its exit code.
+pub fn run_again(own: &Path, nice: i32) -> Result<u8> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD])
+        .context("cannot install the signal handlers")?;
+    let mut again = shim(own, &CpuSet::allowed()?, Some(nice))
+        .arg(own)
+        .args(std::env::args_os().skip(1))
+        .spawn()
+        .with_context(|| format!("cannot start {}", own.display()))?;
+    for signal in &mut signals {
+        if let Some(status) = again.try_wait().context("cannot wait for the referee")? {
+            let code = status.code().or(status.signal().map(|signal| 128 + signal));
+            return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+        }
+        if let (Some(signal), Some(pid)) = (
+            Signal::from_named_raw(signal).filter(|signal| *signal != Signal::CHILD),
+            Pid::from_raw(again.id() as i32),
+        ) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+    bail!("signals have ended")
+}
+
+/// The shim at `own`, before the program and its arguments.
+fn shim(own: &Path, cpus: &CpuSet, nice: Option<i32>) -> Command {
+    let mut shim = Command::new(own);
+    shim.args(["exec", "--parent", &std::process::id().to_string()])
+        .args(["--cpus", &cpus.to_string()])
+        .args(nice.map(|nice| format!("--nice={nice}")))
+        .arg("--");
+    shim
 }
 
 /// `exited with 3`, `was killed by signal 11`.

@@ -19,8 +19,9 @@ use crate::interrupt::Interrupt;
 use crate::machine::{Machine, output};
 use crate::options::Options;
 use crate::plan;
+use crate::precedence;
 use crate::preflight::{self, Demand, Finding};
-use crate::process::Launcher;
+use crate::process::{self, Launcher};
 use crate::progress::minutes;
 use crate::record::{RunRecord, SCHEMA_VERSION};
 use crate::report;
@@ -61,6 +62,12 @@ pub fn run(options: &Options) -> u8 {
     if options.dry_run {
         print!("{}", dry_run::text(&choice));
         return EXIT_COMPLETE;
+    }
+    if let Some(nice) = precedence::available()
+        && !precedence::is_taken()
+    {
+        let again = process::run_again(&own, nice);
+        return again.unwrap_or_else(|error| fail(&error, EXIT_INCOMPLETE));
     }
     match Referee::enter(options, left, choice, own) {
         Ok(referee) => referee.run_suite(),

@@ -289,15 +289,17 @@ impl Ring {
             .command
             .split_first()
             .context("no generator")?;
-        let process =
-            self.launcher
-                .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
-
+        // The window may begin as soon as the generator does.
         let mut sampler = Sampler::new(
             pid,
             self.cpus_apart(&side.cpus),
             run.scenario.kind == Kind::Idle,
         );
+        sampler.look();
+        let process =
+            self.launcher
+                .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
+
         let opening = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
         let limit = run.timing.warmup
             + run.timing.duration
