@@ -42,6 +42,13 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// Runs the suite that `options` describe; the program's exit code. The last line on stdout is the result folder, if one was made.
 pub fn run(options: &Options) -> u8 {
     let own = std::env::current_exe().context("cannot find this program's own path");
+    if !options.dry_run
+        && !precedence::is_taken()
+        && let (Ok(own), Some(nice)) = (&own, precedence::available())
+    {
+        let again = process::run_again(own, nice);
+        return again.unwrap_or_else(|error| fail(&error, EXIT_INCOMPLETE));
+    }
     let prepared = own.and_then(|own| {
         let left = options.resume.as_deref().map(Left::read).transpose()?;
         let options = match &left {
@@ -62,12 +69,6 @@ pub fn run(options: &Options) -> u8 {
     if options.dry_run {
         print!("{}", dry_run::text(&choice));
         return EXIT_COMPLETE;
-    }
-    if let Some(nice) = precedence::available()
-        && !precedence::is_taken()
-    {
-        let again = process::run_again(&own, nice);
-        return again.unwrap_or_else(|error| fail(&error, EXIT_INCOMPLETE));
     }
     match Referee::enter(options, left, choice, own) {
         Ok(referee) => referee.run_suite(),
