@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use bench::schema::Document;
 use serde_json::json;
 
-/// The newest committed result of a whole suite.
+/// The first committed result of a suite: a later one may be of a single bout, run again.
 fn committed(suite: &str) -> PathBuf {
     let of_suite = |folder: &PathBuf| {
         let summary = fs::read_to_string(folder.join("summary.json")).unwrap();
