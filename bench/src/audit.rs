@@ -1,6 +1,7 @@
-//! Does a result follow from itself? Every figure in a folder can be worked out again from what lies beside it: a run's figures from the
-//! generator's record and what was seen of the server, its status from its checks, the summary from the runs. Where they disagree, somebody
-//! has edited a file, or another version of bench wrote it. Pure.
+//! Does a result follow from itself? Every figure in a folder can be worked out again from what
+//! lies beside it: a run's figures from the generator's record and what was seen of the server, its
+//! status from its checks, the summary from the runs. Where they disagree, somebody has edited a
+//! file, or another version of bench wrote it. Pure.
 
 use loadgen::record::{Latency, Record, Verdict};
 use serde::Serialize;
@@ -57,7 +58,8 @@ fn audit_run(run: &RunRecord, environment: &Environment) -> Vec<String> {
     found
 }
 
-/// A run that claims more than its checks allow. The other way round there may be reasons that left no trace in the record.
+/// A run that claims more than its checks allow. The other way round there may be reasons that left
+/// no trace in the record.
 fn status(run: &RunRecord, environment: &Environment) -> Option<String> {
     let record = run.loadgen.as_ref()?;
     let claims = run.status.counts();
@@ -142,7 +144,8 @@ fn contradictions(record: &Record) -> Vec<String> {
             ));
         }
     }
-    // Replies counted by when they came, and by when they were meant to be sent: they differ by what is in flight at the edges.
+    // Replies counted by when they came, and by when they were meant to be sent: they differ by
+    // what is in flight at the edges.
     let options = &record.options;
     let in_flight = match (options.rate_per_s, record.latency()) {
         (Some(rate), Some(latency)) => rate * latency.max_ns as f64 / 1e9,
@@ -225,7 +228,8 @@ fn audit_summary(summary: &Summary, runs: &[RunRecord]) -> Vec<String> {
     found
 }
 
-/// Whether the factor in the words is the ratio: all that can be said of verdicts that an older bench reached by its own rules.
+/// Whether the factor in the words is the ratio: all that can be said of verdicts that an older
+/// bench reached by its own rules.
 fn agrees_with_its_ratio(comparison: &Comparison) -> bool {
     let ratio = match comparison.direction {
         Direction::HigherIsBetter => comparison.ratio.ratio,

@@ -43,7 +43,8 @@ pub(crate) fn scenario(name: &str) -> Scenario {
     }
 }
 
-/// A valid closed-loop run of one second with this throughput, 0.9 s of server CPU and 3,000 bytes per connection.
+/// A valid closed-loop run of one second with this throughput, 0.9 s of server CPU and 3,000 bytes
+/// per connection.
 pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord {
     let loadgen = loadgen_record(per_s, None);
     let messages = per_s as u64;
@@ -106,7 +107,8 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
     run
 }
 
-/// The same in an open loop at this rate: `p99_ns` from the intended send, 100 µs from the actual one.
+/// The same in an open loop at this rate: `p99_ns` from the intended send, 100 µs from the actual
+/// one.
 pub(crate) fn open_run(contestant: &str, block: usize, rate: f64, p99_ns: u64) -> RunRecord {
     let mut run = echo_run(contestant, block, rate);
     run.scenario.name = "echo-64b-open-50".to_owned();
@@ -159,7 +161,8 @@ pub(crate) fn scale_scenario(connections: u64) -> Scenario {
     }
 }
 
-/// A valid scale step: 10,000 connected per second, 300 bytes of the server, 150 of the generator and 7,000 of the kernel for each.
+/// A valid scale step: 10,000 connected per second, 300 bytes of the server, 150 of the generator
+/// and 7,000 of the kernel for each.
 pub(crate) fn scale_run(contestant: &str, connections: u64) -> RunRecord {
     let mut run = open_run(contestant, 1, 10_000.0, 900_000);
     run.scenario = scale_scenario(connections);
@@ -362,7 +365,8 @@ pub(crate) fn setting() -> Setting {
     }
 }
 
-/// What would be read back from a folder with these runs, made by the suite of [`setting`] at this revision.
+/// What would be read back from a folder with these runs, made by the suite of [`setting`] at this
+/// revision.
 pub(crate) fn results(folder: &str, revision: &str, runs: Vec<RunRecord>) -> Results {
     let mut setting = setting();
     setting.revision = revision.to_owned();

@@ -1,8 +1,10 @@
-//! The highest rate at which a server keeps its promise, found by probing: bisection on a logarithmic scale, then runs at the rate found that
-//! must confirm it. Pure: the next rate is a function of the outcomes so far, so whoever has the probes can repeat the search.
+//! The highest rate at which a server keeps its promise, found by probing: bisection on a
+//! logarithmic scale, then runs at the rate found that must confirm it. Pure: the next rate is a
+//! function of the outcomes so far, so whoever has the probes can repeat the search.
 //!
-//! A probe is one noisy look. A rate counts as broken only when two probes at it broke, for a hiccup of the machine must not cost a server half
-//! of its capacity; and as found only when most of the confirming runs held, for luck must not give it any.
+//! A probe is one noisy look. A rate counts as broken only when two probes at it broke, for a
+//! hiccup of the machine must not cost a server half of its capacity; and as found only when most
+//! of the confirming runs held, for luck must not give it any.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,7 +29,8 @@ const BUFFERS_FULL: f64 = 0.9;
 /// What is searched, and how closely.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Goal {
-    /// The promise: 99 of 100 replies within this, counted from the intended send, and nothing lost.
+    /// The promise: 99 of 100 replies within this, counted from the intended send, and nothing
+    /// lost.
     pub p99_limit_ns: u64,
     /// First rate, messages per second.
     pub start_per_s: f64,
@@ -242,7 +245,8 @@ pub enum Limiter {
     GeneratorCpu,
     /// The kernel's memory for socket buffers was.
     Memory,
-    /// The machine's CPUs were full with neither of them full: `softirq`, the hypervisor, or other programs took their part (see the checks).
+    /// The machine's CPUs were full with neither of them full: `softirq`, the hypervisor, or other
+    /// programs took their part (see the checks).
     Kernel,
     /// Nothing was full: the latency rose by itself.
     Latency,
@@ -280,7 +284,8 @@ pub struct Strain {
 }
 
 impl Strain {
-    /// The first of these that was full. Where server and generator are full together it is the server: the generator got its messages sent.
+    /// The first of these that was full. Where server and generator are full together it is the
+    /// server: the generator got its messages sent.
     pub fn limiter(&self) -> Limiter {
         if self.socket_buffers > BUFFERS_FULL {
             Limiter::Memory
@@ -364,7 +369,8 @@ mod tests {
         }
     }
 
-    /// What a server holds varies by 3% from probe to probe, and one probe in twenty breaks for nothing (a stall).
+    /// What a server holds varies by 3% from probe to probe, and one probe in twenty breaks for
+    /// nothing (a stall).
     #[test]
     fn noise_and_stalls_move_what_is_found_by_little() {
         let capacity = 50_000.0;

@@ -9,7 +9,8 @@ use crate::results::load_summary;
 use crate::summary::Summary;
 use crate::table::Table;
 
-/// A row per result folder under `dir`, the oldest first; a folder that cannot be read is a row that says why.
+/// A row per result folder under `dir`, the oldest first; a folder that cannot be read is a row
+/// that says why.
 ///
 /// # Errors
 /// When `dir` cannot be read.

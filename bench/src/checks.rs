@@ -1,7 +1,9 @@
-//! The checks of a run, one by one, as data: what was looked at, what it was, and what it may be. Pure.
+//! The checks of a run, one by one, as data: what was looked at, what it was, and what it may be.
+//! Pure.
 //!
-//! A check that fails is `invalid`: the numbers do not say what they seem to say. One that is passed with a doubt is `doubtful`: the run
-//! counts, and every report marks it. `bench-results/README.md` has the table of which does what.
+//! A check that fails is `invalid`: the numbers do not say what they seem to say. One that is
+//! passed with a doubt is `doubtful`: the run counts, and every report marks it.
+//! `bench-results/README.md` has the table of which does what.
 
 use loadgen::record::{Kind, Record};
 use loadgen::verdict::{
@@ -220,8 +222,8 @@ fn stall(record: &Record) -> Check {
     )
 }
 
-/// In a closed loop a full generator beside a server with time to spare measures the generator; at a fixed rate it has nothing to catch up
-/// with, should it fall behind.
+/// In a closed loop a full generator beside a server with time to spare measures the generator; at
+/// a fixed rate it has nothing to catch up with, should it fall behind.
 pub(crate) fn generator_cpu(record: &Record, server: &ServerSide) -> Option<Check> {
     if record.options.spin_us > 0 {
         // It polls: its CPU is always full.

@@ -165,7 +165,8 @@ impl Choice {
         plan::estimate_run(scenario, self.timing(scenario)) * contestants as u32
     }
 
-    /// The last block that a bout may get: to make up for runs that do not count, or until its interval is narrow.
+    /// The last block that a bout may get: to make up for runs that do not count, or until its
+    /// interval is narrow.
     pub fn last_block(&self) -> usize {
         match self.until {
             Some(until) => until.max_repeats,
@@ -173,7 +174,8 @@ impl Choice {
         }
     }
 
-    /// How long the bouts take with `repeats` blocks each, about, calibration included, trial starts and conformance not.
+    /// How long the bouts take with `repeats` blocks each, about, calibration included, trial
+    /// starts and conformance not.
     pub fn estimate(&self, repeats: usize) -> Duration {
         let blocks: Duration = self
             .scenarios
@@ -232,8 +234,8 @@ fn choose(all: Vec<Contestant>, names: &[String], file: &Path) -> Result<Vec<Con
     names.iter().map(find).collect()
 }
 
-/// The first contestant that plays everywhere once more, in the A/A bouts among `scenarios`, or in the first scenario if none of them
-/// is one; nobody if the suite has no A/A bout.
+/// The first contestant that plays everywhere once more, in the A/A bouts among `scenarios`, or in
+/// the first scenario if none of them is one; nobody if the suite has no A/A bout.
 fn again(
     contestants: &[Contestant],
     bouts: &[String],

@@ -1,8 +1,9 @@
 //! `bench compare A B`: two result folders of the same scenarios, run against run.
 //!
-//! The statistics are those of a bout, for samples that are not paired: ratio of the medians with a bootstrap interval, a rank-sum
-//! test, Holm over the percentiles of one latency, the factor that would have been found. What blocks give a bout, that both sides
-//! had the same machine at the same time, two folders do not have; the text says so.
+//! The statistics are those of a bout, for samples that are not paired: ratio of the medians with a
+//! bootstrap interval, a rank-sum test, Holm over the percentiles of one latency, the factor that
+//! would have been found. What blocks give a bout, that both sides had the same machine at the same
+//! time, two folders do not have; the text says so.
 
 mod unlike;
 
@@ -39,7 +40,8 @@ scripts/bench_pull_request.sh.
 /// The comparison for people.
 ///
 /// # Errors
-/// When the folders have no bout and contestant in common, or are different measurements and `force` is not given.
+/// When the folders have no bout and contestant in common, or are different measurements and
+/// `force` is not given.
 pub fn text(a: &Results, b: &Results, force: bool) -> Result<String> {
     let unlike = unlike::all(a, b);
     ensure!(
@@ -280,7 +282,8 @@ mod tests {
     use crate::canned;
     use crate::record::RunRecord;
 
-    /// `runs` blocks; server-uring `faster` times as fast as in the other folder, server-tokio always the same.
+    /// `runs` blocks; server-uring `faster` times as fast as in the other folder, server-tokio
+    /// always the same.
     fn folder(name: &str, revision: &str, runs: usize, faster: f64) -> Results {
         let runs: Vec<RunRecord> = (1..=runs)
             .flat_map(|block| {

@@ -14,7 +14,8 @@ pub struct ResultFolder {
 }
 
 impl ResultFolder {
-    /// Makes a new folder under `out`, which is made too if it is missing. A name that is taken gets a number.
+    /// Makes a new folder under `out`, which is made too if it is missing. A name that is taken
+    /// gets a number.
     pub fn create(out: &Path, utc: &str, machine: &str, revision: &str) -> Result<Self> {
         fs::create_dir_all(out)
             .with_context(|| format!("cannot make the folder {}", out.display()))?;

@@ -1,4 +1,5 @@
-//! What many connections take from the machine and give back: looks at memory from before the server's start until after its end.
+//! What many connections take from the machine and give back: looks at memory from before the
+//! server's start until after its end.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use crate::proc::{self, KernelMemory, TreeMemory};
 use crate::process::POLL;
 use crate::scale::Layout;
 
-/// With fewer connections the growth is mostly what all of them share, and the machine's own ups and downs.
+/// With fewer connections the growth is mostly what all of them share, and the machine's own ups
+/// and downs.
 pub const CONNECTIONS_FOR_MEMORY: u64 = 1000;
 /// Memory is back when at most this share of what it had grown by is missing ...
 pub const TOLERATED_SHARE: f64 = 0.05;
@@ -18,7 +20,8 @@ pub const TOLERATED_SHARE: f64 = 0.05;
 pub const TOLERATED_BYTES: u64 = 64 * 1024 * 1024;
 /// Sockets of others that may have come meanwhile.
 const TOLERATED_SOCKETS: u64 = 16;
-/// How long the kernel (which frees sockets after a grace period) and the server get to give memory back.
+/// How long the kernel (which frees sockets after a grace period) and the server get to give memory
+/// back.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 
 /// Memory at one instant.
@@ -126,7 +129,8 @@ impl Footprint {
         Some(self.ended?.used_bytes as f64 - self.before.used_bytes as f64)
     }
 
-    /// What kernel and server did not give back, in words; nothing when all is well, or the step too small to tell.
+    /// What kernel and server did not give back, in words; nothing when all is well, or the step
+    /// too small to tell.
     pub fn missing(&self) -> Vec<String> {
         let (Some(up), Some(emptied)) = (&self.up, &self.emptied) else {
             return Vec::new();
@@ -158,7 +162,8 @@ impl Footprint {
         missing
     }
 
-    /// The same of all memory after the server's end: a doubt only, for it is that of all other programs, too.
+    /// The same of all memory after the server's end: a doubt only, for it is that of all other
+    /// programs, too.
     pub fn doubt(&self) -> Option<String> {
         if self.connections < CONNECTIONS_FOR_MEMORY {
             return None;

@@ -1,4 +1,5 @@
-//! `bench gate`: rules on a result, for CI. Each rule is printed with what it found; a breach is exit code 99, as in k6.
+//! `bench gate`: rules on a result, for CI. Each rule is printed with what it found; a breach is
+//! exit code 99, as in k6.
 
 mod expression;
 
@@ -59,7 +60,8 @@ impl Gate {
     /// Applies every rule. Returns what is to be printed and whether all hold.
     ///
     /// # Errors
-    /// When a rule is about something that the result does not have: a gate that looks at nothing would let everything pass.
+    /// When a rule is about something that the result does not have: a gate that looks at nothing
+    /// would let everything pass.
     pub fn judge(&self, summary: &Summary, runs: &[RunRecord]) -> Result<(String, bool)> {
         let mut text = String::new();
         let mut broken = 0;
@@ -224,9 +226,11 @@ fn contestants_and_pairs(bout: &Bout) -> Vec<String> {
     single.chain(pairs).collect()
 }
 
-/// Whether `place` (`BOUT.WHO`, each possibly with a `*` at its end) means this bout and this contestant or pair.
+/// Whether `place` (`BOUT.WHO`, each possibly with a `*` at its end) means this bout and this
+/// contestant or pair.
 ///
-/// A `*` in the place of WHO means every contestant, but no pair: a pair has two directions, and one of them would be wrong.
+/// A `*` in the place of WHO means every contestant, but no pair: a pair has two directions, and
+/// one of them would be wrong.
 fn matches(place: &str, bout: &str, who: &str) -> bool {
     place.match_indices('.').any(|(dot, _)| {
         let (where_, whom) = (&place[..dot], &place[dot + 1..]);
@@ -402,7 +406,8 @@ mod tests {
     use crate::canned;
     use crate::summary::summarize;
 
-    /// server-uring 1.2 times as fast as server-tokio, give or take, over ten blocks; one run lost seven messages.
+    /// server-uring 1.2 times as fast as server-tokio, give or take, over ten blocks; one run lost
+    /// seven messages.
     fn result() -> (Summary, Vec<RunRecord>) {
         let mut runs: Vec<RunRecord> = (1..=10)
             .flat_map(|block| {

@@ -10,7 +10,8 @@ use loadgen::record::Record;
 use crate::config::{Kind, Load, Protocol, Scenario, Timing};
 use crate::cpus::CpuSet;
 
-/// Requests in flight per connection before an open loop holds a message back: so many that only a stall gets there.
+/// Requests in flight per connection before an open loop holds a message back: so many that only a
+/// stall gets there.
 const OPEN_LOOP_WINDOW: u64 = 64;
 
 /// Where the generator writes.
@@ -45,7 +46,8 @@ impl Target {
     }
 }
 
-/// Program and arguments. `rate_per_s` is the rate in force where the scenario names a fraction of capacity.
+/// Program and arguments. `rate_per_s` is the rate in force where the scenario names a fraction of
+/// capacity.
 pub fn command(
     program: &Path,
     scenario: &Scenario,

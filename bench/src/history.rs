@@ -1,6 +1,8 @@
-//! `bench history`: the headline figures of many suites in one file, which `bench report --history` draws over time.
+//! `bench history`: the headline figures of many suites in one file, which `bench report --history`
+//! draws over time.
 //!
-//! One line of JSON per bout and contestant, so that a file grows by appending, merges in git, and reads with jq or pandas.
+//! One line of JSON per bout and contestant, so that a file grows by appending, merges in git, and
+//! reads with jq or pandas.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};

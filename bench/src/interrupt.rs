@@ -11,11 +11,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// A flag that SIGINT, SIGTERM and SIGHUP set. A second signal ends the program at once; the children die with it.
+    /// A flag that SIGINT, SIGTERM and SIGHUP set. A second signal ends the program at once; the
+    /// children die with it.
     pub fn on_signals() -> Result<Self> {
         let flag = Self::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // Order matters: the first delivery finds the flag unset, passes the conditional exit and sets it.
+            // Order matters: the first delivery finds the flag unset, passes the conditional exit
+            // and sets it.
             signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag.0))
                 .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag.0)))
                 .context("cannot install the signal handlers")?;

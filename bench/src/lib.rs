@@ -1,5 +1,5 @@
-//! The referee of Ringside: starts contestants, interleaves their runs, checks that the runs are valid, and says who won by how
-//! much.
+//! The referee of Ringside: starts contestants, interleaves their runs, checks that the runs are
+//! valid, and says who won by how much.
 //!
 //! | modules | what they do |
 //! |---|---|

@@ -66,10 +66,12 @@ pub struct Machine {
     /// Files open on the whole machine at the start (`fs.file-nr`).
     #[serde(default)]
     pub open_files: Option<u64>,
-    /// Connection tracking sees loopback connections: tried with one. `None`: there is no connection tracking.
+    /// Connection tracking sees loopback connections: tried with one. `None`: there is no
+    /// connection tracking.
     #[serde(default)]
     pub conntrack_in_force: Option<bool>,
-    /// The kernel accounts the time of interrupts apart from that of processes; `None`: its configuration cannot be read.
+    /// The kernel accounts the time of interrupts apart from that of processes; `None`: its
+    /// configuration cannot be read.
     #[serde(default)]
     pub interrupts_accounted_apart: Option<bool>,
     /// A seccomp filter is in force.
@@ -78,7 +80,8 @@ pub struct Machine {
     pub schedstat: bool,
     /// User id is 0.
     pub root: bool,
-    /// Nice value that servers and generator get; `None`: that of the referee, for this user may not have another.
+    /// Nice value that servers and generator get; `None`: that of the referee, for this user may
+    /// not have another.
     #[serde(default)]
     pub run_nice: Option<i32>,
     /// Queueing discipline of the loopback interface.
@@ -94,7 +97,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads this machine, `name` instead of the host name if given. Takes a moment to see what else runs.
+    /// Reads this machine, `name` instead of the host name if given. Takes a moment to see what
+    /// else runs.
     pub fn read(name: Option<&str>) -> Self {
         let uname = rustix::system::uname();
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
@@ -150,7 +154,8 @@ impl Machine {
         self.sysctls.get(key)?.parse().ok()
     }
 
-    /// Socket buffers from which on the kernel saves memory: the second number of `net.ipv4.tcp_mem`, in pages.
+    /// Socket buffers from which on the kernel saves memory: the second number of
+    /// `net.ipv4.tcp_mem`, in pages.
     pub fn memory_pressure_bytes(&self) -> Option<u64> {
         let limits = self.sysctls.get("net.ipv4.tcp_mem")?;
         let pages: u64 = limits.split_ascii_whitespace().nth(1)?.parse().ok()?;
@@ -226,7 +231,8 @@ fn files_of(folder: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Whether connection tracking counts a connection over loopback: the module may be loaded without a rule that uses it.
+/// Whether connection tracking counts a connection over loopback: the module may be loaded without
+/// a rule that uses it.
 fn is_tracked() -> Option<bool> {
     let count = "/proc/sys/net/netfilter/nf_conntrack_count";
     read_value(count)?;

@@ -110,7 +110,8 @@ pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
     metrics
 }
 
-/// What metrics that are tested together have in common: the percentiles of one latency are several looks at the same replies.
+/// What metrics that are tested together have in common: the percentiles of one latency are several
+/// looks at the same replies.
 pub fn family(key: &str) -> Option<&str> {
     ["_p50_ns", "_p90_ns", "_p99_ns", "_p99_9_ns"]
         .iter()
@@ -233,7 +234,8 @@ fn p(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
     percentile_has_samples(percentile, latency.count).then_some(value as f64)
 }
 
-/// The mean needs no hundred samples: a broadcast to many has few messages per second, and the runs show its spread.
+/// The mean needs no hundred samples: a broadcast to many has few messages per second, and the runs
+/// show its spread.
 fn mean(latency: Option<&Latency>) -> Option<f64> {
     latency
         .filter(|latency| latency.count > 0)
@@ -250,7 +252,8 @@ fn cpu_per(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
     Some(facts.server.window?.cost_ns() as f64 / events(facts, per_s)?)
 }
 
-/// The exact CPU time, split as the clock ticks of 10 ms are: too coarse for the time itself, good enough for the proportion.
+/// The exact CPU time, split as the clock ticks of 10 ms are: too coarse for the time itself, good
+/// enough for the proportion.
 fn split(facts: &Facts<'_>, per_s: f64, of: fn(&CpuTicks) -> u64) -> Option<f64> {
     let ticks = facts.server.window?.ticks;
     let all = ticks.user + ticks.system;
@@ -258,8 +261,9 @@ fn split(facts: &Facts<'_>, per_s: f64, of: fn(&CpuTicks) -> u64) -> Option<f64>
     Some(cpu_per(facts, per_s)? * of(&ticks) as f64 / all as f64)
 }
 
-/// Counted by the server itself over its whole life, the opening of the connections included, as are the messages. `None` where a server
-/// cannot count them: monoio keeps its ring to itself, and on epoll only a tracer could, at a cost that is no longer the server's.
+/// Counted by the server itself over its whole life, the opening of the connections included, as
+/// are the messages. `None` where a server cannot count them: monoio keeps its ring to itself, and
+/// on epoll only a tracer could, at a cost that is no longer the server's.
 fn enters_per_message(facts: &Facts<'_>) -> Option<f64> {
     let last = facts.server.final_line.as_ref()?;
     let enters = last.get("enters")?.as_u64()?;
@@ -307,7 +311,8 @@ fn kernel_per_connection(facts: &Facts<'_>) -> Option<f64> {
     )
 }
 
-/// Growth from the server's readiness until all were up, per connection. Of the generator it is all: it was not there before.
+/// Growth from the server's readiness until all were up, per connection. Of the generator it is
+/// all: it was not there before.
 fn grown(facts: &Facts<'_>, of: impl Fn(&Look) -> u64) -> Option<f64> {
     let footprint = facts.footprint?;
     growth_per_connection(facts, of(&footprint.up?), of(&footprint.ready))

@@ -17,7 +17,8 @@ Exit codes:
 
 The last line on stdout is the result folder.";
 
-/// Starts contestants, interleaves their runs, checks that the runs are valid, and says who won by how much.
+/// Starts contestants, interleaves their runs, checks that the runs are valid, and says who won by
+/// how much.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version, about, after_help = AFTER, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -43,7 +44,8 @@ pub enum Command {
         /// Result folder.
         dir: PathBuf,
     },
-    /// Compares two results of the same scenarios, run against run; exit code 2 when they are different measurements
+    /// Compares two results of the same scenarios, run against run; exit code 2 when they are
+    /// different measurements
     Compare {
         /// Result folder, such as that of before a change.
         a: PathBuf,
@@ -70,7 +72,8 @@ pub enum Command {
         /// Result folder.
         dir: PathBuf,
     },
-    /// Adds the headline figures of a result to a file that `report --history` draws: JSON lines; what it has already is left out
+    /// Adds the headline figures of a result to a file that `report --history` draws: JSON lines;
+    /// what it has already is left out
     History {
         /// History file; made if it is missing.
         file: PathBuf,
@@ -85,7 +88,8 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
-    /// Judges a result by the rules of a file, for CI: exit code 0 when all hold, 99 when one is broken
+    /// Judges a result by the rules of a file, for CI: exit code 0 when all hold, 99 when one is
+    /// broken
     Gate {
         /// Result folder.
         dir: PathBuf,
@@ -128,20 +132,24 @@ pub struct Options {
     /// Scenarios, by name or path of a TOML file [default: the suite's]
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     pub scenarios: Vec<String>,
-    /// Blocks per bout, each one run of every contestant; lifts the suite's time budget [default: the suite's]
+    /// Blocks per bout, each one run of every contestant; lifts the suite's time budget [default:
+    /// the suite's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub repeats: Option<u16>,
-    /// Add blocks to a bout until the 95% interval of every headline ratio is at most this far from its middle, such as 3%
+    /// Add blocks to a bout until the 95% interval of every headline ratio is at most this far from
+    /// its middle, such as 3%
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub until_ci: Option<f64>,
     /// Blocks per bout at most, with --until-ci
     #[arg(long, value_name = "N", default_value_t = 40, requires = "until_ci", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_repeats: u16,
-    /// Go on with an interrupted suite in its result folder, whose options and seed stay in force: only what is missing is run
+    /// Go on with an interrupted suite in its result folder, whose options and seed stay in force:
+    /// only what is missing is run
     #[arg(long, value_name = "DIR", conflicts_with_all = ["suite", "contestants", "scenarios", "repeats", "until_ci", "seed", "contestants_file", "server_cpus", "machine", "skip_conformance"])]
     #[serde(skip)]
     pub resume: Option<PathBuf>,
-    /// Resume although binaries, revision, machine or configuration have changed; the summary then says so
+    /// Resume although binaries, revision, machine or configuration have changed; the summary then
+    /// says so
     #[arg(long, requires = "resume")]
     #[serde(skip)]
     pub force: bool,

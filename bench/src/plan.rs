@@ -1,9 +1,10 @@
 //! Who runs when, and how long it takes. Pure.
 //!
-//! A suite runs in rounds. Round *r* holds block *r* of every bout, the bouts in random order; a block holds one run of every
-//! contestant, in random order. So the runs that are compared stand side by side in time, each bout is spread over the whole
-//! suite (a bad minute of the machine hits one block of every bout, not all of one bout), and a suite that ends early ends with
-//! the same number of blocks everywhere.
+//! A suite runs in rounds. Round *r* holds block *r* of every bout, the bouts in random order; a
+//! block holds one run of every contestant, in random order. So the runs that are compared stand
+//! side by side in time, each bout is spread over the whole suite (a bad minute of the machine hits
+//! one block of every bout, not all of one bout), and a suite that ends early ends with the same
+//! number of blocks everywhere.
 
 use std::time::Duration;
 

@@ -1,11 +1,13 @@
 //! Runs go before what else wants the CPUs, where this user may have it so.
 //!
-//! A daemon that watches a machine is often a little more urgent than everybody else, and one that lists the open files of a server with 250,000
-//! connections delayed one message in a hundred by 80 ms (and by less than 2 ms with this; n = 5).
+//! A daemon that watches a machine is often a little more urgent than everybody else, and one that
+//! lists the open files of a server with 250,000 connections delayed one message in a hundred by 80
+//! ms (and by less than 2 ms with this; n = 5).
 //!
-//! Where the kernel shares a CPU out among sessions first (`kernel.sched_autogroup_enabled`, sched(7)), the nice value of a process says
-//! nothing beyond its session, so server, generator and referee get a session of their own each, and each session the same value: a referee that
-//! waited for its generator would look at the server late.
+//! Where the kernel shares a CPU out among sessions first (`kernel.sched_autogroup_enabled`,
+//! sched(7)), the nice value of a process says nothing beyond its session, so server, generator and
+//! referee get a session of their own each, and each session the same value: a referee that waited
+//! for its generator would look at the server late.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -14,16 +16,18 @@ use std::time::Duration;
 
 use rustix::process::{getpriority_process, setpriority_process, setsid};
 
-/// As urgent as such a daemon. Not more: at -20 the kernel, clearing up behind a process that had ended, spun for minutes, waiting for a daemon
-/// that the spinning kept from the CPU.
+/// As urgent as such a daemon. Not more: at -20 the kernel, clearing up behind a process that had
+/// ended, spun for minutes, waiting for a daemon that the spinning kept from the CPU.
 const NICE: i32 = -10;
 /// Name and nice value of the session of the process that reads it: `/autogroup-1 nice 0`.
 const SESSION: &str = "/proc/self/autogroup";
-/// Unless by root, the values of sessions are changed no more than ten times per second on the whole machine.
+/// Unless by root, the values of sessions are changed no more than ten times per second on the
+/// whole machine.
 const TRIES: usize = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
-/// The nice value that runs get; `None`: this user may not raise it. Tried for a moment, by a thread that ends.
+/// The nice value that runs get; `None`: this user may not raise it. Tried for a moment, by a
+/// thread that ends.
 pub fn available() -> Option<i32> {
     let tried = thread::spawn(|| {
         setpriority_process(None, NICE)?;

@@ -1,5 +1,5 @@
-//! What `/proc` says about a process and the machine. Parsers are pure; readers return `None` for what is not there (a process
-//! that has ended, a kernel without the file), never a guess.
+//! What `/proc` says about a process and the machine. Parsers are pure; readers return `None` for
+//! what is not there (a process that has ended, a kernel without the file), never a guess.
 
 use std::fs;
 use std::path::Path;
@@ -55,8 +55,8 @@ pub struct CpuTicks {
     pub system: u64,
 }
 
-/// TCP sockets of the whole network namespace, both ends of a loopback connection (`/proc/net/sockstat`), and the kernel's
-/// slab memory.
+/// TCP sockets of the whole network namespace, both ends of a loopback connection
+/// (`/proc/net/sockstat`), and the kernel's slab memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KernelMemory {
     /// TCP sockets in use.
@@ -65,8 +65,9 @@ pub struct KernelMemory {
     pub tcp_time_wait: u64,
     /// Pages of socket buffers, in bytes.
     pub tcp_buffer_bytes: u64,
-    /// All of the kernel's slab caches (`Slab` in `/proc/meminfo`): sockets, inodes, files; without what `/proc` itself keeps there for
-    /// every descriptor that somebody looked at, where that can be told (`/proc/slabinfo`, root only).
+    /// All of the kernel's slab caches (`Slab` in `/proc/meminfo`): sockets, inodes, files; without
+    /// what `/proc` itself keeps there for every descriptor that somebody looked at, where that can
+    /// be told (`/proc/slabinfo`, root only).
     pub slab_bytes: u64,
     /// Page tables of all processes.
     #[serde(default)]
@@ -74,11 +75,13 @@ pub struct KernelMemory {
     /// Kernel stacks of all threads.
     #[serde(default)]
     pub stack_bytes: u64,
-    /// All memory in use by whatever it is, apart from the page cache and from what is left out of `slab_bytes` (in results before 2026-11-23 it was left in).
+    /// All memory in use by whatever it is, apart from the page cache and from what is left out of
+    /// `slab_bytes` (in results before 2026-11-23 it was left in).
     #[serde(default)]
     pub used_bytes: u64,
-    /// What `free` calls available (`MemAvailable`): the kernel's guess of what programs could still get. It takes the inodes and directory
-    /// entries of open sockets for memory that it could have back.
+    /// What `free` calls available (`MemAvailable`): the kernel's guess of what programs could
+    /// still get. It takes the inodes and directory entries of open sockets for memory that it
+    /// could have back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available_bytes: Option<u64>,
 }
@@ -180,7 +183,8 @@ fn sample_process(pid: u32) -> Option<ProcessSample> {
     Some(sample)
 }
 
-/// Proportional set size of `pid` and its descendants: costs a walk over the page tables, so it is read a few times per run only.
+/// Proportional set size of `pid` and its descendants: costs a walk over the page tables, so it is
+/// read a few times per run only.
 pub fn read_pss_bytes(pid: u32) -> Option<u64> {
     read_tree_memory(pid).map(|memory| memory.pss_bytes)
 }
@@ -227,8 +231,9 @@ pub fn read_kernel_memory() -> Option<KernelMemory> {
     Some(memory)
 }
 
-/// Bytes of the inodes of `/proc` and of a directory entry for each, from `/proc/slabinfo`: a monitor that walks `/proc/PID/fd` leaves one for
-/// each descriptor, measured: 0.9 KB per connection; the kernel takes them back when it needs memory.
+/// Bytes of the inodes of `/proc` and of a directory entry for each, from `/proc/slabinfo`: a
+/// monitor that walks `/proc/PID/fd` leaves one for each descriptor, measured: 0.9 KB per
+/// connection; the kernel takes them back when it needs memory.
 fn parse_proc_caches(slabinfo: &str) -> u64 {
     let row = |name: &str| -> Option<(u64, u64)> {
         let row = slabinfo
@@ -273,7 +278,8 @@ fn parse_statm_rss_pages(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Fields 14 and 15; counted from the closing parenthesis, because a program's name may hold blanks.
+/// Fields 14 and 15; counted from the closing parenthesis, because a program's name may hold
+/// blanks.
 fn parse_cpu_ticks(text: &str) -> Option<CpuTicks> {
     let after_name = &text[text.rfind(')')? + 1..];
     let mut fields = after_name.split_ascii_whitespace().skip(11);

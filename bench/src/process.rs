@@ -1,8 +1,9 @@
 //! Child processes that never outlive the referee.
 //!
-//! A child is started through a shim, `bench exec`, which asks the kernel to kill it when the referee dies, pins it to its CPUs, takes
-//! [`precedence`] and then becomes the program. Each child leads its own session, so that Ctrl-C on the terminal reaches the referee
-//! only, which then ends its children in order.
+//! A child is started through a shim, `bench exec`, which asks the kernel to kill it when the
+//! referee dies, pins it to its CPUs, takes [`precedence`] and then becomes the program. Each child
+//! leads its own session, so that Ctrl-C on the terminal reaches the referee only, which then ends
+//! its children in order.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -39,7 +40,8 @@ pub struct Guarded {
 }
 
 impl Launcher {
-    /// With `shim`, the path of the `bench` binary, and the nice value of children if they get another than the referee's.
+    /// With `shim`, the path of the `bench` binary, and the nice value of children if they get
+    /// another than the referee's.
     pub fn new(shim: PathBuf, nice: Option<i32>) -> Self {
         Self { shim, nice }
     }
@@ -76,7 +78,8 @@ impl Guarded {
         if self.try_wait().is_none()
             && let Some(pid) = Pid::from_raw(self.child.id() as i32)
         {
-            // It may end between the two calls, but nobody else reaps it, so the id is still its own.
+            // It may end between the two calls, but nobody else reaps it, so the id is still its
+            // own.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
@@ -100,7 +103,8 @@ impl Guarded {
         }
     }
 
-    /// Asks with `signal`, waits for `patience`, then kills. The status and whether it had to be killed.
+    /// Asks with `signal`, waits for `patience`, then kills. The status and whether it had to be
+    /// killed.
     pub fn end(&mut self, signal: Signal, patience: Duration) -> (Option<ExitStatus>, bool) {
         self.signal(signal);
         if let Some(status) = self.wait_until(Instant::now() + patience) {
@@ -121,7 +125,8 @@ impl Drop for Guarded {
     }
 }
 
-/// Runs a command to its end, its output in two files, unless an interrupt or the deadline comes first: then `None`.
+/// Runs a command to its end, its output in two files, unless an interrupt or the deadline comes
+/// first: then `None`.
 pub fn run_to_end(
     mut process: Guarded,
     deadline: Instant,
@@ -139,7 +144,8 @@ pub fn run_to_end(
     }
 }
 
-/// Runs this program, at `own`, once more with the same arguments and this nice value, and passes signals on to it. Its exit code.
+/// Runs this program, at `own`, once more with the same arguments and this nice value, and passes
+/// signals on to it. Its exit code.
 pub fn run_again(own: &Path, nice: i32) -> Result<u8> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD])
         .context("cannot install the signal handlers")?;

@@ -1,5 +1,5 @@
-//! What the referee says while it works, on stderr: a bar on a terminal; elsewhere a line per round, and one per run that does not
-//! count, without control characters.
+//! What the referee says while it works, on stderr: a bar on a terminal; elsewhere a line per
+//! round, and one per run that does not count, without control characters.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

@@ -39,7 +39,8 @@ pub struct RunRecord {
     pub checks: Vec<Check>,
     /// What a reader should know all the same.
     pub warnings: Vec<String>,
-    /// The figures that summaries are made of; `null` where there is none or too few samples stand behind it.
+    /// The figures that summaries are made of; `null` where there is none or too few samples stand
+    /// behind it.
     pub metrics: BTreeMap<String, Option<f64>>,
     /// When the server process was started.
     pub started_unix_ns: u64,
@@ -56,7 +57,8 @@ pub struct RunRecord {
     /// Memory from before the server's start until after its end (kind `scale` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footprint: Option<Footprint>,
-    /// The search (kind `capacity` only): then the rest of the record is that of the last run that confirmed the rate found.
+    /// The search (kind `capacity` only): then the rest of the record is that of the last run that
+    /// confirmed the rate found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Search>,
     /// The generator's own record.

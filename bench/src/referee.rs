@@ -39,7 +39,8 @@ pub const EXIT_USAGE: u8 = 2;
 /// A signal ended the suite.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
-/// Runs the suite that `options` describe; the program's exit code. The last line on stdout is the result folder, if one was made.
+/// Runs the suite that `options` describe; the program's exit code. The last line on stdout is the
+/// result folder, if one was made.
 pub fn run(options: &Options) -> u8 {
     let own = std::env::current_exe().context("cannot find this program's own path");
     if !options.dry_run
@@ -278,7 +279,8 @@ impl Referee {
         );
     }
 
-    /// A scale suite takes long: who is laid out how, how long each step takes, and what this machine cannot hold.
+    /// A scale suite takes long: who is laid out how, how long each step takes, and what this
+    /// machine cannot hold.
     fn announce_steps(&self) {
         let steps = self.choice.scenarios.iter();
         for scenario in steps.filter(|one| one.kind == Kind::Scale) {

@@ -173,7 +173,8 @@ fn doubts(summary: &Summary, heading: &str) -> String {
     list(summary, heading, |bout| &bout.doubts)
 }
 
-/// For the terminal: a line per bout, with how often which doubt was raised. A machine with other work on it raises the same one for every run.
+/// For the terminal: a line per bout, with how often which doubt was raised. A machine with other
+/// work on it raises the same one for every run.
 fn doubts_in_short(summary: &Summary) -> String {
     let lines: Vec<String> = summary
         .bouts
@@ -198,7 +199,8 @@ fn doubts_in_short(summary: &Summary) -> String {
     )
 }
 
-/// The first doubt of each kind in its own words, and how many more there are. Doubts are of one kind when they differ in nothing but figures.
+/// The first doubt of each kind in its own words, and how many more there are. Doubts are of one
+/// kind when they differ in nothing but figures.
 fn kinds_of_doubt(doubts: &[Problem]) -> Vec<String> {
     let mut kinds: Vec<(String, &str, usize)> = Vec::new();
     for reason in doubts.iter().flat_map(|doubt| &doubt.reasons) {
@@ -281,7 +283,8 @@ mod tests {
     use crate::record::RunRecord;
     use crate::summary::summarize;
 
-    /// Ten blocks of a closed and an open bout: uring 12% faster, tokio with the better tail; one run died.
+    /// Ten blocks of a closed and an open bout: uring 12% faster, tokio with the better tail; one
+    /// run died.
     fn summary() -> Summary {
         let mut runs: Vec<RunRecord> = Vec::new();
         for block in 1..=10_usize {

@@ -22,15 +22,18 @@ pub struct Results {
     pub environment: Environment,
     /// All of `runs/`, by bout, block and position; calibrations included.
     pub runs: Vec<RunRecord>,
-    /// What does not follow from what it should follow from: somebody edited a file, or another version wrote it.
+    /// What does not follow from what it should follow from: somebody edited a file, or another
+    /// version wrote it.
     pub findings: Vec<String>,
 }
 
 impl Results {
-    /// Reads a result folder and works everything in it out again. What does not follow becomes the first note of the summary.
+    /// Reads a result folder and works everything in it out again. What does not follow becomes the
+    /// first note of the summary.
     ///
     /// # Errors
-    /// When it is none, when a file is missing or does not say what it should, or when it was written by a newer version.
+    /// When it is none, when a file is missing or does not say what it should, or when it was
+    /// written by a newer version.
     pub fn load(root: &Path) -> Result<Self> {
         let mut summary = load_summary(root)?;
         let environment = read_json(&root.join("environment.json"))?;

@@ -1,4 +1,5 @@
-//! `--resume DIR`: what an interrupted suite left behind, and whether going on would be the same suite.
+//! `--resume DIR`: what an interrupted suite left behind, and whether going on would be the same
+//! suite.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,7 +51,8 @@ impl Left {
         })
     }
 
-    /// The options of the interrupted suite; only where binaries and configuration lie, and how to resume, is as given now.
+    /// The options of the interrupted suite; only where binaries and configuration lie, and how to
+    /// resume, is as given now.
     pub fn options(&self, given: &Options) -> Result<Options> {
         let Some(recorded) = self.environment.options.clone() else {
             bail!(

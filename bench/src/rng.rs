@@ -1,8 +1,8 @@
 //! The one source of chance: SplitMix64, so that a stranger can repeat every draw.
 //!
-//! Orders of runs and bootstrap resamples come from here. The generator is five lines in any language
-//! (`bench-results/README.md` has it in Python), so an interval in `summary.json` can be recomputed to the last digit
-//! from its seed without this program.
+//! Orders of runs and bootstrap resamples come from here. The generator is five lines in any
+//! language (`bench-results/README.md` has it in Python), so an interval in `summary.json` can be
+//! recomputed to the last digit from its seed without this program.
 
 /// SplitMix64 (Steele, Lea, Flood 2014; the constants are those of `java.util.SplittableRandom`).
 #[derive(Debug, Clone)]
@@ -25,7 +25,8 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// An index below `bound` (> 0), by taking the high half of a 128-bit product. Its bias is below `bound / 2^64`.
+    /// An index below `bound` (> 0), by taking the high half of a 128-bit product. Its bias is
+    /// below `bound / 2^64`.
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
@@ -56,7 +57,8 @@ mod tests {
 
     #[test]
     fn sequence_is_the_published_one() {
-        // The reference outputs for seed 1234567, as in Rosetta Code's "Pseudo-random numbers/Splitmix64".
+        // The reference outputs for seed 1234567, as in Rosetta Code's "Pseudo-random
+        // numbers/Splitmix64".
         let mut rng = SplitMix64::new(1_234_567);
         let drawn: Vec<u64> = (0..5).map(|_| rng.next_u64()).collect();
         assert_eq!(

@@ -28,7 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_AT_MEMORY_EVERY: Duration = Duration::from_millis(200);
 /// The same where there are dozens of processes to look at, and the window is long.
 const LOOK_AT_SCALE_EVERY: Duration = Duration::from_millis(500);
-/// Connections that come up per second at worst, when there are many: what a run may take follows from it.
+/// Connections that come up per second at worst, when there are many: what a run may take follows
+/// from it.
 const SLOWEST_CONNECTS_PER_S: f64 = 4000.0;
 /// A generator that takes this much longer than its plan is stuck.
 const GENERATOR_GRACE: Duration = Duration::from_secs(60);
@@ -111,7 +112,8 @@ struct Observed {
 }
 
 impl Ring {
-    /// Carries out a run and records it. An error means that it could not be *recorded*; a run that fails is a record.
+    /// Carries out a run and records it. An error means that it could not be *recorded*; a run that
+    /// fails is a record.
     pub fn run(&self, run: Run<'_>) -> Result<RunRecord> {
         let stem = run.stem();
         let begun = Instant::now();
@@ -228,8 +230,8 @@ impl Ring {
         }
     }
 
-    /// Server up, generator through, server down. Errors of the contestants are failures inside; only those of the result
-    /// folder come back.
+    /// Server up, generator through, server down. Errors of the contestants are failures inside;
+    /// only those of the result folder come back.
     fn observe(
         &self,
         run: Run<'_>,

@@ -1,8 +1,10 @@
-//! A server's `/proc` figures (all its processes together) over a run, and what they come to inside the measured window.
+//! A server's `/proc` figures (all its processes together) over a run, and what they come to inside
+//! the measured window.
 //!
-//! The referee learns the window only from the generator's record, after the run, so it looks at the server at regular
-//! instants and interpolates between the two looks around each end. With a look every 50 ms and a server whose use of the CPU is
-//! steady, the error at each end is far below 1% of a one-second window.
+//! The referee learns the window only from the generator's record, after the run, so it looks at
+//! the server at regular instants and interpolates between the two looks around each end. With a
+//! look every 50 ms and a server whose use of the CPU is steady, the error at each end is far below
+//! 1% of a one-second window.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,12 +37,13 @@ struct MemorySample {
 pub struct WindowUse {
     /// Time on a CPU, all threads, ns.
     pub cpu_ns: u64,
-    /// User and kernel time in clock ticks of 10 ms: good for their proportion, to about three parts in a hundred of a second's window. `cpu_ns` is
-    /// exact.
+    /// User and kernel time in clock ticks of 10 ms: good for their proportion, to about three
+    /// parts in a hundred of a second's window. `cpu_ns` is exact.
     #[serde(default)]
     pub ticks: CpuTicks,
-    /// Time of the kernel's `ksoftirqd` on the server's CPUs, ns: softirq of packets that the server sent, put off. 0 where the server shares its
-    /// CPUs with the generator, or those threads cannot be seen.
+    /// Time of the kernel's `ksoftirqd` on the server's CPUs, ns: softirq of packets that the
+    /// server sent, put off. 0 where the server shares its CPUs with the generator, or those
+    /// threads cannot be seen.
     #[serde(default)]
     pub softirqd_ns: u64,
     /// CPU time, `ksoftirqd`'s included, divided by window and number of the server's CPUs.
@@ -108,12 +111,13 @@ impl MachineUse {
         self.steal_ns as f64 / self.all_ns.max(1) as f64
     }
 
-    /// The share of all but the server, the generator and the referee, whose CPU time is `ours_ns` (the referee's apart), and of `ksoftirqd`, whose
-    /// packets are ours.
+    /// The share of all but the server, the generator and the referee, whose CPU time is `ours_ns`
+    /// (the referee's apart), and of `ksoftirqd`, whose packets are ours.
     ///
-    /// Where the kernel accounts interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING), ours is without the `softirq` that our packets need, and
-    /// nothing says whose packets they were: all of it is then taken for ours. `None` is a kernel of which that is not known: the same, so that a
-    /// quiet machine is never doubted.
+    /// Where the kernel accounts interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING), ours is without the
+    /// `softirq` that our packets need, and nothing says whose packets they were: all of it is then
+    /// taken for ours. `None` is a kernel of which that is not known: the same, so that a quiet
+    /// machine is never doubted.
     pub fn other_share(&self, ours_ns: u64, interrupts_apart: Option<bool>) -> f64 {
         let apart = match interrupts_apart {
             Some(false) => 0,
@@ -127,7 +131,8 @@ impl MachineUse {
 }
 
 impl Sampler {
-    /// Of process `pid`, which has `cpus` to itself (none if it shares them); PSS too if `with_pss`.
+    /// Of process `pid`, which has `cpus` to itself (none if it shares them); PSS too if
+    /// `with_pss`.
     pub fn new(pid: u32, cpus: Vec<usize>, with_pss: bool) -> Self {
         Self {
             pid,
@@ -160,7 +165,8 @@ impl Sampler {
         });
     }
 
-    /// What was used between two instants, by a server on `cpus` CPUs. `None` if the looks do not reach around the window.
+    /// What was used between two instants, by a server on `cpus` CPUs. `None` if the looks do not
+    /// reach around the window.
     pub fn window(&self, start_unix_ns: u64, end_unix_ns: u64, cpus: usize) -> Option<WindowUse> {
         let start = interpolate(&self.samples, start_unix_ns)?;
         let end = interpolate(&self.samples, end_unix_ns)?;
@@ -206,7 +212,8 @@ impl Sampler {
     }
 }
 
-/// The looks before and after an instant, and how far it is from the one to the other; twice the same look where that is of the instant.
+/// The looks before and after an instant, and how far it is from the one to the other; twice the
+/// same look where that is of the instant.
 fn around<T>(samples: &[T], unix_ns: fn(&T) -> u64, at: u64) -> Option<(&T, &T, f64)> {
     let after = samples.partition_point(|sample| unix_ns(sample) < at);
     let b = samples.get(after)?;

@@ -1,5 +1,5 @@
-//! A step of the suite `scale`: how a contestant is laid out so that the limits in force hold its connections, and whether this
-//! machine holds the step at all. Pure.
+//! A step of the suite `scale`: how a contestant is laid out so that the limits in force hold its
+//! connections, and whether this machine holds the step at all. Pure.
 
 use std::fmt;
 
@@ -11,19 +11,24 @@ use crate::machine::Machine;
 
 /// Descriptors a process needs besides its connections.
 const SPARE_FILES: u64 = 200;
-/// Open files of everything else on the machine: processes of the suite, what the system opens meanwhile.
+/// Open files of everything else on the machine: processes of the suite, what the system opens
+/// meanwhile.
 const SPARE_FILES_OF_MACHINE: u64 = 10_000;
-/// Sockets that share a port by SO_REUSEPORT get their connections by a hash: each a binomial share. This many standard
-/// deviations above the mean, one listener in a billion has more than was planned for it.
+/// Sockets that share a port by SO_REUSEPORT get their connections by a hash: each a binomial
+/// share. This many standard deviations above the mean, one listener in a billion has more than was
+/// planned for it.
 const SIGMAS: f64 = 6.0;
-/// Both ends of a connection, kernel and user, with room to spare. Measured: 7 to 8 KB for servers that keep next to nothing for
-/// an idle connection, 15 KB where each has a task with a buffer of its own.
+/// Both ends of a connection, kernel and user, with room to spare. Measured: 7 to 8 KB for servers
+/// that keep next to nothing for an idle connection, 15 KB where each has a task with a buffer of
+/// its own.
 const BYTES_PER_CONNECTION: u64 = 16 * 1024;
 /// What everything else needs.
 const BASE_BYTES: u64 = 512 * 1024 * 1024;
-/// Socket buffers: an idle connection has none; an active one may hold a page for each direction at each end.
+/// Socket buffers: an idle connection has none; an active one may hold a page for each direction at
+/// each end.
 const PAGES_PER_ACTIVE_CONNECTION: u64 = 4;
-/// A connection that was just accepted holds its request; so many are in that state at once (the accept queues are full).
+/// A connection that was just accepted holds its request; so many are in that state at once (the
+/// accept queues are full).
 const CONNECTIONS_BEING_OPENED: u64 = 16 * 1024;
 
 /// Processes of a server and workers in each.
@@ -52,7 +57,8 @@ impl fmt::Display for Layout {
     }
 }
 
-/// How a contestant holds `connections` on `cpus` CPUs when a process (or a ring) may have `nofile` files.
+/// How a contestant holds `connections` on `cpus` CPUs when a process (or a ring) may have `nofile`
+/// files.
 ///
 /// # Errors
 /// The arithmetic, when it cannot.
@@ -89,7 +95,8 @@ fn layout(
     }
 }
 
-/// The fewest listeners on one port whose fullest holds no more than `room` of `connections`; `None` if there is no room at all.
+/// The fewest listeners on one port whose fullest holds no more than `room` of `connections`;
+/// `None` if there is no room at all.
 fn sharers(connections: u64, room: u64) -> Option<u64> {
     if room == 0 {
         return None;
@@ -106,7 +113,8 @@ fn sharers(connections: u64, room: u64) -> Option<u64> {
 /// How a contestant holds a step on this machine, with the server on `server_cpus` CPUs.
 ///
 /// # Errors
-/// Why it cannot: each reason with its arithmetic, and where one setting would change it, the command.
+/// Why it cannot: each reason with its arithmetic, and where one setting would change it, the
+/// command.
 pub fn plan(
     machine: &Machine,
     scenario: &Scenario,
@@ -133,7 +141,8 @@ pub fn plan(
     layout.ok().filter(|_| refusals.is_empty()).ok_or(refusals)
 }
 
-/// Both ends are sockets of this machine; a direct descriptor is an open file too, though not in a process's table.
+/// Both ends are sockets of this machine; a direct descriptor is an open file too, though not in a
+/// process's table.
 fn files(machine: &Machine, connections: u64) -> Option<String> {
     let most = machine.sysctl_number("fs.file-max")?;
     let open = machine.open_files.unwrap_or(0);

@@ -1,8 +1,9 @@
-//! `bench schema`: JSON Schema of what a suite leaves behind, made from the types that write and read it. The committed files in `schema/` are
-//! what this prints; a test holds the two together.
+//! `bench schema`: JSON Schema of what a suite leaves behind, made from the types that write and
+//! read it. The committed files in `schema/` are what this prints; a test holds the two together.
 //!
-//! A schema says what a reader must accept: a field that came later, and that older files lack, is not required. A change that breaks
-//! this is a new [`SCHEMA_VERSION`] and a new file beside the old one.
+//! A schema says what a reader must accept: a field that came later, and that older files lack, is
+//! not required. A change that breaks this is a new [`SCHEMA_VERSION`] and a new file beside the
+//! old one.
 
 use clap::ValueEnum;
 use schemars::{Schema, schema_for};

@@ -1,4 +1,5 @@
-//! One run of kind `capacity`: a search for the highest rate that a contestant keeps its promise at, each probe a run of its own.
+//! One run of kind `capacity`: a search for the highest rate that a contestant keeps its promise
+//! at, each probe a run of its own.
 
 use std::fs;
 
@@ -125,7 +126,8 @@ fn judge(run: &RunRecord, goal: &Goal) -> (Outcome, Option<String>) {
 }
 
 impl Search {
-    /// Before the first probe; `known_per_s` is the contestant's capacity in a closed loop, if that was measured.
+    /// Before the first probe; `known_per_s` is the contestant's capacity in a closed loop, if that
+    /// was measured.
     fn new(scenario: &Scenario, known_per_s: Option<f64>) -> Self {
         let (min_per_s, max_per_s) = (
             scenario.rate_min_per_s.unwrap_or(RATES_PER_S.0),
@@ -271,14 +273,16 @@ impl Search {
 }
 
 impl Ring {
-    /// Carries out a search and records it as one run. An error means that it could not be *recorded*.
+    /// Carries out a search and records it as one run. An error means that it could not be
+    /// *recorded*.
     pub fn search(&self, run: Run<'_>, known_per_s: Option<f64>) -> Result<RunRecord> {
         let started_unix_ns = proc::unix_ns();
         let steal_before = proc::read_steal_ns();
         let mut search = Search::new(run.scenario, known_per_s);
         let scenario = probe_scenario(run.scenario);
         let pressure = self.machine.memory_pressure_bytes();
-        // The run that shows the rate found: the last that held while it was confirmed; before there is one, the last of all.
+        // The run that shows the rate found: the last that held while it was confirmed; before
+        // there is one, the last of all.
         let mut shown: Option<RunRecord> = None;
         while let Step::Probe { rate_per_s, role } = search.next() {
             let probe = self.run(Run {

@@ -72,7 +72,8 @@ impl Server {
         command
     }
 
-    /// Starts it and waits for its `ready` line. Its output goes to `STEM.server.stdout` and `STEM.server.stderr`.
+    /// Starts it and waits for its `ready` line. Its output goes to `STEM.server.stdout` and
+    /// `STEM.server.stderr`.
     pub fn start(
         launcher: &Launcher,
         command: &[String],

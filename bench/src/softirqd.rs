@@ -1,7 +1,8 @@
-//! CPU time of the kernel's `ksoftirqd/N` threads. Packets over loopback are received in the softirq of the CPU that sent them; mostly that runs in the
-//! sender's own time, but what the kernel puts off goes to `ksoftirqd` of that CPU (kernel/softirq.c, `wakeup_softirqd`). It is work that the program
-//! on the CPU caused: measured at 10,000 connections, 10-20% of the server's CPU for one server and 1% for another, which no figure of the
-//! process shows.
+//! CPU time of the kernel's `ksoftirqd/N` threads. Packets over loopback are received in the
+//! softirq of the CPU that sent them; mostly that runs in the sender's own time, but what the
+//! kernel puts off goes to `ksoftirqd` of that CPU (kernel/softirq.c, `wakeup_softirqd`). It is
+//! work that the program on the CPU caused: measured at 10,000 connections, 10-20% of the server's
+//! CPU for one server and 1% for another, which no figure of the process shows.
 
 use std::fs;
 
@@ -29,7 +30,8 @@ pub struct SoftirqdTime {
 }
 
 impl Softirqd {
-    /// Looks for them; none are found where the kernel's threads cannot be seen (a PID namespace of a container).
+    /// Looks for them; none are found where the kernel's threads cannot be seen (a PID namespace of
+    /// a container).
     pub fn find() -> Self {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let threads = processes

@@ -1,6 +1,7 @@
 //! Statistics over runs. Pure functions; the run is the unit, never the message.
 //!
-//! Every formula here is written out for strangers in `bench-results/README.md`; change both or neither.
+//! Every formula here is written out for strangers in `bench-results/README.md`; change both or
+//! neither.
 
 mod effect;
 mod rank_sum;
@@ -77,13 +78,15 @@ pub struct PairedRatio {
 }
 
 impl PairedRatio {
-    /// Half the width of the interval, as a share: 0.03 for one from 0.97 to 1.03 times the ratio. The same for both orders of the sides.
+    /// Half the width of the interval, as a share: 0.03 for one from 0.97 to 1.03 times the ratio.
+    /// The same for both orders of the sides.
     pub fn half_width(&self) -> f64 {
         (self.ci_high / self.ci_low).sqrt() - 1.0
     }
 }
 
-/// ln(first / second) of every pair; `None` without pairs or when a value is not positive and finite.
+/// ln(first / second) of every pair; `None` without pairs or when a value is not positive and
+/// finite.
 pub fn log_ratios(pairs: &[(f64, f64)]) -> Option<Vec<f64>> {
     let usable = |value: f64| value.is_finite() && value > 0.0;
     let all_usable = pairs.iter().all(|(a, b)| usable(*a) && usable(*b));
@@ -92,9 +95,10 @@ pub fn log_ratios(pairs: &[(f64, f64)]) -> Option<Vec<f64>> {
 
 /// Ratio first / second from the [`log_ratios`] of the pairs.
 ///
-/// The estimate is exp(median of the log-ratios). The interval is the percentile bootstrap: `resamples` times ([`RESAMPLES`] in
-/// results) draw as many pairs as there are, with replacement, and take the median of their log-ratios; the 2.5% and 97.5%
-/// quantiles of those medians (linear interpolation) are its ends. `None` without log-ratios or when one is not finite.
+/// The estimate is exp(median of the log-ratios). The interval is the percentile bootstrap:
+/// `resamples` times ([`RESAMPLES`] in results) draw as many pairs as there are, with replacement,
+/// and take the median of their log-ratios; the 2.5% and 97.5% quantiles of those medians (linear
+/// interpolation) are its ends. `None` without log-ratios or when one is not finite.
 pub fn paired_ratio(log_ratios: &[f64], seed: u64, resamples: usize) -> Option<PairedRatio> {
     let sorted = sorted(log_ratios)?;
     let mut rng = SplitMix64::new(seed);
@@ -109,11 +113,12 @@ pub fn paired_ratio(log_ratios: &[f64], seed: u64, resamples: usize) -> Option<P
     })
 }
 
-/// Ratio of the medians of two samples that are not paired, such as the runs of two result folders; [`PairedRatio::pairs`] is the size of
-/// the smaller one.
+/// Ratio of the medians of two samples that are not paired, such as the runs of two result folders;
+/// [`PairedRatio::pairs`] is the size of the smaller one.
 ///
-/// The interval is the percentile bootstrap as in [`paired_ratio`], each sample being resampled on its own: all resamples of the first
-/// are drawn before those of the second. `None` when a sample is empty or a value is not positive and finite.
+/// The interval is the percentile bootstrap as in [`paired_ratio`], each sample being resampled on
+/// its own: all resamples of the first are drawn before those of the second. `None` when a sample
+/// is empty or a value is not positive and finite.
 pub fn unpaired_ratio(
     first: &[f64],
     second: &[f64],
@@ -139,8 +144,9 @@ pub fn unpaired_ratio(
     })
 }
 
-/// Medians of resamples of `values`, which are drawn in their own order and counted in `sorted` order: a median is found by
-/// walking the counts, which is several times faster than sorting every resample.
+/// Medians of resamples of `values`, which are drawn in their own order and counted in `sorted`
+/// order: a median is found by walking the counts, which is several times faster than sorting every
+/// resample.
 fn bootstrap_medians(
     values: &[f64],
     sorted: &[f64],
@@ -166,7 +172,8 @@ fn bootstrap_medians(
         .collect()
 }
 
-/// Places of the two middle elements of a resample (one and the same if their number is odd), from how often each was drawn.
+/// Places of the two middle elements of a resample (one and the same if their number is odd), from
+/// how often each was drawn.
 fn middle(drawn: &[usize]) -> (usize, usize) {
     let n: usize = drawn.iter().sum();
     let place_of = |rank: usize| {
@@ -180,7 +187,8 @@ fn middle(drawn: &[usize]) -> (usize, usize) {
     (low, place_of(n / 2).unwrap_or(low))
 }
 
-/// Mean and standard deviation (n - 1); `None` with fewer than two values or when one is not finite.
+/// Mean and standard deviation (n - 1); `None` with fewer than two values or when one is not
+/// finite.
 fn mean_and_deviation(values: &[f64]) -> Option<(f64, f64)> {
     if values.len() < 2 || !values.iter().all(|value| value.is_finite()) {
         return None;
@@ -204,7 +212,8 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
 }
 
-/// Whether a histogram of `count` samples has [`SAMPLES_BEYOND`] of them beyond `percentile` (0..100).
+/// Whether a histogram of `count` samples has [`SAMPLES_BEYOND`] of them beyond `percentile`
+/// (0..100).
 pub fn percentile_has_samples(percentile: f64, count: u64) -> bool {
     // The half sample forgives the rounding of 1 - 0.99 and nothing else.
     count as f64 * (100.0 - percentile) / 100.0 + 0.5 >= SAMPLES_BEYOND

@@ -238,7 +238,8 @@ pub struct Comparison {
     /// How sure that is (results older than the test have none).
     #[serde(default)]
     pub significance: Option<Significance>,
-    /// Cliff's delta of the runs, pairing aside: 1 if every run of the first is above every run of the second, -1 if below.
+    /// Cliff's delta of the runs, pairing aside: 1 if every run of the first is above every run of
+    /// the second, -1 if below.
     #[serde(default)]
     pub cliffs_delta: Option<f64>,
     /// What that means.

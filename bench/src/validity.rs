@@ -20,11 +20,13 @@ pub struct Evidence<'a> {
     pub refused: Option<Vec<String>>,
     /// It is not one of ours and keeps no counters that could be compared.
     pub foreign: bool,
-    /// Why there was no run, or not a whole one: the server did not start, died, or had to be killed; the generator broke.
+    /// Why there was no run, or not a whole one: the server did not start, died, or had to be
+    /// killed; the generator broke.
     pub failures: Vec<String>,
     /// Somebody ended the suite.
     pub interrupted: bool,
-    /// Scale: the part of the silent connections that must have been pinged inside the window; all of them without it.
+    /// Scale: the part of the silent connections that must have been pinged inside the window; all
+    /// of them without it.
     pub pinged_fraction: Option<f64>,
     /// Time the hypervisor took, as a share of all CPUs.
     pub steal_share: Option<f64>,
@@ -113,8 +115,8 @@ pub fn steal_share(
     }
 }
 
-/// The share of all CPUs that others used in the window: `None` if that was not seen. `interrupts_apart` as in
-/// [`MachineUse::other_share`](crate::sampler::MachineUse::other_share).
+/// The share of all CPUs that others used in the window: `None` if that was not seen.
+/// `interrupts_apart` as in [`MachineUse::other_share`](crate::sampler::MachineUse::other_share).
 pub fn other_load_share(
     server: &ServerSide,
     record: &Record,
@@ -226,8 +228,9 @@ fn contradictions(record: &Record, server: &Final) -> Vec<String> {
     found
 }
 
-/// After a scale step all connections have been closed in order, so both sides have counted the same; and the silent ones have been
-/// pinged inside the window, all or the part that the scenario asks for.
+/// After a scale step all connections have been closed in order, so both sides have counted the
+/// same; and the silent ones have been pinged inside the window, all or the part that the scenario
+/// asks for.
 fn lost_track(record: &Record, server: &Final, pinged_fraction: Option<f64>) -> Vec<String> {
     let (totals, counted) = (&record.totals, &server.totals);
     let mut found: Vec<String> = [

@@ -16,7 +16,8 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// How many times better the first of two is, with both ends of the interval: below 1 when it is the worse one.
+    /// How many times better the first of two is, with both ends of the interval: below 1 when it
+    /// is the worse one.
     pub fn advantage(self, ratio: &PairedRatio) -> (f64, f64, f64) {
         let first = (ratio.ratio, ratio.ci_low, ratio.ci_high);
         match self {
@@ -31,21 +32,25 @@ impl Direction {
 pub struct Significance {
     /// Wilcoxon's signed-rank test over the log-ratios, two-sided.
     pub p_value: f64,
-    /// The same after Holm's correction for the other percentiles of this latency; equal to `p_value` for everything else.
+    /// The same after Holm's correction for the other percentiles of this latency; equal to
+    /// `p_value` for everything else.
     pub p_adjusted: f64,
     /// Number of metrics that the correction is for.
     pub family: usize,
-    /// The smallest ratio above 1 that would have been found in four suites of five; `null` with fewer than two pairs.
+    /// The smallest ratio above 1 that would have been found in four suites of five; `null` with
+    /// fewer than two pairs.
     pub minimal_detectable: Option<f64>,
 }
 
 /// What the runs of two contestants allow to say about one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
-    /// Name of the better contestant; `None` if there are too few runs for a claim or no difference is detectable.
+    /// Name of the better contestant; `None` if there are too few runs for a claim or no difference
+    /// is detectable.
     pub winner: Option<String>,
-    /// How many times better the winner is (or the one whose side the interval is on; the first contestant, if it is on none). Above
-    /// 1 is better, in every metric: for one where lower is better this is loser / winner.
+    /// How many times better the winner is (or the one whose side the interval is on; the first
+    /// contestant, if it is on none). Above 1 is better, in every metric: for one where lower is
+    /// better this is loser / winner.
     pub advantage: f64,
     /// Lower end of the advantage's 95% interval.
     pub advantage_low: f64,
@@ -59,9 +64,10 @@ pub struct Verdict {
 
 /// The verdict on `first` against `second`.
 ///
-/// A winner is named when two keys fit: the interval of the median ratio excludes 1, and the signed-rank test (after Holm's correction)
-/// is below [`ALPHA`]. The test holds the error by design of the experiment, which the bootstrap interval alone does not; the
-/// interval keeps a claim from contradicting the figure printed beside it.
+/// A winner is named when two keys fit: the interval of the median ratio excludes 1, and the
+/// signed-rank test (after Holm's correction) is below [`ALPHA`]. The test holds the error by
+/// design of the experiment, which the bootstrap interval alone does not; the interval keeps a
+/// claim from contradicting the figure printed beside it.
 pub fn judge(
     first: &str,
     second: &str,

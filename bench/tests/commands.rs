@@ -1,4 +1,5 @@
-//! The commands that read results, as their users run them: what they print, where, and with which exit code.
+//! The commands that read results, as their users run them: what they print, where, and with which
+//! exit code.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
@@ -40,7 +41,8 @@ fn printed(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Stderr of a command that refuses: exit code 2, and nothing on stdout that could be taken for a result.
+/// Stderr of a command that refuses: exit code 2, and nothing on stdout that could be taken for a
+/// result.
 #[track_caller]
 fn refused(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -1,6 +1,8 @@
-//! The layout of the house, checked: which room may import which, and that `unsafe` stays in `uring-net`.
+//! The layout of the house, checked: which room may import which, and that `unsafe` stays in
+//! `uring-net`.
 //!
-//! The lists below are those of ARCHITECTURE.md; whoever needs another import argues for it there first.
+//! The lists below are those of ARCHITECTURE.md; whoever needs another import argues for it there
+//! first.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! The report in a real browser: headless Chromium loads the page and gives back what it made of it. And README's plot is that of its table.
+//! The report in a real browser: headless Chromium loads the page and gives back what it made of
+//! it. And README's plot is that of its table.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
@@ -66,7 +67,8 @@ fn a_browser_shows_the_report_of_a_committed_result() {
             "no {part} in what {browser} made of the page"
         );
     }
-    // A browser closes what is left open and drops what it does not know; a page it understood comes back with all its drawings.
+    // A browser closes what is left open and drops what it does not know; a page it understood
+    // comes back with all its drawings.
     let written = fs::read_to_string(&page).unwrap();
     for element in [
         "<svg", "<path", "<circle", "<figure", "<details", "<tr", "<article",
@@ -104,7 +106,8 @@ fn the_plot_in_the_readme_is_that_of_its_table() {
     );
 }
 
-/// A page in a frame as wide as a phone's screen; once it is loaded, what is wider than its place, and text that leaves its drawing, is listed.
+/// A page in a frame as wide as a phone's screen; once it is loaded, what is wider than its place,
+/// and text that leaves its drawing, is listed.
 fn on_a_phone(page: &str) -> String {
     let page = page.replace('&', "&amp;").replace('"', "&quot;");
     format!(

@@ -1,4 +1,5 @@
-//! The committed schemas are what the types say, and what suites left behind is what the schemas say.
+//! The committed schemas are what the types say, and what suites left behind is what the schemas
+//! say.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 

@@ -1,8 +1,10 @@
-//! Does the verdict keep its word? Synthetic bouts with a known effect: 10% noise, slow drift, occasional stalls.
+//! Does the verdict keep its word? Synthetic bouts with a known effect: 10% noise, slow drift,
+//! occasional stalls.
 //!
-//! What is counted here is quoted in `bench-results/README.md`; every trial is seeded, so the rates are the same everywhere.
-//! The bootstrap takes 400 resamples instead of 10,000 (200 where it is taken after every block), to be done in seconds: the ends of
-//! an interval then tremble by a fraction of their own error, which makes false claims more likely, not less.
+//! What is counted here is quoted in `bench-results/README.md`; every trial is seeded, so the rates
+//! are the same everywhere. The bootstrap takes 400 resamples instead of 10,000 (200 where it is
+//! taken after every block), to be done in seconds: the ends of an interval then tremble by a
+//! fraction of their own error, which makes false claims more likely, not less.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
@@ -32,8 +34,9 @@ const NOISY: Machine = Machine {
 };
 
 impl Machine {
-    /// ln(first / second) of `blocks` blocks of two runs in random order, on a machine that drifts by up to 30% over the suite and
-    /// by 1% from run to run; the first contestant is exp(`effect`) times as fast.
+    /// ln(first / second) of `blocks` blocks of two runs in random order, on a machine that drifts
+    /// by up to 30% over the suite and by 1% from run to run; the first contestant is exp(`effect`)
+    /// times as fast.
     fn bout(self, blocks: usize, effect: f64, rng: &mut SplitMix64) -> Vec<f64> {
         let trend = 0.6 * uniform(rng) - 0.3;
         let mut level = 0.0;
@@ -54,7 +57,8 @@ impl Machine {
             .collect()
     }
 
-    /// Figures of so many runs of one folder, whose machine and contestant are together exp(`level`) times as fast. There is no drift.
+    /// Figures of so many runs of one folder, whose machine and contestant are together
+    /// exp(`level`) times as fast. There is no drift.
     fn folder(self, runs: usize, level: f64, rng: &mut SplitMix64) -> Vec<f64> {
         (0..runs).map(|_| (level + self.run(rng)).exp()).collect()
     }
@@ -129,7 +133,8 @@ fn share(hits: usize) -> f64 {
     hits as f64 / TRIALS as f64
 }
 
-/// Shares of trials in which the verdict names a winner, names the wrong one, and the interval alone misses the truth.
+/// Shares of trials in which the verdict names a winner, names the wrong one, and the interval
+/// alone misses the truth.
 fn rates(machine: Machine, blocks: usize, ratio: f64, seed: u64) -> (f64, f64, f64) {
     let mut rng = SplitMix64::new(seed);
     rates_of(&format!("n = {blocks}"), ratio, |trial| {
@@ -258,7 +263,8 @@ fn stopping_by_the_width_of_the_interval_makes_no_more_false_claims() {
     }
 }
 
-/// As [`rates`], for two folders of `runs` runs each, the first of which has figures `ratio` times those of the second.
+/// As [`rates`], for two folders of `runs` runs each, the first of which has figures `ratio` times
+/// those of the second.
 fn rates_unpaired(runs: usize, ratio: f64, seed: u64) -> (f64, f64, f64) {
     let mut rng = SplitMix64::new(seed);
     rates_of(&format!("two folders of {runs}"), ratio, |trial| {
@@ -287,7 +293,8 @@ fn the_stated_effect_between_folders_is_found_in_four_trials_of_five() {
     }
 }
 
-/// Why folders are the weaker way: equal servers, and a machine that is 15% slower while the second folder is made.
+/// Why folders are the weaker way: equal servers, and a machine that is 15% slower while the second
+/// folder is made.
 #[test]
 fn a_machine_that_changes_between_the_folders_is_taken_for_a_difference() {
     let (drifted, ..) = rates_unpaired(16, 1.0 / 0.85, 9);

@@ -1,4 +1,5 @@
-//! The referee's statistics against SciPy's: `fixtures/statistics.json`, made by `fixtures/statistics.py`.
+//! The referee's statistics against SciPy's: `fixtures/statistics.json`, made by
+//! `fixtures/statistics.py`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 

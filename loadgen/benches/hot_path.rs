@@ -1,4 +1,5 @@
-//! What a message costs the generator apart from the kernel: the schedule, the frame, the check, the record.
+//! What a message costs the generator apart from the kernel: the schedule, the frame, the check,
+//! the record.
 
 use std::{hint::black_box, time::Duration};
 

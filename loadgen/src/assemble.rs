@@ -349,14 +349,17 @@ fn idle(results: &[ThreadResult], config: &Config, record: &Record) -> Idle {
 
 /// Requests in flight on average, against those that should have been.
 ///
-/// Closed loop: Little's law says that throughput x mean latency is the average number in flight, which should be connections x window
-/// all the time; over a finite window that holds exactly when flights are cut at its edges
-/// ([`Stats::landed`](crate::engine::stats::Stats::landed)). Broadcast: a message is in flight until its last receiver has it; with several
-/// threads its publisher gets to know of that a wake-up later, so the law is not exact and is left out.
+/// Closed loop: Little's law says that throughput x mean latency is the average number in flight,
+/// which should be connections x window all the time; over a finite window that holds exactly when
+/// flights are cut at its edges ([`Stats::landed`](crate::engine::stats::Stats::landed)).
+/// Broadcast: a message is in flight until its last receiver has it; with several threads its
+/// publisher gets to know of that a wake-up later, so the law is not exact and is left out.
 ///
-/// Open loop: rate x mean latency, both as recorded, against the number in flight integrated over time
-/// ([`Stats::outstanding_ns`](crate::engine::stats::Stats::outstanding_ns)). A reply taken for that of another message, a latency that is not in the
-/// histogram, a rate that was not kept: each breaks it. Both sides are of the window's messages until their last reply, so there are no edges.
+/// Open loop: rate x mean latency, both as recorded, against the number in flight integrated over
+/// time ([`Stats::outstanding_ns`](crate::engine::stats::Stats::outstanding_ns)). A reply taken for
+/// that of another message, a latency that is not in the histogram, a rate that was not kept: each
+/// breaks it. Both sides are of the window's messages until their last reply, so there are no
+/// edges.
 fn littles_law(record: &Record, config: &Config, counts: &Counts) -> Option<LittlesLaw> {
     if record.messages.received == 0 {
         return None;

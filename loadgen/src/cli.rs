@@ -19,7 +19,8 @@ Exit codes:
 
 Numbers take k (thousand) and m (million); durations are 500ms, 10s, 2m (a bare number is seconds).";
 
-/// Loads WebSocket servers and measures honestly: open or closed loop, every reply verified, a verdict on every run.
+/// Loads WebSocket servers and measures honestly: open or closed loop, every reply verified, a
+/// verdict on every run.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
@@ -31,8 +32,8 @@ pub struct Cli {
 /// Kinds of load.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Send messages that the server sends back; without --rate as fast as --window allows (closed loop: capacity),
-    /// with it on a schedule (open loop: latency)
+    /// Send messages that the server sends back; without --rate as fast as --window allows (closed
+    /// loop: capacity), with it on a schedule (open loop: latency)
     #[command(after_help = EXIT_CODES)]
     Echo {
         /// Flags of every kind of load.
@@ -42,7 +43,8 @@ pub enum Command {
         #[command(flatten)]
         messages: Messages,
     },
-    /// Publish to a room whose members all receive every message; latency to the first, median and last receiver
+    /// Publish to a room whose members all receive every message; latency to the first, median and
+    /// last receiver
     #[command(after_help = EXIT_CODES)]
     Broadcast {
         /// Flags of every kind of load.
@@ -105,13 +107,15 @@ pub struct Common {
     /// Processes that share the connections; 0: as few as the limits of the system allow
     #[arg(long, value_name = "N", default_value = "0", value_parser = parse_count)]
     pub shards: u64,
-    /// Threads of all processes [default: one per CPU available, at most one per connection, at least one per process]
+    /// Threads of all processes [default: one per CPU available, at most one per connection, at
+    /// least one per process]
     #[arg(short, long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<u64>,
     /// Connects begun per second, in all [default: as fast as they succeed]
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub connect_rate: Option<f64>,
-    /// Addresses to connect from, in turn [default: the kernel's choice; for loopback targets 127.0.0.0/8 where needed]
+    /// Addresses to connect from, in turn [default: the kernel's choice; for loopback targets
+    /// 127.0.0.0/8 where needed]
     #[arg(long, value_name = "IP,IP", value_delimiter = ',')]
     pub source_ips: Vec<IpAddr>,
     /// Extra request header; repeatable
@@ -123,7 +127,8 @@ pub struct Common {
     /// CPUs to pin the threads to, in turn: 0,2-3 [default: not pinned]
     #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
     pub cpus: Option<CpuList>,
-    /// Poll for so many microseconds before sleeping: takes the generator's own wake-up out of the latency, and a whole CPU per thread
+    /// Poll for so many microseconds before sleeping: takes the generator's own wake-up out of the
+    /// latency, and a whole CPU per thread
     #[arg(long, value_name = "MICROSECONDS", default_value = "0", value_parser = parse_count)]
     pub spin_us: u64,
     /// Longest wait for outstanding replies at the end
@@ -141,7 +146,8 @@ pub struct Common {
     /// Write the histogram log (one interval per second) to FILE
     #[arg(long, value_name = "FILE")]
     pub hlog: Option<PathBuf>,
-    /// No progress, no summary: only errors, the exit code and the files (--format json still prints the record)
+    /// No progress, no summary: only errors, the exit code and the files (--format json still
+    /// prints the record)
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -152,8 +158,9 @@ pub struct Messages {
     /// Messages per second in all (open loop) [default: closed loop]
     #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
-    /// Requests in flight per connection, in a closed-loop broadcast messages in flight per publisher [default: 1]. In an open
-    /// loop an echo message that finds no place waits, and its waiting counts in the intended latency
+    /// Requests in flight per connection, in a closed-loop broadcast messages in flight per
+    /// publisher [default: 1]. In an open loop an echo message that finds no place waits, and its
+    /// waiting counts in the intended latency
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub window: Option<u64>,
     /// Payload bytes per message; 16 and more are verified in full

@@ -18,7 +18,8 @@ pub const MOST_IN_FLIGHT: u64 = 1 << 28;
 
 /// Most pairs of publisher and member: 24 bytes each are kept to check the order of deliveries.
 pub const MOST_PAIRS: u64 = 1 << 26;
-/// Most payload in flight, all connections together: with a slow server all of it may wait in this process.
+/// Most payload in flight, all connections together: with a slow server all of it may wait in this
+/// process.
 pub const MOST_BYTES_IN_FLIGHT: u64 = 8 << 30;
 
 /// One run, as asked for.
@@ -98,7 +99,8 @@ pub struct Files {
 }
 
 impl Config {
-    /// The options as the record keeps them; processes, threads and source addresses as the plan decided.
+    /// The options as the record keeps them; processes, threads and source addresses as the plan
+    /// decided.
     pub fn to_options(&self, plan: &Plan) -> Options {
         let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Options {

@@ -64,7 +64,8 @@ struct Common {
 }
 
 impl Crew {
-    /// Starts the threads `own` of the plan's. `nonce` marks the messages of a run; messages broadcast are counted in `published`.
+    /// Starts the threads `own` of the plan's. `nonce` marks the messages of a run; messages
+    /// broadcast are counted in `published`.
     pub(crate) fn start(
         config: &Config,
         plan: &Plan,
@@ -258,8 +259,9 @@ impl Start<'_> {
     }
 }
 
-/// The ring of one thread of `threads`, and for its connections. They live in its own table: who lists the descriptors of all processes
-/// (monitors do, and took a quarter of two CPUs at a million) has nothing to list.
+/// The ring of one thread of `threads`, and for its connections. They live in its own table: who
+/// lists the descriptors of all processes (monitors do, and took a quarter of two CPUs at a
+/// million) has nothing to list.
 fn make_ring(size: usize, threads: usize, connections: usize) -> Result<Ring, String> {
     // A buffer that holds a whole message spares a copy; many small ones share a buffer anyway.
     let buffer = (size + 16).next_power_of_two().clamp(4 << 10, 64 << 10);
@@ -273,7 +275,8 @@ fn make_ring(size: usize, threads: usize, connections: usize) -> Result<Ring, St
         .map_err(|error| error.to_string())
 }
 
-/// Where the kernel has no such tables, or none so large, connections have descriptors: the same, seen from the server.
+/// Where the kernel has no such tables, or none so large, connections have descriptors: the same,
+/// seen from the server.
 fn slots(connections: usize) -> u32 {
     let can = KernelVersion::running().is_some_and(|version| version >= KernelVersion::DIRECT);
     match u32::try_from(connections) {

@@ -145,8 +145,8 @@ fn hlog(run: &Finished) -> io::Result<Vec<u8>> {
     )
 }
 
-/// The histogram log, version 1.3: one interval per second, then, in an open loop, the whole window from the actual send under a tag
-/// of its own. Everything is in ns.
+/// The histogram log, version 1.3: one interval per second, then, in an open loop, the whole window
+/// from the actual send under a tag of its own. Everything is in ns.
 fn histogram_log(
     comment: &str,
     (start, window): (SystemTime, Duration),
@@ -217,7 +217,8 @@ mod tests {
         assert_eq!(&last[1..], ["1.000000000000", "1000", "inf"]);
     }
 
-    /// What HdrHistogram's plotter reads: the rows between the heading and the comments, values at their percentiles.
+    /// What HdrHistogram's plotter reads: the rows between the heading and the comments, values at
+    /// their percentiles.
     #[test]
     fn hgrm_reads_back_as_the_percentiles_that_were_recorded() {
         let mut latencies = histogram::new();

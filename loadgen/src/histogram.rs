@@ -17,8 +17,8 @@ pub type Latencies = Histogram<u64>;
 const MOST_NS: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// An empty histogram with three significant digits. It grows to the largest value it has seen: one for up to an hour takes 264 KiB, and
-/// fifty shards have a few of them each.
+/// An empty histogram with three significant digits. It grows to the largest value it has seen: one
+/// for up to an hour takes 264 KiB, and fifty shards have a few of them each.
 pub fn new() -> Latencies {
     Histogram::new(SIGNIFICANT_DIGITS).expect("a constant that the crate accepts")
 }

@@ -1,8 +1,11 @@
-//! The load generator: opens connections, keeps a schedule, verifies every reply, records histograms, and judges its own run.
+//! The load generator: opens connections, keeps a schedule, verifies every reply, records
+//! histograms, and judges its own run.
 //!
-//! From the outside in: [`cli`] checks what was asked and makes a [`config`]; [`target`] resolves it; [`plan`] deals the connections
-//! out; [`run`](mod@run) starts one thread per core ([`engine`]), or [`shard`] several processes, and what they measured is merged
-//! ([`assemble`]) into a [`record`] with its [`verdict`]; [`report`] and [`files`] show it. `bench` reads [`record`].
+//! From the outside in: [`cli`] checks what was asked and makes a [`config`]; [`target`] resolves
+//! it; [`plan`] deals the connections out; [`run`](mod@run) starts one thread per core
+//! ([`engine`]), or [`shard`] several processes, and what they measured is merged ([`assemble`])
+//! into a [`record`] with its [`verdict`]; [`report`] and [`files`] show it. `bench` reads
+//! [`record`].
 
 pub mod assemble;
 pub mod cli;

@@ -106,7 +106,8 @@ fn progress(config: &Config, output: &Output) -> Progress {
     })
 }
 
-/// The summary or the record on stdout; what makes a run invalid also on stderr, where it is seen beside a redirected stdout.
+/// The summary or the record on stdout; what makes a run invalid also on stderr, where it is seen
+/// beside a redirected stdout.
 fn report(finished: &Finished, output: &Output) {
     let record = &finished.record;
     let mut stdout = std::io::stdout().lock();

@@ -1,8 +1,9 @@
 //! The schedule of an open loop: a pure function of elapsed time and count.
 //!
-//! Message `k` of a thread belongs to its stream (connection or publisher) `k mod streams` and is due at
-//! `phase + k / rate`. Nothing is ever pushed back: what a slow server makes late stays late, and its intended time can be
-//! computed at any later moment. That is why a backlog needs no queue and why there is no coordinated omission.
+//! Message `k` of a thread belongs to its stream (connection or publisher) `k mod streams` and is
+//! due at `phase + k / rate`. Nothing is ever pushed back: what a slow server makes late stays
+//! late, and its intended time can be computed at any later moment. That is why a backlog needs no
+//! queue and why there is no coordinated omission.
 
 /// One thread's share of a schedule. Times are nanoseconds since the begin of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +15,12 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// The schedule of a thread that owns `share` of `streams` in a total of `rate_per_s`; the threads are `thread` in order,
-    /// and each starts one message of the total later than the one before it.
+    /// The schedule of a thread that owns `share` of `streams` in a total of `rate_per_s`; the
+    /// threads are `thread` in order, and each starts one message of the total later than the one
+    /// before it.
     ///
-    /// `rate_per_s` counts in thousandths. `None` when there is nothing to send: no rate or no streams.
+    /// `rate_per_s` counts in thousandths. `None` when there is nothing to send: no rate or no
+    /// streams.
     pub fn new(rate_per_s: f64, share: usize, streams: usize, thread: usize) -> Option<Self> {
         let rate_milli = (rate_per_s * 1e3).round();
         // NaN fails the comparison too.
@@ -64,7 +67,8 @@ pub fn stream_due(due: u64, stream: usize, streams: usize) -> u64 {
     due.saturating_sub(stream).div_ceil(streams)
 }
 
-/// The place in the thread's schedule of message `seq` of a stream; of a number that nobody can have sent, the last place.
+/// The place in the thread's schedule of message `seq` of a stream; of a number that nobody can
+/// have sent, the last place.
 pub fn schedule_index(seq: u64, stream: usize, streams: usize) -> u64 {
     seq.saturating_mul(streams as u64)
         .saturating_add(stream as u64)

@@ -5,13 +5,15 @@
 //!      sequence  stream    run     sent (ns)    fill ...
 //! ```
 //!
-//! Little-endian. `stream` is the connection (echo) or the publisher (broadcast), `sent` is written in broadcast only; what
-//! does not fit is left out, and the fill takes its place: 8 to 15 bytes carry the sequence number and fill, 1 to 7 bytes its
-//! low bytes. The fill is pseudo-random, different for each run, and compared byte for byte.
+//! Little-endian. `stream` is the connection (echo) or the publisher (broadcast), `sent` is written
+//! in broadcast only; what does not fit is left out, and the fill takes its place: 8 to 15 bytes
+//! carry the sequence number and fill, 1 to 7 bytes its low bytes. The fill is pseudo-random,
+//! different for each run, and compared byte for byte.
 //!
-//! Every frame to a WebSocket server is masked with a fresh key, so that no server can profit from a constant one. The keys come from a fast
-//! generator seeded by the system per thread: section 10.3 of RFC 6455 asks for unpredictable keys to protect
-//! intermediaries from scripts that do not control the mask, which a load generator's own payload does not need.
+//! Every frame to a WebSocket server is masked with a fresh key, so that no server can profit from
+//! a constant one. The keys come from a fast generator seeded by the system per thread: section
+//! 10.3 of RFC 6455 asks for unpredictable keys to protect intermediaries from scripts that do not
+//! control the mask, which a load generator's own payload does not need.
 
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use ws_proto::{Data, MAX_HEADER_BYTES, OpCode, mask, write_frame_header};
@@ -44,7 +46,8 @@ pub struct Label {
 pub struct Corrupted;
 
 impl Payload {
-    /// Messages of `size` bytes for the run `nonce`. `stamped` ones carry their send time and need 24 bytes.
+    /// Messages of `size` bytes for the run `nonce`. `stamped` ones carry their send time and need
+    /// 24 bytes.
     pub fn new(size: usize, nonce: u32, stamped: bool) -> Self {
         let mut template = vec![0; size];
         SmallRng::seed_from_u64(u64::from(nonce)).fill_bytes(&mut template);

@@ -1,9 +1,10 @@
 //! Who opens what: connections over shards and threads, over targets, over source addresses.
 //!
-//! Connection `g` of all belongs to thread `g mod threads` and target `g mod targets`; shard `s` has the threads from `s x threads
-//! per shard` on. Why source addresses: a connect without a bound port searches ports of one parity first
-//! (`__inet_hash_connect`), and once half of the range is taken for a (source, destination, port) triple every connect scans
-//! thousands of entries; measured, the rate falls from over 10,000/s to 150/s at 14,600 connections. [`PER_TRIPLE`] stays
+//! Connection `g` of all belongs to thread `g mod threads` and target `g mod targets`; shard `s`
+//! has the threads from `s x threads per shard` on. Why source addresses: a connect without a bound
+//! port searches ports of one parity first (`__inet_hash_connect`), and once half of the range is
+//! taken for a (source, destination, port) triple every connect scans thousands of entries;
+//! measured, the rate falls from over 10,000/s to 150/s at 14,600 connections. [`PER_TRIPLE`] stays
 //! below that. Shards search at the same time, so on loopback each gets addresses of its own.
 
 use std::{
@@ -24,9 +25,11 @@ use crate::{
 pub const PER_TRIPLE: u64 = 12_000;
 /// Source addresses of a `connect` run on loopback: ports come back only after a while.
 const CHURN_SOURCES: u64 = 8;
-/// Connects and handshakes in flight of all threads together: few enough for a listener's backlog, and for the queue through which a CPU
-/// passes packets over loopback (`net.core.netdev_max_backlog`, 1,000): what does not fit is dropped, and a SYN is sent again after a second,
-/// then after two, four, eight (measured with 2,048 in flight of 51 threads: tens of thousands dropped on the way to a million) ...
+/// Connects and handshakes in flight of all threads together: few enough for a listener's backlog,
+/// and for the queue through which a CPU passes packets over loopback
+/// (`net.core.netdev_max_backlog`, 1,000): what does not fit is dropped, and a SYN is sent again
+/// after a second, then after two, four, eight (measured with 2,048 in flight of 51 threads: tens
+/// of thousands dropped on the way to a million) ...
 const IN_FLIGHT: usize = 512;
 /// ... and per thread: enough to be fast.
 const IN_FLIGHT_PER_THREAD: usize = 128;
@@ -46,7 +49,8 @@ pub struct Plan {
     sources: Vec<Sources>,
     /// What the user should know.
     pub warnings: Vec<String>,
-    /// How the number of processes and addresses came about, for a run of several processes: lines of text.
+    /// How the number of processes and addresses came about, for a run of several processes: lines
+    /// of text.
     pub explanation: Vec<String>,
 }
 
@@ -125,7 +129,8 @@ impl Plan {
         if !is_loopback(target) || target.is_ipv6() {
             return Ok(Sources::Kernel);
         }
-        // Each thread takes its shard's addresses in turn, so a triple has at most one connection per thread more than the others.
+        // Each thread takes its shard's addresses in turn, so a triple has at most one connection
+        // per thread more than the others.
         let fullest = shards.iter().copied().max().unwrap_or(0);
         let mut each = if fullest <= PER_TRIPLE {
             1

@@ -1,4 +1,5 @@
-//! What a run needs of the machine: processes, descriptors, memory. Refused before anything is opened, with the arithmetic.
+//! What a run needs of the machine: processes, descriptors, memory. Refused before anything is
+//! opened, with the arithmetic.
 
 use std::net::SocketAddr;
 
@@ -9,15 +10,17 @@ use crate::{
     record::Kind,
 };
 
-/// Descriptors a process needs besides its connections: standard streams, files, and per thread a ring and an eventfd.
+/// Descriptors a process needs besides its connections: standard streams, files, and per thread a
+/// ring and an eventfd.
 const RESERVE: u64 = 32;
 const PER_THREAD: u64 = 4;
 /// More processes than this are a slip of the pen.
 const MOST_SHARDS: u64 = 4096;
 
-/// Kernel memory of one end of an idle connection, as slabs have grown at 100,000: 8.3 KiB for both ends. `TCP` 2,368 bytes, socket inode 832,
-/// file 192, directory entry 192, the waiting poll (io_uring: 256, epoll: 200), the port's bucket (146, the generator's end), the rest of
-/// a half-filled slab.
+/// Kernel memory of one end of an idle connection, as slabs have grown at 100,000: 8.3 KiB for both
+/// ends. `TCP` 2,368 bytes, socket inode 832, file 192, directory entry 192, the waiting poll
+/// (io_uring: 256, epoll: 200), the port's bucket (146, the generator's end), the rest of a
+/// half-filled slab.
 const KERNEL_BYTES: u64 = 4_200;
 /// The generator's own: per connection (115 measured), and per process (up to 3.0 MB with traffic).
 const USER_BYTES: u64 = 120;

@@ -1,4 +1,5 @@
-//! The live line: connections up, messages per second, latency so far, time left. On a terminal only.
+//! The live line: connections up, messages per second, latency so far, time left. On a terminal
+//! only.
 
 use std::{
     io::IsTerminal,

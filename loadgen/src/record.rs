@@ -1,12 +1,14 @@
 //! The JSON record of one run: what was asked for, what was measured, and whether it may be used.
 //!
-//! The options that made a run are part of its record, and nothing in it depends on the machine. Every number carries its
-//! unit in its key (`_ns`, `_per_s`, `_bytes`); absolute times are nanoseconds since the Unix epoch. Fields that a later
-//! version adds are optional, so that an old reader can read a new record and a new reader an old one.
+//! The options that made a run are part of its record, and nothing in it depends on the machine.
+//! Every number carries its unit in its key (`_ns`, `_per_s`, `_bytes`); absolute times are
+//! nanoseconds since the Unix epoch. Fields that a later version adds are optional, so that an old
+//! reader can read a new record and a new reader an old one.
 //!
-//! "Window" has one meaning in the counts below: the measured window, from the end of the warm-up to the end of the
-//! duration. A message belongs to the window in which it was *meant* to be sent (open loop) or was sent (closed loop), and
-//! its reply counts with it even when it arrives in the drain phase.
+//! "Window" has one meaning in the counts below: the measured window, from the end of the warm-up
+//! to the end of the duration. A message belongs to the window in which it was *meant* to be sent
+//! (open loop) or was sent (closed loop), and its reply counts with it even when it arrives in the
+//! drain phase.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +54,8 @@ pub struct Record {
     pub connect: ConnectPhase,
     /// Messages that belong to the measured window.
     pub messages: Messages,
-    /// All messages of the run, warm-up and drain included; to hold against a server's own counters.
+    /// All messages of the run, warm-up and drain included; to hold against a server's own
+    /// counters.
     #[serde(default)]
     pub totals: Totals,
     /// Replies received inside the measured window, per second.
@@ -63,7 +66,8 @@ pub struct Record {
     /// Latency from the actual send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_actual: Option<Latency>,
-    /// Not where the law is not exact: kinds `connect` and `broadcast` (but for a closed loop of one thread).
+    /// Not where the law is not exact: kinds `connect` and `broadcast` (but for a closed loop of
+    /// one thread).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub littles_law: Option<LittlesLaw>,
     /// What the generator itself needed, inside the measured window.
@@ -80,7 +84,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// The latency to quote: from the intended send where there is a schedule, else from the actual send.
+    /// The latency to quote: from the intended send where there is a schedule, else from the actual
+    /// send.
     pub fn latency(&self) -> Option<&Latency> {
         self.latency_intended
             .as_ref()
@@ -142,7 +147,8 @@ pub struct Options {
     /// Messages per second in all; absent: closed loop.
     #[serde(default)]
     pub rate_per_s: Option<f64>,
-    /// Most requests in flight per connection (closed-loop broadcast: messages per publisher; open-loop broadcast: of no effect).
+    /// Most requests in flight per connection (closed-loop broadcast: messages per publisher;
+    /// open-loop broadcast: of no effect).
     pub window: u64,
     /// Payload bytes per message.
     pub size_bytes: u64,
@@ -331,9 +337,11 @@ impl Latency {
 
 /// Little's law: requests in flight = throughput x mean latency.
 ///
-/// Closed loop: both sides are averages over the measured window, with flights cut at its edges; in a window much longer than the latency
-/// that is `throughput.messages_per_s` x `latency_actual.mean_ns`, and it should be connections x window. Open loop: the number in flight,
-/// integrated over time for the window's messages without looking at which reply is whose, and `rate_per_s` x `latency_actual.mean_ns`.
+/// Closed loop: both sides are averages over the measured window, with flights cut at its edges; in
+/// a window much longer than the latency that is `throughput.messages_per_s` x
+/// `latency_actual.mean_ns`, and it should be connections x window. Open loop: the number in
+/// flight, integrated over time for the window's messages without looking at which reply is whose,
+/// and `rate_per_s` x `latency_actual.mean_ns`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct LittlesLaw {
     /// Connections x window; open loop: rate x mean latency.
@@ -366,8 +374,9 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// The largest share of a CPU that one thread used, or threads together that are pinned to one: a CPU without time to spare limits the
-    /// generator, whatever the others do, and fifty shards on it are not each idle by the share of the others. `None` without threads.
+    /// The largest share of a CPU that one thread used, or threads together that are pinned to one:
+    /// a CPU without time to spare limits the generator, whatever the others do, and fifty shards
+    /// on it are not each idle by the share of the others. `None` without threads.
     pub fn busiest_share(&self) -> Option<f64> {
         let mut of_cpus: BTreeMap<usize, f64> = BTreeMap::new();
         let mut busiest = None::<f64>;
@@ -422,8 +431,8 @@ pub struct ThreadUsage {
     pub cpu_user_ns: u64,
     /// CPU time in the kernel.
     pub cpu_sys_ns: u64,
-    /// Longest time inside the window for which it was not woken although it had something to do: the machine stood still, or
-    /// others had its CPU.
+    /// Longest time inside the window for which it was not woken although it had something to do:
+    /// the machine stood still, or others had its CPU.
     #[serde(default)]
     pub longest_stall_ns: u64,
     /// Calls of `io_uring_enter`.

@@ -1,4 +1,5 @@
-//! A run in one process, from the first connect to the record: threads are started, watched and merged.
+//! A run in one process, from the first connect to the record: threads are started, watched and
+//! merged.
 
 use std::{
     sync::{
@@ -23,7 +24,8 @@ use crate::{
 
 /// How often the run is looked after.
 const LOOK: Duration = Duration::from_millis(20);
-/// Between the last handshake and the load: every thread gets to know of it, and every room of its members.
+/// Between the last handshake and the load: every thread gets to know of it, and every room of its
+/// members.
 pub(crate) const SETTLE_NS: u64 = 100_000_000;
 
 /// Runs the load in this process. `interrupted` ends it early; `progress` is shown while it lasts.
@@ -80,7 +82,8 @@ pub fn run(
     })
 }
 
-/// Begins the load when all connections are up, ends it when there is no reason to go on. True when it was interrupted.
+/// Begins the load when all connections are up, ends it when there is no reason to go on. True when
+/// it was interrupted.
 fn watch(
     config: &Config,
     crew: &Crew,

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-/// Sequence numbers of one stream of messages: sent `0..sent`, of which everything below `expected` has come or is missing.
+/// Sequence numbers of one stream of messages: sent `0..sent`, of which everything below `expected`
+/// has come or is missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sequence {
     /// Messages sent: the next sequence number.
@@ -13,11 +14,12 @@ pub struct Sequence {
     pub missing: u32,
 }
 
-/// Messages that a later one overtook, by stream and sequence number, with what the owner wants to remember. Empty with a
-/// server in order.
+/// Messages that a later one overtook, by stream and sequence number, with what the owner wants to
+/// remember. Empty with a server in order.
 pub type Overtaken<T> = HashMap<(u64, u64), T>;
 
-/// What an arriving sequence number means (the terms of RFC 4737: reordered is what comes below the next expected).
+/// What an arriving sequence number means (the terms of RFC 4737: reordered is what comes below the
+/// next expected).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// The next one, or one beyond it: `skipped` numbers before it are missing so far.
@@ -25,7 +27,8 @@ pub enum Arrival {
         /// How many were overtaken: `seq - skipped .. seq`.
         skipped: u64,
     },
-    /// Below the next expected: overtaken earlier, or a duplicate; the owner's [`Overtaken`] tells which.
+    /// Below the next expected: overtaken earlier, or a duplicate; the owner's [`Overtaken`] tells
+    /// which.
     Behind,
     /// It was never sent.
     Unknown,

@@ -1,7 +1,8 @@
 //! Where to connect: URLs checked, names resolved, the handshake request made.
 //!
-//! `tcp://` is for measuring the floor: a server that sends back every byte. It gets the frames that a WebSocket server would send and has
-//! to return them as they are, so that receiving and verifying costs what it costs with `ws://`.
+//! `tcp://` is for measuring the floor: a server that sends back every byte. It gets the frames
+//! that a WebSocket server would send and has to return them as they are, so that receiving and
+//! verifying costs what it costs with `ws://`.
 
 use std::{
     net::{SocketAddr, TcpStream, ToSocketAddrs},
@@ -163,8 +164,9 @@ fn parse(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The address of a host. A name with several addresses (`localhost` often has two) is probed with a plain TCP connect, in the resolver's
-/// order, because a server rarely listens on all; if none answers, the first is taken and the run will say what is wrong.
+/// The address of a host. A name with several addresses (`localhost` often has two) is probed with
+/// a plain TCP connect, in the resolver's order, because a server rarely listens on all; if none
+/// answers, the first is taken and the run will say what is wrong.
 fn address(host: &Host<&str>, port: u16) -> Result<SocketAddr, String> {
     let name = match host {
         Host::Ipv4(ip) => return Ok((*ip, port).into()),

@@ -35,7 +35,8 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
             ));
         }
     };
-    // Thousandths are all a schedule distinguishes; rounding also hides that 1.1 x 1e6 is not exact.
+    // Thousandths are all a schedule distinguishes; rounding also hides that 1.1 x 1e6 is not
+    // exact.
     Ok((number * factor * 1e3).round() / 1e3)
 }
 

@@ -1,8 +1,9 @@
 //! Is the run valid? A pure function of what was measured.
 //!
-//! Whether the generator was the limit is told by its schedule lag in an open loop. In a closed loop a busy generator proves nothing by
-//! itself: with equal costs on both ends both are saturated together. So a thread without CPU time to spare is a warning here, and whoever
-//! sees the server's CPU time too (`bench`) decides.
+//! Whether the generator was the limit is told by its schedule lag in an open loop. In a closed
+//! loop a busy generator proves nothing by itself: with equal costs on both ends both are saturated
+//! together. So a thread without CPU time to spare is a warning here, and whoever sees the server's
+//! CPU time too (`bench`) decides.
 
 use crate::record::{Kind, Latency, Messages, ScheduleLag, Validity, Verdict};
 
@@ -18,7 +19,8 @@ pub const LAG_SHARE_LIMIT: f64 = 0.25;
 pub const LAG_P99_WARNING_NS: u64 = 1_000_000;
 /// A thread that is busier than this has no CPU time left: what was measured may be the generator.
 pub const BUSY_LIMIT: f64 = 0.98;
-/// A generator that did not run for this share of the window at a stretch measured the machine, not the server ...
+/// A generator that did not run for this share of the window at a stretch measured the machine, not
+/// the server ...
 pub const STALL_SHARE_LIMIT: f64 = 0.25;
 /// ... and for this long it is worth a warning.
 pub const STALL_WARNING_NS: u64 = 100_000_000;

@@ -1,8 +1,10 @@
 //! Reported latency against a server that delays every reply by a known time.
 //!
-//! Run with `--nocapture` to see reported beside known. What the machine itself adds, mostly wake-ups, is not the generator's: it grows with the
-//! time slept and with whatever else runs. A plain client, `write` and `read` in a loop, meets it right before, against the same server and on the same
-//! CPU, which is not the server's: two threads that share one wake each other for next to nothing.
+//! Run with `--nocapture` to see reported beside known. What the machine itself adds, mostly
+//! wake-ups, is not the generator's: it grows with the time slept and with whatever else runs. A
+//! plain client, `write` and `read` in a loop, meets it right before, against the same server and
+//! on the same CPU, which is not the server's: two threads that share one wake each other for next
+//! to nothing.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -21,7 +23,8 @@ use support::{load_url, raw_server};
 
 /// How long the plain client measures.
 const REFERENCE: Duration = Duration::from_millis(400);
-/// What the generator may add; without optimisation, and with cold caches after a long sleep, it is slower itself.
+/// What the generator may add; without optimisation, and with cold caches after a long sleep, it is
+/// slower itself.
 const TOLERANCE: Duration = Duration::from_micros(if cfg!(debug_assertions) { 250 } else { 50 });
 /// A machine that stands still now and then gets another chance.
 const ATTEMPTS: usize = 20;

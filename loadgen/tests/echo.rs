@@ -68,8 +68,9 @@ fn an_open_loop_sends_exactly_what_the_schedule_says() {
     assert_eq!(in_series, 1_000);
 }
 
-/// A server that answers nothing for 200 ms, once. At 500 messages per second 100 messages are due in that time, and the one due
-/// `t` after its begin is answered `200 ms - t` late: 75 of them more than 50 ms, 50 more than 100 ms, 25 more than 150 ms.
+/// A server that answers nothing for 200 ms, once. At 500 messages per second 100 messages are due
+/// in that time, and the one due `t` after its begin is answered `200 ms - t` late: 75 of them more
+/// than 50 ms, 50 more than 100 ms, 25 more than 150 ms.
 #[test]
 fn a_stall_shows_in_the_intended_latency_as_computed_by_hand() {
     const RATE: u64 = 500;
@@ -103,7 +104,8 @@ fn a_stall_shows_in_the_intended_latency_as_computed_by_hand() {
         }
         let actual = above(run.actual.as_ref().unwrap(), 100);
         match window {
-            // The messages behind the stalled one were not sent before it was answered: that is the omission.
+            // The messages behind the stalled one were not sent before it was answered: that is the
+            // omission.
             1 => assert!((1..=5).contains(&actual), "{actual}"),
             _ => assert!(actual >= 49, "{actual}"),
         }
@@ -349,7 +351,8 @@ fn raw_tcp_is_verified_like_a_websocket() {
 
 #[test]
 fn raw_tcp_that_changes_bytes_is_found_out() {
-    // Payload bytes only: headers of 64-byte messages are two bytes before sequence number, stream and run.
+    // Payload bytes only: headers of 64-byte messages are two bytes before sequence number, stream
+    // and run.
     let address = tcp_echo_server(|bytes| {
         if let Some(byte) = bytes.get_mut(40) {
             *byte ^= 1;

@@ -214,7 +214,8 @@ fn an_idle_connection_that_is_closed_is_missed() {
         "idle -c 3 -d 500ms --warmup 0 -t 1",
         server(|connection, mut socket| {
             if connection == 1 {
-                // Up long enough for all three to be up: the others were accepted before or will be in no time.
+                // Up long enough for all three to be up: the others were accepted before or will be
+                // in no time.
                 let _ = socket.send(Message::Ping("last".into()));
                 let _ = socket.read();
             } else {

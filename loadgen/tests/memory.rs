@@ -24,7 +24,8 @@ use nix::{
 };
 use tungstenite::handshake::derive_accept_key;
 
-/// At most this much per connection. 148 to 170 were measured here, where buffers and histograms grow too; 115 between 5,000 and 19,000.
+/// At most this much per connection. 148 to 170 were measured here, where buffers and histograms
+/// grow too; 115 between 5,000 and 19,000.
 const LIMIT_BYTES: u64 = 256;
 
 /// Resident memory of a process, in bytes.

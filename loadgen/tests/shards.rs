@@ -1,4 +1,5 @@
-//! Runs in several processes: what they measure together, and what becomes of them when one of them, or the first, ends.
+//! Runs in several processes: what they measure together, and what becomes of them when one of
+//! them, or the first, ends.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

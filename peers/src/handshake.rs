@@ -1,5 +1,6 @@
-//! The opening handshake and the two endpoints, done by hand so that a stack's frames run over the bare socket: behind hyper's
-//! upgrade every read and write would go through a boxed stream, and no bout measures handshakes of peers.
+//! The opening handshake and the two endpoints, done by hand so that a stack's frames run over the
+//! bare socket: behind hyper's upgrade every read and write would go through a boxed stream, and no
+//! bout measures handshakes of peers.
 
 use std::io;
 
@@ -48,7 +49,8 @@ struct Request {
     key: Option<String>,
 }
 
-/// The request, once its head is whole. A client must not send anything behind it before it has our answer.
+/// The request, once its head is whole. A client must not send anything behind it before it has our
+/// answer.
 fn parse(head: &[u8]) -> io::Result<Option<Request>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);

@@ -1,4 +1,5 @@
-//! Rooms: a publisher writes to every member itself, without a channel and a task switch for each delivery.
+//! Rooms: a publisher writes to every member itself, without a channel and a task switch for each
+//! delivery.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,5 @@
-//! A peer as a process: one single-threaded tokio runtime per worker, each with its own listener on one shared port.
+//! A peer as a process: one single-threaded tokio runtime per worker, each with its own listener on
+//! one shared port.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -97,7 +98,8 @@ where
     Ok(signals)
 }
 
-/// What our servers do too: as many files as allowed, and no huge pages that would make memory figures a matter of luck.
+/// What our servers do too: as many files as allowed, and no huge pages that would make memory
+/// figures a matter of luck.
 fn prepare_process() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     // Without either the server still works.
@@ -144,7 +146,8 @@ where
         .enable_io()
         .build()?;
     if let Some(cpu) = cpu {
-        // The thread inherits it; the main thread, which only waits for signals, may sit on the last one.
+        // The thread inherits it; the main thread, which only waits for signals, may sit on the
+        // last one.
         let mut set = CpuSet::new();
         ensure!(cpu < CpuSet::MAX_CPU, "there is no CPU {cpu}");
         set.set(cpu);
@@ -170,7 +173,8 @@ where
     };
     loop {
         match listener.accept().await {
-            // The budget of tokio's cooperative scheduling would only send a busy connection round the loop once more.
+            // The budget of tokio's cooperative scheduling would only send a busy connection round
+            // the loop once more.
             Ok((stream, _)) => drop(tokio::spawn(tokio::task::unconstrained(serve(stream)))),
             Err(error) => {
                 eprintln!("cannot accept a connection: {error}");

@@ -14,7 +14,8 @@ use tungstenite::{Message, WebSocket};
 /// A test that hangs must fail.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// The program, if it is there: the ones of this package always are, uWebSockets after peers/uwebsockets/build.sh.
+/// The program, if it is there: the ones of this package always are, uWebSockets after
+/// peers/uwebsockets/build.sh.
 fn programs() -> Vec<PathBuf> {
     let own = Path::new(env!("CARGO_BIN_EXE_peer-fastwebsockets"));
     let uwebsockets = own

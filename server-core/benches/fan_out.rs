@@ -1,4 +1,5 @@
-//! What a broadcast costs before any socket: encoding it once, and handing it to every member's outbox.
+//! What a broadcast costs before any socket: encoding it once, and handing it to every member's
+//! outbox.
 
 use std::{hint::black_box, time::Duration};
 

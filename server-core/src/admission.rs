@@ -97,7 +97,8 @@ impl Admission {
         self.gate.open()
     }
 
-    /// Judges all bytes received so far on a connection of worker `worker`, and counts the outcome there.
+    /// Judges all bytes received so far on a connection of worker `worker`, and counts the outcome
+    /// there.
     pub fn admit(&self, worker: usize, received: &[u8]) -> Admitted {
         let counters = self.counters.worker(worker);
         let admitted = match parse_request(received) {
@@ -148,7 +149,8 @@ impl Admission {
             ));
         };
         let mut response = Vec::with_capacity(192);
-        // An echo speaks whatever the client speaks, and a browser fails a connection that picks none of its offers.
+        // An echo speaks whatever the client speaks, and a browser fails a connection that picks
+        // none of its offers.
         upgrade.write_response(upgrade.subprotocols().first().copied(), &mut response);
         Admitted::Upgrade(Upgrade {
             endpoint,

@@ -28,12 +28,14 @@ impl Counter {
 
 macro_rules! counters {
     ($($(#[$attribute:meta])* $field:ident: $help:literal,)*) => {
-        /// Counters of one worker, on cache lines of their own: no worker slows another by counting.
+        /// Counters of one worker, on cache lines of their own: no worker slows another by
+        /// counting.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct WorkerCounters {
             $(#[doc = $help] pub $field: Counter,)*
-            /// Calls of `io_uring_enter`, where an engine can count them: not a row of `/metrics`, for most could only say 0.
+            /// Calls of `io_uring_enter`, where an engine can count them: not a row of `/metrics`,
+            /// for most could only say 0.
             pub enters: Counter,
         }
 
@@ -98,7 +100,8 @@ impl Counters {
         }
     }
 
-    /// Counters of worker `index`. Any thread may add to them; it is merely slower for two at a time.
+    /// Counters of worker `index`. Any thread may add to them; it is merely slower for two at a
+    /// time.
     pub fn worker(&self, index: usize) -> &WorkerCounters {
         &self.workers[index]
     }
@@ -121,8 +124,8 @@ impl Counters {
 /// Media type of [`render_metrics`]'s text (OpenMetrics 1.0, "Text format").
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The body of `/metrics`: all totals and the gauge of open WebSocket connections, as OpenMetrics text. Where the server has several
-/// processes, these are those of one, and a label says of which.
+/// The body of `/metrics`: all totals and the gauge of open WebSocket connections, as OpenMetrics
+/// text. Where the server has several processes, these are those of one, and a label says of which.
 pub fn render_metrics(totals: &Totals, connections_open: usize, process: Option<usize>) -> String {
     let label = process.map_or_else(String::new, |index| format!("{{process=\"{index}\"}}"));
     let mut text = String::with_capacity(4096);

@@ -1,9 +1,11 @@
 //! Memory goes back to the system when most connections have left.
 //!
-//! Tables grow with the connections and are kept for the next ones; a worker asks its [`Ebb`] after every round of the sweep whether the next ones may be
-//! long in coming. What is freed is the allocator's first. mimalloc looks for memory that it no longer needs only while a thread allocates, and gives
-//! it back no sooner than a second later: a server to which nobody connects any more would keep all of it. Hence [`collect`], when the tables have
-//! shrunk, and again when that second has passed.
+//! Tables grow with the connections and are kept for the next ones; a worker asks its [`Ebb`] after
+//! every round of the sweep whether the next ones may be long in coming. What is freed is the
+//! allocator's first. mimalloc looks for memory that it no longer needs only while a thread
+//! allocates, and gives it back no sooner than a second later: a server to which nobody connects
+//! any more would keep all of it. Hence [`collect`], when the tables have shrunk, and again when
+//! that second has passed.
 
 use std::hint;
 use std::time::{Duration, Instant};
@@ -12,12 +14,14 @@ use std::time::{Duration, Instant};
 const WORTH_IT: usize = 512;
 /// Memory is given back when at most one of so many connections is left.
 const ONE_LEFT_OF: usize = 4;
-/// How long the allocator keeps what was freed: `mi_option_purge_delay`, a second, and some more for its clock.
+/// How long the allocator keeps what was freed: `mi_option_purge_delay`, a second, and some more
+/// for its clock.
 const KEPT_FOR: Duration = Duration::from_millis(1200);
 /// How often memory is given back: a thread may have found some only when the others gave theirs.
 const COLLECTIONS: u32 = 2;
-/// mimalloc takes stock of a thread's memory once in 1,000 allocations that are not small: a page in which nothing is goes after 16 times, and every
-/// 10,000 (`mi_option_generic_collect`) it looks at all pages and gives back what is due.
+/// mimalloc takes stock of a thread's memory once in 1,000 allocations that are not small: a page
+/// in which nothing is goes after 16 times, and every 10,000 (`mi_option_generic_collect`) it looks
+/// at all pages and gives back what is due.
 const ALLOCATIONS: usize = 20_000;
 /// Not small: above `MI_SMALL_SIZE_MAX`.
 const ALLOCATION_BYTES: usize = 2048;
@@ -67,7 +71,8 @@ impl Ebb {
     }
 }
 
-/// Has the allocator look for memory that this thread no longer needs, and give back what it has found more than a second ago. About a millisecond of CPU time.
+/// Has the allocator look for memory that this thread no longer needs, and give back what it has
+/// found more than a second ago. About a millisecond of CPU time.
 pub fn collect() {
     for _ in 0..ALLOCATIONS {
         drop(hint::black_box(Vec::<u8>::with_capacity(ALLOCATION_BYTES)));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 /// The longest room name.
 pub const MAX_ROOM_NAME_BYTES: usize = 64;
 
-/// The demo page: connects to `/ws` or `/broadcast/{room}`, sends, shows what comes back. One file, nothing loaded.
+/// The demo page: connects to `/ws` or `/broadcast/{room}`, sends, shows what comes back. One file,
+/// nothing loaded.
 pub const DEMO_PAGE: &str = include_str!("demo.html");
 
 /// Name of a broadcast room: 1 to 64 characters of `A-Z a-z 0-9 _ . -`. Cheap to clone.

@@ -1,7 +1,8 @@
 //! Everything that makes Ringside's servers interchangeable and is not I/O.
 //!
-//! Nothing in here reads or writes a connection, sleeps or knows a runtime. The I/O model is what the
-//! referee compares, so each server brings its own; what would only add noise to the comparison lives here:
+//! Nothing in here reads or writes a connection, sleeps or knows a runtime. The I/O model is what
+//! the referee compares, so each server brings its own; what would only add noise to the comparison
+//! lives here:
 //!
 //! | module | what it decides |
 //! |---|---|

@@ -43,7 +43,8 @@ pub struct Ready {
     pub cpus: Vec<usize>,
     /// Its process.
     pub pid: u32,
-    /// Limits and buffer sizes in force, in each process; `max_connections` is that of all together.
+    /// Limits and buffer sizes in force, in each process; `max_connections` is that of all
+    /// together.
     pub options: InForce,
 }
 
@@ -87,8 +88,8 @@ pub fn init_logging() {
         .init();
 }
 
-/// Signals closer together are one request: `timeout` signals a process and then its whole group, and a terminal's Ctrl-C
-/// reaches a server beside its supervisor, which passes it on.
+/// Signals closer together are one request: `timeout` signals a process and then its whole group,
+/// and a terminal's Ctrl-C reaches a server beside its supervisor, which passes it on.
 const SAME_REQUEST: Duration = Duration::from_millis(250);
 
 /// Told once that the server is to end. Clones are handles to the same event.
@@ -108,8 +109,9 @@ struct State {
 }
 
 impl Shutdown {
-    /// Begins the shutdown at the first SIGTERM or SIGINT; a second one ends the process at once (exit code 128 + signal),
-    /// unless it comes right behind the first. One thread waits for the signals.
+    /// Begins the shutdown at the first SIGTERM or SIGINT; a second one ends the process at once
+    /// (exit code 128 + signal), unless it comes right behind the first. One thread waits for the
+    /// signals.
     ///
     /// # Errors
     /// When the handlers or the thread cannot be set up.
@@ -155,8 +157,9 @@ impl Shutdown {
         self.lock().begun
     }
 
-    /// Runs `callback` when the shutdown begins, on the signal thread, or at once if it has begun. It should only wake
-    /// somebody: set a flag, wake a [`Waker`](std::task::Waker), send on a channel.
+    /// Runs `callback` when the shutdown begins, on the signal thread, or at once if it has begun.
+    /// It should only wake somebody: set a flag, wake a [`Waker`](std::task::Waker), send on a
+    /// channel.
     pub fn on_begin(&self, callback: impl FnOnce() + Send + 'static) {
         let mut state = self.lock();
         if state.begun {

@@ -12,14 +12,16 @@ use crate::units::{CpuList, parse_cpu_list, parse_duration, parse_size};
 
 /// Receive buffer of a worker in bytes. One per thread, shared by all its connections.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// Frames that may wait in the mailbox of one worker, in bytes. A publisher that meets a fuller one waits.
+/// Frames that may wait in the mailbox of one worker, in bytes. A publisher that meets a fuller one
+/// waits.
 pub const MAILBOX_BYTES: usize = 256 * 1024;
-/// Bytes of messages that may wait for one slow receiver, however few they are: its queue is full from there on, until
-/// some are sent. One batch may begin below this and end above.
+/// Bytes of messages that may wait for one slow receiver, however few they are: its queue is full
+/// from there on, until some are sent. One batch may begin below this and end above.
 pub const SEND_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// How long a connection that we are done with may take to read our last bytes and close.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How much a peer may still send us (and we throw away) while it has not seen our Close frame or HTTP error.
+/// How much a peer may still send us (and we throw away) while it has not seen our Close frame or
+/// HTTP error.
 pub const LINGER_BYTES: usize = 64 * 1024 * 1024;
 /// How long accepting pauses when the process has run out of file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -30,16 +32,18 @@ pub struct ServerOptions {
     /// Address to listen on; port 0 takes a free one (the `ready` line says which)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Processes that share the address, each with --workers threads and its own limit of open files. Connections are spread over
-    /// them by hash: for C connections under a limit of F take C / (F - 5 sqrt(F)), rounded up, so that none of them overflows.
-    /// Rooms do not span processes: with more than one, /broadcast is refused. /metrics is that of the process that answers,
+    /// Processes that share the address, each with --workers threads and its own limit of open
+    /// files. Connections are spread over them by hash: for C connections under a limit of F take C
+    /// / (F - 5 sqrt(F)), rounded up, so that none of them overflows. Rooms do not span processes:
+    /// with more than one, /broadcast is refused. /metrics is that of the process that answers,
     /// which its labels name
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub processes: usize,
     /// Which of the --processes this one is: the parent tells its children
     #[arg(long, hide = true)]
     child: Option<Child>,
-    /// Worker threads of a process [default: one per CPU available, or per CPU in --cpus, shared out among --processes]
+    /// Worker threads of a process [default: one per CPU available, or per CPU in --cpus, shared
+    /// out among --processes]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
     /// CPUs to run on, such as 0,2-3; workers are dealt to them in turn, and stay there
@@ -60,10 +64,12 @@ pub struct ServerOptions {
     /// Time a client has for its request; then 408 and close
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub handshake_timeout: Duration,
-    /// Silence after which a connection is closed, with a ping after half of it, or, where very many fall silent together, three quarters; 0 never closes
+    /// Silence after which a connection is closed, with a ping after half of it, or, where very
+    /// many fall silent together, three quarters; 0 never closes
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub idle_timeout: Duration,
-    /// WebSocket connections served at once, further ones get 503; 0 is unlimited. Each of --processes has an equal share
+    /// WebSocket connections served at once, further ones get 503; 0 is unlimited. Each of
+    /// --processes has an equal share
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_connections: usize,
     /// Time connections get to close after SIGTERM or SIGINT
@@ -154,10 +160,12 @@ pub struct InForce {
     pub listen_backlog: u32,
     /// File descriptors the process may have open.
     pub open_files: u64,
-    /// How long completions are polled for before the worker sleeps, where the server has the option; 0 is not at all.
+    /// How long completions are polled for before the worker sleeps, where the server has the
+    /// option; 0 is not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spin_us: Option<u64>,
-    /// Connections have no descriptors but places in their ring's own table, where the server has the option.
+    /// Connections have no descriptors but places in their ring's own table, where the server has
+    /// the option.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_descriptors: Option<bool>,
     /// Completion entries of one worker's ring, where the server has the option.
@@ -263,7 +271,8 @@ impl Settings {
         self.cpus.as_ref().map(|cpus| cpus[place % cpus.len()])
     }
 
-    /// Opens `count` listening sockets, which share the port where there are several, or several processes.
+    /// Opens `count` listening sockets, which share the port where there are several, or several
+    /// processes.
     ///
     /// # Errors
     /// Those of [`system::listen`].

@@ -1,7 +1,9 @@
-//! What one connection still has to send, bounded, with the slow-consumer policy. Decides; does not send.
+//! What one connection still has to send, bounded, with the slow-consumer policy. Decides; does not
+//! send.
 //!
-//! The writer loop is [`Outbox::next`] or [`Outbox::next_bytes`], send, [`Outbox::advance`], until it is empty. One writer
-//! at a time: whoever finds the outbox empty may write directly and push only what the socket did not take.
+//! The writer loop is [`Outbox::next`] or [`Outbox::next_bytes`], send, [`Outbox::advance`], until
+//! it is empty. One writer at a time: whoever finds the outbox empty may write directly and push
+//! only what the socket did not take.
 
 use std::collections::VecDeque;
 
@@ -10,7 +12,8 @@ use bytes::{Buf, Bytes};
 use crate::options::{SendQueue, SlowConsumer};
 use crate::rooms::Frames;
 
-/// The outbound queue of one connection. Eight bytes while it is empty: its memory comes and goes with the need.
+/// The outbound queue of one connection. Eight bytes while it is empty: its memory comes and goes
+/// with the need.
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Queue>>);
 
@@ -30,7 +33,8 @@ enum Piece {
     /// Messages, counted and bounded.
     Messages {
         frames: Frames,
-        /// Bytes of the first frame that are still to be sent; all of it when nothing has been sent.
+        /// Bytes of the first frame that are still to be sent; all of it when nothing has been
+        /// sent.
         first_left: usize,
     },
     /// A response or control frames: neither counted nor dropped.
@@ -42,10 +46,11 @@ enum Piece {
 pub enum Pushed {
     /// All are queued.
     Queued,
-    /// This many, the last ones, did not fit and are lost to this receiver (`--slow-consumer drop`). Count them.
+    /// This many, the last ones, did not fit and are lost to this receiver (`--slow-consumer
+    /// drop`). Count them.
     Dropped(u32),
-    /// The receiver is too slow and is to be closed with 1008 (`--slow-consumer close`): the unsent messages are gone, and
-    /// pushes have no effect any more. Said once; then [`Pushed::Ended`].
+    /// The receiver is too slow and is to be closed with 1008 (`--slow-consumer close`): the unsent
+    /// messages are gone, and pushes have no effect any more. Said once; then [`Pushed::Ended`].
     Overflow,
     /// Refused, for the outbox was [closed](Outbox::close) or [ended](Outbox::end).
     Ended,
@@ -72,8 +77,8 @@ impl Outbox {
         self.0.as_ref().is_some_and(|queue| queue.ended)
     }
 
-    /// Appends messages of which the first `sent` bytes have been sent already, by a direct write that the empty outbox
-    /// allowed (0 otherwise).
+    /// Appends messages of which the first `sent` bytes have been sent already, by a direct write
+    /// that the empty outbox allowed (0 otherwise).
     pub fn push(&mut self, mut frames: Frames, sent: usize, bound: SendQueue) -> Pushed {
         if self.has_ended() {
             return Pushed::Ended;
@@ -94,7 +99,8 @@ impl Outbox {
         }
         match bound.slow_consumer {
             SlowConsumer::Drop => {
-                // What has begun must be finished, or the stream would be garbage: the bound is at least 1.
+                // What has begun must be finished, or the stream would be garbage: the bound is at
+                // least 1.
                 let all = frames.messages;
                 let kept = match frames.split_after(room as u32) {
                     Some((head, _)) => {
@@ -117,8 +123,9 @@ impl Outbox {
         }
     }
 
-    /// Appends a handshake response or control frames, whatever the bound. The caller sees to it that a peer cannot make
-    /// it do so without end: it does not read from a connection whose outbox is not empty.
+    /// Appends a handshake response or control frames, whatever the bound. The caller sees to it
+    /// that a peer cannot make it do so without end: it does not read from a connection whose
+    /// outbox is not empty.
     pub fn push_control(&mut self, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         if !bytes.is_empty() {
@@ -127,14 +134,15 @@ impl Outbox {
         }
     }
 
-    /// Appends our Close frame behind everything queued; takes no more messages, for nothing may follow it.
+    /// Appends our Close frame behind everything queued; takes no more messages, for nothing may
+    /// follow it.
     pub fn close(&mut self, frame: impl Into<Bytes>) {
         self.push_control(frame);
         self.0.get_or_insert_default().ended = true;
     }
 
-    /// Gives up the messages that have not begun to be sent and takes no more. Control frames stay and may still be
-    /// pushed, such as the Close that explains it.
+    /// Gives up the messages that have not begun to be sent and takes no more. Control frames stay
+    /// and may still be pushed, such as the Close that explains it.
     pub fn end(&mut self) {
         let queue = self.0.get_or_insert_default();
         queue.ended = true;
@@ -184,8 +192,8 @@ impl Outbox {
     }
 }
 
-/// Takes the messages off the front of `frames` that are within the first `sent` bytes; returns the bytes left of the
-/// first remaining one, whose sent bytes stay in front of it.
+/// Takes the messages off the front of `frames` that are within the first `sent` bytes; returns the
+/// bytes left of the first remaining one, whose sent bytes stay in front of it.
 fn skip_sent(frames: &mut Frames, sent: usize) -> usize {
     let done = frames.messages_within(sent);
     if done == frames.messages {
@@ -257,7 +265,8 @@ impl Piece {
         }
     }
 
-    /// Cuts messages down to the one whose first bytes are sent already; `false` when there is none.
+    /// Cuts messages down to the one whose first bytes are sent already; `false` when there is
+    /// none.
     fn keep_what_has_begun(&mut self) -> bool {
         match self {
             Self::Messages { frames, first_left } => {
@@ -441,7 +450,8 @@ mod tests {
     }
 
     proptest! {
-        /// The bound holds at every moment, and the receiver sees whole messages in order, only dropped ones missing.
+        /// The bound holds at every moment, and the receiver sees whole messages in order, only
+        /// dropped ones missing.
         #[test]
         fn bounded_ordered_and_whole(steps in steps(), max in 1..8usize) {
             let mut outbox = Outbox::new();

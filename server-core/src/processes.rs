@@ -1,8 +1,10 @@
-//! Several processes on one address (`--processes`), each with its own limit of open files, and the parent that speaks for them.
+//! Several processes on one address (`--processes`), each with its own limit of open files, and the
+//! parent that speaks for them.
 //!
-//! The parent serves nobody. It reserves the port, starts this program once more for each process, and is to the outside what a
-//! server of one process is: one `ready` line, one `final` line, the same signals. The children are ordinary servers which share
-//! its fate: they are killed when it ends, however it ends, and when one of them ends early, so does everything.
+//! The parent serves nobody. It reserves the port, starts this program once more for each process,
+//! and is to the outside what a server of one process is: one `ready` line, one `final` line, the
+//! same signals. The children are ordinary servers which share its fate: they are killed when it
+//! ends, however it ends, and when one of them ends early, so does everything.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
@@ -125,7 +127,8 @@ fn supervise(settings: &Settings) -> Result<(), ProcessesError> {
     Ok(print_line(&all)?)
 }
 
-/// Waits until the server is to end. A child has nothing to say meanwhile: one that does, or that falls silent for good, ends.
+/// Waits until the server is to end. A child has nothing to say meanwhile: one that does, or that
+/// falls silent for good, ends.
 fn until_shutdown(shutdown: &Shutdown, processes: &mut [Process]) -> Result<(), ProcessesError> {
     let (begun, open_until_then) = io::pipe()?;
     shutdown.on_begin(move || drop(open_until_then));

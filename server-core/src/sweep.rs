@@ -1,10 +1,13 @@
 //! Idle pings and timeouts without one timer per connection.
 //!
-//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Tick::verdict`] about a part of its connections, those at the
-//! places that [`Sweep::places`] gives; after a round of ticks it has asked about all. In parts, because the connections of a flood fall
-//! silent together: their pings would otherwise leave all at once, and whoever is active would wait behind them. For the same reason a tick has
-//! pings for so many only that all connections, should they fall silent together, are pinged within a quarter of the idle timeout: the last of them
-//! has another quarter to answer in. A connection notes the tick of its last traffic in its [`Activity`]: one relaxed store for each receive, nothing else.
+//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Tick::verdict`] about
+//! a part of its connections, those at the places that [`Sweep::places`] gives; after a round of
+//! ticks it has asked about all. In parts, because the connections of a flood fall silent together:
+//! their pings would otherwise leave all at once, and whoever is active would wait behind them. For
+//! the same reason a tick has pings for so many only that all connections, should they fall silent
+//! together, are pinged within a quarter of the idle timeout: the last of them has another quarter
+//! to answer in. A connection notes the tick of its last traffic in its [`Activity`]: one relaxed
+//! store for each receive, nothing else.
 
 use std::f64::consts::GOLDEN_RATIO;
 use std::iter::StepBy;
@@ -14,7 +17,8 @@ use std::time::Duration;
 
 use crate::options::Settings;
 
-/// When a connection was last heard of, in ticks of its worker, and whether it has been pinged since.
+/// When a connection was last heard of, in ticks of its worker, and whether it has been pinged
+/// since.
 #[derive(Debug)]
 pub struct Activity(AtomicU32);
 
@@ -41,7 +45,8 @@ fn silence(seen: u32, now: u32) -> u32 {
 /// How far a connection is, as far as timeouts are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The request has not been answered. Its first byte does not count as activity: trickling does not help.
+    /// The request has not been answered. Its first byte does not count as activity: trickling does
+    /// not help.
     Handshake,
     /// A WebSocket is open.
     Open,
@@ -115,19 +120,22 @@ impl Sweep {
         self.interval
     }
 
-    /// How much later the ticks of `worker` are to begin than it does: workers and processes that share a CPU, fifty of them for a million
-    /// connections, would otherwise all look over their connections in the same millisecond, and whoever is active would wait.
+    /// How much later the ticks of `worker` are to begin than it does: workers and processes that
+    /// share a CPU, fifty of them for a million connections, would otherwise all look over their
+    /// connections in the same millisecond, and whoever is active would wait.
     pub fn phase(&self, worker: usize) -> Duration {
         self.phase_of(std::process::id().wrapping_add(worker as u32))
     }
 
-    /// Numbers in a row, however many, are spread evenly over an interval by multiples of the golden ratio.
+    /// Numbers in a row, however many, are spread evenly over an interval by multiples of the
+    /// golden ratio.
     fn phase_of(&self, number: u32) -> Duration {
         self.interval
             .mul_f64((f64::from(number) * GOLDEN_RATIO).fract())
     }
 
-    /// The places below `end` whose turn it is at tick `now`, far apart: connections that came together lie side by side.
+    /// The places below `end` whose turn it is at tick `now`, far apart: connections that came
+    /// together lie side by side.
     pub fn places(&self, now: u32, end: usize) -> StepBy<Range<usize>> {
         let first = (now % self.parts) as usize;
         (first..end).step_by(self.parts as usize)
@@ -138,7 +146,8 @@ impl Sweep {
         now % self.parts == self.parts - 1
     }
 
-    /// Whether there was traffic within two rounds, now that it is tick `now`: whoever speaks once a second is busy.
+    /// Whether there was traffic within two rounds, now that it is tick `now`: whoever speaks once
+    /// a second is busy.
     pub fn is_busy(&self, now: u32, activity: &Activity) -> bool {
         silence(activity.0.load(Relaxed), now) < 2 * self.parts
     }

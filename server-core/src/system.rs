@@ -1,4 +1,5 @@
-//! What a server asks of the operating system before it serves: file limit, CPU affinity, listening sockets.
+//! What a server asks of the operating system before it serves: file limit, CPU affinity, listening
+//! sockets.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -59,8 +60,9 @@ pub enum SystemError {
 
 /// Keeps this process from getting transparent huge pages.
 ///
-/// The allocator's arena is one large mapping, which the kernel would back with 2 MiB pages: idle connections would then be
-/// charged with memory that nothing uses, and how much would depend on luck.
+/// The allocator's arena is one large mapping, which the kernel would back with 2 MiB pages: idle
+/// connections would then be charged with memory that nothing uses, and how much would depend on
+/// luck.
 pub fn use_small_pages() {
     // Without it only the footprint is larger.
     let _ = disable_transparent_huge_pages(true);
@@ -68,7 +70,8 @@ pub fn use_small_pages() {
 
 /// Raises the soft limit of open files to the hard one; returns the limit then in force.
 ///
-/// Where even that fails the old limit stands and is returned: the server still works, for fewer connections.
+/// Where even that fails the old limit stands and is returned: the server still works, for fewer
+/// connections.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit {
@@ -111,12 +114,13 @@ pub fn confine_thread(cpus: &[usize]) -> Result<(), SystemError> {
     })
 }
 
-/// Opens `count` non-blocking listening sockets on one address: 1 plain one, or several that share the port by
-/// `SO_REUSEPORT`. Port 0 is resolved once, for all of them. Accepted sockets inherit `TCP_NODELAY`.
+/// Opens `count` non-blocking listening sockets on one address: 1 plain one, or several that share
+/// the port by `SO_REUSEPORT`. Port 0 is resolved once, for all of them. Accepted sockets inherit
+/// `TCP_NODELAY`.
 ///
 /// # Errors
-/// The listener variants of [`SystemError`]. A port on which another process listens is refused even where
-/// `SO_REUSEPORT` would let us share it.
+/// The listener variants of [`SystemError`]. A port on which another process listens is refused
+/// even where `SO_REUSEPORT` would let us share it.
 pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, SystemError> {
     if count > 1 {
         let port = reserve(address)?;
@@ -126,7 +130,8 @@ pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Sys
     Ok(vec![socket.map_err(|error| explain(address, error))?])
 }
 
-/// A port that is ours to share. As nobody listens on this socket, the kernel gives it no connections.
+/// A port that is ours to share. As nobody listens on this socket, the kernel gives it no
+/// connections.
 #[derive(Debug)]
 pub struct ReservedPort {
     /// Never with port 0.
@@ -192,8 +197,9 @@ fn bind(address: SocketAddr, share_port: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether `accept` failed because descriptors or memory ran out: wait [`ACCEPT_PAUSE`](crate::options::ACCEPT_PAUSE)
-/// or until a connection closes, then try again. Other errors concern one connection only.
+/// Whether `accept` failed because descriptors or memory ran out: wait
+/// [`ACCEPT_PAUSE`](crate::options::ACCEPT_PAUSE) or until a connection closes, then try again.
+/// Other errors concern one connection only.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];

@@ -34,7 +34,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Ten years: more is a slip of the finger, and much more cannot be added to a clock.
 const LONGEST_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Parses a size in bytes with an optional binary suffix: `65536`, `64k`, `16m`, `1g` (`64KiB` too).
+/// Parses a size in bytes with an optional binary suffix: `65536`, `64k`, `16m`, `1g` (`64KiB`
+/// too).
 ///
 /// # Errors
 /// A sentence saying what is wrong, for clap to show.
@@ -90,7 +91,8 @@ pub fn parse_cpu_list(text: &str) -> Result<CpuList, String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuList(pub Vec<usize>);
 
-/// No Linux machine numbers its CPUs higher than this (`NR_CPUS` is at most 8192; rustix's set holds 1024).
+/// No Linux machine numbers its CPUs higher than this (`NR_CPUS` is at most 8192; rustix's set
+/// holds 1024).
 const HIGHEST_CPU: usize = 1023;
 
 fn parse_cpu(text: &str, whole: &str) -> Result<usize, String> {

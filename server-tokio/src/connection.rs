@@ -38,12 +38,13 @@ pub(crate) enum Turn {
     GoOn,
     /// The peer ended its stream without a word.
     Eof,
-    /// Close frames have been exchanged, or ours tells the peer what it did wrong: send what there is and part.
+    /// Close frames have been exchanged, or ours tells the peer what it did wrong: send what there
+    /// is and part.
     Over,
 }
 
-/// Serves a connection from its first byte to its last. The task of an echo is no larger than what an open one needs: whatever
-/// is rare, short or larger is boxed.
+/// Serves a connection from its first byte to its last. The task of an echo is no larger than what
+/// an open one needs: whatever is rare, short or larger is boxed.
 pub(crate) fn serve(
     worker: Arc<Worker>,
     stream: TcpStream,
@@ -174,8 +175,8 @@ async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Opened>, Ending> 
     }
 }
 
-/// Reads once and judges what has been received. Bytes are kept only when the head does not come in one piece. The second
-/// value is what follows the head of an upgrade.
+/// Reads once and judges what has been received. Bytes are kept only when the head does not come in
+/// one piece. The second value is what follows the head of an upgrade.
 fn read_head(
     worker: &Worker,
     link: &Link,
@@ -205,7 +206,8 @@ fn read_head(
 
 /// Sends everything back. While a reply cannot be written the connection is not read.
 ///
-/// Polled by hand, because an `async fn` would keep its arguments, and what it moves out of them, twice.
+/// Polled by hand, because an `async fn` would keep its arguments, and what it moves out of them,
+/// twice.
 struct Echo {
     session: Session,
     unsent: Unsent,
@@ -280,7 +282,8 @@ impl Echo {
     }
 }
 
-/// One read, and one write of all replies to it. What the socket does not take is appended to `unsent`.
+/// One read, and one write of all replies to it. What the socket does not take is appended to
+/// `unsent`.
 fn echo_turn(
     worker: &Worker,
     link: &Link,
@@ -398,11 +401,13 @@ fn part_with(link: &Link, unsent: &mut Unsent) -> Ending {
     Ending::Part
 }
 
-/// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own: closing a socket with
-/// unread bytes would reset the connection and could destroy our last words on the way. All of it in bounded time.
+/// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own:
+/// closing a socket with unread bytes would reset the connection and could destroy our last words
+/// on the way. All of it in bounded time.
 async fn part(worker: &Worker, link: &Link) {
     link.set_phase(Phase::Closing);
-    // An error means that the peer is gone or does not read: either way there is nothing more to do.
+    // An error means that the peer is gone or does not read: either way there is nothing more to
+    // do.
     let _ = try_part(worker, link).await;
 }
 
@@ -473,7 +478,8 @@ mod tests {
 
     #[test]
     fn an_open_connection_is_small() {
-        // With the 96 bytes of tokio's own it fits into a block of 256. Beside these a connection holds tokio's entry for the socket.
+        // With the 96 bytes of tokio's own it fits into a block of 256. Beside these a connection
+        // holds tokio's entry for the socket.
         assert!(future_bytes(serve) <= 160, "{}", future_bytes(serve));
         assert!(size_of::<Link>() <= 80, "{}", size_of::<Link>());
     }

@@ -1,4 +1,5 @@
-//! A worker's fan-out: drains its mailbox in batches and gives every member one write for each batch.
+//! A worker's fan-out: drains its mailbox in batches and gives every member one write for each
+//! batch.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use server_core::rooms::{Batch, Frames, RoomTable};
 use crate::link::{Link, Order};
 use crate::worker::Worker;
 
-/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order of messages, and so
-/// tells the member that everything published before has reached its outbox.
+/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order
+/// of messages, and so tells the member that everything published before has reached its outbox.
 pub(crate) struct Seat(pub(crate) Arc<Link>);
 
 impl Drop for Seat {

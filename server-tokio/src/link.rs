@@ -51,7 +51,8 @@ pub(crate) enum Wake {
 /// A connection as others see it.
 pub(crate) struct Link {
     stream: TcpStream,
-    /// Of the connection's task, which is the same at every poll: there is no need to register it again and again.
+    /// Of the connection's task, which is the same at every poll: there is no need to register it
+    /// again and again.
     task: Waker,
     orders: AtomicU8,
     phase: AtomicU8,
@@ -131,8 +132,9 @@ impl Link {
         self.stream.poll_write_ready(cx).map(drop)
     }
 
-    /// Reads what there is. A short read has emptied the socket, so readiness is taken back at once: that saves the
-    /// second read that would only say `WouldBlock` (epoll(7) on edge-triggered stream sockets).
+    /// Reads what there is. A short read has emptied the socket, so readiness is taken back at
+    /// once: that saves the second read that would only say `WouldBlock` (epoll(7) on
+    /// edge-triggered stream sockets).
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let mut got = None;
         let outcome = self.stream.try_io(Interest::READABLE, || {
@@ -164,7 +166,8 @@ impl Link {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes from the outbox until it is empty or the socket is full; returns the messages and bytes sent.
+    /// Writes from the outbox until it is empty or the socket is full; returns the messages and
+    /// bytes sent.
     pub(crate) fn flush(&self) -> io::Result<(u64, u64)> {
         let mut outbox = self.outbox();
         let (mut messages, mut bytes) = (0, 0);

@@ -1,4 +1,5 @@
-//! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes through its outbox.
+//! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes
+//! through its outbox.
 
 use std::future::poll_fn;
 use std::io;
@@ -90,8 +91,8 @@ pub(crate) async fn serve(
 }
 
 impl Member<'_> {
-    /// Waits for whatever can be done next. What is queued goes out before anything is read: a member that does not read
-    /// is not read from.
+    /// Waits for whatever can be done next. What is queued goes out before anything is read: a
+    /// member that does not read is not read from.
     async fn wait(&mut self, room: &Arc<Room>, over: bool) -> Wake {
         poll_fn(|cx| {
             if let Poll::Ready(order) = self.link.poll_orders() {
@@ -200,7 +201,8 @@ impl Member<'_> {
         {
             self.link.outbox().push_control(PING);
             self.worker.counters().pings_sent.add(1);
-            // At once: sent later, it would look like a peer that makes room. An error shows at the next read.
+            // At once: sent later, it would look like a peer that makes room. An error shows at the
+            // next read.
             let _ = self.flush();
         }
         false

@@ -126,7 +126,8 @@ impl Worker {
         self.tick.load(Ordering::Relaxed)
     }
 
-    /// Enters a connection into the list that the sweep and the drain go through; returns its place.
+    /// Enters a connection into the list that the sweep and the drain go through; returns its
+    /// place.
     pub(crate) fn register(&self, link: &Arc<Link>) -> u32 {
         let mut connections = self.lock();
         if connections.draining {
@@ -238,7 +239,8 @@ impl Running {
     }
 }
 
-/// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run wherever there is time.
+/// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run
+/// wherever there is time.
 pub(crate) fn start_multi(
     server: &Arc<Server>,
     listeners: Vec<TcpListener>,

@@ -31,13 +31,16 @@ struct Cli {
     /// What drives the ring
     #[arg(long, value_enum, default_value_t = Engine::Monoio)]
     engine: Engine,
-    /// Poll for completions so long before sleeping, in microseconds, for the lowest latency at a CPU's cost (raw engine); 0 does not
+    /// Poll for completions so long before sleeping, in microseconds, for the lowest latency at a
+    /// CPU's cost (raw engine); 0 does not
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     spin_us: u64,
-    /// Whether connections live in the rings' own tables, without descriptors (raw engine); --direct alone is on [default: auto]
+    /// Whether connections live in the rings' own tables, without descriptors (raw engine);
+    /// --direct alone is on [default: auto]
     #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     direct: Option<Direct>,
-    /// Completions of a worker's ring that fit without overflowing into the kernel's memory (raw engine) [default: 16384; less when workers share CPUs]
+    /// Completions of a worker's ring that fit without overflowing into the kernel's memory (raw
+    /// engine) [default: 16384; less when workers share CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     cq_entries: Option<u32>,
 }
@@ -59,7 +62,8 @@ impl Cli {
 enum Engine {
     /// The runtime monoio: one thread, one ring and one SO_REUSEPORT listener per worker
     Monoio,
-    /// A plain loop around a ring: multishot accept and receive, replies sent from the receive buffers
+    /// A plain loop around a ring: multishot accept and receive, replies sent from the receive
+    /// buffers
     Raw,
 }
 

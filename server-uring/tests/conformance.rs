@@ -1,4 +1,5 @@
-//! The conformance suite of `server-core` against both engines, in one process and in two, and against the raw one with its connections in either kind of table.
+//! The conformance suite of `server-core` against both engines, in one process and in two, and
+//! against the raw one with its connections in either kind of table.
 
 mod monoio {
     server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio"] }

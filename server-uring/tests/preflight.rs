@@ -2,8 +2,9 @@
 
 use std::process::{Command, Output, Stdio};
 
-/// Runs the command line behind it with `io_uring_setup` (system call 425 on every architecture) failing with the error
-/// number given first, as a container's seccomp profile or an old kernel would have it.
+/// Runs the command line behind it with `io_uring_setup` (system call 425 on every architecture)
+/// failing with the error number given first, as a container's seccomp profile or an old kernel
+/// would have it.
 const WITHOUT_IO_URING: &str = r#"
 import ctypes, os, struct, sys
 errno = int(sys.argv[1])

@@ -1,5 +1,6 @@
-//! What is special about the raw engine: a pool of receive buffers shared by all connections, sends from those buffers, receives that are
-//! stopped and begun again. The conformance suite shows the rest, a full table of descriptors among it.
+//! What is special about the raw engine: a pool of receive buffers shared by all connections, sends
+//! from those buffers, receives that are stopped and begun again. The conformance suite shows the
+//! rest, a full table of descriptors among it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +18,8 @@ const BUFFER_BYTES: usize = 4096;
 
 const BINARY: u8 = 2;
 
-/// Runs each test with its connections in the process's table of descriptors, and in the ring's own.
+/// Runs each test with its connections in the process's table of descriptors, and in the ring's
+/// own.
 macro_rules! in_both_tables {
     ($($test:ident)*) => {
         mod plain {
@@ -132,7 +134,8 @@ fn more_connections_than_open_files() {
 
 /// More arrives at once than the pool holds (ENOBUFS): everybody gets everything back, in order.
 fn more_than_all_buffers_at_once(direct: &str) {
-    // One receive takes as many buffers as there are bytes for; of three each, a turn would not empty the pool.
+    // One receive takes as many buffers as there are bytes for; of three each, a turn would not
+    // empty the pool.
     const BYTES: usize = 15 * BUFFER_BYTES;
     let server = start(direct, &[]);
     let connections = buffers(&server);
@@ -169,7 +172,8 @@ fn more_than_all_buffers_at_once(direct: &str) {
     );
 }
 
-/// Completions overflow into the kernel's memory (a queue of 8): everybody gets everything, in order.
+/// Completions overflow into the kernel's memory (a queue of 8): everybody gets everything, in
+/// order.
 fn more_completions_than_the_queue_holds(direct: &str) {
     const MEMBERS: usize = 100;
     const MESSAGES: usize = 50;
@@ -207,8 +211,8 @@ fn more_completions_than_the_queue_holds(direct: &str) {
     );
 }
 
-/// More connections than buffers send and do not read. Their replies get stuck (short sends, sends that wait, receives that are stopped), and
-/// nobody else notices. Then they read: nothing is lost.
+/// More connections than buffers send and do not read. Their replies get stuck (short sends, sends
+/// that wait, receives that are stopped), and nobody else notices. Then they read: nothing is lost.
 fn peers_that_do_not_read_hold_no_buffers(direct: &str) {
     // So little of it fits into a socket that every reply gets stuck.
     const MESSAGE: usize = 3000;
@@ -247,7 +251,8 @@ fn peers_that_do_not_read_hold_no_buffers(direct: &str) {
     server.terminate().expect_clean();
 }
 
-/// Connections end while their sends are stuck and their receives stopped: all operations are cancelled, all descriptors closed.
+/// Connections end while their sends are stuck and their receives stopped: all operations are
+/// cancelled, all descriptors closed.
 fn connections_that_end_in_the_middle_leave_nothing(direct: &str) {
     let server = start(direct, &[]);
     server.upgraded("/ws").expect_alive();

@@ -1,15 +1,18 @@
 //! The floor: what a server on this ring could reach if WebSocket cost nothing.
 //!
-//! A TCP echo with everything that the raw engine of `server-uring` does and nothing of what it must do besides: one pinned thread, one ring and one
-//! `SO_REUSEPORT` listener per worker, multishot accept and receive, the reply sent from the buffer in which the bytes arrived, one send in
-//! flight per connection, the same waiting rule and the same sizes. What a run of the raw engine costs more than a run of this is ours.
+//! A TCP echo with everything that the raw engine of `server-uring` does and nothing of what it
+//! must do besides: one pinned thread, one ring and one `SO_REUSEPORT` listener per worker,
+//! multishot accept and receive, the reply sent from the buffer in which the bytes arrived, one
+//! send in flight per connection, the same waiting rule and the same sizes. What a run of the raw
+//! engine costs more than a run of this is ours.
 //!
 //! ```sh
 //! cargo run --release --example floor_tcp -- --listen 127.0.0.1:0 --cpus 0
 //! ```
 //!
-//! With `--burn-ns N` it is the referee's test weight: it spins for N ns on everything that it receives (with one request in flight on a
-//! connection: on every message), so that it is slower by a known amount and the referee can be seen to find it (`bench/suites/referee.toml`).
+//! With `--burn-ns N` it is the referee's test weight: it spins for N ns on everything that it
+//! receives (with one request in flight on a connection: on every message), so that it is slower by
+//! a known amount and the referee can be seen to find it (`bench/suites/referee.toml`).
 //!
 //! Also the shortest whole program on a [`Ring`]: begin with [`serve`].
 
@@ -161,7 +164,8 @@ fn place(token: Token) -> usize {
     token.0 as usize
 }
 
-/// A connection. What waits behind a send in flight is not bounded here: a server that meets strangers must stop receiving at some point.
+/// A connection. What waits behind a send in flight is not bounded here: a server that meets
+/// strangers must stop receiving at some point.
 struct Connection {
     socket: SocketId,
     /// A send is in flight. Another one beside it could overtake it.
@@ -183,8 +187,9 @@ impl Connection {
         Token(self.socket.index() as u64)
     }
 
-    /// Sends the bytes back from where they are. The ring gets their buffer back when they are sent, which `send_now` does not wait for: a peer
-    /// that does not read holds nobody else's buffer.
+    /// Sends the bytes back from where they are. The ring gets their buffer back when they are
+    /// sent, which `send_now` does not wait for: a peer that does not read holds nobody else's
+    /// buffer.
     fn reply(&mut self, ring: &mut Ring, bytes: ReceivedBuf) {
         if self.sending {
             self.pending.extend_from_slice(&bytes);

@@ -1,5 +1,5 @@
-//! The floor of a round trip: one message at a time on one TCP connection to an echo, on this ring, with nothing around it. What `loadgen echo -c 1
-//! --spin-us N` reports beyond that is its own.
+//! The floor of a round trip: one message at a time on one TCP connection to an echo, on this ring,
+//! with nothing around it. What `loadgen echo -c 1 --spin-us N` reports beyond that is its own.
 //!
 //! ```sh
 //! cargo run --release --example floor_tcp -- --cpus 0 --spin-us 1000 &

@@ -1,9 +1,12 @@
-//! Every entry that is handed to the kernel is made here, with the argument why its memory outlives it.
+//! Every entry that is handed to the kernel is made here, with the argument why its memory outlives
+//! it.
 //!
-//! The common part: an operation's memory is held by its slot in `Ring::ops` (buffers, addresses and times on the heap, which stay where they are
-//! when the slot moves), and a slot is removed only when its last completion is taken ([`crate::reap`]). The slabs, the pool and the wake live as long as the
-//! ring; `Ring::drop` waits for the last completion, or leaks them. File descriptors are no memory: a wrong one is an error, not unsoundness;
-//! that it is never a wrong one follows from the ring's owning them and arming nothing on a closing socket.
+//! The common part: an operation's memory is held by its slot in `Ring::ops` (buffers, addresses
+//! and times on the heap, which stay where they are when the slot moves), and a slot is removed
+//! only when its last completion is taken ([`crate::reap`]). The slabs, the pool and the wake live
+//! as long as the ring; `Ring::drop` waits for the last completion, or leaks them. File descriptors
+//! are no memory: a wrong one is an error, not unsoundness; that it is never a wrong one follows
+//! from the ring's owning them and arming nothing on a closing socket.
 
 #![expect(unsafe_code)]
 
@@ -20,7 +23,8 @@ use crate::op::{Body, Handle, Op, OperationId, ReceiveState, Shots, Target, User
 use crate::ring::Ring;
 use crate::slab::Key;
 
-/// The most bytes one send operation asks for; the ring continues. Far below the limit of 2 GiB, so that the continuation is an everyday path.
+/// The most bytes one send operation asks for; the ring continues. Far below the limit of 2 GiB, so
+/// that the continuation is an everyday path.
 const PIECE: u32 = 16 << 20;
 /// What a poll waits for: bytes, or their end. Errors count by themselves.
 const SOMETHING_TO_RECEIVE: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
@@ -32,7 +36,8 @@ impl Ring {
         self.arm_receive_as(key, ReceiveState::Watching);
     }
 
-    /// As [`arm_receive`](Self::arm_receive) where something should be there already: a sparing receive needs no poll to know it.
+    /// As [`arm_receive`](Self::arm_receive) where something should be there already: a sparing
+    /// receive needs no poll to know it.
     pub(crate) fn arm_receive_now(&mut self, key: Key) {
         self.arm_receive_as(key, ReceiveState::Taking);
     }
@@ -54,7 +59,8 @@ impl Ring {
         slot.receive = state;
         slot.in_flight += 1;
         self.in_flight += 1;
-        // SAFETY: the entry points to no memory. The buffers it selects from belong to the registered pool, which outlives the operation.
+        // SAFETY: the entry points to no memory. The buffers it selects from belong to the
+        // registered pool, which outlives the operation.
         unsafe { self.kernel.push(&entry) };
     }
 
@@ -78,8 +84,9 @@ impl Ring {
         slot.exclusive = Some(key);
         self.in_flight += 1;
         let name = UserData::new(Target::Operation, key);
-        // SAFETY: the memory is that of the body, see the head of this file. A send's bytes are only read by the kernel, and the
-        // slot gives no one else access to them until the last completion.
+        // SAFETY: the memory is that of the body, see the head of this file. A send's bytes are
+        // only read by the kernel, and the slot gives no one else access to them until the last
+        // completion.
         unsafe { self.kernel.push(&entry.user_data(name.0)) };
         OperationId(name)
     }
@@ -96,7 +103,8 @@ impl Ring {
         OperationId(name)
     }
 
-    /// Hands the rest of a send, or an accept that the kernel ended, to the kernel again. It is still counted.
+    /// Hands the rest of a send, or an accept that the kernel ended, to the kernel again. It is
+    /// still counted.
     pub(crate) fn arm_again(&mut self, key: Key) {
         let Some(op) = self.ops.get(key) else { return };
         let Some(file) = op
@@ -113,7 +121,8 @@ impl Ring {
         unsafe { self.kernel.push(&entry.user_data(name.0)) };
     }
 
-    /// Asks the kernel to cancel what carries `target`. Only a failed cancellation gives a completion (which nobody needs).
+    /// Asks the kernel to cancel what carries `target`. Only a failed cancellation gives a
+    /// completion (which nobody needs).
     pub(crate) fn arm_cancel(&mut self, target: UserData) {
         let entry = opcode::AsyncCancel::new(target.0)
             .build()
@@ -133,8 +142,8 @@ impl Ring {
         unsafe { self.kernel.push(&entry) };
     }
 
-    /// Asks for a descriptor of a direct socket, to shut it down with. The kernel looks the slot up at once, in the order of submission: a later close
-    /// does not change whose descriptor this is.
+    /// Asks for a descriptor of a direct socket, to shut it down with. The kernel looks the slot up
+    /// at once, in the order of submission: a later close does not change whose descriptor this is.
     pub(crate) fn begin_shutdown(&mut self, socket: Key, slot: u32, how: Shutdown, token: Token) {
         let entry = opcode::FixedFdInstall::new(Fixed(slot), 0).build();
         let body = Body::Shutdown { socket, how };
@@ -173,8 +182,9 @@ impl Ring {
             .build()
             .user_data(UserData::WAKE.0);
         self.in_flight += 1;
-        // SAFETY: the eight bytes are boxed in `self.wake`, which is never replaced while a read is in flight and outlives it as all slots
-        // do; they are in an UnsafeCell and nobody reads them.
+        // SAFETY: the eight bytes are boxed in `self.wake`, which is never replaced while a read is
+        // in flight and outlives it as all slots do; they are in an UnsafeCell and nobody reads
+        // them.
         unsafe { self.kernel.push(&entry) };
     }
 }

@@ -1,7 +1,8 @@
 //! The provided-buffer ring: memory that the kernel fills and callers lease.
 //!
-//! Who may touch buffer `id` when: the kernel, from the moment its entry is published in the ring until a completion names `id`; then
-//! the one [`ReceivedBuf`] made from that completion; its drop publishes `id` again. The memory itself is kept by every lease.
+//! Who may touch buffer `id` when: the kernel, from the moment its entry is published in the ring
+//! until a completion names `id`; then the one [`ReceivedBuf`] made from that completion; its drop
+//! publishes `id` again. The memory itself is kept by every lease.
 
 #![expect(unsafe_code)]
 
@@ -27,7 +28,8 @@ struct Mapping {
 
 impl Mapping {
     fn new(len: usize) -> io::Result<Self> {
-        // SAFETY: a new private mapping at an address of the kernel's choice touches no existing memory.
+        // SAFETY: a new private mapping at an address of the kernel's choice touches no existing
+        // memory.
         let start = unsafe {
             mmap_anonymous(
                 ptr::null_mut(),
@@ -44,9 +46,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly the range that was mapped, once. No lease is left (each holds the pool that holds this), and the
-        // kernel has let go of it: `Ring` unregisters the buffer ring before it lets go of the pool, or leaks the pool.
-        // An error would mean that the range is not ours, which the line above rules out; there is nothing to do about it in a drop.
+        // SAFETY: exactly the range that was mapped, once. No lease is left (each holds the pool
+        // that holds this), and the kernel has let go of it: `Ring` unregisters the buffer ring
+        // before it lets go of the pool, or leaks the pool. An error would mean that the range is
+        // not ours, which the line above rules out; there is nothing to do about it in a drop.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
@@ -86,7 +89,8 @@ impl BufferPool {
         self.entries.start.as_ptr() as u64
     }
 
-    /// How many buffers are not leased: an upper bound of what the kernel has to give (completions not yet taken hold some, too).
+    /// How many buffers are not leased: an upper bound of what the kernel has to give (completions
+    /// not yet taken hold some, too).
     #[inline]
     pub(crate) fn free(&self) -> usize {
         usize::from(self.count - self.leased.get())
@@ -114,9 +118,10 @@ impl BufferPool {
         let address = self.address(id) as u64;
         let tail = self.tail.get();
         let base = self.entries.start.as_ptr().cast::<BufRingEntry>();
-        // SAFETY: the masked index is below `count`, the number of entries mapped at `base`; the mapping is page-aligned and zeroed, and
-        // an entry is plain integers. The kernel reads an entry only below the published tail, and at most `count` ids
-        // exist, each published once until it comes back, so the entry at `tail` is not one that the kernel may still read.
+        // SAFETY: the masked index is below `count`, the number of entries mapped at `base`; the
+        // mapping is page-aligned and zeroed, and an entry is plain integers. The kernel reads an
+        // entry only below the published tail, and at most `count` ids exist, each published once
+        // until it comes back, so the entry at `tail` is not one that the kernel may still read.
         unsafe {
             let entry = base.add(usize::from(tail & (self.count - 1)));
             (*entry).set_addr(address);
@@ -125,8 +130,9 @@ impl BufferPool {
         }
         let tail = tail.wrapping_add(1);
         self.tail.set(tail);
-        // SAFETY: the tail lives in the first entry, which is mapped, initialised (zeroed) and aligned for a u16. The kernel only reads
-        // it, and this thread makes no reference to it that outlives the store. Release: the entry is written before it is seen.
+        // SAFETY: the tail lives in the first entry, which is mapped, initialised (zeroed) and
+        // aligned for a u16. The kernel only reads it, and this thread makes no reference to it
+        // that outlives the store. Release: the entry is written before it is seen.
         unsafe {
             let published = BufRingEntry::tail(base).cast_mut();
             AtomicU16::from_ptr(published).store(tail, Ordering::Release);
@@ -136,7 +142,8 @@ impl BufferPool {
     /// Takes buffer `id` with `len` bytes received.
     ///
     /// # Safety
-    /// A completion has named `id` since it was last provided, and no lease has been made for that completion yet.
+    /// A completion has named `id` since it was last provided, and no lease has been made for that
+    /// completion yet.
     #[inline]
     pub(crate) unsafe fn lease(self: &Rc<Self>, id: u16, len: u32) -> ReceivedBuf {
         assert!(
@@ -165,9 +172,10 @@ impl fmt::Debug for BufferPool {
 
 /// A lease of one buffer of the ring, holding bytes that were received.
 ///
-/// The bytes may be read and changed in place, cut to a part, and sent again without a copy. Dropping the lease,
-/// or the completion of the send it was given to, gives the buffer back to the kernel. While a lease lives the
-/// ring has one buffer less to receive into: copy what must be kept long.
+/// The bytes may be read and changed in place, cut to a part, and sent again without a copy.
+/// Dropping the lease, or the completion of the send it was given to, gives the buffer back to the
+/// kernel. While a lease lives the ring has one buffer less to receive into: copy what must be kept
+/// long.
 pub struct ReceivedBuf {
     pool: Rc<BufferPool>,
     start: u32,
@@ -176,8 +184,8 @@ pub struct ReceivedBuf {
 }
 
 impl ReceivedBuf {
-    /// Keeps only `range` of the present bytes (cut to what is there): afterwards the lease derefs to, and
-    /// sends, only those.
+    /// Keeps only `range` of the present bytes (cut to what is there): afterwards the lease derefs
+    /// to, and sends, only those.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "both are at most the old length"
@@ -194,9 +202,11 @@ impl Deref for ReceivedBuf {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start + len` stays within `size` (asserted at the lease, only ever narrowed), so the range lies in buffer `id`; the memory is
-        // mapped (the lease holds the pool) and initialised (zeroed at first, then written by the kernel). The kernel does not write to it
-        // while the lease lives, because `id` is not provided; no other lease has this `id`; and the borrow of `self` excludes `deref_mut`.
+        // SAFETY: `start + len` stays within `size` (asserted at the lease, only ever narrowed), so
+        // the range lies in buffer `id`; the memory is mapped (the lease holds the pool) and
+        // initialised (zeroed at first, then written by the kernel). The kernel does not write to
+        // it while the lease lives, because `id` is not provided; no other lease has this `id`; and
+        // the borrow of `self` excludes `deref_mut`.
         unsafe {
             slice::from_raw_parts(
                 self.pool.address(self.id).add(self.start as usize),
@@ -209,7 +219,8 @@ impl Deref for ReceivedBuf {
 impl DerefMut for ReceivedBuf {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; the exclusive borrow of the only lease of this buffer makes the slice exclusive.
+        // SAFETY: as in `deref`; the exclusive borrow of the only lease of this buffer makes the
+        // slice exclusive.
         unsafe {
             slice::from_raw_parts_mut(
                 self.pool.address(self.id).add(self.start as usize),

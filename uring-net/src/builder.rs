@@ -16,7 +16,8 @@ use crate::ring::Ring;
 /// The most buffers a group can have.
 const MAX_BUFFERS: u16 = 1 << 15;
 
-/// The most slots for direct sockets that a ring can have (the kernel's `IORING_MAX_FIXED_FILES`), whatever the limit on open files.
+/// The most slots for direct sockets that a ring can have (the kernel's `IORING_MAX_FIXED_FILES`),
+/// whatever the limit on open files.
 pub const MAX_DIRECT_SLOTS: u32 = 1 << 20;
 
 /// The operations that are used, all in 6.1.
@@ -57,13 +58,15 @@ impl Default for RingBuilder {
 }
 
 impl RingBuilder {
-    /// 1,024 submission entries, 16,384 completion entries, 256 receive buffers of 4 KiB (1 MiB, cache-sized).
+    /// 1,024 submission entries, 16,384 completion entries, 256 receive buffers of 4 KiB (1 MiB,
+    /// cache-sized).
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Submission entries (rounded up to a power of two, at most 32,768): how many operations one system call starts.
+    /// Submission entries (rounded up to a power of two, at most 32,768): how many operations one
+    /// system call starts.
     #[must_use]
     pub fn entries(mut self, entries: u32) -> Self {
         self.entries = entries;
@@ -77,7 +80,8 @@ impl RingBuilder {
         self
     }
 
-    /// Receive buffers: `count` (rounded up to a power of two, at most 32,768) of `size` bytes each.
+    /// Receive buffers: `count` (rounded up to a power of two, at most 32,768) of `size` bytes
+    /// each.
     #[must_use]
     pub fn buffers(mut self, count: u16, size: u32) -> Self {
         self.buffer_count = count;
@@ -85,11 +89,13 @@ impl RingBuilder {
         self
     }
 
-    /// Accepts connections into a table of this ring instead of the process's table of descriptors: `slots` of them, at most [`MAX_DIRECT_SLOTS`]. The
-    /// limit on open files counts for each ring's table by itself, so that a process with several rings can hold more sockets than descriptors.
-    /// 0, the default: accepted sockets have descriptors.
+    /// Accepts connections into a table of this ring instead of the process's table of descriptors:
+    /// `slots` of them, at most [`MAX_DIRECT_SLOTS`]. The limit on open files counts for each
+    /// ring's table by itself, so that a process with several rings can hold more sockets than
+    /// descriptors. 0, the default: accepted sockets have descriptors.
     ///
-    /// Needs [`KernelVersion::DIRECT`]. Such sockets have no [`fd`](Ring::fd); everything else works with them.
+    /// Needs [`KernelVersion::DIRECT`]. Such sockets have no [`fd`](Ring::fd); everything else
+    /// works with them.
     #[must_use]
     pub fn direct(mut self, slots: u32) -> Self {
         self.direct_slots = slots;
@@ -97,8 +103,8 @@ impl RingBuilder {
         self
     }
 
-    /// As [`direct`](Self::direct), but for the sockets that are given to [`Ring::adopt`]; accepted ones have descriptors. A ring has one table: the later of the
-    /// two calls counts.
+    /// As [`direct`](Self::direct), but for the sockets that are given to [`Ring::adopt`]; accepted
+    /// ones have descriptors. A ring has one table: the later of the two calls counts.
     #[must_use]
     pub fn direct_adopted(mut self, slots: u32) -> Self {
         self.direct_slots = slots;
@@ -125,8 +131,9 @@ impl RingBuilder {
         }
         let count = self.buffer_count.clamp(1, MAX_BUFFERS).next_power_of_two();
         let pool = BufferPool::new(count, self.buffer_size.max(1)).map_err(at(Step::Buffers))?;
-        // SAFETY: the pool's mapping is page-aligned and holds `count` entries that name buffers of the pool. `Ring::drop` unregisters before it lets go of
-        // the pool, or leaks it; when this fails, nothing was registered.
+        // SAFETY: the pool's mapping is page-aligned and holds `count` entries that name buffers of
+        // the pool. `Ring::drop` unregisters before it lets go of the pool, or leaks it; when this
+        // fails, nothing was registered.
         unsafe { kernel.register_buffers(pool.entries_address(), count) }
             .map_err(at(Step::BufferRing))?;
         self.register_table(&kernel)?;
@@ -169,7 +176,8 @@ impl RingBuilder {
             .map_err(at(Step::Table))
     }
 
-    /// With every flag; without `NO_SQARRAY` where the kernel does not know it, for that changes speed and nothing else. Says which it was.
+    /// With every flag; without `NO_SQARRAY` where the kernel does not know it, for that changes
+    /// speed and nothing else. Says which it was.
     fn set_up(&self) -> io::Result<(IoUring, bool)> {
         let mut builder = IoUring::builder();
         builder
@@ -244,7 +252,8 @@ impl fmt::Display for Setup {
     }
 }
 
-/// Checks, by making and dropping a small ring, whether this process may use everything this crate needs.
+/// Checks, by making and dropping a small ring, whether this process may use everything this crate
+/// needs.
 ///
 /// # Errors
 /// As [`RingBuilder::build`].

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use io_uring::types::Timespec;
 
-/// One reading of both clocks. On Linux an `Instant` is CLOCK_MONOTONIC but does not give its value away.
+/// One reading of both clocks. On Linux an `Instant` is CLOCK_MONOTONIC but does not give its value
+/// away.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     instant: Instant,
@@ -14,15 +15,17 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Reads `Instant` first: translated deadlines are then late by the time between the readings, never early.
+    /// Reads `Instant` first: translated deadlines are then late by the time between the readings,
+    /// never early.
     pub(crate) fn new() -> Self {
         let instant = Instant::now();
         let mut now = libc::timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // SAFETY: the kernel writes one timespec to `now`, which is one. It cannot fail: every Linux has this clock. (Not rustix: its own search for
-        // the vdso does not survive valgrind, under which this crate's users are profiled.)
+        // SAFETY: the kernel writes one timespec to `now`, which is one. It cannot fail: every
+        // Linux has this clock. (Not rustix: its own search for the vdso does not survive valgrind,
+        // under which this crate's users are profiled.)
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
         let monotonic = Duration::new(
             u64::try_from(now.tv_sec).unwrap_or(0),

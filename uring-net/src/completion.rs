@@ -26,8 +26,8 @@ pub struct Completion {
 /// What happened to an operation.
 ///
 /// An operation that is not multishot gives exactly one event. [`Accepted`](Event::Accepted) and
-/// [`Received`](Event::Received) may come any number of times; the last event of such an operation is
-/// [`Eof`](Event::Eof), [`Cancelled`](Event::Cancelled) or [`Failed`](Event::Failed).
+/// [`Received`](Event::Received) may come any number of times; the last event of such an operation
+/// is [`Eof`](Event::Eof), [`Cancelled`](Event::Cancelled) or [`Failed`](Event::Failed).
 #[derive(Debug)]
 pub enum Event {
     /// A connection was accepted. More will come.
@@ -42,7 +42,8 @@ pub enum Event {
     Sent {
         /// The buffer that was given to [`Ring::send`](crate::Ring::send).
         buf: SendBuf,
-        /// How many bytes were sent: all that were asked for, but by [`Ring::send_now`](crate::Ring::send_now) maybe fewer.
+        /// How many bytes were sent: all that were asked for, but by
+        /// [`Ring::send_now`](crate::Ring::send_now) maybe fewer.
         bytes: usize,
     },
     /// The socket was shut down as asked.
@@ -53,7 +54,8 @@ pub enum Event {
     TimedOut,
     /// A [`Waker`](crate::Waker) of this ring was used, once or several times.
     Woken,
-    /// The operation was cancelled, by [`Ring::cancel`](crate::Ring::cancel) or by closing its socket.
+    /// The operation was cancelled, by [`Ring::cancel`](crate::Ring::cancel) or by closing its
+    /// socket.
     Cancelled {
         /// What was cancelled.
         op: OpKind,
@@ -64,8 +66,9 @@ pub enum Event {
     Failed {
         /// What failed.
         op: OpKind,
-        /// Why. [`EBADF`](libc::EBADF): the [`SocketId`] was stale; [`EBUSY`](libc::EBUSY): such an operation was already in flight on
-        /// this socket. Otherwise what the kernel says (`ECONNREFUSED`, `ECONNRESET`, `EPIPE`, `EMFILE`, ...).
+        /// Why. [`EBADF`](libc::EBADF): the [`SocketId`] was stale; [`EBUSY`](libc::EBUSY): such an
+        /// operation was already in flight on this socket. Otherwise what the kernel says
+        /// (`ECONNREFUSED`, `ECONNRESET`, `EPIPE`, `EMFILE`, ...).
         error: io::Error,
         /// The buffer of a send. A part of it may have been sent.
         buf: Option<SendBuf>,

@@ -1,13 +1,15 @@
-//! The ring's own table of files: a socket in it has no descriptor, costs the process none, and is known to this ring only.
+//! The ring's own table of files: a socket in it has no descriptor, costs the process none, and is
+//! known to this ring only.
 //!
-//! The kernel chooses the slot of an accepted socket. An accept that finds no slot closes the connection that it has just accepted; so the ring counts
-//! the slots and lets no accept run that may not find one. The slot of an adopted socket the ring chooses itself, for which it must know
+//! The kernel chooses the slot of an accepted socket. An accept that finds no slot closes the
+//! connection that it has just accepted; so the ring counts the slots and lets no accept run that
+//! may not find one. The slot of an adopted socket the ring chooses itself, for which it must know
 //! which are free: that is why a table is for the one kind or for the other.
 
 use crate::op::Shots;
 
-/// Slots that a multishot accept leaves: what it may take before the ring sees the first of it. The queue of a listener is 4,096 long by default
-/// (`net.core.somaxconn`).
+/// Slots that a multishot accept leaves: what it may take before the ring sees the first of it. The
+/// queue of a listener is 4,096 long by default (`net.core.somaxconn`).
 const RESERVE: u32 = 4096;
 
 /// Which sockets a table is for.

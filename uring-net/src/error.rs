@@ -4,7 +4,8 @@ use std::fmt;
 use std::fs;
 use std::io;
 
-/// Why a ring could not be made. `Display` is one line that names what was tried, the cause and the remedy.
+/// Why a ring could not be made. `Display` is one line that names what was tried, the cause and the
+/// remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}: {cause}; {}", cause.remedy())]
 pub struct SetupError {
@@ -52,9 +53,11 @@ pub enum Cause {
     NotBuilt,
     /// `kernel.io_uring_disabled` is 2.
     DisabledForAll,
-    /// `kernel.io_uring_disabled` is 1 and the process is neither privileged nor in `kernel.io_uring_group`.
+    /// `kernel.io_uring_disabled` is 1 and the process is neither privileged nor in
+    /// `kernel.io_uring_group`.
     DisabledForUnprivileged,
-    /// `EPERM` or `EACCES` although the sysctl allows it: a seccomp filter or a security module, as containers have.
+    /// `EPERM` or `EACCES` although the sysctl allows it: a seccomp filter or a security module, as
+    /// containers have.
     Filtered,
     /// No memory, or more than may be locked.
     Memory,
@@ -150,8 +153,9 @@ impl KernelVersion {
     /// The oldest kernel with everything this crate needs: `DEFER_TASKRUN` came last.
     pub const MINIMUM: Self = Self { major: 6, minor: 1 };
 
-    /// The oldest kernel for direct sockets ([`RingBuilder::direct`](crate::RingBuilder::direct)). Before it a closed one stayed open until all
-    /// operations had ended that were older than the close, on any socket of the ring: with idle connections, practically for ever (commit
+    /// The oldest kernel for direct sockets ([`RingBuilder::direct`](crate::RingBuilder::direct)).
+    /// Before it a closed one stayed open until all operations had ended that were older than the
+    /// close, on any socket of the ring: with idle connections, practically for ever (commit
     /// 7029acd8a950 gave each slot a count of its own).
     pub const DIRECT: Self = Self {
         major: 6,
@@ -196,7 +200,8 @@ impl SetupError {
     }
 }
 
-/// The cause of `errno` at `step`, given the sysctl `kernel.io_uring_disabled` (6.6 and newer have it) and the running kernel.
+/// The cause of `errno` at `step`, given the sysctl `kernel.io_uring_disabled` (6.6 and newer have
+/// it) and the running kernel.
 fn diagnose(
     step: Step,
     errno: i32,

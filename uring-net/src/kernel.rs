@@ -24,11 +24,13 @@ pub(crate) struct Cqe {
 
 /// An io_uring that keeps what does not fit into its submission queue.
 pub(crate) struct Kernel {
-    /// Points into `*ring`; carries the registered index of the ring's fd, which is why one submitter is kept.
+    /// Points into `*ring`; carries the registered index of the ring's fd, which is why one
+    /// submitter is kept.
     submitter: Submitter<'static>,
     /// From `Box::into_raw`, freed in `drop`. Only shared references to it are made before that.
     ring: NonNull<IoUring>,
-    /// Entries that found the queue full while the kernel would not take any; in order, after everything in the queue.
+    /// Entries that found the queue full while the kernel would not take any; in order, after
+    /// everything in the queue.
     spill: VecDeque<squeue::Entry>,
     registered: bool,
     /// The kernel had no memory for a completion that did not fit into the queue, and dropped it.
@@ -54,9 +56,10 @@ impl Kernel {
             wait_flags |= EnterFlags::NO_IOWAIT;
         }
         let ring = NonNull::from(Box::leak(Box::new(ring)));
-        // SAFETY: `ring` is a live, aligned IoUring that is freed only in `drop`, after the last use of the submitter, and no
-        // exclusive reference to it is made before: so the shared reference may be as long as this struct lives, which is all that
-        // 'static stands for here (the submitter never leaves this struct).
+        // SAFETY: `ring` is a live, aligned IoUring that is freed only in `drop`, after the last
+        // use of the submitter, and no exclusive reference to it is made before: so the shared
+        // reference may be as long as this struct lives, which is all that 'static stands for here
+        // (the submitter never leaves this struct).
         let ring_ref: &'static IoUring = unsafe { ring.as_ref() };
         let mut submitter = ring_ref.submitter();
         let registered = submitter.register_ring_fd().is_ok();
@@ -104,7 +107,8 @@ impl Kernel {
     ///
     /// # Safety
     /// `entries` is the address of `count` page-aligned entries that stay mapped until
-    /// [`unregister_buffers`](Self::unregister_buffers) or the end of this ring, and so do the buffers they name.
+    /// [`unregister_buffers`](Self::unregister_buffers) or the end of this ring, and so do the
+    /// buffers they name.
     pub(crate) unsafe fn register_buffers(&self, entries: u64, count: u16) -> io::Result<()> {
         // SAFETY: the caller's promise is the one asked for.
         unsafe {
@@ -131,11 +135,12 @@ impl Kernel {
         self.submitter.unregister_files()
     }
 
-    /// Queues an entry. When the queue is full it submits; when the kernel takes nothing, the entry waits in the spill.
+    /// Queues an entry. When the queue is full it submits; when the kernel takes nothing, the entry
+    /// waits in the spill.
     ///
     /// # Safety
-    /// Whatever memory the entry points to stays valid, and is not otherwise used in a way that conflicts with the operation, until the
-    /// operation's last completion has been taken.
+    /// Whatever memory the entry points to stays valid, and is not otherwise used in a way that
+    /// conflicts with the operation, until the operation's last completion has been taken.
     #[inline]
     pub(crate) unsafe fn push(&mut self, entry: &squeue::Entry) {
         if self.spill.is_empty() {
@@ -144,7 +149,8 @@ impl Kernel {
                 return;
             }
             self.forced += 1;
-            // An error leaves the queue full, which the next line notices; the next wait reports it.
+            // An error leaves the queue full, which the next line notices; the next wait reports
+            // it.
             let _ = self.submit();
             // SAFETY: as above.
             if unsafe { self.try_push(entry) } {
@@ -158,15 +164,17 @@ impl Kernel {
     /// As [`push`](Self::push).
     #[inline]
     unsafe fn try_push(&self, entry: &squeue::Entry) -> bool {
-        // SAFETY: no other SubmissionQueue exists: every use in this file is a temporary, this type is neither Send nor Sync, and nothing
-        // called here calls back. The entry's memory is the caller's promise.
+        // SAFETY: no other SubmissionQueue exists: every use in this file is a temporary, this type
+        // is neither Send nor Sync, and nothing called here calls back. The entry's memory is the
+        // caller's promise.
         unsafe { self.ring().submission_shared().push(entry).is_ok() }
     }
 
     /// Moves spilled entries into the queue as far as there is room. True when none is left.
     fn unspill(&mut self) -> bool {
         while let Some(entry) = self.spill.front() {
-            // SAFETY: whoever pushed the entry promised validity until its completion, which has not come: it was not yet submitted.
+            // SAFETY: whoever pushed the entry promised validity until its completion, which has
+            // not come: it was not yet submitted.
             if !unsafe { self.try_push(entry) } {
                 return false;
             }
@@ -191,7 +199,8 @@ impl Kernel {
                 return Ok(());
             }
             self.enters += 1;
-            // SAFETY: no argument is passed, so there is nothing to be valid but the numbers; `queued` entries were written.
+            // SAFETY: no argument is passed, so there is nothing to be valid but the numbers;
+            // `queued` entries were written.
             let taken = match unsafe { self.submitter.enter::<()>(queued, 0, 0, None) } {
                 Ok(taken) => taken,
                 Err(error) => return self.ride_out(error),
@@ -202,10 +211,12 @@ impl Kernel {
         }
     }
 
-    /// Submits, lets deferred work run, flushes an overflown completion queue, and waits for `min` completions. A passed deadline and a signal are no errors,
-    /// and neither is a refusal while there are completions to take: taking them is the cure.
+    /// Submits, lets deferred work run, flushes an overflown completion queue, and waits for `min`
+    /// completions. A passed deadline and a signal are no errors, and neither is a refusal while
+    /// there are completions to take: taking them is the cure.
     ///
-    /// `deadline` is absolute or relative as [`absolute`](Self::absolute) says. `EBADR`, for good: a completion was dropped by the kernel for want of memory.
+    /// `deadline` is absolute or relative as [`absolute`](Self::absolute) says. `EBADR`, for good:
+    /// a completion was dropped by the kernel for want of memory.
     pub(crate) fn wait(
         &mut self,
         min: usize,
@@ -248,8 +259,9 @@ impl Kernel {
         }
         let min = u32::try_from(min).unwrap_or(u32::MAX);
         self.enters += 1;
-        // SAFETY: EXT_ARG says that the argument is a getevents_arg, which SubmitArgs transparently is; it and the timespec it points
-        // to live until the call returns, and the kernel keeps neither. `queued` entries were written.
+        // SAFETY: EXT_ARG says that the argument is a getevents_arg, which SubmitArgs transparently
+        // is; it and the timespec it points to live until the call returns, and the kernel keeps
+        // neither. `queued` entries were written.
         let result = unsafe {
             self.submitter
                 .enter(self.queued(), min, self.wait_flags.bits(), Some(&args))
@@ -267,11 +279,13 @@ impl Kernel {
     /// Whether a completion can be taken without entering the kernel.
     #[inline]
     pub(crate) fn ready(&self) -> bool {
-        // SAFETY: the only CompletionQueue at this moment, as with the SubmissionQueue in `try_push`.
+        // SAFETY: the only CompletionQueue at this moment, as with the SubmissionQueue in
+        // `try_push`.
         unsafe { !self.ring().completion_shared().is_empty() }
     }
 
-    /// Takes a completion. When there is none but some overflowed into the kernel's memory, fetches those.
+    /// Takes a completion. When there is none but some overflowed into the kernel's memory, fetches
+    /// those.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Cqe> {
         self.pop_ready().or_else(|| {
@@ -280,7 +294,8 @@ impl Kernel {
                 return None;
             }
             self.overflows += 1;
-            // On an error they stay where they are, and the flag stays set: nothing is lost, the next wait tries again and reports.
+            // On an error they stay where they are, and the flag stays set: nothing is lost, the
+            // next wait tries again and reports.
             let _ = self.enter(0, 0, None);
             self.pop_ready()
         })
@@ -301,11 +316,13 @@ impl Kernel {
 impl Drop for Kernel {
     fn drop(&mut self) {
         if self.registered {
-            // The thread's table of registered rings holds a reference: without this the ring would live as long as the thread.
+            // The thread's table of registered rings holds a reference: without this the ring would
+            // live as long as the thread.
             let _ = self.submitter.unregister_ring_fd();
         }
-        // SAFETY: `ring` came from a leaked box and is freed once, here; the submitter, which also points to it, is not used any more
-        // (it has no drop glue). Memory that operations in flight may still use is the business of `Ring::drop`, which runs before.
+        // SAFETY: `ring` came from a leaked box and is freed once, here; the submitter, which also
+        // points to it, is not used any more (it has no drop glue). Memory that operations in
+        // flight may still use is the business of `Ring::drop`, which runs before.
         drop(unsafe { Box::from_raw(self.ring.as_ptr()) });
     }
 }

@@ -1,7 +1,8 @@
 //! A small safe API over io_uring for one thread with very many TCP sockets.
 //!
-//! The only home of `unsafe` in Ringside. A [`Ring`] owns its sockets, its receive buffers and every buffer that is being sent, so that
-//! nothing the kernel may still touch can be freed, whatever the caller does.
+//! The only home of `unsafe` in Ringside. A [`Ring`] owns its sockets, its receive buffers and
+//! every buffer that is being sent, so that nothing the kernel may still touch can be freed,
+//! whatever the caller does.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,13 +28,16 @@
 //! ```
 //!
 //! # Memory
-//! A receive that waits costs the kernel 864 bytes for each connection, a poll 256 (6.18, `/proc/slabinfo`): connections that are expected to be silent
-//! are received from with [`Ring::receive_sparingly`], which goes over to a receive that waits, and back, without a word.
+//! A receive that waits costs the kernel 864 bytes for each connection, a poll 256 (6.18,
+//! `/proc/slabinfo`): connections that are expected to be silent are received from with
+//! [`Ring::receive_sparingly`], which goes over to a receive that waits, and back, without a word.
 //!
 //! # Kernel
-//! Linux 6.1 or newer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, provided-buffer rings, multishot accept and receive). With 6.6 the ring does without
-//! the index array (`NO_SQARRAY`); with 6.12 wait deadlines are absolute and [`Ring::wait_batch`] batches; with 6.15 waiting is no longer counted
-//! as I/O wait; direct sockets ([`RingBuilder::direct`]) need 6.13. [`Setup`] says what is in force.
+//! Linux 6.1 or newer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, provided-buffer rings, multishot accept
+//! and receive). With 6.6 the ring does without the index array (`NO_SQARRAY`); with 6.12 wait
+//! deadlines are absolute and [`Ring::wait_batch`] batches; with 6.15 waiting is no longer counted
+//! as I/O wait; direct sockets ([`RingBuilder::direct`]) need 6.13. [`Setup`] says what is in
+//! force.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 

@@ -5,14 +5,16 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Sets `IP_BIND_ADDRESS_NO_PORT`: a later `bind` to port 0 fixes only the address and leaves the choice of the port to
-/// `connect`, which may then use one port for several destinations. Works for IPv4 and IPv6 sockets (`ip(7)`).
+/// Sets `IP_BIND_ADDRESS_NO_PORT`: a later `bind` to port 0 fixes only the address and leaves the
+/// choice of the port to `connect`, which may then use one port for several destinations. Works for
+/// IPv4 and IPv6 sockets (`ip(7)`).
 ///
 /// # Errors
 /// What `setsockopt` says.
 pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
     let on: libc::c_int = 1;
-    // SAFETY: the fd is borrowed for the call, and the option value is an initialised int of the size given, which the kernel copies.
+    // SAFETY: the fd is borrowed for the call, and the option value is an initialised int of the
+    // size given, which the kernel copies.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),

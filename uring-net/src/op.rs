@@ -1,4 +1,5 @@
-//! Operations: what callers hold of them, what the ring keeps of them, and how the kernel's user data names them.
+//! Operations: what callers hold of them, what the ring keeps of them, and how the kernel's user
+//! data names them.
 
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -9,13 +10,14 @@ use socket2::SockAddr;
 use crate::completion::{OpKind, SendBuf, Token};
 use crate::slab::Key;
 
-/// Names a socket that the ring owns. Copyable; goes stale when the socket is closed, and a stale id never
-/// reaches the socket that has taken its place.
+/// Names a socket that the ring owns. Copyable; goes stale when the socket is closed, and a stale
+/// id never reaches the socket that has taken its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SocketId(pub(crate) Key);
 
 impl SocketId {
-    /// A small number, unique among the open sockets of this ring: good as an index into the caller's own table.
+    /// A small number, unique among the open sockets of this ring: good as an index into the
+    /// caller's own table.
     #[must_use]
     pub fn index(self) -> usize {
         self.0.index as usize
@@ -31,7 +33,8 @@ impl OperationId {
     /// The id of an operation that failed before it began: stale from the start.
     pub(crate) const STALE: Self = Self(UserData(0));
 
-    /// The receive of `socket`, whichever is in flight: there is no need to keep what [`Ring::receive`](crate::Ring::receive) returned.
+    /// The receive of `socket`, whichever is in flight: there is no need to keep what
+    /// [`Ring::receive`](crate::Ring::receive) returned.
     #[must_use]
     pub fn receive_of(socket: SocketId) -> Self {
         Self(UserData::new(Target::Receive, socket.0))
@@ -88,7 +91,8 @@ impl UserData {
     }
 }
 
-/// What the ring keeps of a socket. An idle connection costs this much and its slab entry's generation.
+/// What the ring keeps of a socket. An idle connection costs this much and its slab entry's
+/// generation.
 #[derive(Debug)]
 pub(crate) struct SocketSlot {
     pub(crate) handle: Handle,
@@ -96,7 +100,8 @@ pub(crate) struct SocketSlot {
     pub(crate) token: Token,
     /// The accept, connect or send in flight: at most one of them at a time.
     pub(crate) exclusive: Option<Key>,
-    /// Operations of this socket that the kernel holds: at most a receive, an exclusive one, a shutdown and the close.
+    /// Operations of this socket that the kernel holds: at most a receive, an exclusive one, a
+    /// shutdown and the close.
     pub(crate) in_flight: u8,
     pub(crate) receive: ReceiveState,
     /// How the receive is to be armed next time: by a poll, or as a multishot.
@@ -129,7 +134,8 @@ pub(crate) enum ReceiveState {
     Watching,
     /// The kernel holds a receive of what is there now.
     Taking,
-    /// The kernel holds a multishot that the ring has cancelled, to go on otherwise: nobody hears of it.
+    /// The kernel holds a multishot that the ring has cancelled, to go on otherwise: nobody hears
+    /// of it.
     Turning,
     /// The kernel holds one of these and was asked to cancel it for good.
     Cancelling,
@@ -183,7 +189,8 @@ impl Op {
     }
 }
 
-/// The parts that differ. Everything the kernel may still read lives here, on the heap, until the last completion.
+/// The parts that differ. Everything the kernel may still read lives here, on the heap, until the
+/// last completion.
 #[derive(Debug)]
 pub(crate) enum Body {
     Accept {

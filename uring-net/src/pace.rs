@@ -1,4 +1,5 @@
-//! How a worker waits: at once for whatever comes when there is little to do, in batches when there is much.
+//! How a worker waits: at once for whatever comes when there is little to do, in batches when there
+//! is much.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,8 +8,8 @@ use crate::ring::Ring;
 
 /// From so many completions in one turn on a worker is busy.
 const BUSY: usize = 32;
-/// The most it waits for. Without a bound the turns grow until half of the receives find no buffer in the pool; measured: ARCHITECTURE.md, *The size of its
-/// pool*.
+/// The most it waits for. Without a bound the turns grow until half of the receives find no buffer
+/// in the pool; measured: ARCHITECTURE.md, *The size of its pool*.
 const BATCH: usize = 64;
 /// How long a busy worker waits for a batch before it is content with less.
 const PATIENCE: Duration = Duration::from_micros(20);
@@ -16,10 +17,12 @@ const PATIENCE: Duration = Duration::from_micros(20);
 /// Decides how long to wait. The rule:
 ///
 /// - Work left over: do not wait at all.
-/// - Few completions in the last turn: wait for one. With `--spin-us`, poll so long before sleeping.
-/// - Many: wait for as many again as came last, half of them at least being new arrivals (the sends that the wait itself starts complete within it and
-///   count), but no more than `BATCH` and no longer than `PATIENCE`. A larger number also lets the kernel run more of its deferred work in one pass, of which it
-///   otherwise does 20 at a time (since 6.13).
+/// - Few completions in the last turn: wait for one. With `--spin-us`, poll so long before
+///   sleeping.
+/// - Many: wait for as many again as came last, half of them at least being new arrivals (the sends
+///   that the wait itself starts complete within it and count), but no more than `BATCH` and no
+///   longer than `PATIENCE`. A larger number also lets the kernel run more of its deferred work in
+///   one pass, of which it otherwise does 20 at a time (since 6.13).
 #[derive(Debug)]
 pub struct Pace {
     spin: Duration,
@@ -32,8 +35,8 @@ impl Pace {
         Self { spin }
     }
 
-    /// Submits what has been started and waits. `last` completions came in the last turn; `work_left` says that there is something to do
-    /// without any.
+    /// Submits what has been started and waits. `last` completions came in the last turn;
+    /// `work_left` says that there is something to do without any.
     ///
     /// # Errors
     /// As [`Ring::wait`].

@@ -15,7 +15,8 @@ use crate::ring::Ring;
 use crate::slab::Key;
 
 impl Ring {
-    /// Takes one completion, if there is one; never enters the kernel unless completions overflowed.
+    /// Takes one completion, if there is one; never enters the kernel unless completions
+    /// overflowed.
     #[inline]
     pub fn next_completion(&mut self) -> Option<Completion> {
         loop {
@@ -120,7 +121,8 @@ impl Ring {
             let event = Event::Accepted(socket);
             return Some(Completion { token, event });
         }
-        // A peer that gave up while it waited in the queue is no reason to stop, and neither are we, when only the way of accepting changes.
+        // A peer that gave up while it waited in the queue is no reason to stop, and neither are
+        // we, when only the way of accepting changes.
         let transient = match -cqe.result {
             libc::ECONNABORTED | libc::EINTR => true,
             libc::ECANCELED => matches!(
@@ -151,8 +153,8 @@ impl Ring {
             self.direct.take();
             return Handle::Direct(result.cast_unsigned());
         }
-        // SAFETY: a successful accept that was given no table has put a new descriptor into the process's, named only by this completion, which
-        // comes here once.
+        // SAFETY: a successful accept that was given no table has put a new descriptor into the
+        // process's, named only by this completion, which comes here once.
         Handle::Plain(unsafe { OwnedFd::from_raw_fd(result) })
     }
 
@@ -243,7 +245,8 @@ impl Ring {
         Some(op)
     }
 
-    /// The kernel holds one operation of this socket less. The last one of a closing socket ends the socket.
+    /// The kernel holds one operation of this socket less. The last one of a closing socket ends
+    /// the socket.
     #[inline]
     pub(crate) fn leave(&mut self, key: Key) {
         self.in_flight -= 1;
@@ -282,7 +285,8 @@ fn installed(result: i32) -> io::Result<OwnedFd> {
     if result < 0 {
         return Err(io::Error::from_raw_os_error(-result));
     }
-    // SAFETY: the kernel has put a new descriptor into our table, named only by the completion with this result, which comes here once.
+    // SAFETY: the kernel has put a new descriptor into our table, named only by the completion with
+    // this result, which comes here once.
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 

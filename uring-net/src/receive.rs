@@ -1,9 +1,13 @@
-//! Receiving: eagerly, by a multishot, or sparingly, by a poll and a receive of what is there when it fires.
+//! Receiving: eagerly, by a multishot, or sparingly, by a poll and a receive of what is there when
+//! it fires.
 //!
-//! A receive that waits in the kernel holds an `io_kiocb` (256 B), an `io_async_msghdr` (512 B) and an `async_poll` (96 B): 864 B for each connection,
-//! measured on 6.18 by `/proc/slabinfo`. A poll holds the first of them only. It costs one more submission and one more completion for each piece.
+//! A receive that waits in the kernel holds an `io_kiocb` (256 B), an `io_async_msghdr` (512 B) and
+//! an `async_poll` (96 B): 864 B for each connection, measured on 6.18 by `/proc/slabinfo`. A poll
+//! holds the first of them only. It costs one more submission and one more completion for each
+//! piece.
 //!
-//! Of a socket the kernel holds one entry of these at a time, all of them called [`Target::Receive`], so that whichever it is can be cancelled.
+//! Of a socket the kernel holds one entry of these at a time, all of them called
+//! [`Target::Receive`], so that whichever it is can be cancelled.
 
 #![expect(unsafe_code)]
 
@@ -19,9 +23,11 @@ use crate::ring::Ring;
 use crate::slab::Key;
 
 impl Ring {
-    /// Receives until the end of the stream, cancelled, closed or failed: [`Received`](crate::Event::Received) for each piece, in order.
+    /// Receives until the end of the stream, cancelled, closed or failed:
+    /// [`Received`](crate::Event::Received) for each piece, in order.
     ///
-    /// When the kernel runs out of buffers the receive pauses and goes on by itself as soon as leases come back; nothing is lost.
+    /// When the kernel runs out of buffers the receive pauses and goes on by itself as soon as
+    /// leases come back; nothing is lost.
     pub fn receive(&mut self, socket: SocketId, token: Token) -> OperationId {
         match self.open(socket.0) {
             None => self.refuse_receive(token, libc::EBADF),
@@ -37,10 +43,12 @@ impl Ring {
         }
     }
 
-    /// As [`receive`](Ring::receive), for a socket that is expected to be silent: the kernel holds 256 bytes for it instead of 864 (Linux 6.18), and
-    /// each piece costs one more entry and completion.
+    /// As [`receive`](Ring::receive), for a socket that is expected to be silent: the kernel holds
+    /// 256 bytes for it instead of 864 (Linux 6.18), and each piece costs one more entry and
+    /// completion.
     ///
-    /// A receive in flight, of either kind, goes on sparingly, under the new token: nothing is lost, and no event says so.
+    /// A receive in flight, of either kind, goes on sparingly, under the new token: nothing is
+    /// lost, and no event says so.
     pub fn receive_sparingly(&mut self, socket: SocketId, token: Token) -> OperationId {
         let key = socket.0;
         let Some(slot) = self.open(key) else {
@@ -68,7 +76,8 @@ impl Ring {
         OperationId::receive_of(socket)
     }
 
-    /// A sparing receive in flight goes on as [`receive`](Ring::receive) does, from its next piece on. Otherwise nothing happens.
+    /// A sparing receive in flight goes on as [`receive`](Ring::receive) does, from its next piece
+    /// on. Otherwise nothing happens.
     #[inline]
     pub fn receive_eagerly(&mut self, socket: SocketId) {
         if let Some(slot) = self.open(socket.0) {
@@ -98,7 +107,8 @@ impl Ring {
         }
     }
 
-    /// Arms starved receives again, at most as many as there are buffers, in the order in which they starved.
+    /// Arms starved receives again, at most as many as there are buffers, in the order in which
+    /// they starved.
     #[inline]
     pub(crate) fn feed_starved(&mut self) {
         if self.starved.is_empty() {
@@ -108,7 +118,8 @@ impl Ring {
             let Some(key) = self.starved.pop_front() else {
                 return;
             };
-            // It may have been cancelled or closed meanwhile, or even have starved again under a newer entry.
+            // It may have been cancelled or closed meanwhile, or even have starved again under a
+            // newer entry.
             if let Some(slot) = self.open(key)
                 && slot.receive == ReceiveState::Starved
             {
@@ -157,7 +168,8 @@ impl Ring {
         Some(Completion { token, event })
     }
 
-    /// The kernel gave the receive back although the stream goes on: it was sparing, or a multishot for which the completion queue had no room, ...
+    /// The kernel gave the receive back although the stream goes on: it was sparing, or a multishot
+    /// for which the completion queue had no room, ...
     fn receive_on(&mut self, key: Key) {
         self.leave(key);
         let armed = self.sockets.get(key).map(|slot| slot.receive);

@@ -1,4 +1,5 @@
-//! The ring: starting, cancelling and waiting. Receiving is in [`crate::receive`]; completions are taken in [`crate::reap`].
+//! The ring: starting, cancelling and waiting. Receiving is in [`crate::receive`]; completions are
+//! taken in [`crate::reap`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,20 +32,24 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One thread's io_uring, the sockets it owns and its receive buffers.
 ///
-/// Start operations, [`wait`](Ring::wait), then take completions until there is none; operations may be started while
-/// completions are being taken. Nothing reaches the kernel before [`submit`](Ring::submit) or [`wait`](Ring::wait), except when the
-/// submission queue is full: then the ring submits by itself.
+/// Start operations, [`wait`](Ring::wait), then take completions until there is none; operations
+/// may be started while completions are being taken. Nothing reaches the kernel before
+/// [`submit`](Ring::submit) or [`wait`](Ring::wait), except when the submission queue is full: then
+/// the ring submits by itself.
 ///
-/// Starting an operation never fails. What is wrong with it (a stale [`SocketId`], a second send in flight on one socket) comes back
-/// as an [`Event::Failed`](crate::Event::Failed) with the buffer, like any other failure.
+/// Starting an operation never fails. What is wrong with it (a stale [`SocketId`], a second send in
+/// flight on one socket) comes back as an [`Event::Failed`](crate::Event::Failed) with the buffer,
+/// like any other failure.
 #[derive(Debug)]
 pub struct Ring {
-    // Declared first, dropped first: the kernel lets go of the ring before anything it may point to goes.
+    // Declared first, dropped first: the kernel lets go of the ring before anything it may point to
+    // goes.
     pub(crate) kernel: Kernel,
     pub(crate) sockets: Slab<SocketSlot>,
     pub(crate) ops: Slab<Op>,
     pub(crate) direct: DirectTable,
-    // An Rc, so that leases can keep it; it also makes the ring neither Send nor Sync, which SINGLE_ISSUER demands.
+    // An Rc, so that leases can keep it; it also makes the ring neither Send nor Sync, which
+    // SINGLE_ISSUER demands.
     pub(crate) pool: Rc<BufferPool>,
     pub(crate) wake: Option<Wake>,
     /// Receives that wait for a buffer.
@@ -100,12 +105,14 @@ impl Ring {
         &self.setup
     }
 
-    /// Takes ownership of a socket (made and configured with `socket2`, `std` or `rustix`) and puts it into blocking mode, without which
-    /// io_uring would answer `EAGAIN` instead of waiting. The ring closes it at [`close`](Ring::close) or when the ring is dropped.
-    /// With [`RingBuilder::direct_adopted`] it moves into the ring's table and loses its descriptor.
+    /// Takes ownership of a socket (made and configured with `socket2`, `std` or `rustix`) and puts
+    /// it into blocking mode, without which io_uring would answer `EAGAIN` instead of waiting. The
+    /// ring closes it at [`close`](Ring::close) or when the ring is dropped. With
+    /// [`RingBuilder::direct_adopted`] it moves into the ring's table and loses its descriptor.
     ///
     /// # Errors
-    /// When the mode cannot be set; `ENFILE` when the table has no free slot, until one is [`Closed`](crate::Event::Closed).
+    /// When the mode cannot be set; `ENFILE` when the table has no free slot, until one is
+    /// [`Closed`](crate::Event::Closed).
     pub fn adopt(&mut self, socket: impl Into<OwnedFd>) -> io::Result<SocketId> {
         let fd = socket.into();
         rustix::io::ioctl_fionbio(&fd, false)?;
@@ -129,8 +136,9 @@ impl Ring {
         }
     }
 
-    /// The socket's descriptor, for options and addresses; `None` when the id is stale, the socket is being closed, or it is a direct one and has
-    /// none (see [`RingBuilder::direct`] and [`RingBuilder::direct_adopted`]).
+    /// The socket's descriptor, for options and addresses; `None` when the id is stale, the socket
+    /// is being closed, or it is a direct one and has none (see [`RingBuilder::direct`] and
+    /// [`RingBuilder::direct_adopted`]).
     #[must_use]
     pub fn fd(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
         match &self.sockets.get(socket.0)?.handle {
@@ -139,11 +147,14 @@ impl Ring {
         }
     }
 
-    /// Accepts connections on a listening socket until cancelled, closed or failed: [`Accepted`](crate::Event::Accepted) for each.
+    /// Accepts connections on a listening socket until cancelled, closed or failed:
+    /// [`Accepted`](crate::Event::Accepted) for each.
     ///
-    /// Accepted sockets are owned by the ring. After a [`Failed`](crate::Event::Failed) (`EMFILE`, ...) the accept is over; call again to go on.
-    /// The limit on open files counts as it was when the accept was started. `ENFILE` also when all slots for direct sockets are taken, until one
-    /// is [`Closed`](crate::Event::Closed): whoever connects meanwhile waits in the listener's queue.
+    /// Accepted sockets are owned by the ring. After a [`Failed`](crate::Event::Failed) (`EMFILE`,
+    /// ...) the accept is over; call again to go on. The limit on open files counts as it was when
+    /// the accept was started. `ENFILE` also when all slots for direct sockets are taken, until one
+    /// is [`Closed`](crate::Event::Closed): whoever connects meanwhile waits in the listener's
+    /// queue.
     pub fn accept(&mut self, listener: SocketId, token: Token) -> OperationId {
         let socket = listener.0;
         match self.direct.shots() {
@@ -170,9 +181,11 @@ impl Ring {
         self.begin(socket, token, Body::Connect { socket, address })
     }
 
-    /// Sends all of `buf`: one [`Sent`](crate::Event::Sent) when the kernel has taken the last byte.
+    /// Sends all of `buf`: one [`Sent`](crate::Event::Sent) when the kernel has taken the last
+    /// byte.
     ///
-    /// One send may be in flight per socket; another one fails with `EBUSY` (two could interleave when one is short).
+    /// One send may be in flight per socket; another one fails with `EBUSY` (two could interleave
+    /// when one is short).
     pub fn send(&mut self, socket: SocketId, buf: impl Into<SendBuf>, token: Token) -> OperationId {
         let buf = buf.into();
         let end = buf.len();
@@ -192,10 +205,12 @@ impl Ring {
         self.send_bytes(socket.0, buf, range, token)
     }
 
-    /// Sends what the socket takes at once: [`Sent`](crate::Event::Sent) says how many bytes that were, possibly 0. Never waits for the
-    /// peer, so the buffer is back soon after the next [`submit`](Ring::submit) or [`wait`](Ring::wait), whatever the peer does.
+    /// Sends what the socket takes at once: [`Sent`](crate::Event::Sent) says how many bytes that
+    /// were, possibly 0. Never waits for the peer, so the buffer is back soon after the next
+    /// [`submit`](Ring::submit) or [`wait`](Ring::wait), whatever the peer does.
     ///
-    /// Meant for [`ReceivedBuf`](crate::ReceivedBuf): peers that do not read would otherwise hold the receive buffers of all others.
+    /// Meant for [`ReceivedBuf`](crate::ReceivedBuf): peers that do not read would otherwise hold
+    /// the receive buffers of all others.
     pub fn send_now(
         &mut self,
         socket: SocketId,
@@ -210,11 +225,13 @@ impl Ring {
         self.begin(socket.0, token, body)
     }
 
-    /// Shuts one or both directions down: [`ShutDown`](crate::Event::ShutDown). Wait for the last [`Sent`](crate::Event::Sent) first. One shutdown
-    /// may be in flight per socket.
+    /// Shuts one or both directions down: [`ShutDown`](crate::Event::ShutDown). Wait for the last
+    /// [`Sent`](crate::Event::Sent) first. One shutdown may be in flight per socket.
     ///
-    /// Not through io_uring's own operation: that runs on a thread of the kernel's pool, which looks the descriptor, or the slot, up when it gets there.
-    /// By then the socket may be closed and its descriptor another connection's. So this is the system call; a direct socket gets a descriptor for it.
+    /// Not through io_uring's own operation: that runs on a thread of the kernel's pool, which
+    /// looks the descriptor, or the slot, up when it gets there. By then the socket may be closed
+    /// and its descriptor another connection's. So this is the system call; a direct socket gets a
+    /// descriptor for it.
     pub fn shutdown(&mut self, socket: SocketId, how: Shutdown, token: Token) {
         let key = socket.0;
         let outcome = match self.open(key) {
@@ -240,8 +257,9 @@ impl Ring {
 
     /// Closes the socket and cancels what is in flight on it. The id is stale from now on.
     ///
-    /// A receive ends silently and what it had still to say is dropped; every other operation in flight gives its one completion
-    /// (a send returns its buffer); then comes [`Closed`](crate::Event::Closed), the last completion for this socket.
+    /// A receive ends silently and what it had still to say is dropped; every other operation in
+    /// flight gives its one completion (a send returns its buffer); then comes
+    /// [`Closed`](crate::Event::Closed), the last completion for this socket.
     pub fn close(&mut self, socket: SocketId, token: Token) {
         let key = socket.0;
         let Some(slot) = self.open(key) else {
@@ -258,7 +276,8 @@ impl Ring {
         }
         let exclusive = slot.exclusive;
         self.in_flight += 1;
-        // In this order the kernel has ended the operations before it closes, so that the close is the last reference to the socket.
+        // In this order the kernel has ended the operations before it closes, so that the close is
+        // the last reference to the socket.
         if armed {
             self.arm_cancel(UserData::new(Target::Receive, key));
         }
@@ -268,7 +287,8 @@ impl Ring {
         self.arm_close(key);
     }
 
-    /// Gives one [`TimedOut`](crate::Event::TimedOut) at `deadline` or soon after it, never before it.
+    /// Gives one [`TimedOut`](crate::Event::TimedOut) at `deadline` or soon after it, never before
+    /// it.
     pub fn timeout(&mut self, deadline: Instant, token: Token) -> OperationId {
         let at = self.clock.monotonic(deadline);
         let deadline = match self.spare_times.pop() {
@@ -281,9 +301,10 @@ impl Ring {
         self.begin_timeout(token, deadline)
     }
 
-    /// Cancels an operation. It still gives exactly one last completion: [`Cancelled`](crate::Event::Cancelled), or its
-    /// ordinary one if that came first. Events of a receive that arrived before are still delivered. A stale id is ignored; the id of a
-    /// receive names the receive of that socket, whichever is in flight.
+    /// Cancels an operation. It still gives exactly one last completion:
+    /// [`Cancelled`](crate::Event::Cancelled), or its ordinary one if that came first. Events of a
+    /// receive that arrived before are still delivered. A stale id is ignored; the id of a receive
+    /// names the receive of that socket, whichever is in flight.
     pub fn cancel(&mut self, operation: OperationId) {
         let key = operation.0.key();
         match operation.0.target() {
@@ -293,8 +314,9 @@ impl Ring {
         }
     }
 
-    /// A handle with which other threads wake this ring; each wake gives [`Woken`](crate::Event::Woken) with `token`. All wakers of a ring
-    /// are one: a second call changes the token.
+    /// A handle with which other threads wake this ring; each wake gives
+    /// [`Woken`](crate::Event::Woken) with `token`. All wakers of a ring are one: a second call
+    /// changes the token.
     ///
     /// # Errors
     /// When no eventfd can be made.
@@ -319,18 +341,22 @@ impl Ring {
         self.kernel.submit()
     }
 
-    /// Hands everything that was started to the kernel and waits until `min` completions are there, `deadline` passes
-    /// or a signal arrives. `min` 0 polls: it lets finished work complete and returns at once.
+    /// Hands everything that was started to the kernel and waits until `min` completions are there,
+    /// `deadline` passes or a signal arrives. `min` 0 polls: it lets finished work complete and
+    /// returns at once.
     ///
-    /// May return early, and with fewer completions to take than `min`: always take them until there is none, and look at the clock.
+    /// May return early, and with fewer completions to take than `min`: always take them until
+    /// there is none, and look at the clock.
     ///
     /// # Errors
-    /// What `io_uring_enter` says, apart from a passed deadline, a signal and what the ring can ride out by itself.
+    /// What `io_uring_enter` says, apart from a passed deadline, a signal and what the ring can
+    /// ride out by itself.
     pub fn wait(&mut self, min: usize, deadline: Option<Instant>) -> io::Result<()> {
         self.wait_batch(min, Duration::ZERO, deadline)
     }
 
-    /// As [`wait`](Ring::wait), but after `patience` one completion is enough: batches under load, answers when idle. Before 6.12 it waits for one.
+    /// As [`wait`](Ring::wait), but after `patience` one completion is enough: batches under load,
+    /// answers when idle. Before 6.12 it waits for one.
     ///
     /// # Errors
     /// As [`wait`](Ring::wait).
@@ -358,15 +384,16 @@ impl Ring {
         self.kernel.wait(min, patience, deadline.as_ref())
     }
 
-    /// Whether [`next_completion`](Ring::next_completion) would find something without entering the kernel. With deferred task work the
-    /// kernel completes nothing by itself: poll with [`wait`](Ring::wait) of 0 in between.
+    /// Whether [`next_completion`](Ring::next_completion) would find something without entering the
+    /// kernel. With deferred task work the kernel completes nothing by itself: poll with
+    /// [`wait`](Ring::wait) of 0 in between.
     #[must_use]
     pub fn has_completions(&self) -> bool {
         !self.ready.is_empty() || self.kernel.ready()
     }
 
-    /// Frees what memory was needed for more sockets and operations than there are now. Costs time for each of those there once were: for
-    /// when most have gone.
+    /// Frees what memory was needed for more sockets and operations than there are now. Costs time
+    /// for each of those there once were: for when most have gone.
     pub fn shrink_to_fit(&mut self) {
         self.sockets.shrink_to_fit();
         self.ops.shrink_to_fit();
@@ -434,8 +461,9 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// Cancels everything and waits until the kernel holds nothing any more; only then may buffers be freed, for a closed ring
-    /// goes on working in the background for a while. Should the kernel not give back all (no such case is known), what it may still touch is leaked.
+    /// Cancels everything and waits until the kernel holds nothing any more; only then may buffers
+    /// be freed, for a closed ring goes on working in the background for a while. Should the kernel
+    /// not give back all (no such case is known), what it may still touch is leaked.
     fn drop(&mut self) {
         self.dying = true;
         self.starved.clear();
@@ -459,7 +487,8 @@ impl Drop for Ring {
             mem::forget(self.wake.take());
         }
         if self.direct.exists() {
-            // The kernel would do it, too, but some time later: who drops a ring may want its peers to know at once.
+            // The kernel would do it, too, but some time later: who drops a ring may want its peers
+            // to know at once.
             let _ = self.kernel.unregister_table();
         }
         if self.in_flight > 0 || self.kernel.unregister_buffers().is_err() {

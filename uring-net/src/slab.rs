@@ -1,6 +1,7 @@
 //! A slab whose keys carry a generation, so that a stale key finds nothing.
 
-/// Generations are 24 bits wide: they travel in the kernel's user data beside a 32-bit index and an 8-bit kind.
+/// Generations are 24 bits wide: they travel in the kernel's user data beside a 32-bit index and an
+/// 8-bit kind.
 const GENERATION_MASK: u32 = 0x00ff_ffff;
 
 /// Names an entry: its place, and which of the successive owners of that place is meant.
@@ -16,8 +17,8 @@ struct Entry<T> {
     value: Option<T>,
 }
 
-/// Entries of one chunk. Chunks never move: growing copies nothing and leaves no freed halves behind, which would be a good part of the memory of
-/// hundreds of thousands of idle sockets.
+/// Entries of one chunk. Chunks never move: growing copies nothing and leaves no freed halves
+/// behind, which would be a good part of the memory of hundreds of thousands of idle sockets.
 const CHUNK: usize = 1024;
 
 /// Entries in chunks; places are used again last in, first out, so that few cache lines stay hot.
@@ -27,7 +28,8 @@ pub(crate) struct Slab<T> {
     chunks: Vec<Vec<Entry<T>>>,
     gone: Vec<usize>,
     free: Vec<u32>,
-    /// Where generations begin in a new chunk: after all those of the chunks that are gone, whose keys may still be about.
+    /// Where generations begin in a new chunk: after all those of the chunks that are gone, whose
+    /// keys may still be about.
     first_generation: u32,
 }
 

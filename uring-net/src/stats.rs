@@ -1,6 +1,7 @@
 //! What a ring counts.
 
-/// What the ring did. Apart from `enters` it is how often the ring had to help itself: all harmless, all a hint that a size is too small.
+/// What the ring did. Apart from `enters` it is how often the ring had to help itself: all
+/// harmless, all a hint that a size is too small.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Calls of `io_uring_enter`: to submit, to wait or both.

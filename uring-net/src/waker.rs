@@ -19,20 +19,23 @@ struct Shared {
 
 /// Wakes the ring it was made by, from any thread. Cheap to clone.
 ///
-/// Wakes are coalesced: any number of calls before the ring looks give one [`Event::Woken`](crate::Event::Woken), and only the
-/// first of them costs a system call. What the waking thread wrote before is visible to the ring's thread at that event.
+/// Wakes are coalesced: any number of calls before the ring looks give one
+/// [`Event::Woken`](crate::Event::Woken), and only the first of them costs a system call. What the
+/// waking thread wrote before is visible to the ring's thread at that event.
 #[derive(Debug, Clone)]
 pub struct Waker {
     shared: Arc<Shared>,
 }
 
 impl Waker {
-    /// Makes the ring's [`wait`](crate::Ring::wait) return with an [`Event::Woken`](crate::Event::Woken). Does nothing when the ring is gone.
+    /// Makes the ring's [`wait`](crate::Ring::wait) return with an
+    /// [`Event::Woken`](crate::Event::Woken). Does nothing when the ring is gone.
     pub fn wake(&self) {
-        // AcqRel, with the swap in `Wake::take`: whoever finds `true` here knows that the ring has yet to look, and what was written before
-        // this call is visible to it when it does.
+        // AcqRel, with the swap in `Wake::take`: whoever finds `true` here knows that the ring has
+        // yet to look, and what was written before this call is visible to it when it does.
         if !self.shared.pending.swap(true, Ordering::AcqRel) {
-            // Cannot block or overflow: at most one write of 1 per read. Nothing else can fail on an eventfd that we hold.
+            // Cannot block or overflow: at most one write of 1 per read. Nothing else can fail on
+            // an eventfd that we hold.
             let _ = rustix::io::write(&self.shared.eventfd, &1_u64.to_ne_bytes());
         }
     }
@@ -42,7 +45,8 @@ impl Waker {
 #[derive(Debug)]
 pub(crate) struct Wake {
     shared: Arc<Shared>,
-    /// Where the kernel puts the eventfd's count. Never read; boxed because the kernel keeps its address while a read is in flight.
+    /// Where the kernel puts the eventfd's count. Never read; boxed because the kernel keeps its
+    /// address while a read is in flight.
     count: Box<UnsafeCell<u64>>,
     pub(crate) token: Token,
 }

@@ -1,4 +1,5 @@
-//! Direct sockets: accepted, or adopted, into the ring's own table, without a descriptor. What they share with others is tested with those.
+//! Direct sockets: accepted, or adopted, into the ring's own table, without a descriptor. What they
+//! share with others is tested with those.
 
 #![allow(clippy::unwrap_used)]
 
@@ -189,7 +190,8 @@ fn a_process_without_descriptors_accepts_all_the_same() {
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
-/// Serves whoever is accepted until all `clients` have had their one byte back. No more than `slots` at a time.
+/// Serves whoever is accepted until all `clients` have had their one byte back. No more than
+/// `slots` at a time.
 fn serve_in_turns(ring: &mut Ring, listener: SocketId, slots: usize, clients: &mut [TcpStream]) {
     for (index, client) in clients.iter_mut().enumerate() {
         client.write_all(&[index as u8]).unwrap();
@@ -314,7 +316,8 @@ fn a_close_does_not_wait_for_other_sockets() {
     assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
 }
 
-/// The slot of a closed socket goes to the next one at once: a shutdown that came late would reach that one.
+/// The slot of a closed socket goes to the next one at once: a shutdown that came late would reach
+/// that one.
 #[test]
 fn a_shutdown_never_reaches_the_next_owner_of_a_slot() {
     let mut ring = direct(1);

@@ -1,4 +1,5 @@
-//! Sparing receives: the same events in the same order as from a multishot, and the way from one to the other without a word.
+//! Sparing receives: the same events in the same order as from a multishot, and the way from one to
+//! the other without a word.
 
 #![allow(clippy::unwrap_used)]
 
@@ -111,7 +112,8 @@ fn close_ends_it_silently_whether_it_watches_or_takes() {
                 ),
                 "{events:?}"
             );
-            // With unread bytes a reset, otherwise an orderly end: either way the kernel holds no reference any more.
+            // With unread bytes a reset, otherwise an orderly end: either way the kernel holds no
+            // reference any more.
             let end = peer.read(&mut [0; 8]);
             assert_eq!(end.ok(), (!unread).then_some(0));
         }
@@ -282,8 +284,9 @@ struct Stream {
     ended: bool,
 }
 
-/// Several streams at once whose manner of receiving changes at random, with buffers so few that they starve, too; now and then a receive is cancelled and
-/// started again. Every byte arrives, in order.
+/// Several streams at once whose manner of receiving changes at random, with buffers so few that
+/// they starve, too; now and then a receive is cancelled and started again. Every byte arrives, in
+/// order.
 #[test]
 fn switching_at_random_under_traffic_loses_nothing() {
     for (round, mut ring) in (0..4)

@@ -1,9 +1,11 @@
-//! Echo of masked binary frames, from received bytes to bytes to send, in memory: ours in place, tungstenite, fastwebsockets.
+//! Echo of masked binary frames, from received bytes to bytes to send, in memory: ours in place,
+//! tungstenite, fastwebsockets.
 //!
-//! Each iteration receives the same bytes (one copy into the codec's own buffer, as a kernel would do) and hands the reply
-//! to a sink that looks at no byte (the kernel's copy on sending costs each codec the same). No I/O, no wake-ups: this shows
-//! the codec alone. tungstenite has a read buffer of four times the input and at least 4 KiB, and one flush per iteration;
-//! fastwebsockets runs on a stream that is always ready, so that its futures never wait.
+//! Each iteration receives the same bytes (one copy into the codec's own buffer, as a kernel would
+//! do) and hands the reply to a sink that looks at no byte (the kernel's copy on sending costs each
+//! codec the same). No I/O, no wake-ups: this shows the codec alone. tungstenite has a read buffer
+//! of four times the input and at least 4 KiB, and one flush per iteration; fastwebsockets runs on
+//! a stream that is always ready, so that its futures never wait.
 
 use std::{
     hint::black_box,

@@ -1,8 +1,10 @@
-//! Fixed work for counting instructions: `instructions CASE MESSAGES` echoes that many messages in place and says nothing.
+//! Fixed work for counting instructions: `instructions CASE MESSAGES` echoes that many messages in
+//! place and says nothing.
 //!
-//! `scripts/instructions.sh` runs it under callgrind. Instructions, unlike nanoseconds, are the same on every run of one binary on one
-//! machine, so a change of one percent is a fact even on a shared runner. They are no time: a cache miss counts like an addition.
-//! Without arguments it lists its cases.
+//! `scripts/instructions.sh` runs it under callgrind. Instructions, unlike nanoseconds, are the
+//! same on every run of one binary on one machine, so a change of one percent is a fact even on a
+//! shared runner. They are no time: a cache miss counts like an addition. Without arguments it
+//! lists its cases.
 
 use std::{hint::black_box, process::ExitCode};
 

@@ -9,8 +9,8 @@ use crate::{
 /// Length of the code at the start of a Close payload, in bytes (section 5.5.1).
 pub(crate) const CODE_BYTES: usize = 2;
 
-/// Whether a Close frame may carry `code`: defined by the RFC or registered since for use on the wire (1012 to 1014), or
-/// left to libraries and applications (section 7.4.2).
+/// Whether a Close frame may carry `code`: defined by the RFC or registered since for use on the
+/// wire (1012 to 1014), or left to libraries and applications (section 7.4.2).
 pub(crate) const fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

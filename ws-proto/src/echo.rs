@@ -43,21 +43,23 @@ pub enum Reply {
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The peer's Close arrived (its code, if it gave one) and the closing handshake is done: the answer is in the reply, or
-    /// it was the answer to ours.
+    /// The peer's Close arrived (its code, if it gave one) and the closing handshake is done: the
+    /// answer is in the reply, or it was the answer to ours.
     PeerClosed(Option<CloseCode>),
     /// The peer broke the protocol; the Close frame with [`Violation::code`] is in the reply.
     Violation(Violation),
 }
 
 impl Session {
-    /// Takes all of `buf` and replies to it: each message is echoed, each ping answered, a Close answered. A message that
-    /// lies whole in `buf` is unmasked, given its new header and moved behind the previous reply in one pass, without
-    /// copies or allocation. As soon as one reply does not fit in place (a message that arrived in pieces, a Close after a
-    /// violation), all replies of this call are appended to `spill` instead; otherwise `spill` is not touched.
+    /// Takes all of `buf` and replies to it: each message is echoed, each ping answered, a Close
+    /// answered. A message that lies whole in `buf` is unmasked, given its new header and moved
+    /// behind the previous reply in one pass, without copies or allocation. As soon as one reply
+    /// does not fit in place (a message that arrived in pieces, a Close after a violation), all
+    /// replies of this call are appended to `spill` instead; otherwise `spill` is not touched.
     ///
-    /// After our own Close nothing is echoed any more (and nothing counted), only the peer's Close is waited for.
-    /// Meant for [`Role::Server`](crate::Role::Server); for a client every reply is masked with a fresh key and spilled.
+    /// After our own Close nothing is echoed any more (and nothing counted), only the peer's Close
+    /// is waited for. Meant for [`Role::Server`](crate::Role::Server); for a client every reply is
+    /// masked with a fresh key and spilled.
     pub fn echo(&mut self, buf: &mut [u8], spill: &mut Vec<u8>) -> Echo {
         let mut replies = Replies {
             buf,
@@ -100,13 +102,15 @@ impl Session {
         echo
     }
 
-    /// Whether nothing is half received and a plain frame may be echoed without a further look at the state.
+    /// Whether nothing is half received and a plain frame may be echoed without a further look at
+    /// the state.
     #[inline]
     fn may_echo_plainly(&self) -> bool {
         self.role == Role::Server && self.state == State::Open && self.is_at_frame_start()
     }
 
-    /// Echoes plain frames as long as there are some at the front: the hot path. `false` when a text is not UTF-8.
+    /// Echoes plain frames as long as there are some at the front: the hot path. `false` when a
+    /// text is not UTF-8.
     #[inline]
     fn echo_plain(&self, replies: &mut Replies<'_>, at: &mut usize, echo: &mut Echo) -> bool {
         let buf = &mut *replies.buf;
@@ -187,8 +191,8 @@ struct Replies<'b> {
 }
 
 impl Replies<'_> {
-    /// Where a reply begins that could begin at `preferred` without moving its payload: there if it is the first one, else
-    /// behind the previous.
+    /// Where a reply begins that could begin at `preferred` without moving its payload: there if it
+    /// is the first one, else behind the previous.
     #[inline]
     fn start_for(&self, preferred: usize) -> usize {
         if self.run.is_empty() {
@@ -208,7 +212,8 @@ impl Replies<'_> {
         }
     }
 
-    /// Adds a frame: in place if its payload is in the buffer and its header fits before it, else everything spills.
+    /// Adds a frame: in place if its payload is in the buffer and its header fits before it, else
+    /// everything spills.
     fn add(&mut self, first: u8, payload: Payload, key: Option<[u8; frame::KEY_BYTES]>) {
         match payload {
             Payload::Here(range) if !self.spilled && key.is_none() && self.fits(&range) => {

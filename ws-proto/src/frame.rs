@@ -67,8 +67,8 @@ pub(crate) struct Expect {
     pub(crate) room: usize,
 }
 
-/// Parses the header at the start of `bytes`; `None` while it is incomplete. Every rule is checked as soon as its byte is
-/// there, so that a verdict does not depend on how the stream was cut.
+/// Parses the header at the start of `bytes`; `None` while it is incomplete. Every rule is checked
+/// as soon as its byte is there, so that a verdict does not depend on how the stream was cut.
 #[inline]
 pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<Header>, Rule> {
     let Some(&first) = bytes.first() else {
@@ -164,7 +164,8 @@ pub(crate) const fn unmasked_header_len(payload_len: usize) -> usize {
     length_end(payload_len as u64)
 }
 
-/// An unfragmented data frame that lies whole at the start of a buffer: the common case, and nothing else.
+/// An unfragmented data frame that lies whole at the start of a buffer: the common case, and
+/// nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plain {
     /// FIN and the opcode, as on the wire in both directions.
@@ -175,8 +176,8 @@ pub(crate) struct Plain {
     pub(crate) header_len: usize,
 }
 
-/// Recognises a [`Plain`] frame with a length of 7 or 16 bits and at most `max` payload bytes, masked or not as it must be;
-/// everything else, violations too, is left to [`parse`].
+/// Recognises a [`Plain`] frame with a length of 7 or 16 bits and at most `max` payload bytes,
+/// masked or not as it must be; everything else, violations too, is left to [`parse`].
 #[inline]
 pub(crate) fn parse_plain(bytes: &[u8], masked: bool, max: usize) -> Option<Plain> {
     let &[first, second, ..] = bytes else {
@@ -212,9 +213,9 @@ pub(crate) fn parse_plain(bytes: &[u8], masked: bool, max: usize) -> Option<Plai
     })
 }
 
-/// Writes the header of an unfragmented frame (FIN set) of `payload_len` bytes to the start of `out`; returns its length
-/// in bytes: 2, 4 or 10, plus 4 with a masking key (section 5.2). The payload behind it must then be masked with the same
-/// key, see [`mask`](crate::mask()).
+/// Writes the header of an unfragmented frame (FIN set) of `payload_len` bytes to the start of
+/// `out`; returns its length in bytes: 2, 4 or 10, plus 4 with a masking key (section 5.2). The
+/// payload behind it must then be masked with the same key, see [`mask`](crate::mask()).
 ///
 /// # Panics
 /// When `out` is shorter than the header; [`MAX_HEADER_BYTES`] is always enough.

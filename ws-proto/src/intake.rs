@@ -129,7 +129,8 @@ impl Session {
         Ok(None)
     }
 
-    /// The frame behind `header`, or a message that begins with it, if it is whole in `buf`; otherwise opens it.
+    /// The frame behind `header`, or a message that begins with it, if it is whole in `buf`;
+    /// otherwise opens it.
     #[inline]
     fn take_whole_frame(
         &mut self,
@@ -183,8 +184,9 @@ impl Session {
         end
     }
 
-    /// If all frames of a fragmented message are in `buf`, one behind the other, puts it together in place; the end of its
-    /// payload. A message with anything else between its frames goes through the side buffer.
+    /// If all frames of a fragmented message are in `buf`, one behind the other, puts it together
+    /// in place; the end of its payload. A message with anything else between its frames goes
+    /// through the side buffer.
     #[cold]
     fn take_fragments(&self, first: &Header, buf: &mut [u8], at: &mut usize) -> Option<usize> {
         let frames = self.scan_fragments(first, &buf[*at..])?;
@@ -207,7 +209,8 @@ impl Session {
         Some(end)
     }
 
-    /// Looks ahead over the frames of a message; their number, if all of them are in `bytes` and nothing is wrong with them.
+    /// Looks ahead over the frames of a message; their number, if all of them are in `bytes` and
+    /// nothing is wrong with them.
     fn scan_fragments(&self, first: &Header, bytes: &[u8]) -> Option<u32> {
         let mut total = first.payload_len;
         let mut read = first.payload_len;

@@ -5,7 +5,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 /// Bytes handled at once: four vector registers of the x86-64 and AArch64 baselines.
 const WIDE: usize = 64;
 
-/// XORs `payload` with the repeated `key`, in place; doing it twice gives the original (section 5.3).
+/// XORs `payload` with the repeated `key`, in place; doing it twice gives the original (section
+/// 5.3).
 #[inline]
 pub fn mask(payload: &mut [u8], key: [u8; 4]) {
     let (chunks, rest) = payload.as_chunks_mut::<WIDE>();
@@ -17,8 +18,8 @@ pub fn mask(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// Moves the last bytes of `window` down to its start while it XORs them: `window[i] = window[i + shift] ^ key[i % 4]`, in
-/// one pass. The last `shift` bytes of the window are left as they were.
+/// Moves the last bytes of `window` down to its start while it XORs them: `window[i] = window[i +
+/// shift] ^ key[i % 4]`, in one pass. The last `shift` bytes of the window are left as they were.
 #[inline]
 pub(crate) fn mask_down(window: &mut [u8], shift: usize, key: [u8; 4]) {
     if shift == 0 {
@@ -34,7 +35,8 @@ pub(crate) fn mask_down(window: &mut [u8], shift: usize, key: [u8; 4]) {
     }
 }
 
-/// [`mask_down`] for fewer than [`WIDE`] bytes: halving steps instead of loops, for a loop so short costs more than its work.
+/// [`mask_down`] for fewer than [`WIDE`] bytes: halving steps instead of loops, for a loop so short
+/// costs more than its work.
 #[inline]
 fn mask_rest(mut rest: &mut [u8], shift: usize, key: [u8; 4]) {
     debug_assert!(rest.len() < shift + WIDE);
@@ -91,7 +93,8 @@ pub(crate) fn rotate(mut key: [u8; 4], consumed: usize) -> [u8; 4] {
     key
 }
 
-/// A masking key that a third party cannot predict (section 10.3), from the standard library's keyed hash.
+/// A masking key that a third party cannot predict (section 10.3), from the standard library's
+/// keyed hash.
 #[must_use]
 pub fn random_key() -> [u8; 4] {
     let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_ne_bytes();

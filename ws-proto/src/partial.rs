@@ -26,7 +26,8 @@ impl Partial {
         self.head.len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
-    /// Takes as much of `input` as belongs to the open frame, unmasks and keeps it; how much that was.
+    /// Takes as much of `input` as belongs to the open frame, unmasks and keeps it; how much that
+    /// was.
     pub(crate) fn take_payload(
         &mut self,
         input: &mut [u8],
@@ -126,8 +127,9 @@ impl OpenMessage {
         Ok(())
     }
 
-    /// Grows with what has arrived, by doubling, never by what a header announces alone: a peer pays for memory with bytes.
-    /// The announced end of the last frame only bounds it from above, so that the final size is exact.
+    /// Grows with what has arrived, by doubling, never by what a header announces alone: a peer
+    /// pays for memory with bytes. The announced end of the last frame only bounds it from above,
+    /// so that the final size is exact.
     fn make_room(&mut self, arriving: usize, frame: &OpenFrame, max_message_bytes: usize) {
         let len = self.payload.len();
         if self.payload.capacity() - len >= arriving {

@@ -10,8 +10,8 @@ use crate::{
     violation::Rule,
 };
 
-/// Which end of the connection this is. A server demands masked frames and sends unmasked ones, a client the reverse
-/// (RFC 6455, section 5.1).
+/// Which end of the connection this is. A server demands masked frames and sends unmasked ones, a
+/// client the reverse (RFC 6455, section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// This end accepted the connection.
@@ -43,16 +43,19 @@ impl From<Kind> for OpCode {
 pub enum State {
     /// Messages flow both ways.
     Open,
-    /// Our Close is written, the peer's has not arrived. Messages still arrive; nothing more may be sent.
+    /// Our Close is written, the peer's has not arrived. Messages still arrive; nothing more may be
+    /// sent.
     CloseSent,
-    /// The peer's Close arrived and waits for [`Session::answer_close`] or [`Session::close`]. Input is ignored.
+    /// The peer's Close arrived and waits for [`Session::answer_close`] or [`Session::close`].
+    /// Input is ignored.
     CloseReceived,
-    /// Both Close frames have passed, or the peer broke the protocol and our Close is written. Input is ignored; close TCP
-    /// when the output is written.
+    /// Both Close frames have passed, or the peer broke the protocol and our Close is written.
+    /// Input is ignored; close TCP when the output is written.
     Closed,
 }
 
-/// What the peer sent. Slices borrow from the input, or for what arrived in pieces from the [`Input`]'s own storage.
+/// What the peer sent. Slices borrow from the input, or for what arrived in pieces from the
+/// [`Input`]'s own storage.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A whole message, unmasked.
@@ -66,7 +69,8 @@ pub enum Event<'a> {
     Ping(&'a [u8]),
     /// A pong, asked for or not (section 5.5.3).
     Pong(&'a [u8]),
-    /// The peer's Close: the last event of a connection. In [`State::CloseReceived`] it must be answered.
+    /// The peer's Close: the last event of a connection. In [`State::CloseReceived`] it must be
+    /// answered.
     Close {
         /// `None` for a Close without payload (which the RFC calls 1005).
         code: Option<CloseCode>,
@@ -75,13 +79,14 @@ pub enum Event<'a> {
     },
 }
 
-/// A receive buffer being taken apart. Lives for one receive: make it, call [`Session::receive`] until `None`, drop it.
-/// Dropping it earlier loses the bytes not yet looked at.
+/// A receive buffer being taken apart. Lives for one receive: make it, call [`Session::receive`]
+/// until `None`, drop it. Dropping it earlier loses the bytes not yet looked at.
 #[derive(Debug)]
 pub struct Input<'b> {
     buf: &'b mut [u8],
     at: usize,
-    /// A payload that was completed from the side buffer, kept here so that the event can borrow it.
+    /// A payload that was completed from the side buffer, kept here so that the event can borrow
+    /// it.
     completed: Vec<u8>,
 }
 
@@ -108,8 +113,8 @@ impl<'b> Input<'b> {
     }
 }
 
-/// One connection after its opening handshake. At most 64 bytes while nothing is half received; what is half received
-/// lives in a side buffer that is freed when it is empty again.
+/// One connection after its opening handshake. At most 64 bytes while nothing is half received;
+/// what is half received lives in a side buffer that is freed when it is empty again.
 #[derive(Debug)]
 pub struct Session {
     pub(crate) limits: Limits,
@@ -141,14 +146,14 @@ impl Session {
         }
     }
 
-    /// The next event in `input`; `Ok(None)` when the input is used up (a partial frame is kept inside) or no longer
-    /// matters (after a Close). Call until `None`.
+    /// The next event in `input`; `Ok(None)` when the input is used up (a partial frame is kept
+    /// inside) or no longer matters (after a Close). Call until `None`.
     ///
     /// Messages and pings still arrive in [`State::CloseSent`]; they must not be answered then.
     ///
     /// # Errors
-    /// The peer broke the protocol. The session still has to tell it: call [`close`](Self::close) with
-    /// [`Violation::code`], send that, close TCP. Further input is ignored.
+    /// The peer broke the protocol. The session still has to tell it: call [`close`](Self::close)
+    /// with [`Violation::code`], send that, close TCP. Further input is ignored.
     #[inline]
     pub fn receive<'a>(
         &'a mut self,
@@ -206,11 +211,11 @@ impl Session {
         Ok(Event::Message { kind, payload })
     }
 
-    /// Appends our Close frame to `out`: the start of a closing handshake, the answer to the peer's Close, or the last
-    /// word after a violation. Does nothing when our Close is already written.
+    /// Appends our Close frame to `out`: the start of a closing handshake, the answer to the peer's
+    /// Close, or the last word after a violation. Does nothing when our Close is already written.
     ///
-    /// A code that must not be on the wire (1005, 1006, 1015, unassigned ones; section 7.4) gives a Close without payload.
-    /// `reason` is cut to 123 bytes at a character boundary.
+    /// A code that must not be on the wire (1005, 1006, 1015, unassigned ones; section 7.4) gives a
+    /// Close without payload. `reason` is cut to 123 bytes at a character boundary.
     pub fn close(&mut self, code: CloseCode, reason: &str, out: &mut Vec<u8>) {
         self.state = match self.state {
             State::CloseReceived => State::Closed,
@@ -221,8 +226,8 @@ impl Session {
         close::append(code, reason, self.fresh_key(), out);
     }
 
-    /// Answers the peer's Close with the code it sent (section 5.5.1). Does nothing in any state but
-    /// [`State::CloseReceived`].
+    /// Answers the peer's Close with the code it sent (section 5.5.1). Does nothing in any state
+    /// but [`State::CloseReceived`].
     pub fn answer_close(&mut self, out: &mut Vec<u8>) {
         if self.state == State::CloseReceived {
             let code = self.peer_code.map_or(CloseCode::Status, CloseCode::from);
@@ -230,8 +235,9 @@ impl Session {
         }
     }
 
-    /// How far the closing handshake is. After a violation it stays what it was until [`close`](Self::close) is called; it
-    /// is [`State::Closed`] at once if our Close was already written.
+    /// How far the closing handshake is. After a violation it stays what it was until
+    /// [`close`](Self::close) is called; it is [`State::Closed`] at once if our Close was already
+    /// written.
     #[must_use]
     #[inline]
     pub fn state(&self) -> State {
@@ -244,14 +250,16 @@ impl Session {
         self.role
     }
 
-    /// Whether no partial frame and no partial message is held, thus no memory beyond the session itself.
+    /// Whether no partial frame and no partial message is held, thus no memory beyond the session
+    /// itself.
     #[must_use]
     #[inline]
     pub fn is_idle(&self) -> bool {
         self.partial.is_none()
     }
 
-    /// Whether input matters and nothing is half received: the next byte begins a frame and a message.
+    /// Whether input matters and nothing is half received: the next byte begins a frame and a
+    /// message.
     #[inline]
     pub(crate) fn is_at_frame_start(&self) -> bool {
         self.partial.is_none() && self.is_listening()

@@ -6,8 +6,9 @@ pub(crate) fn is_valid(bytes: &[u8]) -> bool {
     simdutf8::basic::from_utf8(bytes).is_ok()
 }
 
-/// Checks `bytes` from `checked` on, as far as whole characters go, and moves `checked` there. `false` as soon as no
-/// continuation could make them valid. They are valid as a whole when `checked` reaches their end.
+/// Checks `bytes` from `checked` on, as far as whole characters go, and moves `checked` there.
+/// `false` as soon as no continuation could make them valid. They are valid as a whole when
+/// `checked` reaches their end.
 pub(crate) fn advance(bytes: &[u8], checked: &mut usize) -> bool {
     match simdutf8::compat::from_utf8(&bytes[*checked..]) {
         Ok(text) => {

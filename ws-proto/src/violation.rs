@@ -4,14 +4,15 @@ use thiserror::Error;
 
 use crate::CloseCode;
 
-/// The peer broke RFC 6455 or exceeded the [`Limits`](crate::Limits). The connection must be failed: a Close frame with
-/// [`code`](Self::code) is sent and TCP is closed (section 7.1.7).
+/// The peer broke RFC 6455 or exceeded the [`Limits`](crate::Limits). The connection must be
+/// failed: a Close frame with [`code`](Self::code) is sent and TCP is closed (section 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{}", .0.text())]
 pub struct Violation(pub(crate) Rule);
 
 impl Violation {
-    /// The code of the Close frame that this endpoint must send: 1002 protocol error, 1007 invalid data, 1009 too big.
+    /// The code of the Close frame that this endpoint must send: 1002 protocol error, 1007 invalid
+    /// data, 1009 too big.
     #[must_use]
     pub fn code(&self) -> CloseCode {
         self.0.facts().0

@@ -1,4 +1,5 @@
-//! What is promised about memory: none for messages that arrive whole, none beyond what has arrived for the others.
+//! What is promised about memory: none for messages that arrive whole, none beyond what has arrived
+//! for the others.
 
 mod common;
 

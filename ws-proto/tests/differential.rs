@@ -1,4 +1,5 @@
-//! Against tungstenite: the same bytes, cut at random places, give the same messages and the same verdict.
+//! Against tungstenite: the same bytes, cut at random places, give the same messages and the same
+//! verdict.
 
 mod common;
 
@@ -81,14 +82,17 @@ fn oracle(bytes: &[u8], cuts: &[usize]) -> (Vec<Seen>, Option<CloseCode>) {
     }
 }
 
-/// What tungstenite makes of a Close whose code it does not allow: it answers 1002, and hides the code.
+/// What tungstenite makes of a Close whose code it does not allow: it answers 1002, and hides the
+/// code.
 fn is_refused_close(seen: Option<&Seen>) -> bool {
     matches!(seen, Some(Seen::Close(Some(CloseCode::Protocol), reason)) if reason == "Protocol violation")
 }
 
-/// Both on the same bytes. Known differences, each an intended one of ours, are named where they are allowed for.
+/// Both on the same bytes. Known differences, each an intended one of ours, are named where they
+/// are allowed for.
 fn compare(bytes: &[u8], cuts: &[usize]) -> Result<(), TestCaseError> {
-    // tungstenite looks at most frames only when they are whole: enough behind makes each of them whole.
+    // tungstenite looks at most frames only when they are whole: enough behind makes each of them
+    // whole.
     let filler = frame(FIN | PING, b"", [0; 4]).repeat(800);
     let padded = [bytes, &filler].concat();
     let (ours, violation) = receive_all(&mut server(), &padded, cuts);

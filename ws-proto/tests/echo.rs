@@ -1,4 +1,5 @@
-//! `echo` against `receive` and `encode_frame`: the same reply bytes and counts, however the stream is cut.
+//! `echo` against `receive` and `encode_frame`: the same reply bytes and counts, however the stream
+//! is cut.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Both roles wired together in memory: opening handshake, messages both ways, closing handshake from either end.
+//! Both roles wired together in memory: opening handshake, messages both ways, closing handshake
+//! from either end.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! Each thing a peer can do wrong, with the exact close code and the section it must give, however it arrives.
+//! Each thing a peer can do wrong, with the exact close code and the section it must give, however
+//! it arrives.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod common;

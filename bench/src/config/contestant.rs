@@ -25,10 +25,12 @@ pub struct Contestant {
     /// Further arguments of a run; `{cpus}` and `{workers}` are filled in.
     #[serde(default = "usual_run_args")]
     pub run_args: Vec<String>,
-    /// What holds its connections where one process may not have so many files open; without it one process does.
+    /// What holds its connections where one process may not have so many files open; without it one
+    /// process does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_by: Option<ScaleBy>,
-    /// Further arguments in scenarios of kind `scale`; `{processes}`, `{workers}` and `{cpus}` are filled in.
+    /// Further arguments in scenarios of kind `scale`; `{processes}`, `{workers}` and `{cpus}` are
+    /// filled in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scale_args: Vec<String>,
     /// Must pass the conformance suite before it may enter.
@@ -37,7 +39,8 @@ pub struct Contestant {
     /// What the machine must offer.
     #[serde(default)]
     pub needs: Vec<Need>,
-    /// Not one of ours: its `ready` line has an address at least; it prints no final counters and runs no conformance cases.
+    /// Not one of ours: its `ready` line has an address at least; it prints no final counters and
+    /// runs no conformance cases.
     #[serde(default)]
     pub foreign: bool,
     /// What it speaks.
@@ -77,7 +80,8 @@ impl Protocol {
     }
 }
 
-/// One contestant under a second name: a referee that finds a difference between the two finds noise.
+/// One contestant under a second name: a referee that finds a difference between the two finds
+/// noise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Again {
     /// The first name.
@@ -122,7 +126,8 @@ pub enum Need {
 }
 
 impl Contestant {
-    /// All arguments of a scale step: those of a run, with as many workers as the step needs, and `scale_args`.
+    /// All arguments of a scale step: those of a run, with as many workers as the step needs, and
+    /// `scale_args`.
     pub fn scale_arguments(&self, cpus: &str, processes: u64, workers: u64) -> Vec<String> {
         let (processes, workers) = (processes.to_string(), workers.to_string());
         let all = self
@@ -171,7 +176,8 @@ impl Contestant {
     }
 }
 
-/// All contestants of the file, in its order. Relative program paths come back resolved against the file's folder.
+/// All contestants of the file, in its order. Relative program paths come back resolved against the
+/// file's folder.
 pub fn load_contestants(path: &Path) -> Result<Vec<Contestant>> {
     let table: toml::Table = load_toml(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));

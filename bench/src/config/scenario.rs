@@ -37,13 +37,15 @@ pub struct Scenario {
     /// Share of the connections that send (scale only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_fraction: Option<f64>,
-    /// Part of the silent connections that must be pinged inside the window (scale only); all of them without it.
+    /// Part of the silent connections that must be pinged inside the window (scale only); all of
+    /// them without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinged_fraction: Option<f64>,
     /// Further arguments for the server, as they are (scale only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub server_args: Vec<String>,
-    /// The promise whose highest rate is searched: the 99th percentile of the latency from the intended send (capacity only).
+    /// The promise whose highest rate is searched: the 99th percentile of the latency from the
+    /// intended send (capacity only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99_limit_ms: Option<f64>,
     /// Lowest rate that is tried (capacity only).
@@ -137,7 +139,8 @@ impl Scenario {
         (self.active_fraction.unwrap_or(0.0) * self.connections as f64).round() as u64
     }
 
-    /// Key of the capacity this scenario's rate is a fraction of: scenarios of one key share a calibration.
+    /// Key of the capacity this scenario's rate is a fraction of: scenarios of one key share a
+    /// calibration.
     pub fn capacity_key(&self) -> Option<String> {
         match self.load {
             Some(Load::FractionOfCapacity(_)) => Some(self.shape_key()),

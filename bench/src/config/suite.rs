@@ -40,7 +40,8 @@ pub struct Suite {
     /// Exceptions by scenario name.
     #[serde(default)]
     pub timing: BTreeMap<String, Timing>,
-    /// Who enters when --contestants is not given; empty: those marked `default` in the contestants' file.
+    /// Who enters when --contestants is not given; empty: those marked `default` in the
+    /// contestants' file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contestants: Vec<String>,
     /// How capacity is measured for rates that are fractions of it.
@@ -127,7 +128,8 @@ pub fn load_suite(config_dir: &Path, name_or_path: &str) -> Result<Suite> {
     Ok(suite)
 }
 
-/// File and stem of `name_or_path`: a path if it ends in `.toml`, else `config_dir/folder/NAME.toml`.
+/// File and stem of `name_or_path`: a path if it ends in `.toml`, else
+/// `config_dir/folder/NAME.toml`.
 pub(super) fn locate(
     config_dir: &Path,
     folder: &str,

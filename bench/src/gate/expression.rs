@@ -22,7 +22,8 @@ pub(super) struct Expression {
 pub(super) enum Subject {
     /// `suite.FIGURE`.
     Suite(String),
-    /// `WHERE.WHO.WHAT.FIGURE`. Names may contain dots, so `WHERE.WHO` is taken apart when the bouts are known.
+    /// `WHERE.WHO.WHAT.FIGURE`. Names may contain dots, so `WHERE.WHO` is taken apart when the
+    /// bouts are known.
     Bout {
         /// Bout and contestant or `first/second`; `*` at the end of either stands for any rest.
         place: String,

@@ -135,7 +135,8 @@ pub(super) fn series(bout: &Bout, runs: &[&RunRecord], legend: &Legend<'_>) -> O
     Some(Chart::new(caption, svg, table))
 }
 
-/// The seconds that lie whole inside the window: the rest of a second and the drain would look like stalls.
+/// The seconds that lie whole inside the window: the rest of a second and the drain would look like
+/// stalls.
 fn whole_seconds(record: &Record) -> &[Second] {
     let whole = usize::try_from(record.window_ns / 1_000_000_000).unwrap_or(usize::MAX);
     &record.series[..record.series.len().min(whole)]

@@ -1,4 +1,5 @@
-//! The forest plot: how many times better one contestant is than another in each bout, with intervals.
+//! The forest plot: how many times better one contestant is than another in each bout, with
+//! intervals.
 
 use super::chart::{Chart, Legend, metric_title, strings};
 use super::scale::Scale;

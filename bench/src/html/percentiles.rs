@@ -21,7 +21,8 @@ const QUANTILES: [f64; 22] = [
     0.998, 0.999, 0.9995, 0.9999, 0.99999,
 ];
 
-/// Latency by percentile, as HdrHistogram's plotter draws it: one line per valid run, and per contestant the median of its runs.
+/// Latency by percentile, as HdrHistogram's plotter draws it: one line per valid run, and per
+/// contestant the median of its runs.
 pub(super) fn percentiles(
     bout: &Bout,
     runs: &[&RunRecord],

@@ -1,5 +1,5 @@
-//! Drawing: a frame, its axes, marks. Everything is drawn in the units of the viewBox; style comes from classes, so that one drawing reads well
-//! in light and in dark.
+//! Drawing: a frame, its axes, marks. Everything is drawn in the units of the viewBox; style comes
+//! from classes, so that one drawing reads well in light and in dark.
 
 use std::fmt::Write as _;
 
@@ -144,7 +144,8 @@ impl Svg {
         );
     }
 
-    /// An axis along the bottom of the frame with its grid; a label that would stand in the one before is left out.
+    /// An axis along the bottom of the frame with its grid; a label that would stand in the one
+    /// before is left out.
     pub(super) fn x_axis(&mut self, ticks: impl IntoIterator<Item = (f64, String)>, title: &str) {
         let Frame {
             left,
@@ -182,7 +183,8 @@ impl Svg {
         self.text("label", (4.0, top - 10.0), "start", title);
     }
 
-    /// The drawing as an `<svg>` element that scales with its surroundings; `label` is what it shows, for those who do not see it.
+    /// The drawing as an `<svg>` element that scales with its surroundings; `label` is what it
+    /// shows, for those who do not see it.
     pub(super) fn finish(self, label: &str) -> String {
         let height = self.frame.bottom + AXIS;
         format!(

@@ -52,7 +52,8 @@ fn it_needs_no_network_and_no_script() {
     let page = page(&[committed()], &[]).unwrap();
     let names_only = page.replace("http://www.w3.org/2000/svg", "");
     for forbidden in ["http://", "https://", "<script", "@import", "url("] {
-        // The command lines and ready lines of a result have addresses in them, none of them a link.
+        // The command lines and ready lines of a result have addresses in them, none of them a
+        // link.
         let linked = names_only.contains(&format!("src=\"{forbidden}"))
             || names_only.contains(&format!("href=\"{forbidden}"));
         assert!(!linked, "{forbidden}");

@@ -14,7 +14,8 @@ use crate::run::Run;
 use crate::summary::{standing, widest_interval};
 
 impl Referee {
-    /// Drops the runs of blocks that an interruption cut: the runs of a block belong side by side, so it is run again as a whole.
+    /// Drops the runs of blocks that an interruption cut: the runs of a block belong side by side,
+    /// so it is run again as a whole.
     pub(super) fn keep_whole_blocks(&mut self) {
         let mut runs = std::mem::take(&mut self.runs);
         for scenario in &self.choice.scenarios {
@@ -38,7 +39,8 @@ impl Referee {
         self.runs = runs;
     }
 
-    /// Rounds of blocks: those planned, then those that make up for runs that do not count or narrow an interval.
+    /// Rounds of blocks: those planned, then those that make up for runs that do not count or
+    /// narrow an interval.
     pub(super) fn run_bouts(&mut self) -> Result<()> {
         let scenarios = self.choice.scenarios.clone();
         let planned: usize = (1..=self.choice.repeats)
@@ -73,7 +75,8 @@ impl Referee {
         Ok(())
     }
 
-    /// Bouts in random order; steps of a scale, which do not compete for a quiet minute, from the lowest up.
+    /// Bouts in random order; steps of a scale, which do not compete for a quiet minute, from the
+    /// lowest up.
     fn order_of_bouts(&self, round: usize) -> Vec<usize> {
         let scenarios = &self.choice.scenarios;
         let mut order = plan::order_of_bouts(self.choice.seed, round, scenarios.len());
@@ -83,8 +86,9 @@ impl Referee {
         order
     }
 
-    /// Whether a bout is to have this block. Beyond the planned ones it is asked how many runs count and how wide the intervals are, never
-    /// what the figures say: blocks that are added until a result looks good make any result look good.
+    /// Whether a bout is to have this block. Beyond the planned ones it is asked how many runs
+    /// count and how wide the intervals are, never what the figures say: blocks that are added
+    /// until a result looks good make any result look good.
     fn wants(&self, scenario: &Scenario, block: usize) -> bool {
         let is_block = |run: &RunRecord| run.bout == scenario.name && run.block == block;
         if self.runs.iter().any(is_block) {
@@ -94,7 +98,8 @@ impl Referee {
             return true;
         }
         let whole = self.whole_blocks(scenario);
-        // A bout of several blocks without a whole one is not unlucky, it is broken; of a single one nobody knows.
+        // A bout of several blocks without a whole one is not unlucky, it is broken; of a single
+        // one nobody knows.
         let may_be_luck = whole > 0 || self.choice.repeats == 1;
         let makes_up = may_be_luck && whole < self.choice.repeats;
         match self.choice.until {
@@ -188,7 +193,8 @@ impl Referee {
         Ok(runs)
     }
 
-    /// What a closed loop of this shape gave for this contestant, if that was measured: where a search begins.
+    /// What a closed loop of this shape gave for this contestant, if that was measured: where a
+    /// search begins.
     fn known_capacity(&self, run: Run<'_>) -> Option<f64> {
         let capacity = self.capacities.get(&run.scenario.shape_key())?;
         let own = capacity.messages_per_s.get(&run.contestant.name);

@@ -71,8 +71,8 @@ impl Referee {
     }
 }
 
-/// Throughput of a calibration run that lost nothing. Whether server or generator was the limit does not matter here: the rate
-/// is one that both can do.
+/// Throughput of a calibration run that lost nothing. Whether server or generator was the limit
+/// does not matter here: the rate is one that both can do.
 fn usable_capacity(run: &RunRecord) -> Option<f64> {
     let record = run.loadgen.as_ref()?;
     let whole = record.connections.up == record.connections.requested && record.messages.lost == 0;

@@ -5,7 +5,8 @@ use crate::metrics::{self, Metric};
 use crate::summary::{Bout, Comparison, Pair, Summary};
 use crate::table::Table;
 
-/// With up to so many contestants every verdict and everybody's median stand in the row of their bout.
+/// With up to so many contestants every verdict and everybody's median stand in the row of their
+/// bout.
 pub(super) const FEW: usize = 3;
 
 /// With more, that row names so many of the differences found.
@@ -145,7 +146,8 @@ pub(crate) enum Order {
     VerdictsFirst,
 }
 
-/// One row per bout: the metric that decides it, each contestant's median (if they are few), the verdict.
+/// One row per bout: the metric that decides it, each contestant's median (if they are few), the
+/// verdict.
 pub(crate) fn verdicts(summary: &Summary, order: Order) -> Table {
     let entrants = entrants(summary);
     let columns = if entrants.len() > FEW {
@@ -197,7 +199,8 @@ pub(crate) fn verdicts(summary: &Summary, order: Order) -> Table {
     table
 }
 
-/// What [`verdicts`] leaves out where there are many contestants: everybody's median, and the verdict on every pair.
+/// What [`verdicts`] leaves out where there are many contestants: everybody's median, and the
+/// verdict on every pair.
 pub(crate) fn left_out(summary: &Summary) -> Option<(Table, Table)> {
     let entrants = entrants(summary);
     if entrants.len() <= FEW {

@@ -9,8 +9,8 @@ pub const ALPHA: f64 = 0.05;
 /// The minimal detectable effect is found this often.
 pub const POWER: f64 = 0.8;
 
-/// Cliff's delta: how much more often a run of `first` is above one of `second` than below it, over all pairs of runs.
-/// From -1 (all below) over 0 to 1 (all above); `None` if there is no pair.
+/// Cliff's delta: how much more often a run of `first` is above one of `second` than below it, over
+/// all pairs of runs. From -1 (all below) over 0 to 1 (all above); `None` if there is no pair.
 pub fn cliffs_delta(first: &[f64], second: &[f64]) -> Option<f64> {
     let pairs = first.len() * second.len();
     let dominance: i64 = first
@@ -24,20 +24,23 @@ pub fn cliffs_delta(first: &[f64], second: &[f64]) -> Option<f64> {
     (pairs > 0).then(|| dominance as f64 / pairs as f64)
 }
 
-/// The smallest ratio above 1 that as many pairs as these, spread as these, would show with [`POWER`] when wrong claims are held
-/// to [`ALPHA`] over a family of `family` metrics. `None` with fewer than two pairs.
+/// The smallest ratio above 1 that as many pairs as these, spread as these, would show with
+/// [`POWER`] when wrong claims are held to [`ALPHA`] over a family of `family` metrics. `None` with
+/// fewer than two pairs.
 ///
-/// `exp((t(1 - alpha / 2 / family) + t(power)) * sqrt(pi / 2) * s / sqrt(n))`, `s` being the standard deviation of the n
-/// log-ratios, `t` the quantiles of Student's t with n - 1 degrees of freedom (Bloom 1995), and `sqrt(pi / 2)` the price of a median
-/// instead of a mean. `tests/simulation.rs` checks that such an effect is indeed found that often.
+/// `exp((t(1 - alpha / 2 / family) + t(power)) * sqrt(pi / 2) * s / sqrt(n))`, `s` being the
+/// standard deviation of the n log-ratios, `t` the quantiles of Student's t with n - 1 degrees of
+/// freedom (Bloom 1995), and `sqrt(pi / 2)` the price of a median instead of a mean.
+/// `tests/simulation.rs` checks that such an effect is indeed found that often.
 pub fn minimal_detectable(log_ratios: &[f64], family: usize) -> Option<f64> {
     let (_, deviation) = mean_and_deviation(log_ratios)?;
     let n = log_ratios.len() as f64;
     detectable(deviation / n.sqrt(), n - 1.0, family)
 }
 
-/// The same for the medians of two samples that are not paired: `s / sqrt(n)` is then the root of the sum of both squares, over the
-/// logarithms of the values, and the degrees of freedom are Welch's. `None` when a sample has fewer than two values.
+/// The same for the medians of two samples that are not paired: `s / sqrt(n)` is then the root of
+/// the sum of both squares, over the logarithms of the values, and the degrees of freedom are
+/// Welch's. `None` when a sample has fewer than two values.
 pub fn minimal_detectable_unpaired(first: &[f64], second: &[f64], family: usize) -> Option<f64> {
     let variance_of_mean = |values: &[f64]| -> Option<(f64, f64)> {
         let logs: Vec<f64> = values.iter().map(|value| value.ln()).collect();
@@ -63,7 +66,8 @@ fn detectable(standard_error: f64, degrees_of_freedom: f64, family: usize) -> Op
     Some((multiplier * std::f64::consts::FRAC_PI_2.sqrt() * standard_error).exp())
 }
 
-/// Holm's step-down: p-values that may each be held against alpha although there are several. In the order given.
+/// Holm's step-down: p-values that may each be held against alpha although there are several. In
+/// the order given.
 pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p_values.len()).collect();
     order.sort_by(|a, b| p_values[*a].total_cmp(&p_values[*b]));

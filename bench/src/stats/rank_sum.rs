@@ -1,18 +1,21 @@
 //! Wilcoxon's rank-sum test (Mann-Whitney U), for runs that are not paired: two result folders.
 //!
-//! If both folders hold runs of equal servers on an equally noisy machine, every way to deal the runs to the two folders was as likely as
-//! the one that happened, and counting those ways is exact. What the test cannot know is whether the machine itself changed between
-//! the two; interleaving would show it, a comparison of folders cannot.
+//! If both folders hold runs of equal servers on an equally noisy machine, every way to deal the
+//! runs to the two folders was as likely as the one that happened, and counting those ways is
+//! exact. What the test cannot know is whether the machine itself changed between the two;
+//! interleaving would show it, a comparison of folders cannot.
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// With more runs than this in one of the samples the normal approximation is as good.
 const COUNTED_EXACTLY: usize = 50;
 
-/// Two-sided p-value of the hypothesis that `first` and `second` come from one distribution. Ties get the mean of their ranks and are
-/// counted as such; 1 when one of the samples is empty or all values are equal.
+/// Two-sided p-value of the hypothesis that `first` and `second` come from one distribution. Ties
+/// get the mean of their ranks and are counted as such; 1 when one of the samples is empty or all
+/// values are equal.
 ///
-/// The same as SciPy's `mannwhitneyu`: exact, or with `method="asymptotic", use_continuity=True` above fifty runs.
+/// The same as SciPy's `mannwhitneyu`: exact, or with `method="asymptotic", use_continuity=True`
+/// above fifty runs.
 pub fn rank_sum_p(first: &[f64], second: &[f64]) -> f64 {
     if first.is_empty() || second.is_empty() {
         return 1.0;

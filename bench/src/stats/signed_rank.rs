@@ -1,22 +1,26 @@
 //! Wilcoxon's signed-rank test, the test behind every claim.
 //!
-//! Why this one: the order within a block is drawn at random, so if two contestants are equal, each log-ratio of a block is as
-//! likely as its negative, whatever drift, stalls or noise the machine had. Flipping the signs at random is therefore not a model
-//! but what the referee did, and the test that counts sign flips is exact for any distribution of noise. Ranks instead of values
-//! keep one stalled run from deciding. The bootstrap interval of a median has no such guarantee at ten runs (it finds a difference
-//! between equals in 5 to 6% of trials, see `tests/simulation.rs`), so it does not make a claim alone.
+//! Why this one: the order within a block is drawn at random, so if two contestants are equal, each
+//! log-ratio of a block is as likely as its negative, whatever drift, stalls or noise the machine
+//! had. Flipping the signs at random is therefore not a model but what the referee did, and the
+//! test that counts sign flips is exact for any distribution of noise. Ranks instead of values keep
+//! one stalled run from deciding. The bootstrap interval of a median has no such guarantee at ten
+//! runs (it finds a difference between equals in 5 to 6% of trials, see `tests/simulation.rs`), so
+//! it does not make a claim alone.
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// Up to this many differences every assignment of signs is counted; above, the normal approximation is as good.
+/// Up to this many differences every assignment of signs is counted; above, the normal
+/// approximation is as good.
 const COUNTED_EXACTLY: usize = 100;
 /// Log-ratios closer than this differ by rounding only and count as ties.
 const GRAIN: f64 = 1e-12;
 
 /// Two-sided p-value of the hypothesis that `differences` are symmetric around zero.
 ///
-/// Zeros are left out (Wilcoxon's own treatment), ties get the mean of their ranks and are counted as such; 1 when nothing is left.
-/// The same as SciPy's `wilcoxon`: exact, or with `method="asymptotic", correction=True` above a hundred differences.
+/// Zeros are left out (Wilcoxon's own treatment), ties get the mean of their ranks and are counted
+/// as such; 1 when nothing is left. The same as SciPy's `wilcoxon`: exact, or with
+/// `method="asymptotic", correction=True` above a hundred differences.
 pub fn signed_rank_p(differences: &[f64]) -> f64 {
     let mut grains: Vec<f64> = differences
         .iter()
@@ -73,7 +77,8 @@ fn probabilities(ranks: &[usize]) -> Vec<f64> {
     probability
 }
 
-/// With continuity correction; ties are in the variance, which is a quarter of the sum of the squared ranks.
+/// With continuity correction; ties are in the variance, which is a quarter of the sum of the
+/// squared ranks.
 fn approximate(ranks: &[usize], smaller: usize) -> f64 {
     let total: usize = ranks.iter().sum();
     let variance: f64 = ranks.iter().map(|rank| (*rank as f64).powi(2)).sum::<f64>() / 4.0;

@@ -10,7 +10,8 @@ use crate::verdict::{Significance, judge};
 /// What the A/A bouts found: a contestant against itself, where there is nothing to find.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Noise {
-    /// A difference was "found": the machine was too noisy, or its noise not fair to all, for the rest to be trusted.
+    /// A difference was "found": the machine was too noisy, or its noise not fair to all, for the
+    /// rest to be trusted.
     pub noisy: bool,
     /// One entry per A/A bout, by its headline.
     pub bouts: Vec<SelfBout>,
@@ -34,8 +35,8 @@ pub struct SelfBout {
 }
 
 impl Noise {
-    /// Only headlines count, and Holm corrects for their number: a quiet machine is called noisy in at most one suite of twenty.
-    /// `None` if no A/A bout has a pair of runs.
+    /// Only headlines count, and Holm corrects for their number: a quiet machine is called noisy in
+    /// at most one suite of twenty. `None` if no A/A bout has a pair of runs.
     pub(super) fn of(bouts: &[Bout]) -> Option<Self> {
         let headlines: Vec<(&Bout, &Pair, &Comparison, &Significance)> = bouts
             .iter()

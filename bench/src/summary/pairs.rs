@@ -13,7 +13,8 @@ use crate::stats::{
 };
 use crate::verdict::{Direction, Significance, judge};
 
-/// Who is compared in a bout: everybody with everybody, and the contestant that runs twice with itself.
+/// Who is compared in a bout: everybody with everybody, and the contestant that runs twice with
+/// itself.
 pub(super) fn pairs_of<'a>(
     setting: &'a Setting,
     scenario: &Scenario,
@@ -42,8 +43,9 @@ pub(super) fn pairs_of<'a>(
     pairs
 }
 
-/// The widest interval of a bout's headline, over all pairs, as half a width ([`PairedRatio::half_width`]); `None` while a pair has too
-/// few runs for a claim or no ratio at all.
+/// The widest interval of a bout's headline, over all pairs, as half a width
+/// ([`PairedRatio::half_width`]); `None` while a pair has too few runs for a claim or no ratio at
+/// all.
 pub fn widest_interval(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<f64> {
     let runs: Vec<&RunRecord> = runs
         .iter()

@@ -1,4 +1,5 @@
-//! A suite's configuration with fake servers, a fake generator and a fake conformance suite, and what it leaves behind.
+//! A suite's configuration with fake servers, a fake generator and a fake conformance suite, and
+//! what it leaves behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

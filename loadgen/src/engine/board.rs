@@ -1,4 +1,5 @@
-//! Closed-loop broadcast over several threads: who still has members that wait for a message, and whom to tell.
+//! Closed-loop broadcast over several threads: who still has members that wait for a message, and
+//! whom to tell.
 
 use std::sync::{
     Mutex, OnceLock, PoisonError,
@@ -12,7 +13,8 @@ use uring_net::Waker;
 pub struct Board {
     threads: usize,
     window: u64,
-    /// Per publisher and place in its window: threads whose members have not all received the message.
+    /// Per publisher and place in its window: threads whose members have not all received the
+    /// message.
     places: Vec<AtomicU32>,
     mailboxes: Vec<Mailbox>,
 }
@@ -55,7 +57,8 @@ impl Board {
             .store(self.threads as u32, std::sync::atomic::Ordering::Release);
     }
 
-    /// All members of `thread` have the message. True when they were the last; a publisher of another thread is told.
+    /// All members of `thread` have the message. True when they were the last; a publisher of
+    /// another thread is told.
     pub fn received(&self, publisher: u32, seq: u64, thread: usize) -> bool {
         if self.place(publisher, seq).fetch_sub(1, AcqRel) != 1 {
             return false;

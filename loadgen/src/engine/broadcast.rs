@@ -1,8 +1,10 @@
-//! Broadcast: every message of a publisher comes to every member of the room, the publisher included.
+//! Broadcast: every message of a publisher comes to every member of the room, the publisher
+//! included.
 //!
-//! A delivery's send time travels in the message, its intended time is computed from the schedule, so receivers need nothing
-//! from the publisher's thread. In an open loop publishers follow the schedule whatever the room does. In a closed loop a
-//! message is finished when every member of every thread has it; then its publisher sends the next one.
+//! A delivery's send time travels in the message, its intended time is computed from the schedule,
+//! so receivers need nothing from the publisher's thread. In an open loop publishers follow the
+//! schedule whatever the room does. In a closed loop a message is finished when every member of
+//! every thread has it; then its publisher sends the next one.
 
 use std::{
     collections::VecDeque,
@@ -94,7 +96,8 @@ pub struct BroadcastPlan {
     pub rate_per_s: Option<f64>,
     /// Closed loop: shared by the threads.
     pub board: Option<Arc<Board>>,
-    /// Messages published by all threads, shared by them; those of other processes are added when they have stopped.
+    /// Messages published by all threads, shared by them; those of other processes are added when
+    /// they have stopped.
     pub published: Arc<AtomicU64>,
     /// Where finished parts go.
     pub parts: Sender<Vec<FinishedPart>>,
@@ -352,7 +355,8 @@ impl Traffic for Broadcast {
     }
 
     fn lost(&mut self, conn: usize) {
-        // What it had still to get stays outstanding until the drain gives up: it is lost, and the run says so.
+        // What it had still to get stays outstanding until the drain gives up: it is lost, and the
+        // run says so.
         self.lost[conn] = true;
     }
 

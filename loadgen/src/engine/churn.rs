@@ -14,7 +14,8 @@ pub struct Churn;
 
 impl Traffic for Churn {
     fn opened(&mut self, begun: u64, io: &mut Io<'_>) -> Opened {
-        // A handshake is a message of its own: counted and timed like one, begun in the window it belongs to.
+        // A handshake is a message of its own: counted and timed like one, begun in the window it
+        // belongs to.
         io.stats.sent(&io.times, io.now, begun);
         io.stats.reply(&io.times, io.now, begun, begun);
         Opened::Recycle

@@ -1,4 +1,5 @@
-//! Echo: every message comes back to its sender. Kind `idle` is this with only a part of the connections sending, or none.
+//! Echo: every message comes back to its sender. Kind `idle` is this with only a part of the
+//! connections sending, or none.
 
 use ws_proto::Kind;
 
@@ -117,7 +118,8 @@ impl Echo {
         io.stats.sent(&io.times, io.now, meant);
     }
 
-    /// Hands out what the schedule asks for now: sent where there is room, left waiting where there is none.
+    /// Hands out what the schedule asks for now: sent where there is room, left waiting where there
+    /// is none.
     fn issue(&mut self, pacer: Pacer, io: &mut Io<'_>) {
         let streams = self.streams.len() as u64;
         // Nothing new is meant to be sent after the window.

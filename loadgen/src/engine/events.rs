@@ -56,7 +56,8 @@ impl<T: Traffic> Worker<T> {
                 Answer::Partial => {}
                 Answer::Accepted { begun, rest } => {
                     self.opened(conn, begun);
-                    // The head may have begun in an earlier piece, but what follows it is all in this one.
+                    // The head may have begun in an earlier piece, but what follows it is all in
+                    // this one.
                     let rest = bytes.len() - rest.min(bytes.len());
                     self.frames(conn, &mut bytes[rest..]);
                 }

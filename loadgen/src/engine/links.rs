@@ -1,4 +1,5 @@
-//! Sockets and what is waiting to be written to them: one send in flight per socket, everything else in one buffer behind it.
+//! Sockets and what is waiting to be written to them: one send in flight per socket, everything
+//! else in one buffer behind it.
 
 use std::net::Shutdown;
 
@@ -121,8 +122,9 @@ impl Links {
         let _ = self.ring.submit();
     }
 
-    /// How many sends were started since the last wait: the kernel finishes them as it takes them, so that the wait that comes next can look
-    /// past so many completions. `None` when a socket was full: then its send may be finished at any time.
+    /// How many sends were started since the last wait: the kernel finishes them as it takes them,
+    /// so that the wait that comes next can look past so many completions. `None` when a socket was
+    /// full: then its send may be finished at any time.
     pub fn begin_wait(&mut self) -> Option<usize> {
         let fresh = std::mem::take(&mut self.fresh);
         (self.in_flight == fresh).then_some(fresh)
@@ -191,7 +193,8 @@ mod tests {
         links.outgoing(0).extend_from_slice(b"hello");
         links.flush();
         assert_eq!(links.begin_wait(), Some(1));
-        // The send is finished within the wait, which goes on for the completion that does not come.
+        // The send is finished within the wait, which goes on for the completion that does not
+        // come.
         let deadline = Instant::now() + Duration::from_millis(20);
         links.ring().wait(2, Some(deadline)).unwrap();
         assert!(Instant::now() >= deadline);

@@ -1,6 +1,8 @@
-//! The engine: one thread per core, each with a ring, its connections, its schedule, its counters and its histograms.
+//! The engine: one thread per core, each with a ring, its connections, its schedule, its counters
+//! and its histograms.
 //!
-//! Threads share nothing in the hot path. What they do share ([`shared::Shared`]) is looked at a few times per second.
+//! Threads share nothing in the hot path. What they do share ([`shared::Shared`]) is looked at a
+//! few times per second.
 
 pub mod board;
 pub mod broadcast;

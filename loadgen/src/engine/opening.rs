@@ -75,7 +75,8 @@ pub enum Answer {
 }
 
 impl Opener {
-    /// All connections of `thread` wait to be opened, at most `rate_per_s` (over all threads) begun per second. The first `busy` of them have traffic.
+    /// All connections of `thread` wait to be opened, at most `rate_per_s` (over all threads) begun
+    /// per second. The first `busy` of them have traffic.
     pub fn new(
         targets: Arc<Vec<Target>>,
         plan: Arc<Plan>,
@@ -178,7 +179,8 @@ impl Opener {
         Ok(())
     }
 
-    /// TCP is connected: listens, and asks for the upgrade. Where there is none to ask for, the connection is up: says when it was begun.
+    /// TCP is connected: listens, and asks for the upgrade. Where there is none to ask for, the
+    /// connection is up: says when it was begun.
     pub fn connected(&mut self, conn: usize, links: &mut Links, now: u64) -> Option<u64> {
         let opening = self.in_flight.get(&(conn as u32))?;
         if let Some(socket) = links.socket(conn) {

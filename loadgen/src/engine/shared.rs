@@ -38,8 +38,8 @@ impl Clock {
         }
     }
 
-    /// Time 0 was when [`monotonic_ns`] was `epoch_ns`: one clock for all processes of a run, the same to within the time it takes
-    /// to read it.
+    /// Time 0 was when [`monotonic_ns`] was `epoch_ns`: one clock for all processes of a run, the
+    /// same to within the time it takes to read it.
     pub fn since(epoch_ns: u64) -> Self {
         let reading = |()| {
             let before = Instant::now();
@@ -153,7 +153,8 @@ impl Shared {
         }
     }
 
-    /// As part of a run of several processes: by their common clock, waiting for the others' last messages, every second told to `feed`.
+    /// As part of a run of several processes: by their common clock, waiting for the others' last
+    /// messages, every second told to `feed`.
     #[must_use]
     pub fn in_shard(mut self, clock: Clock, feed: Sender<ClosedSecond>) -> Self {
         self.clock = clock;

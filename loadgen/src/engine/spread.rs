@@ -1,7 +1,7 @@
 //! How a published message spread over the members: first, median and last receiver.
 //!
-//! Each thread notes when its members got a message, as runs of equal times; when the last of them has it, the part is
-//! handed over. [`Spreads`] puts the parts of all threads together.
+//! Each thread notes when its members got a message, as runs of equal times; when the last of them
+//! has it, the part is handed over. [`Spreads`] puts the parts of all threads together.
 
 use std::collections::HashMap;
 
@@ -104,7 +104,8 @@ impl Spreads {
     }
 }
 
-/// Times of the first, the median (of an even number the earlier one) and the last receiver in ascending runs.
+/// Times of the first, the median (of an even number the earlier one) and the last receiver in
+/// ascending runs.
 fn first_median_last(runs: &[(u64, u32)]) -> Option<[u64; 3]> {
     let receivers: u64 = runs.iter().map(|(_, count)| u64::from(*count)).sum();
     let middle = receivers.div_ceil(2);

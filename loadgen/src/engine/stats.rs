@@ -11,10 +11,12 @@ use crate::{
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// One thread's counters and histograms. What a shard tells of them is what [`Latest`] does not hold.
+/// One thread's counters and histograms. What a shard tells of them is what [`Latest`] does not
+/// hold.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Stats {
-    /// Messages of the measured window. `expected`, `lost` and `unsent` are worked out when the threads are merged.
+    /// Messages of the measured window. `expected`, `lost` and `unsent` are worked out when the
+    /// threads are merged.
     pub window: Messages,
     /// Messages of the whole run.
     pub totals: Totals,
@@ -30,8 +32,9 @@ pub struct Stats {
     pub replies_in_window: u64,
     /// Time that answered requests spent in flight inside the window, summed up.
     pub in_flight_ns: u128,
-    /// The number of the window's messages in flight, integrated over time: less the clock at every send, plus the clock at every reply.
-    /// It knows nothing of which reply belongs to which message, so it can be held against their latencies.
+    /// The number of the window's messages in flight, integrated over time: less the clock at every
+    /// send, plus the clock at every reply. It knows nothing of which reply belongs to which
+    /// message, so it can be held against their latencies.
     pub outstanding_ns: i128,
     /// From the send that counts (intended in an open loop): this second, and all seconds before.
     #[serde(skip, default = "histogram::new")]
@@ -101,7 +104,8 @@ impl Stats {
         }
     }
 
-    /// A message was sent at `now`; it belongs where `meant` (the intended or else the actual send) lies.
+    /// A message was sent at `now`; it belongs where `meant` (the intended or else the actual send)
+    /// lies.
     #[inline]
     pub fn sent(&mut self, times: &Times, now: u64, meant: u64) {
         self.totals.sent += 1;
@@ -139,14 +143,15 @@ impl Stats {
         }
     }
 
-    /// A request sent at `sent` is answered. What of its flight lies inside the window counts, also of one sent before it or answered
-    /// after it: so the sum has no edges.
+    /// A request sent at `sent` is answered. What of its flight lies inside the window counts, also
+    /// of one sent before it or answered after it: so the sum has no edges.
     #[inline]
     pub fn landed(&mut self, times: &Times, now: u64, sent: u64) {
         self.in_flight_ns += u128::from(times.overlap(sent, now));
     }
 
-    /// A reply with wrong content arrived, taken for the answer to the message meant at `meant`, if one was in flight.
+    /// A reply with wrong content arrived, taken for the answer to the message meant at `meant`, if
+    /// one was in flight.
     pub fn corrupted(&mut self, times: &Times, meant: Option<u64>) {
         self.window.corrupted += 1;
         if let Some(meant) = meant {

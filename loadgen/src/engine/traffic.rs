@@ -54,7 +54,8 @@ pub trait Traffic {
     /// The connection is gone.
     fn lost(&mut self, conn: usize);
 
-    /// The drain is nearly over: what still waits for a place is not sent any more, so that only what is in flight can be missing.
+    /// The drain is nearly over: what still waits for a place is not sent any more, so that only
+    /// what is in flight can be missing.
     fn give_up(&mut self) {}
 
     /// Replies are outstanding, or messages that could still be sent.

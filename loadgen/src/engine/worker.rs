@@ -1,4 +1,5 @@
-//! One generator thread: opens its connections, runs its traffic, waits for what is outstanding, closes.
+//! One generator thread: opens its connections, runs its traffic, waits for what is outstanding,
+//! closes.
 
 use std::{
     io,
@@ -25,17 +26,20 @@ use crate::{
 
 /// Longest sleep: how soon a thread sees that the run begins or ends.
 const TICK_NS: u64 = 20_000_000;
-/// Most sends whose completions a wait looks past, which saves a system call. With more of them the call is shared by many messages anyway, and
-/// the kernel, which runs its deferred work 20 pieces at a time or as many as are waited for, would only make larger heaps.
+/// Most sends whose completions a wait looks past, which saves a system call. With more of them the
+/// call is shared by many messages anyway, and the kernel, which runs its deferred work 20 pieces
+/// at a time or as many as are waited for, would only make larger heaps.
 const MOST_AWAITED: usize = 16;
-/// How long a wait looks past completions of sends. They are there at once, unless a socket is full all of a sudden: the one case in which an
-/// arrival is noticed later than it could be, by this much at most.
+/// How long a wait looks past completions of sends. They are there at once, unless a socket is full
+/// all of a sudden: the one case in which an arrival is noticed later than it could be, by this
+/// much at most.
 const SEND_PATIENCE: Duration = Duration::from_micros(100);
 /// Completions taken before the clock is read again.
 const COMPLETIONS_PER_READING: usize = 32;
 /// How long the closing handshakes at the end may stand still ...
 const CLOSING_NS: u64 = 2_000_000_000;
-/// ... and how much longer all of them may take per connection of the run, however slowly a server answers.
+/// ... and how much longer all of them may take per connection of the run, however slowly a server
+/// answers.
 const CLOSING_EACH_NS: u64 = 200_000;
 /// The same in a run that was ended early.
 const INTERRUPTED_CLOSING_EACH_NS: u64 = 50_000;
@@ -367,9 +371,11 @@ impl<T: Traffic> Worker<T> {
         Ok(())
     }
 
-    /// Hands what was started to the kernel and waits for something new until `deadline`, in one system call.
+    /// Hands what was started to the kernel and waits for something new until `deadline`, in one
+    /// system call.
     ///
-    /// Nothing is held back for a batch: what is recorded as a message's arrival is when this thread could first know of it.
+    /// Nothing is held back for a batch: what is recorded as a message's arrival is when this
+    /// thread could first know of it.
     fn wait(&mut self, deadline: u64) -> io::Result<()> {
         let until = Some(self.shared.clock.instant(deadline));
         let started = self.links.begin_wait();
@@ -402,7 +408,8 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
-    /// Woken late. What of that the thread did not spend on a CPU was a stall: a wait that submits thousands of sends is long, too.
+    /// Woken late. What of that the thread did not spend on a CPU was a stall: a wait that submits
+    /// thousands of sends is long, too.
     fn note_stall(&mut self, asleep_until: u64) {
         let late = self.shared.times().overlap(asleep_until, self.now);
         if late > self.longest_stall.max(TICK_NS) {
@@ -437,7 +444,8 @@ impl<T: Traffic> Worker<T> {
             State::Opening => worker.close_socket(conn),
             State::Closing | State::Gone | State::Down => {}
         })?;
-        // What is left open here, the kernel would close some time after the end of the process: tens of thousands take it many seconds.
+        // What is left open here, the kernel would close some time after the end of the process:
+        // tens of thousands take it many seconds.
         self.close_each(most, |worker, conn| {
             if worker.states[conn] != State::Gone {
                 worker.close_socket(conn);
@@ -445,8 +453,9 @@ impl<T: Traffic> Worker<T> {
         })
     }
 
-    /// Gives all connections that are not down to `close`, so many at a time as were opened at a time. Ends when all are down, when none has
-    /// gone down for [`CLOSING_NS`], or after `most_ns`.
+    /// Gives all connections that are not down to `close`, so many at a time as were opened at a
+    /// time. Ends when all are down, when none has gone down for [`CLOSING_NS`], or after
+    /// `most_ns`.
     fn close_each(&mut self, most_ns: u64, close: impl Fn(&mut Self, usize)) -> Result<(), String> {
         let most_at_a_time = self.opener.plan().most_in_flight();
         let end = self.now + most_ns;
@@ -472,7 +481,8 @@ impl<T: Traffic> Worker<T> {
             }
             let until = self.tick_end().min(deadline);
             self.turn(until)?;
-            // Fifty threads on a CPU keep each other from it for seconds: that is not the server standing still.
+            // Fifty threads on a CPU keep each other from it for seconds: that is not the server
+            // standing still.
             deadline += self.now.saturating_sub(until);
         }
     }

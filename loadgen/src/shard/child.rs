@@ -33,7 +33,8 @@ use crate::{
     target,
 };
 
-/// How often the threads are looked after, at least, and the parent hears how things stand. Fifty shards take turns with what they look after.
+/// How often the threads are looked after, at least, and the parent hears how things stand. Fifty
+/// shards take turns with what they look after.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The life of a shard.
@@ -49,7 +50,8 @@ pub fn main() -> ExitCode {
 }
 
 fn live() -> Result<(), String> {
-    // Whoever kills the parent does not mean to leave its shards behind. Where the kernel cannot do that, the end of the input does.
+    // Whoever kills the parent does not mean to leave its shards behind. Where the kernel cannot do
+    // that, the end of the input does.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let _ = prctl::set_name(c"loadgen-shard");
     let signalled = Arc::new(AtomicBool::new(false));

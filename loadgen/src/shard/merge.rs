@@ -13,7 +13,8 @@ use crate::{
     shard::protocol::Gauges,
 };
 
-/// The seconds that a shard has told of, of each of its threads. As they came, packed: fifty shards tell of fifty histograms a second.
+/// The seconds that a shard has told of, of each of its threads. As they came, packed: fifty shards
+/// tell of fifty histograms a second.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     seconds: BTreeMap<u64, Vec<SecondPart>>,
@@ -27,7 +28,8 @@ impl Told {
         latencies
     }
 
-    /// As if the shard had ended after the last second it told of: its connections are lost from there on.
+    /// As if the shard had ended after the last second it told of: its connections are lost from
+    /// there on.
     pub(super) fn into_result(
         self,
         connections: u64,

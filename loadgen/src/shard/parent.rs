@@ -1,4 +1,5 @@
-//! The first process of a run of several: starts the shards, gives the phases, shows the progress, merges.
+//! The first process of a run of several: starts the shards, gives the phases, shows the progress,
+//! merges.
 
 use std::{
     io::{self, BufRead, BufReader},
@@ -42,10 +43,11 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// This program, also when its file has been replaced meanwhile.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Runs the load in the processes of `plan`. `interrupted` ends it early; `progress` is shown while it lasts.
+/// Runs the load in the processes of `plan`. `interrupted` ends it early; `progress` is shown while
+/// it lasts.
 ///
-/// A run that fails, or loses a shard, still gives what it recorded: the verdict tells. The kernel ends the shards when the calling
-/// thread ends, so it should be the main one.
+/// A run that fails, or loses a shard, still gives what it recorded: the verdict tells. The kernel
+/// ends the shards when the calling thread ends, so it should be the main one.
 pub fn run(
     config: &Config,
     targets: &[Target],

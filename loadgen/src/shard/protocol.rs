@@ -102,7 +102,8 @@ mod tests {
         record::ThreadUsage,
     };
 
-    /// Begin of the window, and when in it a message is meant, sent and answered: up to four seconds.
+    /// Begin of the window, and when in it a message is meant, sent and answered: up to four
+    /// seconds.
     const START: u64 = 1_000_000_000;
     type Message = (u64, u64, u64);
 

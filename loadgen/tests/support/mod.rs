@@ -1,4 +1,5 @@
-//! Small WebSocket servers that do exactly what a test needs, one thread per connection, and runs of the library against them.
+//! Small WebSocket servers that do exactly what a test needs, one thread per connection, and runs
+//! of the library against them.
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 

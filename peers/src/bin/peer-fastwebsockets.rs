@@ -1,8 +1,10 @@
-//! fastwebsockets on tokio: its own frame reader and writer over a socket that sends all replies to one receive at once.
+//! fastwebsockets on tokio: its own frame reader and writer over a socket that sends all replies to
+//! one receive at once.
 //!
-//! As in its examples messages are collected from their fragments, pings and Close frames are answered by the library, and
-//! connections are not subject to tokio's budget. What the examples lack is the coalescing: they write once per message, which
-//! costs them an order of magnitude with pipelined requests.
+//! As in its examples messages are collected from their fragments, pings and Close frames are
+//! answered by the library, and connections are not subject to tokio's budget. What the examples
+//! lack is the coalescing: they write once per message, which costs them an order of magnitude with
+//! pipelined requests.
 
 use std::io;
 use std::net::Shutdown;
@@ -71,8 +73,8 @@ async fn echo(stream: TcpStream) -> Result<(), WebSocketError> {
     }
 }
 
-/// Holds back what is written until the next read: fastwebsockets reads when it has no whole frame left, so this is when all
-/// replies to the last receive have been written.
+/// Holds back what is written until the next read: fastwebsockets reads when it has no whole frame
+/// left, so this is when all replies to the last receive have been written.
 struct Coalescing {
     stream: TcpStream,
     unsent: Vec<u8>,

@@ -1,5 +1,5 @@
-//! tokio-tungstenite, tuned: a small read buffer (it is allocated eagerly, and zeroed again for every read), and replies that
-//! are fed as long as there is input and flushed when there is none.
+//! tokio-tungstenite, tuned: a small read buffer (it is allocated eagerly, and zeroed again for
+//! every read), and replies that are fed as long as there is input and flushed when there is none.
 
 use std::future::poll_fn;
 use std::net::Shutdown;

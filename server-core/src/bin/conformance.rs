@@ -1,8 +1,9 @@
-//! Runs the conformance suite against one server binary, one line per case:
-//! `conformance [--smoke] [--filter TEXT] -- BINARY [ARGS...]`.
+//! Runs the conformance suite against one server binary, one line per case: `conformance [--smoke]
+//! [--filter TEXT] -- BINARY [ARGS...]`.
 //!
-//! The last line is `N passed, N failed`. Exit code: 0 when all passed, 1 when a case failed, 2 for wrong usage (no such
-//! binary, no such case). `--smoke` takes a few seconds, the whole suite about half a minute.
+//! The last line is `N passed, N failed`. Exit code: 0 when all passed, 1 when a case failed, 2 for
+//! wrong usage (no such binary, no such case). `--smoke` takes a few seconds, the whole suite about
+//! half a minute.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,7 +57,8 @@ fn main() -> ExitCode {
         eprintln!("conformance: no case matches; --list shows all");
         return ExitCode::from(2);
     }
-    // The reason of a failure is printed with its case, not a second time by the panic hook: that only keeps the place.
+    // The reason of a failure is printed with its case, not a second time by the panic hook: that
+    // only keeps the place.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic
             .location()

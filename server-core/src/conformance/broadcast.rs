@@ -135,7 +135,8 @@ pub fn order_per_sender_for_every_receiver(target: &Target) {
     });
 }
 
-/// Two hundred members spread over four workers, of which each has a part in it: all get all, in order.
+/// Two hundred members spread over four workers, of which each has a part in it: all get all, in
+/// order.
 pub fn two_hundred_members_over_all_workers(target: &Target) {
     const WORKERS: usize = 4;
     const SENDERS: usize = 4;
@@ -191,7 +192,8 @@ pub fn thousand_pipelined_publishes(target: &Target) {
     }
 }
 
-/// A fragmented message is published once it is complete; a ping between its fragments is answered at once.
+/// A fragmented message is published once it is complete; a ping between its fragments is answered
+/// at once.
 pub fn fragmented_publish_arrives_whole(target: &Target) {
     let server = target.start(&[]);
     let mut sender = server.upgraded("/broadcast/parts");
@@ -212,7 +214,8 @@ pub fn fragmented_publish_arrives_whole(target: &Target) {
     sender.expect(TEXT, b"one two three");
 }
 
-/// `--slow-consumer close`: a member that reads nothing delays nobody, is closed with 1008 and counted.
+/// `--slow-consumer close`: a member that reads nothing delays nobody, is closed with 1008 and
+/// counted.
 pub fn slow_reader_is_closed(target: &Target) {
     let server = target.start(&["--send-queue", "64", "--slow-consumer", "close"]);
     let mut slow = server.upgraded_with_small_buffer("/broadcast/slow");
@@ -255,7 +258,8 @@ pub fn slow_reader_cannot_linger(target: &Target) {
     drop(slow);
 }
 
-/// `--slow-consumer drop`: a member that reads nothing delays nobody, loses messages, and every loss is counted.
+/// `--slow-consumer drop`: a member that reads nothing delays nobody, loses messages, and every
+/// loss is counted.
 pub fn slow_reader_loses_messages(target: &Target) {
     let server = target.start(&["--send-queue", "64", "--slow-consumer", "drop"]);
     let mut slow = server.upgraded_with_small_buffer("/broadcast/slow");
@@ -293,7 +297,8 @@ pub fn slow_reader_loses_messages(target: &Target) {
     assert_eq!(last["slow_consumers_closed"], 0, "{last}");
 }
 
-/// The queue of a member that reads nothing is bounded in bytes, too, however many messages `--send-queue` allows.
+/// The queue of a member that reads nothing is bounded in bytes, too, however many messages
+/// `--send-queue` allows.
 pub fn slow_reader_costs_bounded_memory(target: &Target) {
     let server = target.start(&["--send-queue", "1000000", "--slow-consumer", "drop"]);
     let slow = server.upgraded_with_small_buffer("/broadcast/slow");
@@ -307,7 +312,8 @@ pub fn slow_reader_costs_bounded_memory(target: &Target) {
     drop((sender, slow));
 }
 
-/// Publishes until a counter has reached `count`; each message must reach both healthy members soon. How many it took.
+/// Publishes until a counter has reached `count`; each message must reach both healthy members
+/// soon. How many it took.
 #[track_caller]
 fn flood_until(server: &Server, sender: &mut Ws, other: &mut Ws, counter: &str, count: u64) -> u64 {
     for sequence in 0..20_000u64 {

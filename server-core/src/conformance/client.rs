@@ -162,7 +162,8 @@ impl Raw {
         self.expect_101();
     }
 
-    /// Reads the answer to an upgrade request with [`SAMPLE_KEY`] and checks it (RFC 6455 section 4.2.2).
+    /// Reads the answer to an upgrade request with [`SAMPLE_KEY`] and checks it (RFC 6455 section
+    /// 4.2.2).
     #[track_caller]
     pub fn expect_101(&mut self) -> Response {
         let response = self.response();
@@ -406,7 +407,8 @@ impl Raw {
     }
 }
 
-/// A well-formed upgrade request with [`SAMPLE_KEY`]; `extra` are whole header lines, each with its CRLF.
+/// A well-formed upgrade request with [`SAMPLE_KEY`]; `extra` are whole header lines, each with its
+/// CRLF.
 pub fn upgrade_request(path: &str, extra: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: conformance.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -105,7 +105,8 @@ pub fn pong_repeats_the_ping(target: &Target) {
     raw.expect_alive();
 }
 
-/// A fragmented message comes back whole, and a ping between its fragments is answered before it is complete.
+/// A fragmented message comes back whole, and a ping between its fragments is answered before it is
+/// complete.
 pub fn fragments_with_a_ping_between(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -158,7 +159,8 @@ pub fn a_payload_later_than_its_header(target: &Target) {
     }
 }
 
-/// The closing handshake repeats the code and ends the connection (RFC 6455 sections 5.5.1 and 7.1.1).
+/// The closing handshake repeats the code and ends the connection (RFC 6455 sections 5.5.1 and
+/// 7.1.1).
 pub fn close_code_is_echoed(target: &Target) {
     let server = target.start(&[]);
     for code in [
@@ -222,7 +224,8 @@ pub fn half_closed_client_gets_its_answers(target: &Target) {
     server.await_metric("connections_open", 0);
 }
 
-/// An echo to a client that does not read is not hoarded: the server stops reading until there is room.
+/// An echo to a client that does not read is not hoarded: the server stops reading until there is
+/// room.
 pub fn echo_pushes_back_on_a_client_that_does_not_read(target: &Target) {
     const MESSAGE: usize = 16 * 1024;
     const MOST: usize = 256 << 20;

@@ -1,4 +1,5 @@
-//! The server under test as a process: started on port 0, judged by what it prints, never left behind.
+//! The server under test as a process: started on port 0, judged by what it prints, never left
+//! behind.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -18,7 +19,8 @@ use super::metrics::Metrics;
 use super::usage;
 use super::ws::Ws;
 
-/// How long anything that must happen may take. Generous: it only costs time where a server is wrong.
+/// How long anything that must happen may take. Generous: it only costs time where a server is
+/// wrong.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The server binary to judge, with the arguments every case starts it with.
@@ -42,7 +44,8 @@ impl Target {
         }
     }
 
-    /// Starts the server on a free loopback port with these extra options and waits for its `ready` line.
+    /// Starts the server on a free loopback port with these extra options and waits for its `ready`
+    /// line.
     #[track_caller]
     pub fn start(&self, extra: &[&str]) -> Server {
         self.start_on("127.0.0.1:0", extra)
@@ -73,7 +76,8 @@ impl Target {
         self.launch(command)
     }
 
-    /// Runs the server with exactly these options (after the flavour's), expecting it to end by itself.
+    /// Runs the server with exactly these options (after the flavour's), expecting it to end by
+    /// itself.
     #[track_caller]
     pub fn run_to_end(&self, options: &[&str]) -> Exit {
         let mut command = Command::new(&self.binary);
@@ -181,8 +185,8 @@ impl Server {
         raw.response()
     }
 
-    /// The counters of `/metrics`, added up over the server's processes: which of them answers is a matter of luck, so all are
-    /// asked until each has answered.
+    /// The counters of `/metrics`, added up over the server's processes: which of them answers is a
+    /// matter of luck, so all are asked until each has answered.
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
         let processes = self.serving_pids().len();
@@ -381,8 +385,9 @@ impl Process {
         }
     }
 
-    /// A shell that kills the server when this process dies in a way that runs no destructor: it waits for the end of
-    /// a pipe that only this process holds. (A parent-death signal would need `unsafe`.)
+    /// A shell that kills the server when this process dies in a way that runs no destructor: it
+    /// waits for the end of a pipe that only this process holds. (A parent-death signal would need
+    /// `unsafe`.)
     #[track_caller]
     fn watch(pid: u32) -> Child {
         Command::new("sh")

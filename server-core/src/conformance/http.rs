@@ -486,7 +486,8 @@ fn rejected(server: &Server, request: &str, status: u16, what: &str) -> Response
     response
 }
 
-/// The messages come in order; the pong may come anywhere between them (control frames overtake on a broadcast).
+/// The messages come in order; the pong may come anywhere between them (control frames overtake on
+/// a broadcast).
 #[track_caller]
 fn expect_in_any_ping_order(raw: &mut Raw, messages: &[(u8, &[u8])], ping: &[u8]) {
     let mut due = messages.iter();

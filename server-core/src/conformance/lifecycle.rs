@@ -1,4 +1,5 @@
-//! From the command line to the last line: what a server says, how it starts, how it drains, how it ends.
+//! From the command line to the last line: what a server says, how it starts, how it drains, how it
+//! ends.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
@@ -196,7 +197,8 @@ pub fn drain_does_not_wait_for_the_silent(target: &Target) {
     member.expect_close(1001);
 }
 
-/// Drain ends within `--drain-timeout` though clients read nothing and the server has much to send them.
+/// Drain ends within `--drain-timeout` though clients read nothing and the server has much to send
+/// them.
 pub fn drain_does_not_wait_for_the_stuck(target: &Target) {
     let server = target.start(&[
         "--drain-timeout",
@@ -225,7 +227,8 @@ pub fn drain_does_not_wait_for_the_stuck(target: &Target) {
     drop((stuck, member, sender));
 }
 
-/// Signals right behind each other are one request to end, as `timeout` sends them: they do not cut the drain short.
+/// Signals right behind each other are one request to end, as `timeout` sends them: they do not cut
+/// the drain short.
 pub fn signals_in_quick_succession_are_one(target: &Target) {
     let server = target.start(&["--drain-timeout", "60s"]);
     let mut client = server.upgraded("/ws");
@@ -347,7 +350,8 @@ pub fn address_in_use_is_a_clear_error(target: &Target) {
     );
 }
 
-/// A second server on the address of a first one is refused as well: they would share the connections.
+/// A second server on the address of a first one is refused as well: they would share the
+/// connections.
 pub fn second_server_on_an_address_is_refused(target: &Target) {
     let server = target.start(&["--workers", "2"]);
     in_use(

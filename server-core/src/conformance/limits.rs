@@ -6,7 +6,8 @@ use super::client::{Raw, eventually, upgrade_request};
 use super::harness::{PATIENCE, Server, Target};
 use super::wire::{self, CLOSE, FIN, PING, PONG, TEXT};
 
-/// `--handshake-timeout`: who has not sent a request by then gets 408 or a close; who has is left alone.
+/// `--handshake-timeout`: who has not sent a request by then gets 408 or a close; who has is left
+/// alone.
 pub fn handshake_timeout_closes_the_silent(target: &Target) {
     let server = target.start(&["--handshake-timeout", "300ms"]);
     let mut upgraded = server.upgraded("/ws");
@@ -100,7 +101,8 @@ pub fn idle_timeout_closes_the_silent(target: &Target) {
     server.await_metric("idle_timeouts", 2);
 }
 
-/// `--idle-timeout`: who takes nothing of its echoes is silent, too. It is closed and counted, though no Close reaches it.
+/// `--idle-timeout`: who takes nothing of its echoes is silent, too. It is closed and counted,
+/// though no Close reaches it.
 pub fn idle_timeout_closes_who_does_not_read(target: &Target) {
     let server = target.start(&["--idle-timeout", "600ms"]);
     let mut stuck = server.upgraded_with_small_buffer("/ws");
@@ -110,7 +112,8 @@ pub fn idle_timeout_closes_who_does_not_read(target: &Target) {
     server.await_metric("idle_timeouts", 1);
 }
 
-/// `--max-connections`: one more upgrade gets 503, plain requests are still served, and a leave makes room.
+/// `--max-connections`: one more upgrade gets 503, plain requests are still served, and a leave
+/// makes room.
 pub fn max_connections_refuses_and_recovers(target: &Target) {
     let server = target.start(&["--max-connections", "3"]);
     let mut members = vec![
@@ -165,7 +168,8 @@ pub fn file_limit_is_raised(target: &Target) {
     );
 }
 
-/// Out of file descriptors: it stops accepting, counts it, does not spin, and serves who waits once others leave.
+/// Out of file descriptors: it stops accepting, counts it, does not spin, and serves who waits once
+/// others leave.
 pub fn out_of_files_is_survived(target: &Target) {
     const LIMIT: u32 = 64;
     let server = target.start_in_shell(&format!("ulimit -n {LIMIT}"), &["--workers", "1"]);
@@ -178,7 +182,8 @@ pub fn out_of_files_is_survived(target: &Target) {
         })
         .collect();
     if server.ready["options"]["direct_descriptors"] == true {
-        // Connections are not among its open files, but as many as the limit says is what its worker holds.
+        // Connections are not among its open files, but as many as the limit says is what its
+        // worker holds.
         clients[LIMIT as usize - 1].expect_101();
     } else {
         eventually(server.patience, "the server has used its files up", || {
@@ -187,7 +192,8 @@ pub fn out_of_files_is_survived(target: &Target) {
     }
     clients[0].expect_101();
     clients[0].expect_alive();
-    // For a second nothing can be accepted: a server that tries without a pause burns a second of CPU.
+    // For a second nothing can be accepted: a server that tries without a pause burns a second of
+    // CPU.
     let cpu = server.cpu_time();
     let start = Instant::now();
     let served = clients[99].hears_something_within(Duration::from_secs(1));

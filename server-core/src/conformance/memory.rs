@@ -1,5 +1,5 @@
-//! Memory that connections take goes back when they have left. Not in the list of cases: what is judged is resident memory, of a server that has the
-//! machine's descriptors to itself.
+//! Memory that connections take goes back when they have left. Not in the list of cases: what is
+//! judged is resident memory, of a server that has the machine's descriptors to itself.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +15,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const FIRST: usize = 1000;
 const MANY: usize = 8000;
 
-/// Opens `count` connections that ask something which only they get an answer to, and closes them; the resident memory with all of them open.
+/// Opens `count` connections that ask something which only they get an answer to, and closes them;
+/// the resident memory with all of them open.
 fn come_and_go(server: &Server, path: &str, count: usize) -> u64 {
     let mut clients: Vec<Raw> = (0..count).map(|_| server.upgraded(path)).collect();
     for client in &mut clients {
@@ -30,7 +31,8 @@ fn come_and_go(server: &Server, path: &str, count: usize) -> u64 {
     resident
 }
 
-/// Three quarters of what thousands of connections at `path` took are back soon after they have left.
+/// Three quarters of what thousands of connections at `path` took are back soon after they have
+/// left.
 pub fn memory_goes_back(target: &Target, path: &str) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = target.start(&["--workers", "2"]);

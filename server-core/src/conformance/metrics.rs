@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// The samples of `/metrics`, added up over labels, by name without the `ringside_` prefix and `_total` suffix.
+/// The samples of `/metrics`, added up over labels, by name without the `ringside_` prefix and
+/// `_total` suffix.
 #[derive(Debug, Default)]
 pub struct Metrics {
     sums: BTreeMap<String, u64>,

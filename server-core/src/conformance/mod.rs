@@ -1,10 +1,12 @@
 //! The black-box conformance suite: written once, run against each server *binary* as a process.
 //!
-//! A case is a named function of a [`Target`]. It starts its own server on a free port, judges what comes out of sockets,
-//! stdout, stderr and `/proc`, and panics with a reason when a rule is broken. Nothing here uses `ws-proto`: well-behaved
-//! clients are tungstenite's, violations are bytes written by hand.
+//! A case is a named function of a [`Target`]. It starts its own server on a free port, judges what
+//! comes out of sockets, stdout, stderr and `/proc`, and panics with a reason when a rule is
+//! broken. Nothing here uses `ws-proto`: well-behaved clients are tungstenite's, violations are
+//! bytes written by hand.
 //!
-//! In a server crate (`server-core` with feature `conformance` as a dev-dependency), one `#[test]` per case:
+//! In a server crate (`server-core` with feature `conformance` as a dev-dependency), one `#[test]`
+//! per case:
 //!
 //! ```text
 //! mod multi {
@@ -12,7 +14,8 @@
 //! }
 //! ```
 //!
-//! By hand, against any binary with the same options: `conformance [--smoke] [--filter TEXT] -- BINARY [ARGS...]`.
+//! By hand, against any binary with the same options: `conformance [--smoke] [--filter TEXT] --
+//! BINARY [ARGS...]`.
 
 pub mod broadcast;
 pub mod client;
@@ -55,9 +58,10 @@ impl Case {
     }
 }
 
-/// Hands the list of all cases, by module, to a macro. The one place to add a case to; `smoke` or `full` says whether it
-/// is in the short subset; `alone` marks what needs a server of one process: cases that use a room (none spans processes), or that
-/// fill up the one process there is (a hash spreads connections unevenly), or that choose the number of processes themselves.
+/// Hands the list of all cases, by module, to a macro. The one place to add a case to; `smoke` or
+/// `full` says whether it is in the short subset; `alone` marks what needs a server of one process:
+/// cases that use a room (none spans processes), or that fill up the one process there is (a hash
+/// spreads connections unevenly), or that choose the number of processes themselves.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_list {

@@ -1,4 +1,5 @@
-//! `--processes`: to the outside several processes are one server, from the first line to the last, however they end.
+//! `--processes`: to the outside several processes are one server, from the first line to the last,
+//! however they end.
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -9,9 +10,11 @@ use super::metrics::Metrics;
 use super::usage::is_running;
 use super::ws::Ws;
 
-/// One `ready` line with everybody's pid, one address for all, connections for each, and one `final` line with the sums.
+/// One `ready` line with everybody's pid, one address for all, connections for each, and one
+/// `final` line with the sums.
 pub fn several_processes_are_one_server(target: &Target) {
-    // A hash spreads them: that one of three gets none of sixty happens once in ten thousand million runs.
+    // A hash spreads them: that one of three gets none of sixty happens once in ten thousand
+    // million runs.
     const CLIENTS: usize = 60;
     let server = start(target, &["--drain-timeout", "60s"], 3);
     assert_eq!(server.ready["pid"], server.pid(), "{}", server.ready);
@@ -83,7 +86,8 @@ pub fn max_connections_is_shared_out(target: &Target) {
     open.iter_mut().for_each(Raw::expect_alive);
 }
 
-/// A process that is killed ends the whole server: exit 1, a message that says which and how, and nobody is left.
+/// A process that is killed ends the whole server: exit 1, a message that says which and how, and
+/// nobody is left.
 pub fn a_killed_process_ends_the_server(target: &Target) {
     let server = start(target, &[], 3);
     let pids = server.serving_pids();
@@ -126,7 +130,8 @@ pub fn a_killed_parent_takes_all_along(target: &Target) {
     server.signal(Signal::KILL);
     assert_eq!(server.wait().status.code(), None);
     none_is_left(target, &pids);
-    // The kernel takes a ring apart, and with it a socket that it accepts on, shortly after its process.
+    // The kernel takes a ring apart, and with it a socket that it accepts on, shortly after its
+    // process.
     eventually(target.patience, "nobody listens any more", || {
         Raw::try_connect(address, target.patience).err()
     });

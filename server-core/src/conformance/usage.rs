@@ -21,7 +21,8 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Connections to a server's address of which somebody holds the server's end, with a descriptor or without one.
+/// Connections to a server's address of which somebody holds the server's end, with a descriptor or
+/// without one.
 #[track_caller]
 pub fn open_sockets(address: SocketAddr) -> usize {
     let table = if address.is_ipv6() {
@@ -31,7 +32,8 @@ pub fn open_sockets(address: SocketAddr) -> usize {
     };
     let text = read(table);
     let port = format!(":{:04X}", address.port());
-    // Number, local and remote address, state, three that do not matter, user, timeouts, inode. It is 0 once nobody holds the socket.
+    // Number, local and remote address, state, three that do not matter, user, timeouts, inode. It
+    // is 0 once nobody holds the socket.
     let held = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
         [_, local, _, state, _, _, _, _, _, inode, ..] => {
             (local.ends_with(&port) && state != "0A" && inode != "0").then(|| inode.to_owned())
@@ -42,7 +44,8 @@ pub fn open_sockets(address: SocketAddr) -> usize {
     text.lines().filter_map(held).collect::<BTreeSet<_>>().len()
 }
 
-/// CPU time used so far by each thread, by thread id, in nanoseconds (no ticks: `/proc/PID/task/TID/schedstat`).
+/// CPU time used so far by each thread, by thread id, in nanoseconds (no ticks:
+/// `/proc/PID/task/TID/schedstat`).
 #[track_caller]
 pub fn thread_cpu_times(pid: u32) -> BTreeMap<String, u64> {
     let cpu_of = |thread: &fs::DirEntry| {

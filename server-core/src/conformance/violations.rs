@@ -1,4 +1,5 @@
-//! What a client must not do, with the exact close code each must get (RFC 6455 sections 5, 7.4 and 8.1).
+//! What a client must not do, with the exact close code each must get (RFC 6455 sections 5, 7.4 and
+//! 8.1).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -100,7 +101,8 @@ pub fn framing_violations_get_1002(target: &Target) {
     }
 }
 
-/// Lengths that are not written in as few bytes as they need, or use the top bit: 1002 (RFC 6455 section 5.2).
+/// Lengths that are not written in as few bytes as they need, or use the top bit: 1002 (RFC 6455
+/// section 5.2).
 pub fn length_violations_get_1002(target: &Target) {
     let server = target.start(&[]);
     violates(
@@ -363,7 +365,8 @@ pub fn violations_leave_others_alone(target: &Target) {
     server.await_metric("connections_open", 2);
 }
 
-/// Sends bytes on a new connection that must get this close code and then the end of the connection.
+/// Sends bytes on a new connection that must get this close code and then the end of the
+/// connection.
 #[track_caller]
 fn violates(server: &Server, path: &str, code: u16, what: &str, bytes: &[u8]) {
     let mut raw = server.upgraded(path);

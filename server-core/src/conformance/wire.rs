@@ -1,4 +1,5 @@
-//! Bytes on the wire, written out by hand: the suite judges the servers' codec, so it must not borrow it.
+//! Bytes on the wire, written out by hand: the suite judges the servers' codec, so it must not
+//! borrow it.
 
 /// FIN bit of a frame's first byte (RFC 6455 section 5.2).
 pub const FIN: u8 = 0x80;
@@ -23,7 +24,8 @@ pub const SAMPLE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// The answer to [`SAMPLE_KEY`] that RFC 6455 section 1.3 works out.
 pub const SAMPLE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A masked frame with the given first byte (FIN, RSV bits and opcode) and the shortest length encoding.
+/// A masked frame with the given first byte (FIN, RSV bits and opcode) and the shortest length
+/// encoding.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 14);
     out.push(first);

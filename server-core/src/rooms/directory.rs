@@ -30,7 +30,8 @@ impl Room {
     }
 }
 
-/// The rooms of the whole server and the mailboxes of its workers. `M` is what a worker's fan-out needs to reach a member.
+/// The rooms of the whole server and the mailboxes of its workers. `M` is what a worker's fan-out
+/// needs to reach a member.
 #[derive(Debug)]
 pub struct Rooms<M> {
     mailboxes: Box<[Mailbox<M>]>,
@@ -75,9 +76,9 @@ impl<M> Rooms<M> {
         &self.mailboxes[index]
     }
 
-    /// Enters a member of worker `worker` into the room of that name, which comes into being with its first member.
-    /// From the return on, whatever anybody publishes there reaches the member's fan-out. So: queue the 101 first, join,
-    /// then write.
+    /// Enters a member of worker `worker` into the room of that name, which comes into being with
+    /// its first member. From the return on, whatever anybody publishes there reaches the member's
+    /// fan-out. So: queue the 101 first, join, then write.
     pub fn join(&self, name: RoomName, worker: usize, id: MemberId, member: M) -> Arc<Room> {
         let room = self.enter(name, worker);
         self.mailboxes[worker].push(Entry::Join {
@@ -103,8 +104,9 @@ impl<M> Rooms<M> {
         self.mailboxes[worker].push(Entry::Leave { room, id });
     }
 
-    /// Puts the messages into the mailboxes of all workers with members of `room`. Pending on a full mailbox; call again,
-    /// with the same publication and before any other of this sender, when woken.
+    /// Puts the messages into the mailboxes of all workers with members of `room`. Pending on a
+    /// full mailbox; call again, with the same publication and before any other of this sender,
+    /// when woken.
     pub fn poll_publish(
         &self,
         cx: &mut Context<'_>,

@@ -71,7 +71,8 @@ impl Frames {
     }
 }
 
-/// Length of the unmasked frame at the start of `bytes`, which we encoded ourselves (RFC 6455, section 5.2).
+/// Length of the unmasked frame at the start of `bytes`, which we encoded ourselves (RFC 6455,
+/// section 5.2).
 fn frame_bytes(bytes: &[u8]) -> usize {
     match bytes {
         [_, 126, a, b, ..] => 4 + usize::from(u16::from_be_bytes([*a, *b])),
@@ -91,7 +92,8 @@ pub struct FrameBuilder {
 }
 
 impl FrameBuilder {
-    /// With room for `bytes` bytes of frames: a receive of that size fits, for our headers are shorter than a client's.
+    /// With room for `bytes` bytes of frames: a receive of that size fits, for our headers are
+    /// shorter than a client's.
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
             bytes: Vec::with_capacity(bytes),

@@ -33,7 +33,8 @@ pub enum Entry<M> {
     },
 }
 
-/// Entries taken out of a mailbox at once. Keep it from drain to drain: its memory is swapped, not allocated anew.
+/// Entries taken out of a mailbox at once. Keep it from drain to drain: its memory is swapped, not
+/// allocated anew.
 pub type Batch<M> = std::collections::VecDeque<Entry<M>>;
 
 /// Entries for which an empty batch keeps memory.
@@ -71,8 +72,9 @@ impl<M> Mailbox<M> {
         }
     }
 
-    /// Takes everything out, in order, into the empty `batch`; wakes the publishers that waited. Pending while there is
-    /// nothing, and then wakes `cx` when something arrives. One task at a time may drain.
+    /// Takes everything out, in order, into the empty `batch`; wakes the publishers that waited.
+    /// Pending while there is nothing, and then wakes `cx` when something arrives. One task at a
+    /// time may drain.
     pub fn poll_drain(&self, cx: &mut Context<'_>, batch: &mut Batch<M>) -> Poll<()> {
         debug_assert!(batch.is_empty(), "a batch is finished before the next");
         let mut inner = self.lock();
@@ -91,8 +93,8 @@ impl<M> Mailbox<M> {
         Poll::Ready(())
     }
 
-    /// Appends messages; `false` when the mailbox is full, and then wakes `cx` when it has been drained. A single piece
-    /// larger than the bound passes once the mailbox is empty.
+    /// Appends messages; `false` when the mailbox is full, and then wakes `cx` when it has been
+    /// drained. A single piece larger than the bound passes once the mailbox is empty.
     pub(super) fn try_publish(
         &self,
         cx: &mut Context<'_>,
@@ -101,7 +103,8 @@ impl<M> Mailbox<M> {
     ) -> bool {
         let mut inner = self.lock();
         if inner.bytes > 0 && inner.bytes + frames.bytes.len() > self.max_bytes {
-            // A task that asks again, as one does that also waits for something else, is woken once.
+            // A task that asks again, as one does that also waits for something else, is woken
+            // once.
             if !inner.publishers.iter().any(|w| w.will_wake(cx.waker())) {
                 inner.publishers.push(cx.waker().clone());
             }
@@ -116,7 +119,8 @@ impl<M> Mailbox<M> {
         true
     }
 
-    /// Appends a change of membership, which needs no room: there are no more of them than connections.
+    /// Appends a change of membership, which needs no room: there are no more of them than
+    /// connections.
     pub(super) fn push(&self, entry: Entry<M>) {
         push(self.lock(), entry);
     }

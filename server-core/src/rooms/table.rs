@@ -17,7 +17,8 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct RoomTable<M> {
     rooms: HashMap<RoomId, Members<M>>,
-    /// Messages of the batch at hand, gathered by room, in the order in which the rooms first spoke.
+    /// Messages of the batch at hand, gathered by room, in the order in which the rooms first
+    /// spoke.
     gathered: VecDeque<(RoomId, Vec<Frames>)>,
 }
 
@@ -38,9 +39,9 @@ impl<M> Default for RoomTable<M> {
 }
 
 impl<M> RoomTable<M> {
-    /// Works off `batch` up to the next delivery. Between two calls the table does not change: the caller may await while
-    /// it delivers. A change of membership takes effect at its place in the batch: who joins after a message does not
-    /// get it, who leaves after it does.
+    /// Works off `batch` up to the next delivery. Between two calls the table does not change: the
+    /// caller may await while it delivers. A change of membership takes effect at its place in the
+    /// batch: who joins after a message does not get it, who leaves after it does.
     pub fn next(&mut self, batch: &mut Batch<M>) -> Option<Delivery> {
         while let Some(entry) = batch.front() {
             if let Entry::Join { room, .. } | Entry::Leave { room, .. } = entry

@@ -212,8 +212,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: a member gets exactly what was published between its join and its leave, in
-    /// order, and at most one delivery for each room and batch in which membership does not change.
+    /// Whatever happens in whatever order: a member gets exactly what was published between its
+    /// join and its leave, in order, and at most one delivery for each room and batch in which
+    /// membership does not change.
     #[test]
     fn members_get_what_was_published_while_they_were_in(steps in steps()) {
         type Key = (usize, usize, MemberId);

@@ -1,5 +1,5 @@
-//! A small WebSocket server, a thread per connection, that is honest or has one defect. It keeps the rules of the smoke
-//! subset and no others; it is no example of how to write a server.
+//! A small WebSocket server, a thread per connection, that is honest or has one defect. It keeps
+//! the rules of the smoke subset and no others; it is no example of how to write a server.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -203,7 +203,8 @@ impl House {
             _ => "",
         };
         let id = self.ids.fetch_add(1, SeqCst);
-        // A member before its 101, so that it misses nothing after it; nobody writes to it in between: the lock is held.
+        // A member before its 101, so that it misses nothing after it; nobody writes to it in
+        // between: the lock is held.
         let mut members = self.members();
         let _ = write!(
             stream,
@@ -275,7 +276,8 @@ impl House {
         }
     }
 
-    /// Reads frames until the end; everything is written under the lock of the members, so that no frame is torn.
+    /// Reads frames until the end; everything is written under the lock of the members, so that no
+    /// frame is torn.
     fn frames(&self, id: u64, room: Option<&str>, stream: &mut TcpStream, mut input: Vec<u8>) {
         let mut begun: Option<(u8, Vec<u8>)> = None;
         let mut held: Option<(u8, Vec<u8>)> = None;

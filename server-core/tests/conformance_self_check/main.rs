@@ -1,5 +1,6 @@
-//! A suite that cannot fail proves nothing: here it meets a small honest server, which must pass the smoke subset, and the
-//! same server with one defect at a time, which must fail the case that is there for it.
+//! A suite that cannot fail proves nothing: here it meets a small honest server, which must pass
+//! the smoke subset, and the same server with one defect at a time, which must fail the case that
+//! is there for it.
 //!
 //! This test has no harness: the same binary is the judge and, with `--fake DEFECT`, the server.
 

@@ -1,10 +1,11 @@
 //! Receive buffers: small ones that wait on sockets, large ones for what is known to be there.
 //!
-//! A receive of io_uring holds its buffer while it waits, so a large one for each connection would cost 64 KiB for each
-//! idle one, and waiting for readiness first costs another operation for each burst. So each connection waits with a
-//! buffer of the size of its recent bursts, 256 bytes to begin with; when that is filled there is more, and the next
-//! receive borrows one of the worker's large buffers. An echo of [bulky](Intake::is_bulky) bursts waits for readiness,
-//! without a buffer: there the other operation is a small part of the cost, and the memory is not.
+//! A receive of io_uring holds its buffer while it waits, so a large one for each connection would
+//! cost 64 KiB for each idle one, and waiting for readiness first costs another operation for each
+//! burst. So each connection waits with a buffer of the size of its recent bursts, 256 bytes to
+//! begin with; when that is filled there is more, and the next receive borrows one of the worker's
+//! large buffers. An echo of [bulky](Intake::is_bulky) bursts waits for readiness, without a
+//! buffer: there the other operation is a small part of the cost, and the memory is not.
 
 use std::cell::RefCell;
 
@@ -66,7 +67,8 @@ impl Intake {
         }
     }
 
-    /// Whether the recent bursts are too large to wait for them with a buffer, where there is a choice.
+    /// Whether the recent bursts are too large to wait for them with a buffer, where there is a
+    /// choice.
     pub(crate) fn is_bulky(&self) -> bool {
         self.wanted > BULKY
     }

@@ -39,13 +39,15 @@ pub(crate) enum Turn {
     GoOn,
     /// The peer ended its stream without a word.
     Eof,
-    /// Close frames have been exchanged, or ours tells the peer what it did wrong: send what there is and part.
+    /// Close frames have been exchanged, or ours tells the peer what it did wrong: send what there
+    /// is and part.
     Over,
 }
 
 /// Serves a connection from its first byte to its last.
 ///
-/// What an open connection does not need while it waits is boxed or made outside of the future: its task is to be small.
+/// What an open connection does not need while it waits is boxed or made outside of the future: its
+/// task is to be small.
 pub(crate) fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
@@ -194,8 +196,8 @@ fn bytes_or_end(outcome: BufResult<usize, Vec<u8>>) -> ControlFlow<Turn, Vec<u8>
     }
 }
 
-/// Judges what has been received. Bytes are kept only when the head does not come in one piece. The second value is what
-/// follows the head of an upgrade.
+/// Judges what has been received. Bytes are kept only when the head does not come in one piece. The
+/// second value is what follows the head of an upgrade.
 fn read_head(worker: &Worker, just_now: &[u8], received: &mut Vec<u8>) -> (Admitted, Vec<u8>) {
     let mut all = just_now;
     if !received.is_empty() {
@@ -271,7 +273,8 @@ impl<'a> Echo<'a> {
         (ending, incoming)
     }
 
-    /// Reads and replies until that is over, or until it would go on better with the socket in the other shape.
+    /// Reads and replies until that is over, or until it would go on better with the socket in the
+    /// other shape.
     async fn turns(&mut self, socket: &mut Socket, mut turn: Turn) -> io::Result<Turn> {
         loop {
             if !self.unsent.is_empty() {
@@ -418,12 +421,14 @@ impl<'a> Echo<'a> {
     }
 }
 
-/// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own: closing a socket with
-/// unread bytes would reset the connection and could destroy our last words on the way. All of it in bounded time.
+/// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own:
+/// closing a socket with unread bytes would reset the connection and could destroy our last words
+/// on the way. All of it in bounded time.
 async fn part(worker: &Worker, link: &Rc<Link>, incoming: &mut TcpOwnedReadHalf) {
     link.set_phase(Phase::Closing);
     link.limit(LINGER_TIMEOUT);
-    // An error means that the peer is gone or does not read: either way there is nothing more to do.
+    // An error means that the peer is gone or does not read: either way there is nothing more to
+    // do.
     let _ = try_part(worker, link, incoming).await;
 }
 

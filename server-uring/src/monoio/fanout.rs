@@ -1,4 +1,5 @@
-//! A worker's fan-out: drains its mailbox in batches and gives every member one write for each batch.
+//! A worker's fan-out: drains its mailbox in batches and gives every member one write for each
+//! batch.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -13,8 +14,8 @@ use crate::monoio::link::Order;
 use crate::monoio::wake::wake_on_bell;
 use crate::monoio::worker::{MemberKey, Worker};
 
-/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order of messages, and so
-/// tells the member that everything published before has reached its outbox.
+/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order
+/// of messages, and so tells the member that everything published before has reached its outbox.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) member: MemberKey,

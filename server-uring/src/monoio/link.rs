@@ -1,4 +1,5 @@
-//! The part of a connection that others than its task may touch: fan-out, sweep, drain. All on one thread.
+//! The part of a connection that others than its task may touch: fan-out, sweep, drain. All on one
+//! thread.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::{Future, poll_fn};
@@ -57,7 +58,8 @@ pub(crate) enum Wake<T> {
 /// A connection as others see it.
 pub(crate) struct Link {
     worker: Rc<Worker>,
-    /// Of the connection's task, which is the same at every poll: there is no need to register it again and again.
+    /// Of the connection's task, which is the same at every poll: there is no need to register it
+    /// again and again.
     task: Waker,
     orders: Cell<u8>,
     phase: Cell<Phase>,
@@ -123,8 +125,8 @@ impl Link {
         }
     }
 
-    /// Waits until an operation is complete, or until an order comes. The operation goes on meanwhile: wait again for the
-    /// same one, or its bytes are lost.
+    /// Waits until an operation is complete, or until an order comes. The operation goes on
+    /// meanwhile: wait again for the same one, or its bytes are lost.
     pub(crate) async fn wait<F: Future>(&self, operation: &mut Pin<&mut F>) -> Wake<F::Output> {
         poll_fn(|cx| match self.poll_orders() {
             Poll::Pending => operation.as_mut().poll(cx).map(Wake::Ready),
@@ -133,7 +135,8 @@ impl Link {
         .await
     }
 
-    /// Gives the peer so much time from now, and from each time that it takes some bytes. Then the connection expires.
+    /// Gives the peer so much time from now, and from each time that it takes some bytes. Then the
+    /// connection expires.
     pub(crate) fn limit(self: &Rc<Self>, patience: Duration) {
         let watched = self.deadline.replace(Some(Instant::now() + patience));
         if watched.is_none() {
@@ -205,7 +208,8 @@ impl Link {
         .await
     }
 
-    /// As the writer, sends `range` of `buf`. Gives the buffer back, but on expiry: then the kernel still holds it.
+    /// As the writer, sends `range` of `buf`. Gives the buffer back, but on expiry: then the kernel
+    /// still holds it.
     pub(crate) async fn send<B: IoBuf>(
         &self,
         socket: &mut impl AsyncWriteRent,
@@ -256,8 +260,8 @@ impl Link {
         .await
     }
 
-    /// As the writer, sends what is in the outbox and what comes into it meanwhile. What is given to the kernel is out of
-    /// the outbox at once: there it could be given up.
+    /// As the writer, sends what is in the outbox and what comes into it meanwhile. What is given
+    /// to the kernel is out of the outbox at once: there it could be given up.
     pub(crate) async fn send_outbox(&self, socket: &mut TcpOwnedWriteHalf) -> io::Result<()> {
         loop {
             let next = self.outbox().next_bytes();

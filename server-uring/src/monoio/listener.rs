@@ -12,13 +12,15 @@ use crate::monoio::connection;
 use crate::monoio::wake::Signal;
 use crate::monoio::worker::Worker;
 
-/// Accept operations in flight on each worker: with one-shot operations, connections accepted in one turn of the ring.
+/// Accept operations in flight on each worker: with one-shot operations, connections accepted in
+/// one turn of the ring.
 pub(crate) const ACCEPTS: usize = 16;
 
 /// Accepts until the drain begins. One of the [`ACCEPTS`] loops of a worker.
 ///
-/// The drain shuts the listening socket down, which fails what is in flight. Dropping an accept instead could lose a
-/// connection that it has just taken: monoio 0.2.4 would leave that open, with nobody to serve it.
+/// The drain shuts the listening socket down, which fails what is in flight. Dropping an accept
+/// instead could lose a connection that it has just taken: monoio 0.2.4 would leave that open, with
+/// nobody to serve it.
 pub(crate) async fn accept(listener: Rc<TcpListener>, worker: Rc<Worker>) {
     loop {
         match listener.accept().await {
@@ -44,13 +46,15 @@ fn serve(worker: &Rc<Worker>, stream: TcpStream) {
     ::monoio::spawn(connection::serve(Rc::clone(worker), stream, alive));
 }
 
-/// Out of descriptors, one loop goes on, and tries when there is somebody to accept and either a connection has closed or
-/// a moment has passed: descriptors may also come free elsewhere. Returns when there seem to be enough again.
+/// Out of descriptors, one loop goes on, and tries when there is somebody to accept and either a
+/// connection has closed or a moment has passed: descriptors may also come free elsewhere. Returns
+/// when there seem to be enough again.
 async fn accept_sparingly(listener: &TcpListener, worker: &Rc<Worker>, error: io::Error) {
     tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more)");
     let mut in_a_row = 0;
     while in_a_row < ACCEPTS && !worker.is_draining() {
-        // The kernel takes the descriptor before it looks for a connection, so an accept may not wait for one now.
+        // The kernel takes the descriptor before it looks for a connection, so an accept may not
+        // wait for one now.
         if listener.readable(true).await.is_err() {
             break;
         }

@@ -1,4 +1,5 @@
-//! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes through its outbox.
+//! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes
+//! through its outbox.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -111,8 +112,8 @@ pub(crate) async fn serve(
 }
 
 impl Member<'_> {
-    /// Waits for whatever can be done next. What is queued goes out before anything is taken in: a member that does not
-    /// read is not read from.
+    /// Waits for whatever can be done next. What is queued goes out before anything is taken in: a
+    /// member that does not read is not read from.
     async fn wait<R>(&mut self, room: &Arc<Room>, over: bool, mut read: Pin<&mut R>) -> Wake
     where
         R: Future<Output = BufResult<usize, Vec<u8>>>,
@@ -143,7 +144,8 @@ impl Member<'_> {
         .await
     }
 
-    /// Waits until the fan-out has forgotten this member; `false` when the connection expires first.
+    /// Waits until the fan-out has forgotten this member; `false` when the connection expires
+    /// first.
     async fn wait_until(&self, left: &AtomicBool) -> bool {
         poll_fn(|cx| {
             if left.load(Ordering::Relaxed) || self.link.has_expired() {

@@ -4,18 +4,21 @@ use std::io;
 
 use ::monoio::{IoUringDriver, Runtime, RuntimeBuilder};
 
-/// Submission entries: how many operations one system call starts. monoio flushes a full queue by itself, and a queue that
-/// is much longer than a round of events only takes cache.
+/// Submission entries: how many operations one system call starts. monoio flushes a full queue by
+/// itself, and a queue that is much longer than a round of events only takes cache.
 pub(crate) const SQ_ENTRIES: u32 = 4096;
-/// Completion entries: a receive and a send of 16,384 connections. More than that is kept by the kernel, at a cost.
+/// Completion entries: a receive and a send of 16,384 connections. More than that is kept by the
+/// kernel, at a cost.
 pub(crate) const CQ_ENTRIES: u32 = 32_768;
 
-/// A monoio runtime on io_uring, and on nothing else: the driver is named, so that monoio never chooses epoll itself.
+/// A monoio runtime on io_uring, and on nothing else: the driver is named, so that monoio never
+/// chooses epoll itself.
 ///
-/// `DEFER_TASKRUN` is safe with monoio 0.2.4 because this engine keeps off the two paths on which monoio enters the kernel
-/// without `GETEVENTS` and so would not see deferred completions: it is built without the feature `sync`, whose foreign
-/// wakers make a park return at once (workers are woken by an eventfd that is read through the ring, see
-/// [`wake`](super::wake)), and no task wakes itself or yields, which would keep the run queue from becoming empty.
+/// `DEFER_TASKRUN` is safe with monoio 0.2.4 because this engine keeps off the two paths on which
+/// monoio enters the kernel without `GETEVENTS` and so would not see deferred completions: it is
+/// built without the feature `sync`, whose foreign wakers make a park return at once (workers are
+/// woken by an eventfd that is read through the ring, see [`wake`](super::wake)), and no task wakes
+/// itself or yields, which would keep the run queue from becoming empty.
 ///
 /// # Errors
 /// What the kernel said to the set-up of the ring.
@@ -67,7 +70,8 @@ mod tests {
                     written.unwrap();
                     stream
                 });
-                // Keeps the run queue filled while the write completes: monoio submits, but does not wait.
+                // Keeps the run queue filled while the write completes: monoio submits, but does
+                // not wait.
                 for _ in 0..1000 {
                     ::monoio::spawn(async {}).await;
                 }

@@ -4,7 +4,8 @@ use ::monoio::io::Splitable;
 use ::monoio::net::TcpStream;
 use ::monoio::net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf};
 
-/// monoio sends while a receive is pending only on halves, and says when there is something to receive only of the whole.
+/// monoio sends while a receive is pending only on halves, and says when there is something to
+/// receive only of the whole.
 pub(crate) enum Socket {
     Halves(TcpOwnedReadHalf, TcpOwnedWriteHalf),
     Whole(TcpStream),

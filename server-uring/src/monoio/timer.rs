@@ -1,7 +1,7 @@
 //! A clock that ticks through the ring.
 //!
-//! monoio's own timers put a timeout on every wait, which costs on every turn of the event loop; this one costs only when
-//! it ticks.
+//! monoio's own timers put a timeout on every wait, which costs on every turn of the event loop;
+//! this one costs only when it ticks.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,8 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    /// A clock whose first tick is one `interval` and `phase` from now. Call on a worker's thread, within its runtime.
+    /// A clock whose first tick is one `interval` and `phase` from now. Call on a worker's thread,
+    /// within its runtime.
     ///
     /// # Errors
     /// No descriptor for the timerfd.
@@ -40,7 +41,8 @@ impl Ticker {
         })
     }
 
-    /// Waits for the next tick and says how many have passed since the last call: more than 1 after a long turn.
+    /// Waits for the next tick and says how many have passed since the last call: more than 1 after
+    /// a long turn.
     ///
     /// # Errors
     /// What reading the timerfd said.

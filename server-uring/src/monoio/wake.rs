@@ -1,4 +1,5 @@
-//! Wake-ups from other threads, through the ring: monoio's own are not used (see [`ring`](super::ring)).
+//! Wake-ups from other threads, through the ring: monoio's own are not used (see
+//! [`ring`](super::ring)).
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -10,10 +11,11 @@ use std::task::{Context, Wake, Waker};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Rings on one worker, from any thread. As a [`Waker`] it is what the mailboxes of `server-core` call.
+/// Rings on one worker, from any thread. As a [`Waker`] it is what the mailboxes of `server-core`
+/// call.
 ///
-/// Rung on its own thread it raises that worker's [`Signal`] at once; rung from elsewhere it writes to an eventfd, once
-/// until the worker has heard it.
+/// Rung on its own thread it raises that worker's [`Signal`] at once; rung from elsewhere it writes
+/// to an eventfd, once until the worker has heard it.
 #[derive(Debug)]
 pub(crate) struct Bell {
     worker: usize,
@@ -40,7 +42,8 @@ impl Bell {
         Ok(Arc::new(Self {
             worker,
             rung: AtomicBool::new(false),
-            // Blocking on purpose: io_uring answers EAGAIN instead of waiting for a non-blocking one.
+            // Blocking on purpose: io_uring answers EAGAIN instead of waiting for a non-blocking
+            // one.
             eventfd: eventfd(0, EventfdFlags::CLOEXEC)?,
         }))
     }
@@ -55,8 +58,8 @@ impl Bell {
         }
     }
 
-    /// Makes the calling thread the worker of this bell and raises its [`Signal`] whenever the bell was rung. Never ends
-    /// but for an error of the ring.
+    /// Makes the calling thread the worker of this bell and raises its [`Signal`] whenever the bell
+    /// was rung. Never ends but for an error of the ring.
     ///
     /// # Errors
     /// What reading the eventfd said.
@@ -85,7 +88,8 @@ impl Wake for Bell {
     }
 }
 
-/// Has the current task woken when this thread's bell is rung next. Look at what you wait for, then call this.
+/// Has the current task woken when this thread's bell is rung next. Look at what you wait for, then
+/// call this.
 pub(crate) fn wake_on_bell(cx: &Context<'_>) {
     HERE.with(|here| here.signal.wake_later(cx));
 }

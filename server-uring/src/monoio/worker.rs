@@ -75,7 +75,8 @@ impl Server {
         let open = self.gate.open() as u64;
         self.counters.worker(0).drained.add(open);
         self.draining.store(true, Ordering::Release);
-        // All of them before any worker says goodbye: no client that was told to go is let in by another worker.
+        // All of them before any worker says goodbye: no client that was told to go is let in by
+        // another worker.
         for listener in self.listeners.get().into_iter().flatten() {
             if let Err(error) = shutdown(listener, Shutdown::Both) {
                 tracing::warn!(%error, "cannot stop listening");
@@ -85,15 +86,16 @@ impl Server {
     }
 }
 
-/// How the fan-out finds a member among the connections of its worker. The place may have a new tenant by then, hence the
-/// serial number.
+/// How the fan-out finds a member among the connections of its worker. The place may have a new
+/// tenant by then, hence the serial number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MemberKey {
     pub(crate) place: u32,
     serial: u32,
 }
 
-/// One worker: a thread with a ring and a share of the connections, with their fan-out, sweep and counters.
+/// One worker: a thread with a ring and a share of the connections, with their fan-out, sweep and
+/// counters.
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) server: Arc<Server>,
@@ -189,8 +191,9 @@ impl Worker {
         self.server.draining.load(Ordering::Acquire)
     }
 
-    /// Lets all tasks that are runnable run, and then the ring: every operation that need not wait for a peer is complete
-    /// afterwards. In place of a yield, which monoio would answer by running this task again and nothing else.
+    /// Lets all tasks that are runnable run, and then the ring: every operation that need not wait
+    /// for a peer is complete afterwards. In place of a yield, which monoio would answer by running
+    /// this task again and nothing else.
     pub(crate) async fn turn(&self) {
         // Queued behind the others, so that what they start is in the ring before the read below.
         ::monoio::spawn(async {}).await;
@@ -293,7 +296,8 @@ impl Worker {
     }
 }
 
-/// Starts one thread for each worker, each with a ring and a listener of its own. Returns when all of them serve.
+/// Starts one thread for each worker, each with a ring and a listener of its own. Returns when all
+/// of them serve.
 ///
 /// # Errors
 /// A thread or a ring could not be made.
@@ -350,7 +354,8 @@ fn run(
         let started = begin(index, server, listener).await;
         match started {
             Ok(()) => {
-                // Nobody listens any more when another worker has failed; then the process ends anyway.
+                // Nobody listens any more when another worker has failed; then the process ends
+                // anyway.
                 let _ = report.send(Ok(()));
                 pending().await
             }

@@ -1,4 +1,5 @@
-//! Deadlines of connections that are being closed, without a timer for each: a beat that runs only while somebody needs it.
+//! Deadlines of connections that are being closed, without a timer for each: a beat that runs only
+//! while somebody needs it.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! One connection: handshake, echo, and the way it ends. Each completion of its socket is one call here.
+//! One connection: handshake, echo, and the way it ends. Each completion of its socket is one call
+//! here.
 
 use std::io;
 
@@ -26,7 +27,8 @@ enum Stage {
     Open,
     /// Our last bytes are on their way.
     Parting,
-    /// They are sent and our direction is ended: the peer's bytes are thrown away until it ends its own.
+    /// They are sent and our direction is ended: the peer's bytes are thrown away until it ends its
+    /// own.
     Discarding,
     /// The ring is closing the socket.
     Closed,
@@ -43,7 +45,8 @@ enum Serving {
     Member(Box<Member>),
 }
 
-/// A connection from its first byte to its last. What is rare is boxed, what is idle holds no memory beyond this.
+/// A connection from its first byte to its last. What is rare is boxed, what is idle holds no
+/// memory beyond this.
 #[derive(Debug)]
 pub(crate) struct Connection {
     link: Link,
@@ -114,7 +117,8 @@ impl Connection {
         }
     }
 
-    /// The peer is alive. A busy one, heard of within two rounds of the sweep (its request counts), is received from eagerly.
+    /// The peer is alive. A busy one, heard of within two rounds of the sweep (its request counts),
+    /// is received from eagerly.
     #[inline]
     fn hear(&mut self, worker: &mut Worker) {
         if worker.is_busy(&self.activity) {
@@ -130,8 +134,8 @@ impl Connection {
         }
     }
 
-    /// Sends everything back, in the buffer in which it arrived where that is possible. While replies cannot be sent the
-    /// connection is not read.
+    /// Sends everything back, in the buffer in which it arrived where that is possible. While
+    /// replies cannot be sent the connection is not read.
     #[inline]
     fn echo(&mut self, worker: &mut Worker, mut bytes: ReceivedBuf) {
         let Serving::Echo(session) = &mut self.serving else {
@@ -256,7 +260,8 @@ impl Connection {
         }
     }
 
-    /// Sends a room's messages to a member, or queues them for one that is still being sent to. Never waits.
+    /// Sends a room's messages to a member, or queues them for one that is still being sent to.
+    /// Never waits.
     #[inline]
     pub(crate) fn deliver(&mut self, worker: &mut Worker, frames: &Frames) {
         if let (Stage::Open, Serving::Member(member)) = (self.stage, &mut self.serving)
@@ -411,8 +416,9 @@ impl Connection {
         self.link.flush(worker);
     }
 
-    /// Lets our last bytes go, then ends our direction and reads until the peer has ended its own: closing a socket with
-    /// unread bytes would reset the connection and could destroy our last words on the way. All of it in bounded time.
+    /// Lets our last bytes go, then ends our direction and reads until the peer has ended its own:
+    /// closing a socket with unread bytes would reset the connection and could destroy our last
+    /// words on the way. All of it in bounded time.
     fn part(&mut self, worker: &mut Worker) {
         self.stage = Stage::Parting;
         if let Serving::Member(member) = &mut self.serving {
@@ -451,7 +457,8 @@ impl Connection {
         }
     }
 
-    /// Lets go of everything at once. The connection remains until the ring has no operation of it left.
+    /// Lets go of everything at once. The connection remains until the ring has no operation of it
+    /// left.
     pub(crate) fn close(&mut self, worker: &mut Worker) {
         if self.stage == Stage::Closed {
             return;
@@ -467,7 +474,8 @@ impl Connection {
     }
 }
 
-/// Replies to what the client sent behind its request, appending to `out`; whether that ended the connection.
+/// Replies to what the client sent behind its request, appending to `out`; whether that ended the
+/// connection.
 fn echo_early(
     worker: &mut Worker,
     session: &mut Session,

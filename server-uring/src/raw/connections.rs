@@ -4,7 +4,8 @@ use uring_net::SocketId;
 
 use crate::raw::connection::Connection;
 
-/// Places of one chunk. Chunks never move: growing copies nothing and leaves no freed halves behind.
+/// Places of one chunk. Chunks never move: growing copies nothing and leaves no freed halves
+/// behind.
 const CHUNK: usize = 1024;
 
 /// A slab whose places are chosen by the ring: a socket's index is unique among its open sockets.
@@ -31,8 +32,8 @@ impl Connections {
         self.chunks.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
     }
 
-    /// The connection whose completion carried this place. It is never a later one: the ring gives a place away again only after
-    /// the last completion of its socket.
+    /// The connection whose completion carried this place. It is never a later one: the ring gives
+    /// a place away again only after the last completion of its socket.
     pub(crate) fn at(&mut self, place: usize) -> Option<&mut Connection> {
         self.entry(place)?.as_mut()
     }

@@ -7,25 +7,31 @@ use uring_net::{KernelVersion, MAX_DIRECT_SLOTS};
 /// `--direct`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Direct {
-    /// On when the limit on open files does not hold --max-connections (or, where that is unlimited, is below 1,048,576) and the kernel can do it (Linux 6.13)
+    /// On when the limit on open files does not hold --max-connections (or, where that is
+    /// unlimited, is below 1,048,576) and the kernel can do it (Linux 6.13)
     Auto,
-    /// In the rings' own tables, each of which holds as many as the limit on open files allows the process
+    /// In the rings' own tables, each of which holds as many as the limit on open files allows the
+    /// process
     On,
     /// In the process's table of descriptors, under the limit on open files
     Off,
 }
 
-/// The limit on open files that will do where `--max-connections` does not say how many are wanted: the highest that the kernel allows by default (`fs.nr_open`).
+/// The limit on open files that will do where `--max-connections` does not say how many are wanted:
+/// the highest that the kernel allows by default (`fs.nr_open`).
 const UNLIMITED: u64 = 1 << 20;
 /// Descriptors of a worker that are not connections: ring, eventfd, two handles of its listener.
 const FILES_OF_A_WORKER: u64 = 4;
-/// Descriptors of the process: standard streams, signals, what a shutdown borrows, and some to spare.
+/// Descriptors of the process: standard streams, signals, what a shutdown borrows, and some to
+/// spare.
 const FILES_OF_THE_PROCESS: u64 = 32;
-/// Slots beyond `--max-connections`: for those who are told that there is no room, ask for `/metrics` or are leaving.
+/// Slots beyond `--max-connections`: for those who are told that there is no room, ask for
+/// `/metrics` or are leaving.
 const SPARE_SLOTS: u64 = 1024;
 
 impl Direct {
-    /// How many slots each ring is to have; 0: connections have descriptors. `open_files` is the limit in force.
+    /// How many slots each ring is to have; 0: connections have descriptors. `open_files` is the
+    /// limit in force.
     pub(crate) fn slots(self, settings: &Settings, open_files: u64) -> u32 {
         let can = KernelVersion::running().is_none_or(|version| version >= KernelVersion::DIRECT);
         let wanted = settings.max_connections.map(|n| n as u64);

@@ -1,4 +1,5 @@
-//! A worker's fan-out: drains its mailbox in batches and gives every member one send for each batch.
+//! A worker's fan-out: drains its mailbox in batches and gives every member one send for each
+//! batch.
 
 use std::cell::RefCell;
 use std::task::{Context, Poll};
@@ -10,8 +11,9 @@ use crate::raw::bell;
 use crate::raw::connections::Connections;
 use crate::raw::worker::Worker;
 
-/// Members served in one turn. What their sockets take at once has completed in the next, so that only slow members still
-/// have something to send when the next batch comes; and nobody waits longer than this for a turn.
+/// Members served in one turn. What their sockets take at once has completed in the next, so that
+/// only slow members still have something to send when the next batch comes; and nobody waits
+/// longer than this for a turn.
 const STRIDE: usize = 1024;
 
 thread_local! {
@@ -19,8 +21,8 @@ thread_local! {
     static LEFT: RefCell<Vec<SocketId>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order of messages, and so
-/// tells the member that everything published before has reached its outbox.
+/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order
+/// of messages, and so tells the member that everything published before has reached its outbox.
 #[derive(Debug)]
 pub(crate) struct Seat(pub(crate) SocketId);
 

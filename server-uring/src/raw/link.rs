@@ -8,9 +8,11 @@ use crate::raw::worker::Worker;
 
 /// The most that is handed to the kernel at once, so that a slow peer's progress is seen.
 const LARGEST_PIECE: usize = 256 * 1024;
-/// Replies that may wait behind a send in flight. Beyond it the connection is not read until they are sent.
+/// Replies that may wait behind a send in flight. Beyond it the connection is not read until they
+/// are sent.
 pub(crate) const HOLD_BYTES: usize = 64 * 1024;
-/// Turns after which a send that has not completed waits for the peer: what the socket takes at once completes in the next.
+/// Turns after which a send that has not completed waits for the peer: what the socket takes at
+/// once completes in the next.
 const TURNS_OF_A_PROMPT_SEND: u32 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,8 @@ pub(crate) enum Sent {
     Wholly,
 }
 
-/// A reply that is to be sent at the end of the turn: the bytes of the buffer, then whatever is pending.
+/// A reply that is to be sent at the end of the turn: the bytes of the buffer, then whatever is
+/// pending.
 pub(crate) struct Reply {
     pub(crate) socket: SocketId,
     pub(crate) first: Option<ReceivedBuf>,
@@ -97,7 +100,8 @@ impl Link {
             && worker.turn.wrapping_sub(self.since) > TURNS_OF_A_PROMPT_SEND
     }
 
-    /// Sends `reply` at the end of the turn, from where it is; or copies it behind what is being sent.
+    /// Sends `reply` at the end of the turn, from where it is; or copies it behind what is being
+    /// sent.
     #[inline]
     pub(crate) fn reply(&mut self, worker: &mut Worker, reply: ReceivedBuf) {
         if self.sending == Sending::Idle && self.pending.is_empty() {
@@ -139,7 +143,8 @@ impl Link {
             Some(reply) if self.pending.is_empty() => {
                 self.sending = Sending::InFlight;
                 self.since = worker.turn;
-                // Never waits: a peer that does not read must not hold a buffer that others want to receive into.
+                // Never waits: a peer that does not read must not hold a buffer that others want to
+                // receive into.
                 worker.ring.send_now(self.socket, reply, self.token());
             }
             Some(reply) => {
@@ -159,7 +164,8 @@ impl Link {
         self.send(worker, bytes.into(), length);
     }
 
-    /// Sends the first `length` bytes of `buf`, when nothing is in flight; what is behind them follows by itself.
+    /// Sends the first `length` bytes of `buf`, when nothing is in flight; what is behind them
+    /// follows by itself.
     #[inline]
     pub(crate) fn send(&mut self, worker: &mut Worker, buf: SendBuf, length: usize) {
         debug_assert!(self.sending == Sending::Idle, "one send in flight");

@@ -89,8 +89,9 @@ impl Listener {
         }
     }
 
-    /// A moment has passed: descriptors may also have come free elsewhere. Tries only when there is somebody to accept, for the
-    /// kernel takes the descriptor before it looks, and would fail for nobody.
+    /// A moment has passed: descriptors may also have come free elsewhere. Tries only when there is
+    /// somebody to accept, for the kernel takes the descriptor before it looks, and would fail for
+    /// nobody.
     pub(crate) fn retry_for_somebody(&mut self, worker: &mut Worker) {
         if self.accepting {
             return;

@@ -1,4 +1,5 @@
-//! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes through its outbox.
+//! A connection in a room: what it sends goes to the rooms of every worker, what it receives comes
+//! through its outbox.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -99,7 +100,8 @@ impl Member {
         self.over
     }
 
-    /// The fan-out has forgotten this member: what it published last has reached itself, too, and its Close may follow.
+    /// The fan-out has forgotten this member: what it published last has reached itself, too, and
+    /// its Close may follow.
     pub(crate) fn left(&mut self) {
         self.outbox.close(std::mem::take(&mut self.farewell));
     }
@@ -239,8 +241,8 @@ impl Member {
         Delivered::Done
     }
 
-    /// Sends what is next in the outbox, when nothing is being sent. `false` when it is empty. What is given to the kernel is
-    /// out of the outbox at once: there it could be given up.
+    /// Sends what is next in the outbox, when nothing is being sent. `false` when it is empty. What
+    /// is given to the kernel is out of the outbox at once: there it could be given up.
     pub(crate) fn send_next(&mut self, worker: &mut Worker, link: &mut Link) -> bool {
         let Some(mut bytes) = self.outbox.next_bytes() else {
             return false;

@@ -6,8 +6,9 @@ use uring_net::{Ring, SetupError};
 const SQ_ENTRIES: u32 = 4096;
 /// Completions that fit without the kernel having to allocate.
 const CQ_ENTRIES: u32 = 16_384;
-/// Receive buffers: 2 MiB, which stay in the cache. Prototypes with 16 MiB were slower at 10,000 connections. More are rarely in use: a
-/// buffer is back as soon as the reply in it is sent, which never waits for the peer.
+/// Receive buffers: 2 MiB, which stay in the cache. Prototypes with 16 MiB were slower at 10,000
+/// connections. More are rarely in use: a buffer is back as soon as the reply in it is sent, which
+/// never waits for the peer.
 const BUFFERS: u16 = 512;
 /// Size of one of them: a page. Longer messages come in pieces.
 const BUFFER_BYTES: u32 = 4096;
@@ -24,8 +25,9 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Sizes for one of `workers` on `cpus`. Workers that share a CPU share its cache, and do not work at the same time: with 52 workers on 2 CPUs for a
-    /// million connections the queues and buffers would be 130 MiB, which is 130 bytes per connection.
+    /// Sizes for one of `workers` on `cpus`. Workers that share a CPU share its cache, and do not
+    /// work at the same time: with 52 workers on 2 CPUs for a million connections the queues and
+    /// buffers would be 130 MiB, which is 130 bytes per connection.
     pub(crate) fn new(
         workers: usize,
         cpus: usize,

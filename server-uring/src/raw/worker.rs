@@ -77,7 +77,8 @@ impl Server {
         let open = self.gate.open() as u64;
         self.counters.worker(0).drained.add(open);
         self.draining.store(true, Ordering::Release);
-        // All of them before any worker says goodbye: no client that was told to go is let in by another worker.
+        // All of them before any worker says goodbye: no client that was told to go is let in by
+        // another worker.
         for listener in self.listeners.get().into_iter().flatten() {
             if let Err(error) = shutdown(listener, Shutdown::Both) {
                 tracing::warn!(%error, "cannot stop listening");
@@ -87,7 +88,8 @@ impl Server {
     }
 }
 
-/// One worker, as its connections see it: a thread's ring and counters, and what is to be done at the end of a turn.
+/// One worker, as its connections see it: a thread's ring and counters, and what is to be done at
+/// the end of a turn.
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) server: Arc<Server>,
@@ -345,7 +347,8 @@ impl Loop {
         }
     }
 
-    /// Somebody has rung: there is something in the mailbox or room in another's, or the drain begins.
+    /// Somebody has rung: there is something in the mailbox or room in another's, or the drain
+    /// begins.
     fn wake(&mut self) {
         self.woken = true;
         self.fanout.wake();
@@ -361,8 +364,8 @@ impl Loop {
     }
 }
 
-/// Starts one thread for each worker, each with a ring and a listener of its own. Returns when all of them serve, with
-/// what wakes them.
+/// Starts one thread for each worker, each with a ring and a listener of its own. Returns when all
+/// of them serve, with what wakes them.
 ///
 /// # Errors
 /// A thread or a ring could not be made.

@@ -17,7 +17,8 @@ pub(crate) fn ring() -> Ring {
     Ring::builder().build().unwrap()
 }
 
-/// Rings of these sizes: one gives its sockets descriptors, one keeps those that it accepts in a table of its own, one those that it adopts.
+/// Rings of these sizes: one gives its sockets descriptors, one keeps those that it accepts in a
+/// table of its own, one those that it adopts.
 pub(crate) fn of_each_kind(builder: &RingBuilder) -> [Ring; 3] {
     let accepted = builder.clone().direct(16);
     let adopted = builder.clone().direct_adopted(16);
@@ -108,7 +109,8 @@ pub(crate) fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Runs the named test of this file again in a process of its own, where nothing else opens descriptors. True in that process.
+/// Runs the named test of this file again in a process of its own, where nothing else opens
+/// descriptors. True in that process.
 pub(crate) fn alone(test: &str) -> bool {
     if std::env::var_os("URING_NET_ALONE").is_some() {
         return true;
@@ -145,7 +147,8 @@ pub(crate) fn receive_exactly(ring: &mut Ring, token: Token, len: usize) -> Vec<
     bytes
 }
 
-/// The peer resets the connection: the receive with this token, which has begun, ends with that error.
+/// The peer resets the connection: the receive with this token, which has begun, ends with that
+/// error.
 pub(crate) fn reset_ends_receive(ring: &mut Ring, peer: TcpStream, receive: Token) {
     ring.submit().unwrap();
     socket2::SockRef::from(&peer)
@@ -166,7 +169,8 @@ pub(crate) fn reset_ends_receive(ring: &mut Ring, peer: TcpStream, receive: Toke
     }
 }
 
-/// More comes than the pool holds, to sockets that receive by `receive`; the caller holds all buffers until nothing more comes, which is the worst it can do.
+/// More comes than the pool holds, to sockets that receive by `receive`; the caller holds all
+/// buffers until nothing more comes, which is the worst it can do.
 pub(crate) fn more_than_all_buffers(receive: fn(&mut Ring, SocketId, Token) -> OperationId) {
     for mut ring in of_each_kind(&Ring::builder().buffers(4, 64)) {
         let pairs: Vec<_> = (0..6).map(|_| pair(&mut ring)).collect();

@@ -51,11 +51,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request for `target` (path and query, starting with `/`) at `host` (with `:port` unless it is the default one; an
-    /// IPv6 address in brackets).
+    /// A request for `target` (path and query, starting with `/`) at `host` (with `:port` unless it
+    /// is the default one; an IPv6 address in brackets).
     ///
     /// # Errors
-    /// When either is empty or holds a blank or control character, or the target does not start with `/`.
+    /// When either is empty or holds a blank or control character, or the target does not start
+    /// with `/`.
     pub fn new(host: &str, target: &str) -> Result<Self, RequestError> {
         let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         if host.is_empty() || !is_plain(host) {
@@ -76,8 +77,9 @@ impl Request {
     /// Adds a header field.
     ///
     /// # Errors
-    /// When the name is no token, the value holds a control character, or the field belongs to the handshake itself
-    /// (`Host`, `Upgrade`, `Connection`, `Content-Length`, `Transfer-Encoding`, any `Sec-WebSocket-*`).
+    /// When the name is no token, the value holds a control character, or the field belongs to the
+    /// handshake itself (`Host`, `Upgrade`, `Connection`, `Content-Length`, `Transfer-Encoding`,
+    /// any `Sec-WebSocket-*`).
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, RequestError> {
         if !is_token(name) || is_reserved(name) {
             return Err(RequestError::HeaderName(name.to_owned()));
@@ -170,8 +172,8 @@ pub struct Accepted<'a> {
     pub subprotocol: Option<&'a str>,
 }
 
-/// Checks the response at the start of `bytes` against the request (RFC 6455, section 4.1). Call with all bytes received so
-/// far until it is complete.
+/// Checks the response at the start of `bytes` against the request (RFC 6455, section 4.1). Call
+/// with all bytes received so far until it is complete.
 ///
 /// # Errors
 /// The server refused, or its answer does not establish a WebSocket connection: fail it.

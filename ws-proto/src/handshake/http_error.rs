@@ -11,7 +11,8 @@ pub struct HttpError {
 }
 
 impl HttpError {
-    /// Any refusal: `status` is an HTTP status code, `message` the text of the body (a newline is added).
+    /// Any refusal: `status` is an HTTP status code, `message` the text of the body (a newline is
+    /// added).
     #[must_use]
     pub const fn new(status: u16, message: &'static str) -> Self {
         Self { status, message }
@@ -29,9 +30,9 @@ impl HttpError {
         self.message
     }
 
-    /// Appends the whole response to `out`: status line, `Connection: close`, `Content-Type: text/plain`,
-    /// `Content-Length`, and where due `Allow: GET` (405) or `Upgrade: websocket` with `Sec-WebSocket-Version: 13`
-    /// (426; RFC 9110 section 15.5.22 and RFC 6455 section 4.4).
+    /// Appends the whole response to `out`: status line, `Connection: close`, `Content-Type:
+    /// text/plain`, `Content-Length`, and where due `Allow: GET` (405) or `Upgrade: websocket` with
+    /// `Sec-WebSocket-Version: 13` (426; RFC 9110 section 15.5.22 and RFC 6455 section 4.4).
     pub fn write_response(&self, out: &mut Vec<u8>) {
         let (status, message) = (self.status, self.message);
         let extra = match status {
@@ -49,7 +50,8 @@ impl HttpError {
     }
 }
 
-/// Reason phrases of RFC 9110, section 15, for what a WebSocket server says; the client may ignore them.
+/// Reason phrases of RFC 9110, section 15, for what a WebSocket server says; the client may ignore
+/// them.
 const fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",

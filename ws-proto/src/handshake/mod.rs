@@ -30,8 +30,8 @@ fn is_token(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Values of all fields called `name` (any case), in order. A value that is not UTF-8 reads as empty: it then fails
-/// whatever check it is for.
+/// Values of all fields called `name` (any case), in order. A value that is not UTF-8 reads as
+/// empty: it then fails whatever check it is for.
 fn values<'h, 'a>(
     headers: &'h [httparse::Header<'a>],
     name: &'h str,
@@ -46,7 +46,8 @@ fn values<'h, 'a>(
         })
 }
 
-/// Elements of the comma-separated list that all fields called `name` make together (RFC 9110, section 5.6.1).
+/// Elements of the comma-separated list that all fields called `name` make together (RFC 9110,
+/// section 5.6.1).
 fn list<'h, 'a>(
     headers: &'h [httparse::Header<'a>],
     name: &'h str,

@@ -10,7 +10,8 @@ use super::{
     HttpError, MAX_HEAD_BYTES, MAX_HEADERS, Status, VERSION, is_token, list, list_has, values,
 };
 
-/// RFC 4648 leaves it to the decoder whether unused bits must be zero; a nonce of 16 bytes is one either way.
+/// RFC 4648 leaves it to the decoder whether unused bits must be zero; a nonce of 16 bytes is one
+/// either way.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -20,12 +21,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Length of a decoded `Sec-WebSocket-Key` (section 4.2.1, item 5).
 const NONCE_BYTES: usize = 16;
 
-/// Parses a request head at the start of `bytes`. Call with all bytes received so far until it is complete.
+/// Parses a request head at the start of `bytes`. Call with all bytes received so far until it is
+/// complete.
 ///
 /// # Errors
 /// * 400: not HTTP, no `Host` in an HTTP/1.1 request, more than one `Host` (RFC 9112, section 3.2)
-/// * 431: more than [`MAX_HEADERS`] fields, or more than [`MAX_HEAD_BYTES`]
-///   without an end of the head
+/// * 431: more than [`MAX_HEADERS`] fields, or more than [`MAX_HEAD_BYTES`] without an end of the
+///   head
 /// * 505: not HTTP/1.x
 pub fn parse_request(bytes: &[u8]) -> Result<Status<RequestHead<'_>>, HttpError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -76,7 +78,8 @@ impl<'a> RequestHead<'a> {
         self.method
     }
 
-    /// The request target without its query, not decoded. For an absolute target (`http://host/path`) its path.
+    /// The request target without its query, not decoded. For an absolute target
+    /// (`http://host/path`) its path.
     #[must_use]
     pub fn path(&self) -> &'a str {
         split_target(self.target).0
@@ -88,7 +91,8 @@ impl<'a> RequestHead<'a> {
         split_target(self.target).1
     }
 
-    /// The first field named `name` (any case), without surrounding blanks; `None` too when it is not UTF-8.
+    /// The first field named `name` (any case), without surrounding blanks; `None` too when it is
+    /// not UTF-8.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a str> {
         let field = self
@@ -100,14 +104,15 @@ impl<'a> RequestHead<'a> {
             .map(|value| value.trim_matches([' ', '\t']))
     }
 
-    /// Length of the head in bytes, its empty line included. What follows belongs to the WebSocket session.
+    /// Length of the head in bytes, its empty line included. What follows belongs to the WebSocket
+    /// session.
     #[must_use]
     pub fn head_bytes(&self) -> usize {
         self.head_bytes
     }
 
-    /// Whether the request asks for a WebSocket (`Upgrade` names `websocket`), however wrong it may be otherwise. For routes
-    /// that serve both.
+    /// Whether the request asks for a WebSocket (`Upgrade` names `websocket`), however wrong it may
+    /// be otherwise. For routes that serve both.
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
         list_has(&self.headers, "upgrade", "websocket")
@@ -118,9 +123,11 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     /// * 405: the method is not GET
     /// * 505: HTTP/1.0
-    /// * 400: a body is announced (`Content-Length` other than 0, or any `Transfer-Encoding`); `Sec-WebSocket-Key` or
-    ///   `Sec-WebSocket-Version` given twice or missing; the key is not 16 bytes of base64
-    /// * 426: `Upgrade` does not name `websocket`, `Connection` does not name `upgrade`, or the version is not 13
+    /// * 400: a body is announced (`Content-Length` other than 0, or any `Transfer-Encoding`);
+    ///   `Sec-WebSocket-Key` or `Sec-WebSocket-Version` given twice or missing; the key is not 16
+    ///   bytes of base64
+    /// * 426: `Upgrade` does not name `websocket`, `Connection` does not name `upgrade`, or the
+    ///   version is not 13
     pub fn upgrade(&self) -> Result<Upgrade<'a>, HttpError> {
         if self.method != "GET" {
             return Err(HttpError::new(405, "only GET is allowed here"));
@@ -169,7 +176,8 @@ impl<'a> RequestHead<'a> {
         })
     }
 
-    /// A body would be read as frames by one side and as a body by a proxy between: request smuggling.
+    /// A body would be read as frames by one side and as a body by a proxy between: request
+    /// smuggling.
     fn refuse_body(&self) -> Result<(), HttpError> {
         if values(&self.headers, "transfer-encoding").next().is_some() {
             return Err(HttpError::new(
@@ -236,9 +244,9 @@ impl<'a> Upgrade<'a> {
         &self.subprotocols
     }
 
-    /// Appends the `101 Switching Protocols` response to `out` (section 4.2.2). Extensions are declined by not naming any.
-    /// A `subprotocol` that the client did not offer is left out, for the client would have to fail the connection
-    /// (section 4.1).
+    /// Appends the `101 Switching Protocols` response to `out` (section 4.2.2). Extensions are
+    /// declined by not naming any. A `subprotocol` that the client did not offer is left out, for
+    /// the client would have to fail the connection (section 4.1).
     pub fn write_response(&self, subprotocol: Option<&str>, out: &mut Vec<u8>) {
         let accept = derive_accept_key(self.key.as_bytes());
         out.extend_from_slice(

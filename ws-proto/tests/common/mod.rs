@@ -31,7 +31,8 @@ pub(crate) fn frame(first: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
 /// What a stream is made of.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
-    /// Split before the given share (of 256) of the rest, repeatedly; a ping between the fragments if asked for.
+    /// Split before the given share (of 256) of the rest, repeatedly; a ping between the fragments
+    /// if asked for.
     Message {
         text: bool,
         payload: Vec<u8>,
@@ -111,7 +112,8 @@ pub(crate) fn stream() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// The same with a few bytes changed, removed or put in; headers are hit more often than their share.
+/// The same with a few bytes changed, removed or put in; headers are hit more often than their
+/// share.
 pub(crate) fn mutated_stream() -> impl Strategy<Value = Vec<u8>> {
     let mutation = (
         any::<prop::sample::Index>(),
@@ -187,7 +189,8 @@ impl From<Event<'_>> for Seen {
     }
 }
 
-/// All events of a stream fed in pieces, and how it ended; with a violation, how many bytes had been fed by then.
+/// All events of a stream fed in pieces, and how it ended; with a violation, how many bytes had
+/// been fed by then.
 pub(crate) fn receive_all(
     session: &mut Session,
     bytes: &[u8],
