@@ -1,73 +1,44 @@
 //! The referee of Ringside: starts contestants, interleaves their runs, checks that the runs are
-//! valid, and says who won by how much.
+//! valid, and says which was better by how much.
 //!
-//! | modules | what they do |
+//! A folder is a stage. Imports run one way, from the bottom of this table to its top;
+//! `tests/layers.rs` proves it.
+//!
+//! | stage | what it does |
 //! |---|---|
-//! | [`options`], [`config`], [`choice`] | what is to be run |
-//! | [`machine`], [`preflight`], [`environment`] | where it is run, and whether that will do |
-//! | [`plan`], [`rng`], [`dry_run`] | who runs when |
-//! | [`referee`], [`entry`], [`run`] | the suite, a contestant's admission, a run |
-//! | [`process`], [`server`], [`generator`], [`interrupt`], [`cpus`], [`precedence`] | child processes, never orphaned, each on its CPUs, before other programs |
-//! | [`proc`], [`softirqd`], [`sampler`] | what a server uses inside the measured window |
-//! | [`search`], [`capacity`] | the highest rate at which a latency is kept |
-//! | [`scale`], [`footprint`] | how many connections the machine holds, and what they take and give back |
-//! | [`record`], [`metrics`], [`checks`], [`validity`] | a run's record, its figures, and whether they count |
-//! | [`stats`], [`verdict`], [`summary`] | what the runs allow to say |
-//! | [`report`], [`table`], [`progress`], [`folder`] | how it is said, and where it is kept |
-//! | [`results`], [`catalogue`], [`audit`] | what was kept, read back, and whether it follows from itself |
-//! | [`compare`] | two results against each other |
-//! | [`html`], [`history`] | results as a page, and over time |
-//! | [`gate`], [`export`], [`schema`] | rules on a result, for CI; a result in the formats of other tools; what its files look like |
+//! | [`units`] | figures for people |
+//! | [`stats`] | what samples allow to say |
+//! | [`machine`] | what this computer is and allows |
+//! | [`config`] | what the TOML files and the command line's options say |
+//! | [`record`] | what is written to disk: data |
+//! | [`judge`] | a run's record in, its figures and whether they count out: pure |
+//! | [`summary`] | many runs in, comparisons and verdicts out: pure |
+//! | [`store`] | the result folder, written and read back |
+//! | [`output`] | a result in the formats that people and programs read |
+//! | [`plan`] | what will be run, when, and how long it takes |
+//! | [`run`] | one run: start, observe, stop |
+//! | [`suite`] | all runs of a suite |
+//! | [`cli`] | the command line |
+//!
+//! The way of a sample: `run::generator` → [`record`] → [`judge::metrics`], [`judge::ruling`] →
+//! [`summary`] → [`summary::verdict`] → [`output`].
 
-pub mod audit;
-pub mod capacity;
-pub mod catalogue;
-pub mod checks;
-pub mod choice;
-pub mod compare;
+pub mod cli;
 pub mod config;
-pub mod cpus;
-pub mod dry_run;
-pub mod entry;
-pub mod environment;
-pub mod export;
-pub mod folder;
-pub mod footprint;
-pub mod gate;
-pub mod generator;
-pub mod history;
-pub mod html;
-pub mod interrupt;
+pub mod judge;
 pub mod machine;
-pub mod metrics;
-pub mod options;
+pub mod output;
 pub mod plan;
-pub mod precedence;
-pub mod preflight;
-pub mod proc;
-pub mod process;
-pub mod progress;
 pub mod record;
-pub mod referee;
-pub mod report;
-pub mod results;
-pub mod resume;
-pub mod rng;
 pub mod run;
-pub mod sampler;
-pub mod scale;
-pub mod schema;
-pub mod search;
-pub mod server;
-pub mod softirqd;
 pub mod stats;
+pub mod store;
+pub mod suite;
 pub mod summary;
-pub mod table;
-pub mod validity;
-pub mod verdict;
+pub mod units;
 
-#[cfg(test)]
-mod canned;
 #[cfg(test)]
 #[path = "../tests/committed/mod.rs"]
 mod committed;
+#[cfg(test)]
+mod test_data;

@@ -1,22 +1,24 @@
-//! `bench`: see [`bench::referee`].
+//! `bench`: see [`bench::suite`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use bench::gate::{BREACH, Gate};
-use bench::options::{Cli, Command};
-use bench::report::terminal;
-use bench::results::{Results, load_summary};
-use bench::{catalogue, compare, export, history, html, process, referee};
+use bench::cli::{Cli, Command};
+use bench::output::gate::{BREACH, Gate};
+use bench::output::text::terminal;
+use bench::output::{compare, export, history, html, list};
+use bench::run::process;
+use bench::store::load::{Results, load_summary};
+use bench::suite;
 use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        None => ExitCode::from(referee::run(&cli.options)),
-        Some(Command::List { dir }) => print(catalogue::text(&dir)),
+        None => ExitCode::from(suite::run(&cli.options)),
+        Some(Command::List { dir }) => print(list::text(&dir)),
         Some(Command::Show { dir }) => {
             print(Results::load(&dir).map(|results| terminal(&results.summary)))
         }

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bench::schema::Document;
+use bench::store::schema::Document;
 use serde_json::json;
 
 /// The first committed result of a suite: a later one may be of a single bout, run again.

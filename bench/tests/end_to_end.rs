@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bench::record::{RunRecord, Status};
-use bench::schema::Document;
+use bench::store::schema::Document;
 use rustix::process::{Pid, Signal, kill_process};
 
 use stage::{SUITE, Stage, code, folder, is_alive, runs_of, stderr, summary};

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bench::html;
-use bench::results::Results;
+use bench::output::html;
+use bench::store::load::Results;
 
 const ROOM: &str = env!("CARGO_MANIFEST_DIR");
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];

@@ -8,7 +8,7 @@ mod committed;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bench::schema::Document;
+use bench::store::schema::Document;
 use clap::ValueEnum;
 use jsonschema::Validator;
 use serde_json::{Value, json};

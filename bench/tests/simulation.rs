@@ -8,12 +8,12 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
-use bench::rng::SplitMix64;
+use bench::stats::rng::SplitMix64;
 use bench::stats::{
-    ALPHA, POWER, PairedRatio, RUNS_FOR_A_CLAIM, holm, minimal_detectable, paired_ratio,
+    ALPHA, Direction, POWER, PairedRatio, RUNS_FOR_A_CLAIM, holm, minimal_detectable, paired_ratio,
     rank_sum_p, signed_rank_p, unpaired_ratio,
 };
-use bench::verdict::{Direction, Significance, judge};
+use bench::summary::verdict::{Significance, judge};
 
 const TRIALS: u64 = 1000;
 const RESAMPLES: usize = 400;

@@ -211,16 +211,6 @@ impl Scenario {
             Some(Load::Window(window)) => ensure!(window > 0, "window must be at least 1"),
             None => {}
         }
-        if let Some(headline) = &self.headline {
-            ensure!(
-                crate::metrics::find(self.kind, headline).is_some(),
-                "`headline`: no metric `{headline}` for this kind; known: {}",
-                crate::metrics::of_kind(self.kind)
-                    .map(|metric| metric.key)
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            );
-        }
         Ok(())
     }
 }
@@ -307,10 +297,6 @@ mod tests {
             (
                 "kind = 'broadcast'\nconnections = 1\npublishers = 2\nload = { rate = 5.0 }\n",
                 "more publishers",
-            ),
-            (
-                "kind = 'echo'\nconnections = 1\nload = { window = 1 }\nheadline = 'luck'\n",
-                "no metric `luck`",
             ),
             (
                 "kind = 'scale'\nconnections = 9\nload = { rate = 5.0 }\n",

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::verdict::{Significance, judge};
 use super::{Bout, Comparison, Pair};
 use crate::stats::holm;
-use crate::verdict::{Significance, judge};
 
 /// What the A/A bouts found: a contestant against itself, where there is nothing to find.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

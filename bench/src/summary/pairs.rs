@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::verdict::{Significance, judge};
 use super::{Comparison, Entrant, Pair, Setting};
 use crate::config::Scenario;
-use crate::metrics::{self, Metric};
+use crate::judge::metrics::{self, Metric};
 use crate::record::RunRecord;
-use crate::rng::derive_seed;
+use crate::stats::rng::derive_seed;
 use crate::stats::{
-    PairedRatio, RESAMPLES, RUNS_FOR_A_CLAIM, cliffs_delta, holm, log_ratios, minimal_detectable,
-    paired_ratio, signed_rank_p,
+    Direction, PairedRatio, RESAMPLES, RUNS_FOR_A_CLAIM, cliffs_delta, holm, log_ratios,
+    minimal_detectable, paired_ratio, signed_rank_p,
 };
-use crate::verdict::{Direction, Significance, judge};
 
 /// Who is compared in a bout: everybody with everybody, and the contestant that runs twice with
 /// itself.

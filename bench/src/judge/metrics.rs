@@ -1,0 +1,432 @@
+//! The figures a run is summed up in: one table that extraction, comparison and report share.
+
+use std::collections::BTreeMap;
+
+use loadgen::record::{Latency, Record};
+
+use super::memory::CONNECTIONS_FOR_MEMORY;
+use crate::config::{Kind, Load, Scenario};
+use crate::machine::proc::CpuTicks;
+use crate::record::{Footprint, Look, Search, ServerSide};
+use crate::stats::Direction::{self, HigherIsBetter, LowerIsBetter};
+use crate::stats::percentile_has_samples;
+use crate::units::Unit;
+
+/// With fewer, a split by clock ticks is chance.
+const TICKS_FOR_A_SPLIT: u64 = 20;
+
+/// One figure of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Key in records and summaries; ends in the unit.
+    pub key: &'static str,
+    /// For tables with a row per metric.
+    pub title: &'static str,
+    /// Heading in the table of figures, short; empty: not in it.
+    pub column: &'static str,
+    /// How tables print it.
+    pub unit: Unit,
+    /// Which end is good; `None`: a fact, not a merit.
+    pub direction: Option<Direction>,
+    kind: Kind,
+    extract: fn(&Facts<'_>) -> Option<f64>,
+}
+
+/// What extraction may look at.
+struct Facts<'a> {
+    loadgen: &'a Record,
+    server: &'a ServerSide,
+    footprint: Option<&'a Footprint>,
+    capacity: Option<&'a Search>,
+}
+
+/// All figures of a run, by key. Figures that the run cannot give are present as `None`.
+pub fn extract(
+    kind: Kind,
+    loadgen: &Record,
+    server: &ServerSide,
+    footprint: Option<&Footprint>,
+    capacity: Option<&Search>,
+) -> BTreeMap<String, Option<f64>> {
+    let facts = Facts {
+        loadgen,
+        server,
+        footprint,
+        capacity,
+    };
+    let finite = |value: &f64| value.is_finite();
+    of_kind(kind)
+        .map(|metric| {
+            (
+                metric.key.to_owned(),
+                (metric.extract)(&facts).filter(finite),
+            )
+        })
+        .collect()
+}
+
+/// The metrics of a kind, in the order of the report.
+pub fn of_kind(kind: Kind) -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().filter(move |metric| metric.kind == kind)
+}
+
+/// A metric by key.
+pub fn find(kind: Kind, key: &str) -> Option<&'static Metric> {
+    of_kind(kind).find(|metric| metric.key == key)
+}
+
+/// The metrics that a comparison of two contestants in this scenario is about, its headline first.
+///
+/// At a fixed rate the throughput is the rate, whoever serves; it is not compared.
+pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
+    let fixed_rate = matches!(
+        scenario.load,
+        Some(Load::Rate(_) | Load::FractionOfCapacity(_))
+    );
+    let headline = headline(scenario);
+    let mut metrics: Vec<&Metric> = of_kind(scenario.kind)
+        .filter(|metric| {
+            let is_the_rate = ["messages_per_s", "deliveries_per_s"].contains(&metric.key);
+            metric.direction.is_some() && !(fixed_rate && is_the_rate)
+        })
+        .filter(|metric| fixed_rate || !metric.key.starts_with("latency_intended"))
+        .collect();
+    metrics.sort_by_key(|metric| metric.key != headline);
+    metrics
+}
+
+/// What metrics that are tested together have in common: the percentiles of one latency are several
+/// looks at the same replies.
+pub fn family(key: &str) -> Option<&str> {
+    ["_p50_ns", "_p90_ns", "_p99_ns", "_p99_9_ns"]
+        .iter()
+        .find_map(|percentile| key.strip_suffix(percentile))
+}
+
+/// Key of the metric that decides a bout.
+pub fn headline(scenario: &Scenario) -> &str {
+    if let Some(headline) = &scenario.headline {
+        return headline;
+    }
+    match (scenario.kind, scenario.load) {
+        (Kind::Echo, Some(Load::Window(_)) | None) => "messages_per_s",
+        (Kind::Echo, Some(_)) => "latency_intended_p99_ns",
+        (Kind::Broadcast, Some(Load::Window(_)) | None) => "deliveries_per_s",
+        (Kind::Broadcast, Some(_)) => "latency_last_receiver_mean_ns",
+        (Kind::Connect, _) => "handshakes_per_s",
+        (Kind::Idle, _) => "server_bytes_per_connection",
+        (Kind::Scale, _) => "handshakes_per_s",
+        (Kind::Capacity, _) => "capacity_per_s",
+    }
+}
+
+macro_rules! metric {
+    ($kind:ident, $key:literal, $title:literal, $column:literal, $unit:ident, $direction:expr, $extract:expr) => {
+        Metric {
+            key: $key,
+            title: $title,
+            column: $column,
+            unit: Unit::$unit,
+            direction: $direction,
+            kind: Kind::$kind,
+            extract: $extract,
+        }
+    };
+}
+
+const UP: Option<Direction> = Some(HigherIsBetter);
+const DOWN: Option<Direction> = Some(LowerIsBetter);
+
+#[rustfmt::skip]
+static METRICS: &[Metric] = &[
+    metric!(Echo, "messages_per_s", "echoes/s", "echoes/s", PerSecond, UP, |f| Some(f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "latency_intended_p50_ns", "p50 intended", "p50 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+    metric!(Echo, "latency_intended_p90_ns", "p90 intended", "", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 90.0)),
+    metric!(Echo, "latency_intended_p99_ns", "p99 intended", "p99 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+    metric!(Echo, "latency_intended_p99_9_ns", "p99.9 intended", "p99.9 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
+    metric!(Echo, "latency_actual_p50_ns", "p50 actual", "p50 act.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 50.0)),
+    metric!(Echo, "latency_actual_p90_ns", "p90 actual", "", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 90.0)),
+    metric!(Echo, "latency_actual_p99_ns", "p99 actual", "p99 act.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.0)),
+    metric!(Echo, "latency_actual_p99_9_ns", "p99.9 actual", "", Nanoseconds, DOWN, |f| p(f.loadgen.latency_actual.as_ref(), 99.9)),
+    metric!(Echo, "server_cpu_ns_per_message", "server CPU/message", "CPU/msg", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "server_cpu_user_ns_per_message", "of it in user mode", "user", Nanoseconds, None, |f| split(f, f.loadgen.throughput.messages_per_s, |ticks| ticks.user)),
+    metric!(Echo, "server_cpu_sys_ns_per_message", "of it in the kernel", "kernel", Nanoseconds, None, |f| split(f, f.loadgen.throughput.messages_per_s, |ticks| ticks.system)),
+    metric!(Echo, "server_enters_per_message", "io_uring_enter/message", "enters/msg", Number, None, enters_per_message),
+    metric!(Echo, "server_context_switches_per_message", "switches/message", "", Number, None, |f| switches_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Echo, "server_bytes_per_connection", "memory/connection", "mem/conn", Bytes, DOWN, bytes_per_connection),
+    metric!(Echo, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+    metric!(Echo, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
+
+    metric!(Broadcast, "deliveries_per_s", "deliveries/s", "deliveries/s", PerSecond, UP, |f| Some(f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
+    metric!(Broadcast, "latency_first_receiver_mean_ns", "first member, mean", "first", Nanoseconds, DOWN, |f| mean(f.loadgen.broadcast.as_ref()?.first_receiver.as_ref())),
+    metric!(Broadcast, "latency_median_receiver_mean_ns", "median member, mean", "median", Nanoseconds, DOWN, |f| mean(f.loadgen.broadcast.as_ref()?.median_receiver.as_ref())),
+    metric!(Broadcast, "latency_last_receiver_mean_ns", "last member, mean", "last", Nanoseconds, DOWN, |f| mean(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref())),
+    metric!(Broadcast, "latency_last_receiver_p99_ns", "last member, p99", "last p99", Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 99.0)),
+    metric!(Broadcast, "server_cpu_ns_per_delivery", "server CPU/delivery", "CPU/dlv", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
+    metric!(Broadcast, "server_cpu_user_ns_per_delivery", "of it in user mode", "user", Nanoseconds, None, |f| split(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s, |ticks| ticks.user)),
+    metric!(Broadcast, "server_cpu_sys_ns_per_delivery", "of it in the kernel", "kernel", Nanoseconds, None, |f| split(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s, |ticks| ticks.system)),
+    metric!(Broadcast, "server_bytes_per_connection", "memory/connection", "mem/conn", Bytes, DOWN, bytes_per_connection),
+    metric!(Broadcast, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+    metric!(Broadcast, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
+
+    metric!(Connect, "handshakes_per_s", "handshakes/s", "handshakes/s", PerSecond, UP, |f| Some(f.loadgen.connect.handshakes_per_s)),
+    metric!(Connect, "latency_handshake_p50_ns", "p50", "p50", Nanoseconds, DOWN, |f| p(f.loadgen.connect.handshake_latency.as_ref(), 50.0)),
+    metric!(Connect, "latency_handshake_p99_ns", "p99", "p99", Nanoseconds, DOWN, |f| p(f.loadgen.connect.handshake_latency.as_ref(), 99.0)),
+    metric!(Connect, "server_cpu_ns_per_handshake", "server CPU/handshake", "CPU/handshake", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.connect.handshakes_per_s)),
+    metric!(Connect, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+    metric!(Connect, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
+
+    metric!(Idle, "server_bytes_per_connection", "memory/connection", "mem/conn", Bytes, DOWN, bytes_per_connection),
+    metric!(Idle, "server_pss_bytes_per_connection", "PSS/connection", "PSS/conn", Bytes, None, pss_per_connection),
+    metric!(Idle, "kernel_bytes_per_connection_both_ends", "kernel/connection (both ends)", "kernel/conn (both ends)", Bytes, None, kernel_per_connection),
+    metric!(Idle, "server_rss_bytes_after", "RSS after all left", "RSS after", Bytes, None, |f| Some(f.server.after.rss_bytes? as f64)),
+    metric!(Idle, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+
+    metric!(Scale, "handshakes_per_s", "connected/s", "up/s", PerSecond, UP, |f| Some(f.loadgen.connect.handshakes_per_s)),
+    metric!(Scale, "connect_ns", "time to connect all", "up in", Nanoseconds, None, |f| Some(f.loadgen.connect.elapsed_ns as f64)),
+    metric!(Scale, "server_user_bytes_per_connection", "server memory/connection", "server/conn", Bytes, DOWN, |f| grown(f, |look| look.server.pss_bytes)),
+    metric!(Scale, "server_resident_bytes_per_connection", "the same by resident memory", "", Bytes, None, |f| grown(f, |look| look.server.rss_bytes)),
+    metric!(Scale, "generator_user_bytes_per_connection", "generator memory/connection", "gen./conn", Bytes, None, |f| grown(f, |look| look.generator.pss_bytes)),
+    metric!(Scale, "kernel_bytes_per_connection_both_ends", "kernel memory/connection (both ends)", "kernel/conn", Bytes, None, |f| grown(f, |look| look.kernel.kernel_bytes())),
+    metric!(Scale, "all_bytes_at_peak", "all memory, both ends, kernel and user, at its peak", "in all", Bytes, None, all_at_peak),
+    metric!(Scale, "all_bytes_no_longer_available", "all memory as `free` counts it (MemAvailable), all up", "by `free`", Bytes, None, no_longer_available),
+    metric!(Scale, "latency_intended_p50_ns", "p50 intended", "p50 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+    metric!(Scale, "latency_intended_p99_ns", "p99 intended", "p99 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+    metric!(Scale, "latency_intended_p99_9_ns", "p99.9 intended", "p99.9 int.", Nanoseconds, DOWN, |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
+    metric!(Scale, "pings_answered_per_s", "pings answered/s", "pings/s", PerSecond, None, pings_per_s),
+    metric!(Scale, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
+    metric!(Scale, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None, generator_cpu_share),
+    metric!(Scale, "drain_ns", "time to close all", "closed in", Nanoseconds, None, |f| Some(f.footprint?.drain_ns? as f64)),
+    metric!(Scale, "kept_bytes", "memory not given back at the end", "kept", Bytes, None, |f| f.footprint?.kept_bytes()),
+
+    metric!(Capacity, "capacity_per_s", "highest rate within the limit", "highest rate", PerSecond, UP, |f| f.capacity?.rate_per_s()),
+    metric!(Capacity, "latency_intended_p50_ns", "p50 intended at that rate", "p50 int.", Nanoseconds, None, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+    metric!(Capacity, "latency_intended_p99_ns", "p99 intended at that rate", "p99 int.", Nanoseconds, None, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+    metric!(Capacity, "server_cpu_ns_per_message", "server CPU/message", "CPU/msg", Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
+    metric!(Capacity, "server_cpu_share", "server CPU at that rate", "CPU", Share, None, server_cpu_share),
+    metric!(Capacity, "generator_cpu_share", "generator CPU at that rate", "gen. CPU", Share, None, generator_cpu_share),
+];
+
+/// A percentile with enough samples beyond it.
+fn p(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
+    let latency = latency?;
+    let value = match percentile {
+        50.0 => latency.p50_ns,
+        90.0 => latency.p90_ns,
+        99.0 => latency.p99_ns,
+        _ => latency.p99_9_ns,
+    };
+    percentile_has_samples(percentile, latency.count).then_some(value as f64)
+}
+
+/// The mean needs no hundred samples: a broadcast to many has few messages per second, and the runs
+/// show its spread.
+fn mean(latency: Option<&Latency>) -> Option<f64> {
+    latency
+        .filter(|latency| latency.count > 0)
+        .map(|latency| latency.mean_ns)
+}
+
+/// Events inside the window, from their rate.
+fn events(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
+    let events = per_s * facts.loadgen.window_ns as f64 / 1e9;
+    (events > 0.0).then_some(events)
+}
+
+fn cpu_per(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
+    Some(facts.server.window?.cost_ns() as f64 / events(facts, per_s)?)
+}
+
+/// The exact CPU time, split as the clock ticks of 10 ms are: too coarse for the time itself, good
+/// enough for the proportion.
+fn split(facts: &Facts<'_>, per_s: f64, of: fn(&CpuTicks) -> u64) -> Option<f64> {
+    let ticks = facts.server.window?.ticks;
+    let all = ticks.user + ticks.system;
+    (all >= TICKS_FOR_A_SPLIT).then_some(())?;
+    Some(cpu_per(facts, per_s)? * of(&ticks) as f64 / all as f64)
+}
+
+/// Counted by the server itself over its whole life, the opening of the connections included, as
+/// are the messages. `None` where a server cannot count them: monoio keeps its ring to itself, and
+/// on epoll only a tracer could, at a cost that is no longer the server's.
+fn enters_per_message(facts: &Facts<'_>) -> Option<f64> {
+    let last = facts.server.final_line.as_ref()?;
+    let enters = last.get("enters")?.as_u64()?;
+    let messages = last.get("messages_received")?.as_u64()?;
+    (messages > 0).then(|| enters as f64 / messages as f64)
+}
+
+fn switches_per(facts: &Facts<'_>, per_s: f64) -> Option<f64> {
+    let window = facts.server.window?;
+    Some((window.voluntary_switches + window.involuntary_switches) as f64 / events(facts, per_s)?)
+}
+
+fn server_cpu_share(facts: &Facts<'_>) -> Option<f64> {
+    Some(facts.server.window?.cpu_share)
+}
+
+fn generator_cpu_share(facts: &Facts<'_>) -> Option<f64> {
+    facts.loadgen.generator.busiest_share()
+}
+
+/// (RSS in the window - RSS before the first connection) / connections.
+fn bytes_per_connection(facts: &Facts<'_>) -> Option<f64> {
+    growth_per_connection(
+        facts,
+        facts.server.window?.rss_bytes,
+        facts.server.before.rss_bytes?,
+    )
+}
+
+fn pss_per_connection(facts: &Facts<'_>) -> Option<f64> {
+    growth_per_connection(
+        facts,
+        facts.server.window?.pss_bytes?,
+        facts.server.before.pss_bytes?,
+    )
+}
+
+/// Slab caches and socket buffers. On loopback both ends of a connection are in it.
+fn kernel_per_connection(facts: &Facts<'_>) -> Option<f64> {
+    let (during, before) = (facts.server.window?.kernel?, facts.server.before.kernel?);
+    growth_per_connection(
+        facts,
+        during.slab_bytes + during.tcp_buffer_bytes,
+        before.slab_bytes + before.tcp_buffer_bytes,
+    )
+}
+
+/// Growth from the server's readiness until all were up, per connection. Of the generator it is
+/// all: it was not there before.
+fn grown(facts: &Facts<'_>, of: impl Fn(&Look) -> u64) -> Option<f64> {
+    let footprint = facts.footprint?;
+    growth_per_connection(facts, of(&footprint.up?), of(&footprint.ready))
+}
+
+/// What the machine used at most, beyond what it used before the server was there.
+fn all_at_peak(facts: &Facts<'_>) -> Option<f64> {
+    let footprint = facts.footprint?;
+    let grown = footprint
+        .peak_used_bytes
+        .checked_sub(footprint.before.used_bytes)?;
+    (footprint.connections >= CONNECTIONS_FOR_MEMORY).then_some(grown as f64)
+}
+
+/// By how much `MemAvailable` sank until all were up.
+fn no_longer_available(facts: &Facts<'_>) -> Option<f64> {
+    let footprint = facts.footprint?;
+    let (before, up) = (footprint.before, footprint.up?.kernel);
+    let sunk = before.available_bytes?.checked_sub(up.available_bytes?)?;
+    (footprint.connections >= CONNECTIONS_FOR_MEMORY).then_some(sunk as f64)
+}
+
+fn pings_per_s(facts: &Facts<'_>) -> Option<f64> {
+    let pings = facts.loadgen.idle?.pings_answered_in_window;
+    Some(pings as f64 / (facts.loadgen.window_ns as f64 / 1e9))
+}
+
+fn growth_per_connection(facts: &Facts<'_>, during: u64, before: u64) -> Option<f64> {
+    let connections = facts.loadgen.connections.up;
+    (connections >= CONNECTIONS_FOR_MEMORY)
+        .then(|| (during as f64 - before as f64) / connections as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data;
+
+    #[test]
+    fn figures_of_a_known_run() {
+        let run = test_data::echo_run("server-uring", 1, 100_000.0);
+        let metrics = extract(
+            Kind::Echo,
+            run.loadgen.as_ref().unwrap(),
+            &run.server,
+            None,
+            None,
+        );
+        assert_eq!(metrics["messages_per_s"], Some(100_000.0));
+        // 0.9 s of CPU for 100,000 messages in a window of 1 s.
+        assert_eq!(metrics["server_cpu_ns_per_message"], Some(9_000.0));
+        assert_eq!(metrics["server_cpu_share"], Some(0.9));
+        // 3 MB more than before, 1,000 connections.
+        assert_eq!(metrics["server_bytes_per_connection"], Some(3_000.0));
+        assert_eq!(metrics["latency_intended_p99_ns"], None);
+        assert!(metrics["latency_actual_p99_ns"].is_some());
+        // Exactly 100 samples beyond it: just enough. One fewer in a thousand is not.
+        assert!(metrics["latency_actual_p99_9_ns"].is_some());
+        let run = test_data::echo_run("server-uring", 1, 99_000.0);
+        assert_eq!(run.metrics["latency_actual_p99_9_ns"], None);
+    }
+
+    #[test]
+    fn cpu_time_is_split_by_ticks_and_enters_are_the_servers_own_count() {
+        let mut run = test_data::echo_run("server-uring-raw", 1, 100_000.0);
+        test_data::fill(&mut run);
+        assert_eq!(run.metrics["server_cpu_user_ns_per_message"], None);
+        assert_eq!(run.metrics["server_enters_per_message"], None);
+        run.server.window.as_mut().unwrap().ticks = CpuTicks {
+            user: 9,
+            system: 81,
+        };
+        // It counted 200,000 messages.
+        run.server.final_line.as_mut().unwrap()["enters"] = 5_000.into();
+        test_data::fill(&mut run);
+        let value = |key: &str| run.metrics[key].unwrap();
+        assert!((value("server_cpu_user_ns_per_message") - 900.0).abs() < 1e-6);
+        assert!((value("server_cpu_sys_ns_per_message") - 8_100.0).abs() < 1e-6);
+        assert_eq!(value("server_enters_per_message"), 0.025);
+    }
+
+    #[test]
+    fn keys_are_unique_per_kind_and_name_their_unit() {
+        for kind in Kind::ALL {
+            let keys: Vec<&str> = of_kind(kind).map(|metric| metric.key).collect();
+            let unique: std::collections::BTreeSet<&&str> = keys.iter().collect();
+            assert_eq!(unique.len(), keys.len());
+            for metric in of_kind(kind) {
+                let word = match metric.unit {
+                    Unit::PerSecond => "_per_s",
+                    Unit::Nanoseconds => "_ns",
+                    Unit::Bytes => "_bytes",
+                    Unit::Share => "_share",
+                    Unit::Number => "_per_",
+                };
+                assert!(metric.key.contains(word), "{}", metric.key);
+            }
+        }
+    }
+
+    #[test]
+    fn the_percentiles_of_one_latency_are_a_family() {
+        let family_of = |wanted: &str| {
+            of_kind(Kind::Echo)
+                .filter(|metric| family(metric.key) == Some(wanted))
+                .count()
+        };
+        assert_eq!(family_of("latency_intended"), 4);
+        assert_eq!(family_of("latency_actual"), 4);
+        assert_eq!(family("messages_per_s"), None);
+        assert_eq!(family("latency_last_receiver_mean_ns"), None);
+    }
+
+    #[test]
+    fn a_fixed_rate_compares_latency_from_the_intended_send_and_not_the_rate() {
+        let mut scenario = test_data::scenario("echo-open");
+        scenario.load = Some(Load::FractionOfCapacity(0.5));
+        let keys: Vec<&str> = compared(&scenario)
+            .iter()
+            .map(|metric| metric.key)
+            .collect();
+        assert_eq!(keys[0], "latency_intended_p99_ns");
+        assert!(!keys.contains(&"messages_per_s"));
+        scenario.load = Some(Load::Window(1));
+        let keys: Vec<&str> = compared(&scenario)
+            .iter()
+            .map(|metric| metric.key)
+            .collect();
+        assert_eq!(keys[0], "messages_per_s");
+        assert!(!keys.contains(&"latency_intended_p99_ns"));
+    }
+}

@@ -1,0 +1,358 @@
+//! What the probes of a search say, and what follows from them. Pure.
+
+use super::bisection::{self, Step, Strain};
+use super::checks::faults;
+use super::metrics;
+use crate::config::{Kind, Scenario};
+use crate::record::{
+    Check, CheckStatus, Found, Goal, Limiter, Outcome, Probe, Role, RunRecord, Search, Status,
+};
+use crate::stats::median_of;
+use crate::units::{self, Unit};
+
+/// First rate where no capacity was measured before.
+const START_PER_S: f64 = 10_000.0;
+/// Where to begin below the capacity of a closed loop.
+const START_SHARE: f64 = 0.8;
+/// Bounds where the scenario has none.
+const RATES_PER_S: (f64, f64) = (100.0, 10_000_000.0);
+/// The rate found and the next one that broke are no further apart.
+const RESOLUTION: f64 = 0.03;
+
+impl Probe {
+    /// What a run at this rate said.
+    pub fn of(run: &RunRecord, goal: &Goal, rate_per_s: f64, role: Role) -> Self {
+        let record = run.loadgen.as_ref();
+        let window = run.server.window;
+        let machine = window.and_then(|window| window.machine);
+        let latency = record.and_then(|record| record.latency_intended.as_ref());
+        let (outcome, reason) = judge(run, goal);
+        Self {
+            rate_per_s,
+            role,
+            outcome,
+            status: run.status,
+            reason,
+            messages_per_s: record.map(|record| record.throughput.messages_per_s),
+            latency_intended_p50_ns: latency.map(|latency| latency.p50_ns as f64),
+            latency_intended_p99_ns: latency.map(|latency| latency.p99_ns as f64),
+            faults: record.map(faults),
+            server_cpu_share: window.map(|window| window.cpu_share),
+            generator_cpu_share: run.metric("generator_cpu_share"),
+            machine_cpu_share: machine
+                .map(|machine| machine.busy_ns as f64 / machine.all_ns.max(1) as f64),
+            steal_share: machine.map(|machine| machine.steal_share()),
+            socket_buffer_bytes: window
+                .and_then(|window| window.kernel)
+                .map(|kernel| kernel.tcp_buffer_bytes),
+        }
+    }
+}
+
+/// Whether the promise was kept. What is not the server's doing says nothing.
+fn judge(run: &RunRecord, goal: &Goal) -> (Outcome, Option<String>) {
+    let reasons = || Some(run.reasons.join("; "));
+    let Some(record) = &run.loadgen else {
+        return (Outcome::Void, reasons());
+    };
+    let lost_connections =
+        record.connections.up < record.connections.requested || record.connections.closed_early > 0;
+    if run.status == Status::Failed || lost_connections || faults(record) > 0 {
+        return (Outcome::Broke, reasons());
+    }
+    match &record.latency_intended {
+        Some(latency) if latency.p99_ns > goal.p99_limit_ns => (
+            Outcome::Broke,
+            Some(format!(
+                "p99 {}, at most {} wanted",
+                units::format(Unit::Nanoseconds, latency.p99_ns as f64),
+                units::format(Unit::Nanoseconds, goal.p99_limit_ns as f64)
+            )),
+        ),
+        Some(_) if run.status.counts() => (Outcome::Held, None),
+        _ => (Outcome::Void, reasons()),
+    }
+}
+
+impl Search {
+    /// Before the first probe; `known_per_s` is the contestant's capacity in a closed loop, if that
+    /// was measured.
+    pub fn new(scenario: &Scenario, known_per_s: Option<f64>) -> Self {
+        let (min_per_s, max_per_s) = (
+            scenario.rate_min_per_s.unwrap_or(RATES_PER_S.0),
+            scenario.rate_max_per_s.unwrap_or(RATES_PER_S.1),
+        );
+        Self {
+            goal: Goal {
+                p99_limit_ns: (scenario.p99_limit_ms.unwrap_or_default() * 1e6) as u64,
+                start_per_s: known_per_s.map_or(START_PER_S, |per_s| per_s * START_SHARE),
+                min_per_s,
+                max_per_s,
+                resolution: RESOLUTION,
+                confirmations: scenario.confirmations,
+            },
+            probes: Vec::new(),
+            found: None,
+            limiter: None,
+        }
+    }
+
+    /// What comes after the probes so far.
+    pub fn next(&self) -> Step {
+        let outcomes: Vec<(f64, Outcome)> = self
+            .probes
+            .iter()
+            .map(|probe| (probe.rate_per_s, probe.outcome))
+            .collect();
+        bisection::next(&self.goal, &outcomes)
+    }
+
+    /// No probe has confirmed a rate.
+    pub fn found_nothing_yet(&self) -> bool {
+        !self
+            .probes
+            .iter()
+            .any(|probe| probe.role == Role::Confirm && probe.outcome == Outcome::Held)
+    }
+
+    /// Probes at the lowest rate that broke above the one found.
+    fn strain(&self, memory_pressure_bytes: Option<u64>) -> Strain {
+        let broke = self.found.and_then(|found| found.broke_per_s);
+        let at: Vec<&Probe> = self
+            .probes
+            .iter()
+            .filter(|probe| Some(probe.rate_per_s) == broke && probe.outcome != Outcome::Held)
+            .collect();
+        let median = |of: &dyn Fn(&Probe) -> Option<f64>| {
+            let values: Vec<f64> = at.iter().filter_map(|probe| of(probe)).collect();
+            median_of(&values).unwrap_or(0.0)
+        };
+        let pressure = memory_pressure_bytes.filter(|bytes| *bytes > 0);
+        Strain {
+            server_cpu: median(&|probe| probe.server_cpu_share),
+            generator_cpu: median(&|probe| probe.generator_cpu_share),
+            machine_cpu: median(&|probe| probe.machine_cpu_share),
+            steal: median(&|probe| probe.steal_share),
+            socket_buffers: median(&|probe| {
+                Some(probe.socket_buffer_bytes? as f64 / pressure? as f64)
+            }),
+        }
+    }
+
+    /// Ends the search.
+    pub fn end(&mut self, found: Found, memory_pressure_bytes: Option<u64>) {
+        self.found = Some(found);
+        self.limiter = match (found.rate_per_s, found.broke_per_s) {
+            (Some(_), None) => Some(Limiter::Bound),
+            (_, None) => None,
+            (_, Some(_)) => Some(self.strain(memory_pressure_bytes).limiter()),
+        };
+    }
+
+    /// Why the rate found is in doubt, or none was found.
+    fn check(&self) -> Check {
+        let majority = self.goal.majority() as f64;
+        let confirmed = self.found.map_or(0, |found| found.confirmed);
+        let (status, reason) = match (self.rate_per_s(), self.limiter) {
+            (None, _) => (
+                CheckStatus::Invalid,
+                Some(format!(
+                    "no rate held and was confirmed in {} probes; the last: {}",
+                    self.probes.len(),
+                    self.probes
+                        .last()
+                        .and_then(|probe| probe.reason.clone())
+                        .unwrap_or_default()
+                )),
+            ),
+            (Some(_), Some(Limiter::GeneratorCpu)) => (
+                CheckStatus::Doubtful,
+                Some("the generator was the limit: the server may be able to do more".to_owned()),
+            ),
+            (Some(_), Some(Limiter::Bound)) => (
+                CheckStatus::Doubtful,
+                Some("the highest rate that the scenario allows held: the server may be able to do more".to_owned()),
+            ),
+            (Some(_), _) => (CheckStatus::Ok, None),
+        };
+        Check {
+            name: "capacity_confirmed".to_owned(),
+            status,
+            value: Some(confirmed as f64),
+            limit: Some(majority),
+            reason,
+        }
+    }
+
+    /// What is said and does not follow from the probes.
+    pub fn contradictions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut so_far = Self {
+            probes: Vec::new(),
+            ..self.clone()
+        };
+        for probe in &self.probes {
+            let expected = so_far.next();
+            let (rate_per_s, role) = (probe.rate_per_s, probe.role);
+            if expected != (Step::Probe { rate_per_s, role }) {
+                found.push(format!(
+                    "probe {} at {}/s does not follow from those before it",
+                    so_far.probes.len() + 1,
+                    probe.rate_per_s
+                ));
+                return found;
+            }
+            let too_slow = |ns: f64| ns > self.goal.p99_limit_ns as f64;
+            if probe.outcome == Outcome::Held
+                && (probe.faults != Some(0) || probe.latency_intended_p99_ns.is_none_or(too_slow))
+            {
+                found.push(format!(
+                    "the probe at {}/s is said to have held, and its figures say it did not",
+                    probe.rate_per_s
+                ));
+            }
+            so_far.probes.push(probe.clone());
+        }
+        if let Some(said) = self.found
+            && so_far.next() != Step::Done(said)
+        {
+            found.push(format!(
+                "{:?}/s is said to be the highest rate, and the probes do not say so",
+                said.rate_per_s
+            ));
+        }
+        found
+    }
+}
+
+/// Makes the record of a probe that of the search.
+pub fn conclude(record: &mut RunRecord, search: Search) {
+    if record.status != Status::Interrupted {
+        let check = search.check();
+        // Why a probe broke is in its row; the search is sound all the same.
+        if search.rate_per_s().is_none() {
+            (record.status, record.reasons) = (Status::Invalid, Vec::new());
+        }
+        if check.status == CheckStatus::Doubtful && record.status == Status::Valid {
+            record.status = Status::Doubtful;
+        }
+        record.reasons.extend(check.reason.clone());
+        record.checks.push(check);
+    }
+    record.metrics = match &record.loadgen {
+        Some(loadgen) => {
+            metrics::extract(Kind::Capacity, loadgen, &record.server, None, Some(&search))
+        }
+        None => Default::default(),
+    };
+    record.capacity = Some(search);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data;
+
+    /// A search over canned runs of a server that holds up to 50,000/s.
+    fn searched(change: impl Fn(&mut RunRecord, f64)) -> RunRecord {
+        let scenario = test_data::capacity_scenario();
+        let mut search = Search::new(&scenario, Some(60_000.0));
+        let mut shown = None;
+        while let Step::Probe { rate_per_s, role } = search.next() {
+            let p99_ns = if rate_per_s > 50_000.0 {
+                40_000_000
+            } else {
+                900_000
+            };
+            let mut run = test_data::open_run("server-uring", 1, rate_per_s, p99_ns);
+            change(&mut run, rate_per_s);
+            search
+                .probes
+                .push(Probe::of(&run, &search.goal, rate_per_s, role));
+            shown = Some(run);
+        }
+        let Step::Done(found) = search.next() else {
+            panic!("it ends")
+        };
+        search.end(found, Some(1 << 30));
+        let mut run = shown.unwrap();
+        run.scenario = scenario;
+        conclude(&mut run, search);
+        run
+    }
+
+    #[test]
+    fn a_search_is_a_run_with_its_probes_as_rows() {
+        let run = searched(|_, _| {});
+        assert_eq!(run.status, Status::Valid, "{:?}", run.reasons);
+        let rate = run.metric("capacity_per_s").unwrap();
+        assert!(rate <= 50_000.0 && rate > 48_500.0, "{rate}");
+        assert_eq!(run.metric("latency_intended_p99_ns"), Some(900_000.0));
+        let search = run.capacity.unwrap();
+        assert_eq!(search.goal.start_per_s, 48_000.0);
+        assert_eq!(search.limiter, Some(Limiter::ServerCpu));
+        let broke = search.probes.iter().find(|p| p.outcome == Outcome::Broke);
+        assert_eq!(
+            broke.unwrap().reason.as_deref(),
+            Some("p99 40.0 ms, at most 5.00 ms wanted")
+        );
+        assert_eq!(search.contradictions(), [""; 0]);
+    }
+
+    #[test]
+    fn a_full_generator_makes_the_rate_a_doubt_and_a_dead_server_breaks_it() {
+        let run = searched(|run, rate| {
+            run.server.window.as_mut().unwrap().cpu_share = 0.5;
+            if rate > 50_000.0 {
+                let record = run.loadgen.as_mut().unwrap();
+                record.generator.threads[0].busy_share = 0.99;
+                record.messages.unsent = 10;
+                run.status = Status::Invalid;
+            }
+            test_data::fill(run);
+        });
+        assert_eq!(run.status, Status::Doubtful);
+        assert!(run.reasons[0].contains("the generator was the limit"));
+        let run = searched(|run, _| run.status = Status::Failed);
+        assert_eq!(run.status, Status::Invalid);
+        assert_eq!(run.metric("capacity_per_s"), None);
+    }
+
+    #[test]
+    fn what_is_not_the_servers_doing_says_nothing() {
+        let goal = Search::new(&test_data::capacity_scenario(), None).goal;
+        let mut run = test_data::open_run("server-uring", 1, 10_000.0, 900_000);
+        run.status = Status::Invalid;
+        run.reasons = vec!["the generator did not run for 300 ms".into()];
+        let (outcome, reason) = judge(&run, &goal);
+        assert_eq!(outcome, Outcome::Void);
+        assert_eq!(reason.unwrap(), "the generator did not run for 300 ms");
+    }
+
+    #[test]
+    fn a_search_that_was_edited_contradicts_itself() {
+        let search = searched(|_, _| {}).capacity.unwrap();
+        type Change = fn(&mut Search);
+        let cases: [(Change, &str); 4] = [
+            (
+                |s| s.found.as_mut().unwrap().rate_per_s = Some(90_000.0),
+                "is said to be the highest rate",
+            ),
+            (|s| s.probes[1].rate_per_s += 500.0, "probe 2 at"),
+            (
+                |s| s.probes[0].latency_intended_p99_ns = Some(9e9),
+                "is said to have held",
+            ),
+            (|s| drop(s.probes.pop()), "is said to be the highest rate"),
+        ];
+        for (change, expected) in cases {
+            let mut edited = search.clone();
+            change(&mut edited);
+            let found = edited.contradictions();
+            assert!(
+                found.iter().any(|finding| finding.contains(expected)),
+                "{expected}: {found:?}"
+            );
+        }
+    }
+}

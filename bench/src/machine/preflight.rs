@@ -1,0 +1,367 @@
+//! Is this machine fit for the bouts? Each finding comes with the command that mends it. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::Machine;
+
+/// Something about the machine that hurts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Fatal: the suite cannot run.
+    pub fatal: bool,
+    /// What is wrong and what follows from it.
+    pub problem: String,
+    /// A command, or what else to do.
+    pub fix: String,
+}
+
+/// What the suite asks of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand {
+    /// Most connections at once.
+    pub connections: u64,
+}
+
+/// Descriptors a process needs besides its connections.
+const SPARE_FILES: u64 = 200;
+/// Both ends of a connection, kernel and user, with room to spare (measured: 7 KB).
+const BYTES_PER_CONNECTION: u64 = 32 * 1024;
+/// What everything else needs.
+const BASE_BYTES: u64 = 512 * 1024 * 1024;
+/// The generator's multishot receives and provided buffers need this kernel.
+const OLDEST_KERNEL: (u32, u32) = (6, 1);
+
+/// All findings, fatal ones first.
+pub fn check(machine: &Machine, demand: Demand) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = [
+        kernel_too_old(machine),
+        io_uring_disabled(machine),
+        seccomp(machine),
+        files(machine, demand),
+        memory(machine, demand),
+        cpu_time(machine),
+        cpus(machine),
+        ports(machine),
+        backlog(machine),
+        conntrack(machine, demand),
+        governor(machine),
+        load(machine),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    findings.sort_by_key(|finding| !finding.fatal);
+    findings
+}
+
+fn fatal(problem: String, fix: impl Into<String>) -> Option<Finding> {
+    Some(Finding {
+        fatal: true,
+        problem,
+        fix: fix.into(),
+    })
+}
+
+fn warning(problem: String, fix: impl Into<String>) -> Option<Finding> {
+    Some(Finding {
+        fatal: false,
+        problem,
+        fix: fix.into(),
+    })
+}
+
+fn kernel_too_old(machine: &Machine) -> Option<Finding> {
+    let release = machine.kernel.split(' ').nth(1)?;
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next()?, numbers.next().unwrap_or(0));
+    if version >= OLDEST_KERNEL {
+        return None;
+    }
+    fatal(
+        format!(
+            "kernel {release} is older than {}.{}: the generator needs newer io_uring features",
+            OLDEST_KERNEL.0, OLDEST_KERNEL.1
+        ),
+        "install a newer kernel, such as your distribution's backports or HWE kernel, and reboot",
+    )
+}
+
+fn io_uring_disabled(machine: &Machine) -> Option<Finding> {
+    let fix = "sudo sysctl -w kernel.io_uring_disabled=0";
+    match (machine.sysctl_number("kernel.io_uring_disabled")?, machine.root) {
+        (2, _) => fatal("io_uring is disabled for everyone (kernel.io_uring_disabled = 2)".into(), fix),
+        (1, false) => fatal(
+            "io_uring is disabled for users outside kernel.io_uring_group (kernel.io_uring_disabled = 1)".into(),
+            fix,
+        ),
+        _ => None,
+    }
+}
+
+fn seccomp(machine: &Machine) -> Option<Finding> {
+    if machine.seccomp != Some(true) {
+        return None;
+    }
+    warning(
+        "a seccomp filter is in force; the default one of Docker and others forbids io_uring"
+            .into(),
+        "if a server or the generator is refused io_uring below: docker run --security-opt seccomp=unconfined",
+    )
+}
+
+fn files(machine: &Machine, demand: Demand) -> Option<Finding> {
+    let (limit, needed) = (machine.nofile_hard?, demand.connections + SPARE_FILES);
+    if limit >= needed {
+        return None;
+    }
+    fatal(
+        format!(
+            "a process may open {limit} files at most, and {} connections need {needed}",
+            demand.connections
+        ),
+        format!(
+            "as root: ulimit -Hn {needed}; for good: echo '* hard nofile 1048576' | sudo tee -a /etc/security/limits.conf and \
+             log in again; in Docker: --ulimit nofile=1048576"
+        ),
+    )
+}
+
+fn memory(machine: &Machine, demand: Demand) -> Option<Finding> {
+    let (available, needed) = (
+        machine.memory_available_bytes?,
+        BASE_BYTES + demand.connections * BYTES_PER_CONNECTION,
+    );
+    if available >= needed {
+        return None;
+    }
+    let mib = |bytes: u64| bytes / (1024 * 1024);
+    fatal(
+        format!(
+            "{} MiB of memory are available, the suite may need {} MiB",
+            mib(available),
+            mib(needed)
+        ),
+        "end other programs, or choose scenarios with fewer connections with --scenarios",
+    )
+}
+
+fn cpu_time(machine: &Machine) -> Option<Finding> {
+    if machine.schedstat {
+        return None;
+    }
+    fatal(
+        "/proc/self/schedstat is missing, so CPU time per message cannot be measured".into(),
+        "use a kernel built with CONFIG_SCHED_INFO=y (every distribution's is)",
+    )
+}
+
+fn cpus(machine: &Machine) -> Option<Finding> {
+    if machine.cpus.as_ref()?.len() >= 2 {
+        return None;
+    }
+    warning(
+        "server and generator share the one CPU there is: closed loops measure both together"
+            .into(),
+        "use a machine with 2 CPUs or more (in Docker: --cpuset-cpus 0-1)",
+    )
+}
+
+fn ports(machine: &Machine) -> Option<Finding> {
+    let range = machine.sysctls.get("net.ipv4.ip_local_port_range")?;
+    let (low, high) = range.split_once(' ')?;
+    let ports = high
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .saturating_sub(low.trim().parse().ok()?)
+        + 1;
+    if ports >= 20_000 {
+        return None;
+    }
+    warning(
+        format!(
+            "only {ports} ephemeral ports ({range}): connecting gets slow when half of them are in use"
+        ),
+        "sudo sysctl -w net.ipv4.ip_local_port_range='32768 60999'",
+    )
+}
+
+fn backlog(machine: &Machine) -> Option<Finding> {
+    let somaxconn = machine.sysctl_number("net.core.somaxconn")?;
+    if somaxconn >= 1024 {
+        return None;
+    }
+    warning(
+        format!(
+            "net.core.somaxconn is {somaxconn}: connection bursts overflow the accept queue and retry after 1 s"
+        ),
+        "sudo sysctl -w net.core.somaxconn=4096",
+    )
+}
+
+fn conntrack(machine: &Machine, demand: Demand) -> Option<Finding> {
+    let most = machine.sysctl_number("net.netfilter.nf_conntrack_max")?;
+    if most >= demand.connections * 4 {
+        return None;
+    }
+    warning(
+        format!("connection tracking holds {most} connections; closed ones count for minutes"),
+        "sudo sysctl -w net.netfilter.nf_conntrack_max=1048576",
+    )
+}
+
+fn governor(machine: &Machine) -> Option<Finding> {
+    let governor = machine.governor.as_deref()?;
+    if governor == "performance" {
+        return None;
+    }
+    warning(
+        format!("CPU frequency governor is `{governor}`: the clock changes with the load"),
+        "sudo cpupower frequency-set -g performance",
+    )
+}
+
+fn load(machine: &Machine) -> Option<Finding> {
+    let busy = machine.busy_cpus?;
+    if busy < 0.2 {
+        return None;
+    }
+    warning(
+        format!("other programs keep {busy:.1} CPUs busy: runs will be noisy"),
+        "end them; to see them: ps -eo pcpu,pid,args --sort=-pcpu | head",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Machine {
+        Machine {
+            kernel: "Linux 6.18.0-1-amd64 x86_64".into(),
+            cpus: Some("0-1".parse().unwrap()),
+            memory_available_bytes: Some(8 << 30),
+            busy_cpus: Some(0.01),
+            nofile_hard: Some(20_000),
+            schedstat: true,
+            sysctls: [
+                ("kernel.io_uring_disabled", "0"),
+                ("net.ipv4.ip_local_port_range", "32768 60999"),
+                ("net.core.somaxconn", "4096"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+            ..Default::default()
+        }
+    }
+
+    fn findings(change: impl FnOnce(&mut Machine)) -> Vec<Finding> {
+        let mut machine = good();
+        change(&mut machine);
+        check(
+            &machine,
+            Demand {
+                connections: 10_000,
+            },
+        )
+    }
+
+    #[test]
+    fn a_good_machine_and_an_unreadable_one_have_no_findings_but_cpu_time() {
+        assert_eq!(findings(|_| {}), []);
+        let unreadable = Machine {
+            schedstat: true,
+            ..Default::default()
+        };
+        assert_eq!(
+            check(
+                &unreadable,
+                Demand {
+                    connections: 10_000
+                }
+            ),
+            []
+        );
+    }
+
+    #[test]
+    fn each_problem_has_its_severity_and_its_fix() {
+        type Change = fn(&mut Machine);
+        let cases: [(Change, bool, &str); 12] = [
+            (|m| m.kernel = "Linux 5.15.0 x".into(), true, "newer kernel"),
+            (
+                |m| {
+                    _ = m
+                        .sysctls
+                        .insert("kernel.io_uring_disabled".into(), "2".into())
+                },
+                true,
+                "io_uring_disabled=0",
+            ),
+            (
+                |m| {
+                    _ = m
+                        .sysctls
+                        .insert("kernel.io_uring_disabled".into(), "1".into())
+                },
+                true,
+                "io_uring_disabled=0",
+            ),
+            (|m| m.seccomp = Some(true), false, "seccomp=unconfined"),
+            (|m| m.nofile_hard = Some(4096), true, "ulimit -Hn 10200"),
+            (
+                |m| m.memory_available_bytes = Some(100 << 20),
+                true,
+                "--scenarios",
+            ),
+            (|m| m.schedstat = false, true, "CONFIG_SCHED_INFO"),
+            (|m| m.cpus = "0".parse().ok(), false, "cpuset"),
+            (
+                |m| {
+                    _ = m
+                        .sysctls
+                        .insert("net.ipv4.ip_local_port_range".into(), "50000 51000".into())
+                },
+                false,
+                "ip_local_port_range=",
+            ),
+            (
+                |m| _ = m.sysctls.insert("net.core.somaxconn".into(), "128".into()),
+                false,
+                "somaxconn=4096",
+            ),
+            (|m| m.governor = Some("powersave".into()), false, "cpupower"),
+            (|m| m.busy_cpus = Some(1.5), false, "ps -eo"),
+        ];
+        for (change, fatal, fix) in cases {
+            let found = findings(change);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].fatal, fatal, "{found:?}");
+            assert!(found[0].fix.contains(fix), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn root_may_use_io_uring_when_it_is_for_a_group_only() {
+        let found = findings(|m| {
+            m.root = true;
+            m.sysctls
+                .insert("kernel.io_uring_disabled".into(), "1".into());
+        });
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn fatal_findings_come_first() {
+        let found = findings(|m| {
+            m.busy_cpus = Some(2.0);
+            m.schedstat = false;
+        });
+        assert_eq!(
+            found.iter().map(|f| f.fatal).collect::<Vec<_>>(),
+            [true, false]
+        );
+    }
+}

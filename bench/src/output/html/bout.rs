@@ -1,0 +1,201 @@
+//! One bout: its runs as dots, its runs second by second, its fan-out.
+
+use loadgen::record::{Record, Second};
+
+use super::axis::Scale;
+use super::chart::{Chart, Legend, strings};
+use super::svg::Svg;
+use crate::judge::metrics::Metric;
+use crate::output::table::Table;
+use crate::output::text::missing;
+use crate::record::{RunRecord, Status};
+use crate::summary::Bout;
+use crate::units::{self, Unit};
+
+/// Every run as a dot, the median of those that count as a line.
+pub(super) fn dots(
+    bout: &Bout,
+    runs: &[&RunRecord],
+    metric: &Metric,
+    legend: &Legend<'_>,
+) -> Option<Chart> {
+    let values = |contestant: &str| -> Vec<(&RunRecord, f64)> {
+        let own = runs.iter().filter(|run| run.contestant == contestant);
+        own.filter_map(|run| Some((*run, run.metric(metric.key)?)))
+            .collect()
+    };
+    let all: Vec<f64> = bout
+        .contestants
+        .iter()
+        .flat_map(|showing| values(&showing.contestant))
+        .map(|(_, value)| value)
+        .collect();
+    if all.is_empty() {
+        return None;
+    }
+    let mut svg = Svg::of_rows(bout.contestants.len(), 12.0);
+    let x = Scale::linear(all, svg.across());
+    svg.x_axis(x.ticks_in(metric.unit), metric.title);
+    let mut table = Table::new(
+        strings(&["contestant", "block", "status", metric.title]),
+        vec![1, 3],
+    );
+    for (place, showing) in bout.contestants.iter().enumerate() {
+        let style = legend.style(&showing.contestant);
+        let middle = svg.row(place, &showing.contestant);
+        for (number, (run, value)) in values(&showing.contestant).into_iter().enumerate() {
+            // In turn above and below, so that equal values do not hide each other.
+            let y = middle + f64::from(number as u32 % 5) * 5.0 - 10.0;
+            let class = match run.status {
+                Status::Valid => format!("run {style}"),
+                Status::Doubtful => format!("run hollow {style}"),
+                _ => "run bad".to_owned(),
+            };
+            let shown = units::format(metric.unit, value);
+            svg.dot(
+                &class,
+                (x.at(value), y),
+                3.5,
+                &format!("block {}: {shown}, {}", run.block, run.status.name()),
+            );
+            table.row(vec![
+                showing.contestant.clone(),
+                run.block.to_string(),
+                run.status.name().to_owned(),
+                shown,
+            ]);
+        }
+        if let Some(Some(spread)) = showing.metrics.get(metric.key) {
+            let x = x.at(spread.median);
+            svg.line(
+                &format!("median {style}"),
+                (x, middle - 14.0),
+                (x, middle + 14.0),
+            );
+        }
+    }
+    let caption = format!(
+        "{}: every run a dot (hollow: in doubt), the median of those that count a line",
+        metric.title
+    );
+    Some(Chart::new(caption, svg, table))
+}
+
+/// Replies through the seconds of every valid run, so that a stall is seen.
+pub(super) fn series(bout: &Bout, runs: &[&RunRecord], legend: &Legend<'_>) -> Option<Chart> {
+    let valid: Vec<(&RunRecord, &[Second])> = runs
+        .iter()
+        .filter(|run| run.status.counts())
+        .filter_map(|run| Some((*run, whole_seconds(run.loadgen.as_ref()?))))
+        .filter(|(_, seconds)| seconds.len() > 1)
+        .collect();
+    if valid.is_empty() {
+        return None;
+    }
+    let mut svg = Svg::of_curves(160.0);
+    let seconds = valid.iter().flat_map(|(_, seconds)| seconds.iter());
+    let numbers = seconds.clone().map(|second| second.second as f64);
+    let x = Scale::linear(numbers, svg.across());
+    let y = Scale::linear(seconds.map(|second| second.received as f64), svg.upward());
+    svg.x_axis(
+        x.ticks_as(|second| second.to_string()),
+        "seconds into the run",
+    );
+    svg.y_axis(y.ticks_in(Unit::PerSecond), "replies in that second");
+    let mut table = Table::new(
+        strings(&["contestant", "block", "second", "sent", "received", "p99"]),
+        vec![1, 2, 3, 4, 5],
+    );
+    for (run, seconds) in valid {
+        let points: Vec<(f64, f64)> = seconds
+            .iter()
+            .map(|second| (x.at(second.second as f64), y.at(second.received as f64)))
+            .collect();
+        svg.path(
+            &format!("thin {}", legend.style(&run.contestant)),
+            &points,
+            &format!("{}, block {}", run.contestant, run.block),
+        );
+        for second in seconds {
+            table.row(vec![
+                run.contestant.clone(),
+                run.block.to_string(),
+                second.second.to_string(),
+                second.sent.to_string(),
+                second.received.to_string(),
+                second
+                    .latency_p99_ns
+                    .map_or_else(missing, |ns| units::format(Unit::Nanoseconds, ns as f64)),
+            ]);
+        }
+    }
+    let caption = format!(
+        "{}: replies second by second in every valid run",
+        bout.scenario.name
+    );
+    Some(Chart::new(caption, svg, table))
+}
+
+/// The seconds that lie whole inside the window: the rest of a second and the drain would look like
+/// stalls.
+fn whole_seconds(record: &Record) -> &[Second] {
+    let whole = usize::try_from(record.window_ns / 1_000_000_000).unwrap_or(usize::MAX);
+    &record.series[..record.series.len().min(whole)]
+}
+
+/// First, median and last receiver of a broadcast.
+pub(super) fn fan_out(bout: &Bout, legend: &Legend<'_>) -> Option<Chart> {
+    let keys = [
+        "latency_first_receiver_mean_ns",
+        "latency_median_receiver_mean_ns",
+        "latency_last_receiver_mean_ns",
+    ];
+    let rows: Vec<(&str, Vec<f64>)> = bout
+        .contestants
+        .iter()
+        .filter_map(|showing| {
+            let median = |key: &&str| Some(showing.metrics.get(*key)?.as_ref()?.median);
+            Some((
+                showing.contestant.as_str(),
+                keys.iter().map(median).collect::<Option<_>>()?,
+            ))
+        })
+        .collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let mut svg = Svg::of_rows(rows.len(), 12.0);
+    let all = rows.iter().flat_map(|(_, values)| values.iter().copied());
+    let x = Scale::linear(all, svg.across());
+    svg.x_axis(
+        x.ticks_in(Unit::Nanoseconds),
+        "from the send to first, median and last member",
+    );
+    let mut table = Table::new(
+        strings(&["contestant", "first", "median", "last"]),
+        vec![1, 2, 3],
+    );
+    for (place, (contestant, values)) in rows.iter().enumerate() {
+        let style = legend.style(contestant);
+        let y = svg.row(place, contestant);
+        svg.line(
+            &format!("interval {style}"),
+            (x.at(values[0]), y),
+            (x.at(values[2]), y),
+        );
+        let mut cells = vec![(*contestant).to_owned()];
+        for (value, name) in values.iter().zip(["first", "median", "last"]) {
+            let shown = units::format(Unit::Nanoseconds, *value);
+            svg.dot(
+                &format!("run {style}"),
+                (x.at(*value), y),
+                4.5,
+                &format!("{name}: {shown}"),
+            );
+            cells.push(shown);
+        }
+        table.row(cells);
+    }
+    let caption = "Fan-out: when the first, the median and the last member had the message (median of the runs' means)".to_owned();
+    Some(Chart::new(caption, svg, table))
+}

@@ -1,0 +1,51 @@
+//! What all charts have in common: a drawing with the table of its figures, and who is drawn how.
+
+use serde::Serialize;
+
+use super::svg::Svg;
+use crate::config::Kind;
+use crate::judge::metrics;
+use crate::output::table::Table;
+
+/// Distinct styles of contestants; further ones begin again.
+const STYLES: usize = 8;
+
+/// A drawing with the figures it is made of.
+#[derive(Debug, Serialize)]
+pub(super) struct Chart {
+    pub(super) caption: String,
+    pub(super) svg: String,
+    pub(super) table: Table,
+}
+
+impl Chart {
+    pub(super) fn new(caption: String, svg: Svg, table: Table) -> Self {
+        Self {
+            svg: svg.finish(&caption),
+            caption,
+            table,
+        }
+    }
+}
+
+/// Who is drawn how: the place of each contestant in the suite.
+#[derive(Debug)]
+pub(super) struct Legend<'a>(pub(super) &'a [String]);
+
+impl Legend<'_> {
+    /// The class of its marks.
+    pub(super) fn style(&self, contestant: &str) -> String {
+        let place = self.0.iter().position(|name| name == contestant);
+        format!("s{}", place.unwrap_or(0) % STYLES)
+    }
+}
+
+pub(super) fn metric_title(kind: Kind, key: &str) -> String {
+    metrics::find(kind, key)
+        .map_or(key, |metric| metric.title)
+        .to_owned()
+}
+
+pub(super) fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}

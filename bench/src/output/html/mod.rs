@@ -1,0 +1,350 @@
+//! `bench report`: results as one HTML file that needs no network and no script.
+
+mod axis;
+mod bout;
+mod chart;
+mod forest;
+mod history;
+mod loads;
+mod percentiles;
+mod probes;
+mod svg;
+mod where_slower;
+
+use anyhow::{Context, Result};
+use minijinja::{AutoEscape, Environment, Value, context};
+use serde::Serialize;
+
+use crate::config::Kind;
+use crate::judge::metrics;
+use crate::output::history::Entry;
+use crate::output::table::Table;
+use crate::output::text;
+use crate::output::text::headlines::{self, Order};
+use crate::record::{RunRecord, Status};
+use crate::store::load::Results;
+use crate::summary::{Bout, Showing, Summary};
+use chart::{Chart, Legend, metric_title};
+use where_slower::{Losses, losses};
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("style.css");
+/// Colours and strokes of drawings, also in a drawing that stands alone.
+const MARKS: &str = include_str!("marks.css");
+/// What such a drawing gets from the page else.
+const ALONE: &str = include_str!("alone.css");
+
+/// The page; `history` is drawn behind the results, if there is any.
+///
+/// # Errors
+/// When the template and what is put into it do not fit: a bug.
+pub fn page(results: &[Results], history: &[Entry]) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.add_template("page", PAGE)?;
+    let sections: Vec<Section> = results.iter().map(Section::of).collect();
+    let names = history::names(history);
+    let legend = Legend(&names);
+    let contestants: Vec<(&String, String)> = names
+        .iter()
+        .map(|name| (name, legend.style(name)))
+        .collect();
+    let page = environment.get_template("page")?;
+    page.render(context! {
+        style => Value::from_safe_string(format!("{STYLE}{MARKS}")),
+        sections,
+        history => history::charts(history, &legend),
+        historic => contestants,
+        version => env!("CARGO_PKG_VERSION"),
+    })
+    .context("the report cannot be written")
+}
+
+/// The forest plot of the first two contestants as a drawing that stands alone, for a README.
+///
+/// # Errors
+/// When no bout compares two contestants.
+pub fn plot(results: &Results) -> Result<String> {
+    let names = names(&results.summary);
+    let pair = names.first().zip(names.get(1));
+    let svg = pair
+        .and_then(|(first, second)| {
+            forest::forest(&results.summary, first, second, &Legend(&names))
+        })
+        .context("there is nothing to draw: no bout compares two contestants")?
+        .svg;
+    // Behind the start tag of the root element.
+    Ok(svg.replacen('>', &format!("><style>\n{ALONE}{MARKS}</style>\n"), 1) + "\n")
+}
+
+/// One result folder.
+#[derive(Debug, Serialize)]
+struct Section {
+    id: String,
+    suite: String,
+    notes: Vec<String>,
+    facts: Vec<(String, String)>,
+    contestants: Vec<Entrant>,
+    verdicts: Table,
+    left_out: Option<(Table, Table)>,
+    noise: Vec<String>,
+    losses: Vec<Losses>,
+    forests: Vec<Chart>,
+    by_load: Vec<Chart>,
+    bouts: Vec<BoutView>,
+    invalid: Table,
+    settings: Vec<(String, String)>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entrant {
+    name: String,
+    about: String,
+    runtime: String,
+    excluded: Option<String>,
+    style: String,
+}
+
+#[derive(Debug, Serialize)]
+struct BoutView {
+    id: String,
+    name: String,
+    title: String,
+    shows: String,
+    does_not_show: String,
+    charts: Vec<Chart>,
+    figures: Table,
+    comparisons: Table,
+}
+
+impl Section {
+    fn of(results: &Results) -> Self {
+        let summary = &results.summary;
+        let names = names(summary);
+        let legend = Legend(&names);
+        let id = results
+            .root
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let pairs = names.iter().enumerate().flat_map(|(place, first)| {
+            names[place + 1..].iter().map(move |second| (first, second))
+        });
+        Self {
+            suite: summary.setting.suite.clone(),
+            notes: summary.notes.clone(),
+            facts: facts(summary),
+            contestants: entrants(summary, &legend),
+            verdicts: headlines::verdicts(summary, Order::VerdictsFirst),
+            left_out: headlines::left_out(summary),
+            noise: noise(summary),
+            losses: losses(summary),
+            forests: pairs
+                .filter_map(|(first, second)| forest::forest(summary, first, second, &legend))
+                .collect(),
+            by_load: by_load(results, &legend),
+            bouts: summary
+                .bouts
+                .iter()
+                .map(|bout| bout_view(&id, bout, results, &legend))
+                .collect(),
+            invalid: invalid(&results.runs),
+            settings: settings(results),
+            id,
+        }
+    }
+}
+
+fn names(summary: &Summary) -> Vec<String> {
+    summary
+        .setting
+        .contestants
+        .iter()
+        .map(|entrant| entrant.name.clone())
+        .collect()
+}
+
+/// What was found where there is nothing to find.
+fn noise(summary: &Summary) -> Vec<String> {
+    let bouts = summary.noise.iter().flat_map(|noise| &noise.bouts);
+    bouts
+        .map(|one| format!("{}: {}: {}", one.bout, one.contestant, one.words))
+        .collect()
+}
+
+fn facts(summary: &Summary) -> Vec<(String, String)> {
+    let setting = &summary.setting;
+    [
+        ("Suite", setting.suite.clone()),
+        ("Begun", setting.started_utc.clone()),
+        ("Revision", setting.revision.clone()),
+        ("Machine", setting.machine.clone()),
+        ("Server CPUs", setting.server_cpus.clone()),
+        ("Generator CPUs", setting.generator_cpus.clone()),
+        ("Blocks planned", setting.repeats.to_string()),
+        ("Seed", setting.seed.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+fn entrants(summary: &Summary, legend: &Legend<'_>) -> Vec<Entrant> {
+    let entrant = |entrant: &crate::summary::Entrant| Entrant {
+        name: entrant.name.clone(),
+        about: entrant.about.clone(),
+        runtime: entrant.runtime.clone().unwrap_or_default(),
+        excluded: entrant.excluded.clone(),
+        style: legend.style(&entrant.name),
+    };
+    summary.setting.contestants.iter().map(entrant).collect()
+}
+
+fn by_load(results: &Results, legend: &Legend<'_>) -> Vec<Chart> {
+    let summary = &results.summary;
+    [
+        "messages_per_s",
+        "deliveries_per_s",
+        "server_cpu_ns_per_message",
+        "server_bytes_per_connection",
+    ]
+    .iter()
+    .flat_map(|key| loads::by_connections(summary, key, legend))
+    .chain(loads::by_rate(summary, legend))
+    .chain(probes::by_probes(summary, &results.runs, legend))
+    .collect()
+}
+
+fn bout_view(section: &str, bout: &Bout, results: &Results, legend: &Legend<'_>) -> BoutView {
+    let runs: Vec<&RunRecord> = results.runs_of(&bout.scenario.name).collect();
+    let headline = metrics::find(bout.scenario.kind, &bout.headline);
+    let charts = [
+        headline.and_then(|metric| bout::dots(bout, &runs, metric, legend)),
+        percentiles::percentiles(
+            bout,
+            &runs,
+            "intended",
+            |record| record.latency_intended.as_ref(),
+            legend,
+        ),
+        percentiles::percentiles(
+            bout,
+            &runs,
+            "actual",
+            |record| record.latency_actual.as_ref(),
+            legend,
+        ),
+        (bout.scenario.kind == Kind::Broadcast)
+            .then(|| bout::fan_out(bout, legend))
+            .flatten(),
+        bout::series(bout, &runs, legend),
+    ];
+    BoutView {
+        id: format!("{section}-{}", bout.scenario.name),
+        name: bout.scenario.name.clone(),
+        title: bout.scenario.title.clone(),
+        shows: bout.scenario.shows.clone(),
+        does_not_show: bout.scenario.does_not_show.clone(),
+        charts: charts.into_iter().flatten().collect(),
+        figures: figures(bout),
+        comparisons: comparisons(bout),
+    }
+}
+
+/// A row per metric, a column per contestant.
+fn figures(bout: &Bout) -> Table {
+    let headings = ["metric".to_owned()].into_iter();
+    let headings = headings.chain(
+        bout.contestants
+            .iter()
+            .map(|showing| showing.contestant.clone()),
+    );
+    let mut table = Table::new(headings.collect(), (1..=bout.contestants.len()).collect());
+    let valid = |showing: &Showing| format!("{} of {}", showing.valid_runs, showing.runs);
+    table.row(
+        ["valid runs".to_owned()]
+            .into_iter()
+            .chain(bout.contestants.iter().map(valid))
+            .collect(),
+    );
+    for metric in metrics::of_kind(bout.scenario.kind) {
+        let cells: Vec<String> = bout
+            .contestants
+            .iter()
+            .map(|showing| text::cell(metric.unit, text::spread(showing, metric.key)))
+            .collect();
+        if cells.iter().any(|cell| *cell != text::missing()) {
+            table.row([metric.title.to_owned()].into_iter().chain(cells).collect());
+        }
+    }
+    table
+}
+
+/// Everything that was compared.
+fn comparisons(bout: &Bout) -> Table {
+    let headings = ["metric", "pair", "verdict", "n"].map(str::to_owned);
+    let mut table = Table::new(headings.into(), vec![3]);
+    for pair in &bout.pairs {
+        for comparison in &pair.comparisons {
+            table.row(vec![
+                metric_title(bout.scenario.kind, &comparison.metric),
+                format!("{} / {}", pair.first, pair.second),
+                comparison.verdict.words.clone(),
+                comparison.ratio.pairs.to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+fn invalid(runs: &[RunRecord]) -> Table {
+    let headings = ["bout", "contestant", "block", "status", "why"].map(str::to_owned);
+    let mut table = Table::new(headings.into(), vec![2]);
+    for run in runs.iter().filter(|run| run.status != Status::Valid) {
+        table.row(vec![
+            run.bout.clone(),
+            run.contestant.clone(),
+            run.block.to_string(),
+            run.status.name().to_owned(),
+            run.reasons.join("; "),
+        ]);
+    }
+    table
+}
+
+/// Everything that made the result: versions, command lines, the machine.
+fn settings(results: &Results) -> Vec<(String, String)> {
+    let environment = &results.environment;
+    let mut settings = vec![
+        ("command".to_owned(), environment.command.join(" ")),
+        ("bench".to_owned(), environment.bench_version.clone()),
+        (
+            "rustc".to_owned(),
+            environment.rustc.clone().unwrap_or_default(),
+        ),
+    ];
+    for (name, ready) in &environment.ready {
+        settings.push((format!("ready line of {name}"), ready.to_string()));
+    }
+    if let Ok(serde_json::Value::Object(machine)) = serde_json::to_value(&environment.machine) {
+        for (key, value) in machine {
+            match value {
+                serde_json::Value::Object(inner) => {
+                    let inner = inner
+                        .into_iter()
+                        .map(|(name, value)| (format!("{key}: {name}"), plain(&value)));
+                    settings.extend(inner);
+                }
+                value => settings.push((key, plain(&value))),
+            }
+        }
+    }
+    settings
+}
+
+fn plain(value: &serde_json::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+use super::*;
+use crate::committed::result_of_readme;
+use crate::test_data;
+
+fn committed() -> Results {
+    Results::load(&result_of_readme()).unwrap()
+}
+
+/// A committed result with other runs and contestants.
+fn result(runs: Vec<RunRecord>) -> Results {
+    let mut results = committed();
+    let scenarios: Vec<_> =
+        runs.iter()
+            .map(|run| run.scenario.clone())
+            .fold(Vec::new(), |mut known, scenario| {
+                if !known.contains(&scenario) {
+                    known.push(scenario);
+                }
+                known
+            });
+    results.summary = crate::summary::summarize(test_data::setting(), &scenarios, &runs);
+    results.runs = runs;
+    results
+}
+
+fn ten_blocks() -> Vec<RunRecord> {
+    (1..=10)
+        .flat_map(|block| {
+            let noise = 1.0 + 0.01 * (block % 3) as f64;
+            [
+                test_data::echo_run("server-uring", block, 120_000.0 * noise),
+                test_data::echo_run("server-tokio", block, 100_000.0),
+                test_data::open_run("server-uring", block, 50_000.0, 900_000 + block as u64),
+                test_data::open_run("server-tokio", block, 50_000.0, 1_000_000),
+            ]
+        })
+        .collect()
+}
+
+#[test]
+fn the_verdict_comes_first_and_names_the_winner() {
+    let page = page(&[result(ten_blocks())], &[]).unwrap();
+    let verdict = page.find("server-uring 1.21x [1.20, 1.22]").unwrap();
+    assert!(verdict < page.find("<svg").unwrap());
+    let losses = &page[page.find("<h4>server-tokio</h4>").unwrap()..];
+    let loss = losses.find(": server-uring 1.21x").unwrap();
+    assert!(loss < losses.find("<h3>").unwrap());
+}
+
+#[test]
+fn it_needs_no_network_and_no_script() {
+    let page = page(&[committed()], &[]).unwrap();
+    let names_only = page.replace("http://www.w3.org/2000/svg", "");
+    for forbidden in ["http://", "https://", "<script", "@import", "url("] {
+        // The command lines and ready lines of a result have addresses in them, none of them a
+        // link.
+        let linked = names_only.contains(&format!("src=\"{forbidden}"))
+            || names_only.contains(&format!("href=\"{forbidden}"));
+        assert!(!linked, "{forbidden}");
+    }
+    assert!(!page.contains("<script") && !page.contains("@import") && !page.contains("url("));
+}
+
+#[test]
+fn runs_that_do_not_count_are_shown() {
+    let mut runs = ten_blocks();
+    runs[0] = test_data::failed(runs[0].clone(), "the server <died>");
+    let page = page(&[result(runs)], &[]).unwrap();
+    assert!(page.contains("the server &lt;died&gt;"));
+    assert!(page.contains("9 of 10"));
+}
+
+#[test]
+fn runs_in_doubt_are_hollow_and_say_why() {
+    let mut runs = ten_blocks();
+    assert!(
+        !page(&[result(runs.clone())], &[])
+            .unwrap()
+            .contains("run hollow")
+    );
+    runs[0].status = Status::Doubtful;
+    runs[0].reasons = vec!["others used the CPUs".to_owned()];
+    let page = page(&[result(runs)], &[]).unwrap();
+    assert!(page.contains("run hollow") && page.contains("others used the CPUs"));
+    assert!(page.contains("10 of 10"), "it counts");
+}
+
+#[test]
+fn every_chart_has_a_table_and_a_name() {
+    let page = page(&[committed()], &[]).unwrap();
+    let count = |what: &str| page.matches(what).count();
+    assert!(count("<svg") > 20);
+    assert_eq!(count("<svg"), count("The same as a table"));
+    assert_eq!(count("<svg"), count("role=\"img\" aria-label=\""));
+    for drawing in page.split("<svg").skip(1) {
+        let drawing = drawing.split("</svg>").next().unwrap();
+        assert!(
+            !drawing.contains("NaN") && !drawing.contains("inf"),
+            "no figure without a value: {drawing}"
+        );
+    }
+}
+
+#[test]
+fn the_drawing_for_a_readme_stands_alone() {
+    let svg = plot(&result(ten_blocks())).unwrap();
+    assert!(
+        svg.starts_with("<svg xmlns=")
+            && svg.contains("<style>")
+            && svg.contains("server-uring better")
+    );
+    assert!(plot(&result(vec![])).is_err());
+}
+
+#[test]
+fn several_results_stand_in_one_page() {
+    let page = page(&[committed(), result(ten_blocks())], &[]).unwrap();
+    assert_eq!(page.matches("<section id=").count(), 2);
+}
+
+#[test]
+fn a_history_is_drawn_per_bout_and_machine() {
+    let mut history = Vec::new();
+    for (day, revision, per_s) in [("23", "def5678", 110_000.0), ("22", "abc1234", 100_000.0)] {
+        let mut summary = result(vec![
+            test_data::echo_run("server-uring", 1, per_s),
+            test_data::echo_run("server-tokio", 1, 90_000.0),
+        ])
+        .summary;
+        summary.setting.started_utc = format!("2026-11-{day}T03:00:00Z");
+        summary.setting.revision = revision.into();
+        history.extend(crate::output::history::entries(&summary));
+    }
+    let mut elsewhere = history[0].clone();
+    elsewhere.machine = "yet another".into();
+    history.push(elsewhere);
+    let page = page(&[], &history).unwrap();
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert_eq!(page.matches("class=\"curve s").count(), 3);
+    let older = page.find("server-uring at abc1234: 100k").unwrap();
+    assert!(older < page.find("server-uring at def5678: 110k").unwrap());
+    assert!(page.contains("Over time") && page.contains("on yet another"));
+}

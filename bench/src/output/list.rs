@@ -1,0 +1,167 @@
+//! `bench list`: the result folders in a folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::table::Table;
+use crate::store::load::load_summary;
+use crate::summary::Summary;
+
+/// A row per result folder under `dir`, the oldest first; a folder that cannot be read is a row
+/// that says why.
+///
+/// # Errors
+/// When `dir` cannot be read.
+pub fn text(dir: &Path) -> Result<String> {
+    let headings = [
+        "folder",
+        "begun (UTC)",
+        "suite",
+        "revision",
+        "machine",
+        "bouts",
+        "valid runs",
+        "state",
+    ];
+    let mut table = Table::new(headings.map(str::to_owned).to_vec(), vec![5, 6]);
+    for folder in folders(dir)? {
+        let name = folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let cells = if folder.join("summary.json").is_file() {
+            match load_summary(&folder) {
+                Ok(summary) => of_summary(&summary),
+                Err(error) => state_only(format!("unreadable: {error:#}")),
+            }
+        } else {
+            state_only("unfinished: bench --resume runs the rest".to_owned())
+        };
+        table.row([vec![name], cells].concat());
+    }
+    if table.is_empty() {
+        return Ok(format!("no result folder in {}\n", dir.display()));
+    }
+    Ok(table.render())
+}
+
+/// Folders with what a suite writes first.
+fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = || format!("cannot read the folder {}", dir.display());
+    let mut folders = fs::read_dir(dir)
+        .with_context(unreadable)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(unreadable)?;
+    folders.retain(|path| {
+        path.join("environment.json").is_file() || path.join("summary.json").is_file()
+    });
+    // Names begin with the time.
+    folders.sort();
+    Ok(folders)
+}
+
+fn state_only(state: String) -> Vec<String> {
+    let mut cells = vec![String::new(); 6];
+    cells.push(state);
+    cells
+}
+
+fn of_summary(summary: &Summary) -> Vec<String> {
+    let setting = &summary.setting;
+    let showings = || summary.bouts.iter().flat_map(|bout| &bout.contestants);
+    let (valid, all) = showings().fold((0, 0), |(valid, all), showing| {
+        (valid + showing.valid_runs, all + showing.runs)
+    });
+    let state = [
+        (summary.is_noisy(), "NOISY"),
+        (setting.interrupted, "interrupted"),
+        (setting.aborted.is_some(), "aborted"),
+        (!summary.complete, "incomplete"),
+        (summary.complete, "complete"),
+    ];
+    let state: Vec<&str> = state
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, word)| *word)
+        .collect();
+    let machine = setting.machine.split_once(": ");
+    vec![
+        setting
+            .started_utc
+            .replace('T', " ")
+            .trim_end_matches('Z')
+            .to_owned(),
+        setting.suite.clone(),
+        setting.revision.clone(),
+        machine
+            .map_or(setting.machine.as_str(), |(name, _)| name)
+            .to_owned(),
+        summary.bouts.len().to_string(),
+        format!("{valid}/{all}"),
+        state.join(", "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data;
+
+    #[test]
+    fn every_folder_is_a_row_whatever_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(
+            text(dir.path())
+                .unwrap()
+                .starts_with("no result folder in ")
+        );
+        let write = |folder: &str, file: &str, content: &str| {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join(file), content).unwrap();
+        };
+        let runs = vec![
+            test_data::echo_run("server-uring", 1, 120_000.0),
+            test_data::failed(test_data::echo_run("server-tokio", 1, 1.0), "it died"),
+        ];
+        let summary = test_data::results("x", "abc1234", runs).summary;
+        write(
+            "2026-11-22T10-00-00Z-vm-abc1234",
+            "summary.json",
+            &serde_json::to_string(&summary).unwrap(),
+        );
+        write("2026-11-23-broken", "summary.json", "{}");
+        write("2026-11-24-going-on", "environment.json", "{}");
+        write("no-result", "README.md", "");
+        let text = text(dir.path()).unwrap();
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        assert_eq!(rows.len(), 5, "{text}");
+        assert_eq!(
+            rows[2][1..9],
+            [
+                "2026-11-22T10-00-00Z-vm-abc1234",
+                "2026-11-22 10:00:00",
+                "quick",
+                "abc1234",
+                "vm",
+                "1",
+                "1/2",
+                "incomplete"
+            ]
+        );
+        assert!(rows[3][8].starts_with("unreadable: "), "{text}");
+        assert!(rows[4][8].starts_with("unfinished"), "{text}");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let message = format!("{:#}", text(Path::new("/nonexistent/results")).unwrap_err());
+        assert!(message.contains("/nonexistent/results"), "{message}");
+    }
+}

@@ -1,0 +1,10 @@
+//! A result in the formats that people and programs read.
+
+pub mod compare;
+pub mod export;
+pub mod gate;
+pub mod history;
+pub mod html;
+pub mod list;
+pub mod table;
+pub mod text;

@@ -1,0 +1,56 @@
+//! Every comparison: all compared metrics of all pairs.
+
+use super::{cell, missing, p_value, spread};
+use crate::judge::metrics;
+use crate::output::table::Table;
+use crate::summary::Summary;
+
+/// All compared metrics of all pairs.
+pub(super) fn comparisons(summary: &Summary) -> String {
+    let mut text = String::new();
+    for bout in &summary.bouts {
+        for pair in &bout.pairs {
+            let headings = [
+                "metric",
+                &pair.first,
+                &pair.second,
+                "better, by how much [95% interval]",
+                "p (Holm)",
+                "Cliff's delta",
+            ]
+            .map(str::to_owned)
+            .to_vec();
+            let mut table = Table::new(headings, vec![1, 2, 4, 5]);
+            for comparison in &pair.comparisons {
+                let Some(metric) = metrics::find(bout.scenario.kind, &comparison.metric) else {
+                    continue;
+                };
+                let of = |name: &str| {
+                    bout.showing(name).map_or_else(missing, |showing| {
+                        cell(metric.unit, spread(showing, metric.key))
+                    })
+                };
+                table.row(vec![
+                    metric.title.to_owned(),
+                    of(&pair.first),
+                    of(&pair.second),
+                    comparison.verdict.words.clone(),
+                    comparison
+                        .significance
+                        .map_or_else(missing, |sure| p_value(sure.p_adjusted)),
+                    comparison
+                        .cliffs_delta
+                        .map_or_else(missing, |delta| format!("{delta:+.2}")),
+                ]);
+            }
+            if !table.is_empty() {
+                text.push_str(&format!(
+                    "\n### {}\n\n{}",
+                    bout.scenario.name,
+                    table.render()
+                ));
+            }
+        }
+    }
+    text
+}

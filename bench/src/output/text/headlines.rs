@@ -1,0 +1,249 @@
+//! Who won: each bout by the metric that decides it.
+
+use super::{cell, missing, spread};
+use crate::judge::metrics::{self, Metric};
+use crate::output::table::Table;
+use crate::summary::{Bout, Comparison, Pair, Summary};
+
+/// With up to so many contestants every verdict and everybody's median stand in the row of their
+/// bout.
+pub(super) const FEW: usize = 3;
+
+/// With more, that row names so many of the differences found.
+pub(super) const DIFFERENCES_SHOWN: usize = 6;
+
+const HOW_MUCH: &str = "better, by how much [95% interval]";
+/// In place of a verdict.
+pub(super) const ONE_RUN: &str = "one run: no interval, no claim about differences";
+
+/// A bout by the metric that decides it.
+struct Headline<'a> {
+    bout: &'a Bout,
+    metric: &'static Metric,
+    pairs: Vec<(&'a Pair, Option<&'a Comparison>)>,
+}
+
+fn headlines(summary: &Summary) -> impl Iterator<Item = Headline<'_>> {
+    summary.bouts.iter().filter_map(|bout| {
+        let pairs = bout.pairs.iter().filter(|pair| !pair.again);
+        let of_headline = |pair: &&Comparison| pair.metric == bout.headline;
+        Some(Headline {
+            bout,
+            metric: metrics::find(bout.scenario.kind, &bout.headline)?,
+            pairs: pairs
+                .map(|pair| (pair, pair.comparisons.iter().find(of_headline)))
+                .collect(),
+        })
+    })
+}
+
+impl Headline<'_> {
+    /// What stands in every row about it.
+    fn name(&self) -> [String; 2] {
+        [
+            self.bout.scenario.name.clone(),
+            self.metric.title.to_owned(),
+        ]
+    }
+
+    fn median(&self, name: &str) -> String {
+        self.bout.showing(name).map_or_else(missing, |showing| {
+            cell(self.metric.unit, spread(showing, self.metric.key))
+        })
+    }
+
+    /// Paired runs of the pair that has fewest.
+    fn paired_runs(&self) -> String {
+        let of_each = self.pairs.iter().map(|(_, found)| paired_runs(*found));
+        of_each
+            .min()
+            .map_or_else(missing, |pairs| pairs.to_string())
+    }
+
+    /// The verdict on every pair.
+    fn every_verdict(&self) -> Vec<String> {
+        let verdict = |(pair, found): &(&Pair, Option<&Comparison>)| {
+            if self.pairs.len() == 1 {
+                words(*found).to_owned()
+            } else {
+                format!("{} v {}: {}", pair.first, pair.second, words(*found))
+            }
+        };
+        self.pairs.iter().map(verdict).collect()
+    }
+
+    /// The differences found, largest first, and how many pairs are left.
+    fn differences(&self) -> Vec<String> {
+        let mut found: Vec<(f64, String)> = Vec::new();
+        let (mut equal, mut too_few) = (0, 0);
+        for (pair, comparison) in &self.pairs {
+            let Some(verdict) = comparison.map(|comparison| &comparison.verdict) else {
+                too_few += 1;
+                continue;
+            };
+            match &verdict.winner {
+                Some(winner) => {
+                    let loser = if winner == &pair.first {
+                        &pair.second
+                    } else {
+                        &pair.first
+                    };
+                    found.push((verdict.advantage, format!("{} over {loser}", verdict.words)));
+                }
+                None if verdict.claim => equal += 1,
+                None => too_few += 1,
+            }
+        }
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let smaller = found.len().saturating_sub(DIFFERENCES_SHOWN);
+        let mut lines: Vec<String> = found
+            .into_iter()
+            .take(DIFFERENCES_SHOWN)
+            .map(|(_, words)| words)
+            .collect();
+        let rest = [
+            ("smaller differences", smaller),
+            ("no difference detectable", equal),
+            ("too few runs for a claim", too_few),
+        ];
+        let all = self.pairs.len();
+        lines.extend(
+            rest.into_iter()
+                .filter(|(_, pairs)| *pairs > 0)
+                .map(|(what, pairs)| match pairs {
+                    _ if pairs == all => format!("{what} in any of {all} pairs"),
+                    1 => format!("{what} in 1 of {all} pairs"),
+                    _ => format!("{what} in {pairs} of {all} pairs"),
+                }),
+        );
+        lines
+    }
+}
+
+fn words(found: Option<&Comparison>) -> &str {
+    found.map_or("no pair of valid runs", |found| &found.verdict.words)
+}
+
+fn paired_runs(found: Option<&Comparison>) -> usize {
+    found.map_or(0, |found| found.ratio.pairs)
+}
+
+/// Those whose names head columns.
+pub(super) fn entrants(summary: &Summary) -> Vec<&str> {
+    let entrants = summary.setting.contestants.iter();
+    entrants
+        .filter(|entrant| entrant.excluded.is_none() && entrant.again.is_none())
+        .map(|entrant| entrant.name.as_str())
+        .collect()
+}
+
+/// What follows the names of the bouts: on a small screen only that is seen at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// For a terminal, where the eye ends.
+    VerdictsLast,
+    /// For a page.
+    VerdictsFirst,
+}
+
+/// One row per bout: the metric that decides it, each contestant's median (if they are few), the
+/// verdict.
+pub(crate) fn verdicts(summary: &Summary, order: Order) -> Table {
+    let entrants = entrants(summary);
+    let columns = if entrants.len() > FEW {
+        &[]
+    } else {
+        &entrants[..]
+    };
+    let arranged = |[bout, by]: [String; 2], medians: Vec<String>, verdict: String, n: String| {
+        let mut cells = vec![bout];
+        match order {
+            Order::VerdictsLast => {
+                cells.push(by);
+                cells.extend(medians);
+                cells.extend([verdict, n]);
+            }
+            Order::VerdictsFirst => {
+                cells.extend([verdict, n, by]);
+                cells.extend(medians);
+            }
+        }
+        cells
+    };
+    let headings = arranged(
+        ["bout", "by"].map(str::to_owned),
+        columns.iter().map(|name| (*name).to_owned()).collect(),
+        HOW_MUCH.to_owned(),
+        "n".to_owned(),
+    );
+    let right = match order {
+        Order::VerdictsLast => (2..2 + columns.len()).chain([3 + columns.len()]).collect(),
+        Order::VerdictsFirst => [2].into_iter().chain(4..4 + columns.len()).collect(),
+    };
+    let mut table = Table::new(headings, right);
+    for headline in headlines(summary) {
+        let verdict = if summary.setting.repeats == 1 {
+            vec![ONE_RUN.to_owned()]
+        } else if entrants.len() > FEW {
+            headline.differences()
+        } else {
+            headline.every_verdict()
+        };
+        table.row(arranged(
+            headline.name(),
+            columns.iter().map(|name| headline.median(name)).collect(),
+            verdict.join("\n"),
+            headline.paired_runs(),
+        ));
+    }
+    table
+}
+
+/// What [`verdicts`] leaves out where there are many contestants: everybody's median, and the
+/// verdict on every pair.
+pub(crate) fn left_out(summary: &Summary) -> Option<(Table, Table)> {
+    let entrants = entrants(summary);
+    if entrants.len() <= FEW {
+        return None;
+    }
+    let bouts: Vec<Headline<'_>> = headlines(summary).collect();
+    let [names, metrics]: [Vec<String>; 2] = bouts.iter().fold(
+        [vec!["contestant".to_owned()], vec!["by".to_owned()]],
+        |[mut names, mut metrics], headline| {
+            let [name, metric] = headline.name();
+            names.push(name);
+            metrics.push(metric);
+            [names, metrics]
+        },
+    );
+    let mut medians = Table::new(names, (1..=bouts.len()).collect());
+    medians.row(metrics);
+    for name in entrants {
+        let of_each = bouts.iter().map(|headline| headline.median(name));
+        medians.row([name.to_owned()].into_iter().chain(of_each).collect());
+    }
+    let headings = ["bout", "by", "pair", HOW_MUCH, "detectable from", "n"];
+    let mut pairs = Table::new(headings.map(str::to_owned).to_vec(), vec![4, 5]);
+    // Of one run there is no verdict.
+    let judged = if summary.setting.repeats == 1 {
+        &[]
+    } else {
+        &bouts[..]
+    };
+    for headline in judged {
+        for (pair, found) in &headline.pairs {
+            let [bout, by] = headline.name();
+            let sure = found.and_then(|found| found.significance);
+            pairs.row(vec![
+                bout,
+                by,
+                format!("{} v {}", pair.first, pair.second),
+                words(*found).to_owned(),
+                sure.and_then(|sure| sure.minimal_detectable)
+                    .map_or_else(missing, |ratio| format!("{ratio:.2}x")),
+                paired_runs(*found).to_string(),
+            ]);
+        }
+    }
+    Some((medians, pairs))
+}

@@ -1,0 +1,446 @@
+//! The summary for people: the same words on the terminal and in `summary.md`.
+
+mod comparisons;
+mod figures;
+pub(crate) mod headlines;
+
+use crate::config::Protocol;
+use crate::stats::{RUNS_FOR_A_CLAIM, Spread};
+use crate::summary::{Bout, Problem, Showing, Summary};
+use crate::units::{Unit, format};
+use comparisons::comparisons;
+use figures::figures;
+use headlines::{DIFFERENCES_SHOWN, FEW, ONE_RUN, Order};
+
+/// What no bout of this referee shows, whatever its figures.
+const NOT_SHOWN: &str = "\
+- A network: everything here ran over loopback on one machine, where the kernel's TCP path is most of the cost and part of the
+  generator's receive work is charged to the server that sends to it.
+- Many cores: the servers had the CPUs named above, no more; a runtime's scaling is another question.
+- Your machine, your kernel, your load. Absolute figures are this machine's on this day; the ratios travel better, and not far.
+- TLS, compression, slow or far-away clients, handlers that do something.
+- Impartial contestants: the servers were written by the people who wrote this referee (bench-results/README.md says more).
+";
+
+/// `summary.md`.
+pub fn markdown(summary: &Summary) -> String {
+    let mut text = heading(summary);
+    text.push_str("\n## Who won\n\n");
+    text.push_str(&who_won(summary));
+    text.push_str(&noise(summary));
+    if let Some((medians, pairs)) = headlines::left_out(summary) {
+        text.push_str("\n## Medians\n\n");
+        text.push_str(&medians.render());
+        if !pairs.is_empty() {
+            text.push_str("\n## Every pair\n\n");
+            text.push_str(&pairs.render());
+        }
+    }
+    text.push_str("\n## Figures\n");
+    text.push_str(&figures(summary));
+    text.push_str("\n## Every comparison\n");
+    text.push_str(&comparisons(summary));
+    if summary.setting.repeats == 1 {
+        text.push_str(&format!("\nNone: {ONE_RUN}.\n"));
+    }
+    text.push_str("\n## What each bout shows, and does not\n");
+    text.push_str(&prose(summary));
+    text.push_str(&problems(summary, "\n## Runs that do not count\n\n"));
+    text.push_str(&doubts(summary, "\n## Runs in doubt, which count\n\n"));
+    text.push_str("\n## What none of this shows\n\n");
+    text.push_str(NOT_SHOWN);
+    text
+}
+
+/// For the terminal: figures first, who won last, where the eye is.
+pub fn terminal(summary: &Summary) -> String {
+    let mut text = heading(summary);
+    text.push_str(&figures(summary));
+    text.push_str(&problems(summary, "\nRuns that do not count:\n\n"));
+    text.push_str(&doubts_in_short(summary));
+    text.push_str("\nWhat none of this shows:\n\n");
+    text.push_str(NOT_SHOWN);
+    text.push_str("\nWho won:\n\n");
+    text.push_str(&who_won(summary));
+    text.push_str(&noise(summary));
+    text
+}
+
+fn heading(summary: &Summary) -> String {
+    let setting = &summary.setting;
+    let names: Vec<&str> = setting
+        .contestants
+        .iter()
+        .filter(|entrant| entrant.again.is_none())
+        .map(|entrant| entrant.name.as_str())
+        .collect();
+    let mut text = format!(
+        "# {}Ringside `{}`: {}\n\n",
+        if summary.is_noisy() {
+            "NOISY, do not trust: "
+        } else {
+            ""
+        },
+        setting.suite,
+        names.join(" against ")
+    );
+    for note in &summary.notes {
+        text.push_str(&format!("**{note}**\n\n"));
+    }
+    text.push_str(&format!(
+        "{} · {}\nrevision {} · seed {} · {} blocks per bout · servers on CPUs {}, generator on CPUs {}\n\n",
+        setting.started_utc,
+        setting.machine,
+        setting.revision,
+        setting.seed,
+        setting.repeats,
+        setting.server_cpus,
+        setting.generator_cpus
+    ));
+    for entrant in &setting.contestants {
+        let runtime = entrant.runtime.as_deref().unwrap_or("did not start");
+        let bouts = match entrant.protocol {
+            Protocol::Ws => "",
+            Protocol::Tcp => "; speaks no WebSocket, so it is in echo bouts only",
+        };
+        text.push_str(&format!(
+            "- **{}**: {} ({runtime}){bouts}\n",
+            entrant.name, entrant.about
+        ));
+    }
+    text
+}
+
+/// The verdicts, and how to read them.
+fn who_won(summary: &Summary) -> String {
+    let listed = if headlines::entrants(summary).len() > FEW {
+        format!(
+            "\nOf so many contestants only the {DIFFERENCES_SHOWN} largest differences of a bout are listed; summary.md and report.html have every pair."
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "{}\nFigures are medians of runs, ± their median absolute deviation. The factor is the median ratio of n paired runs, its interval a\n\
+         bootstrap over them. A winner is named if the interval excludes 1 and a signed-rank test, corrected for the percentiles of a\n\
+         latency, finds p <= 0.05; else the factor from which on a difference would be found four times in five stands beside. Below\n\
+         n = {RUNS_FOR_A_CLAIM} nothing is claimed. Of the valid runs, those in doubt are counted behind a ?, those with warnings (in their\n\
+         records) behind a !, as in `10/10 ?1 !2`.{listed}\n",
+        headlines::verdicts(summary, Order::VerdictsLast).render()
+    )
+}
+
+/// What was found where there is nothing to find.
+fn noise(summary: &Summary) -> String {
+    let Some(noise) = &summary.noise else {
+        return "\nNo contestant ran against itself, so nothing here shows how much is noise.\n"
+            .to_owned();
+    };
+    let mut text = String::from(
+        "\nOne contestant against itself, the floor below which nothing can be seen here:\n\n",
+    );
+    for one in &noise.bouts {
+        text.push_str(&format!(
+            "- {}: {}: {}\n",
+            one.bout, one.contestant, one.words
+        ));
+    }
+    text
+}
+
+fn prose(summary: &Summary) -> String {
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    summary
+        .bouts
+        .iter()
+        .map(|bout| {
+            format!(
+                "\n**{}** ({}). Shows: {} Does not show: {}\n",
+                bout.scenario.name,
+                bout.scenario.title,
+                one_line(&bout.scenario.shows),
+                one_line(&bout.scenario.does_not_show)
+            )
+        })
+        .collect()
+}
+
+fn problems(summary: &Summary, heading: &str) -> String {
+    list(summary, heading, |bout| &bout.problems)
+}
+
+fn doubts(summary: &Summary, heading: &str) -> String {
+    list(summary, heading, |bout| &bout.doubts)
+}
+
+/// For the terminal: a line per bout, with how often which doubt was raised. A machine with other
+/// work on it raises the same one for every run.
+fn doubts_in_short(summary: &Summary) -> String {
+    let lines: Vec<String> = summary
+        .bouts
+        .iter()
+        .filter(|bout| !bout.doubts.is_empty())
+        .map(|bout| {
+            let counting: usize = bout.contestants.iter().map(|one| one.valid_runs).sum();
+            format!(
+                "- {}: {} of {counting} runs: {}\n",
+                bout.scenario.name,
+                bout.doubts.len(),
+                kinds_of_doubt(&bout.doubts).join("; ")
+            )
+        })
+        .collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nRuns in doubt, which count (summary.md names each):\n\n{}",
+        lines.concat()
+    )
+}
+
+/// The first doubt of each kind in its own words, and how many more there are. Doubts are of one
+/// kind when they differ in nothing but figures.
+fn kinds_of_doubt(doubts: &[Problem]) -> Vec<String> {
+    let mut kinds: Vec<(String, &str, usize)> = Vec::new();
+    for reason in doubts.iter().flat_map(|doubt| &doubt.reasons) {
+        let kind: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((.., more)) => *more += 1,
+            None => kinds.push((kind, reason, 0)),
+        }
+    }
+    let words = |(_, reason, more): (String, &str, usize)| match more {
+        0 => reason.to_owned(),
+        more => format!("{reason} (and {more} more like it)"),
+    };
+    kinds.into_iter().map(words).collect()
+}
+
+fn list(summary: &Summary, heading: &str, of: fn(&Bout) -> &[Problem]) -> String {
+    let lines: Vec<String> = summary
+        .bouts
+        .iter()
+        .flat_map(|bout| of(bout).iter().map(move |problem| (bout, problem)))
+        .map(|(bout, problem)| {
+            format!(
+                "- {} block {} {}: {}: {}\n",
+                bout.scenario.name,
+                problem.block,
+                problem.contestant,
+                problem.status.name(),
+                problem.reasons.join("; ")
+            )
+        })
+        .collect();
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("{heading}{}", lines.concat())
+    }
+}
+
+pub(crate) fn spread(showing: &Showing, key: &str) -> Option<Spread> {
+    showing.metrics.get(key).copied().flatten()
+}
+
+/// A median with its spread.
+pub(crate) fn cell(unit: Unit, spread: Option<Spread>) -> String {
+    let Some(spread) = spread else {
+        return missing();
+    };
+    if spread.n == 1 {
+        return format(unit, spread.median);
+    }
+    let deviation = if spread.median == 0.0 {
+        0.0
+    } else {
+        spread.mad / spread.median.abs() * 100.0
+    };
+    format!("{} ±{deviation:.1}%", format(unit, spread.median))
+}
+
+/// Two significant digits are all that n runs carry.
+pub(crate) fn p_value(p: f64) -> String {
+    if p < 0.0001 {
+        "<0.0001".to_owned()
+    } else if p < 0.01 {
+        format!("{p:.4}")
+    } else {
+        format!("{p:.2}")
+    }
+}
+
+/// In place of a figure that no run has.
+pub(crate) fn missing() -> String {
+    "–".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::RunRecord;
+    use crate::summary::summarize;
+    use crate::test_data;
+
+    /// Ten blocks of a closed and an open bout: uring 12% faster, tokio with the better tail; one
+    /// run died.
+    fn summary() -> Summary {
+        let mut runs: Vec<RunRecord> = Vec::new();
+        for block in 1..=10_usize {
+            let noise = 1.0 + 0.01 * ((block * 7) % 5) as f64;
+            runs.push(test_data::echo_run(
+                "server-uring",
+                block,
+                112_000.0 * noise,
+            ));
+            runs.push(test_data::echo_run("server-tokio", block, 100_000.0));
+            runs.push(test_data::open_run(
+                "server-uring",
+                block,
+                50_000.0,
+                900_000 + 1_000 * block as u64,
+            ));
+            runs.push(test_data::open_run(
+                "server-tokio",
+                block,
+                50_000.0,
+                700_000,
+            ));
+        }
+        runs[8] = test_data::failed(
+            runs[8].clone(),
+            "the server was killed by signal 9 during the run",
+        );
+        let scenarios = [
+            test_data::scenario("echo-64b-w1-c1000"),
+            test_data::open_run("server-uring", 1, 50_000.0, 1).scenario,
+        ];
+        summarize(test_data::setting(), &scenarios, &runs)
+    }
+
+    #[test]
+    fn markdown_of_a_canned_suite() {
+        insta::assert_snapshot!(markdown(&summary()));
+    }
+
+    #[test]
+    fn terminal_of_a_canned_suite() {
+        insta::assert_snapshot!(terminal(&summary()));
+    }
+
+    #[test]
+    fn markdown_of_a_scale_suite_has_a_row_for_what_was_refused() {
+        let mut setting = test_data::setting();
+        setting.suite = "scale".into();
+        (setting.repeats, setting.runs_needed) = (1, 1);
+        setting.capacities.clear();
+        let mut runs = Vec::new();
+        for (connections, others_us) in [(10_000, 90), (100_000, 700)] {
+            runs.push(test_data::scale_run("server-uring", connections));
+            let mut other = test_data::scale_run("server-tokio", connections);
+            if let Some(latency) = &mut other.loadgen.as_mut().unwrap().latency_intended {
+                latency.p99_ns = others_us * 1000;
+            }
+            test_data::fill(&mut other);
+            runs.push(other);
+        }
+        let reason = "2 x 1,000,000 sockets + 600 files open now + 10,000 spare = 2,010,600 open files, and fs.file-max is 500,000";
+        for name in ["server-uring", "server-tokio"] {
+            runs.push(test_data::refused(
+                test_data::scale_run(name, 1_000_000),
+                reason,
+            ));
+        }
+        let scenarios: Vec<_> = [10_000, 100_000, 1_000_000]
+            .map(test_data::scale_scenario)
+            .to_vec();
+        let summary = summarize(setting, &scenarios, &runs);
+        assert!(summary.complete, "a refused step is not a failed one");
+        insta::assert_snapshot!(markdown(&summary));
+    }
+
+    #[test]
+    fn of_many_contestants_the_largest_differences_are_listed_and_every_pair_apart() {
+        let speeds = [100_000.0, 110_000.0, 120_000.0, 130_000.0, 130_000.0];
+        let names = ["a", "b", "c", "d", "e"];
+        let mut setting = test_data::setting();
+        let entrant = setting.contestants[0].clone();
+        setting.contestants = names
+            .map(|name| crate::summary::Entrant {
+                name: name.into(),
+                ..entrant.clone()
+            })
+            .to_vec();
+        let runs: Vec<RunRecord> = (1..=10)
+            .flat_map(|block| {
+                let each = names.into_iter().zip(speeds);
+                each.map(move |(name, per_s)| test_data::echo_run(name, block, per_s))
+            })
+            .collect();
+        let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
+        let summary = summarize(setting, &scenarios, &runs);
+        let text = terminal(&summary);
+        let largest = text.find("d 1.30x [1.30, 1.30] over a").unwrap();
+        assert!(largest < text.find("c 1.20x [1.20, 1.20] over a").unwrap());
+        assert!(
+            text.contains("smaller differences in 3 of 10 pairs"),
+            "{text}"
+        );
+        assert!(text.contains("no difference detectable in 1 of 10 pairs"));
+        assert!(!text.contains("Every pair"));
+        let text = markdown(&summary);
+        let pairs = &text[text.find("## Every pair").unwrap()..text.find("## Figures").unwrap()];
+        assert_eq!(pairs.matches(" v ").count(), 10);
+    }
+
+    #[test]
+    fn a_run_in_doubt_counts_and_is_marked() {
+        let mut runs: Vec<RunRecord> = (1..=10)
+            .map(|block| test_data::echo_run("server-uring", block, 100_000.0))
+            .collect();
+        runs[3].status = crate::record::Status::Doubtful;
+        runs[3].reasons = vec!["the hypervisor took 9.0% of the CPUs".to_owned()];
+        let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
+        let text = markdown(&summarize(test_data::setting(), &scenarios, &runs));
+        assert!(text.contains("| 10/10 ?1 |"), "{text}");
+        let doubts = text.find("## Runs in doubt, which count").unwrap();
+        assert!(
+            text[doubts..].contains("block 4 server-uring: doubtful: the hypervisor took 9.0%"),
+            "{text}"
+        );
+        assert!(!text.contains("Runs that do not count"));
+    }
+
+    #[test]
+    fn the_terminal_has_one_line_for_what_many_runs_are_doubted_for() {
+        let mut runs: Vec<RunRecord> = (1..=10)
+            .map(|block| test_data::echo_run("server-uring", block, 100_000.0))
+            .collect();
+        for (run, share) in runs.iter_mut().zip(["9.0", "12.5", "3.1"]) {
+            run.status = crate::record::Status::Doubtful;
+            run.reasons = vec![format!("the hypervisor took {share}% of the CPUs")];
+        }
+        let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
+        let text = terminal(&summarize(test_data::setting(), &scenarios, &runs));
+        assert!(
+            text.contains("- echo-64b-w1-c1000: 3 of 10 runs: the hypervisor took 9.0% of the CPUs (and 2 more like it)\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn nothing_at_all_still_renders() {
+        let mut setting = test_data::setting();
+        setting.interrupted = true;
+        let text = terminal(&summarize(
+            setting,
+            &[test_data::scenario("echo-64b-w1-c1000")],
+            &[],
+        ));
+        assert!(
+            text.contains("INTERRUPTED") && text.contains("no pair of valid runs"),
+            "{text}"
+        );
+    }
+}

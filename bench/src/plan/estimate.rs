@@ -1,0 +1,71 @@
+//! How long runs take, about. Pure.
+
+use std::time::Duration;
+
+use crate::config::{Calibration, Kind, Scenario, Timing};
+
+/// Start and end of two processes, in seconds (measured on two CPUs, as the rates below).
+const PROCESSES_S: f64 = 0.2;
+/// Connections that come up per second.
+const CONNECTS_PER_S: f64 = 12_000.0;
+/// Connections that are closed per second at the end.
+const CLOSES_PER_S: f64 = 40_000.0;
+/// Until the memory of many connections is back.
+const GIVING_BACK_S: f64 = 3.0;
+/// Probes of a search for a capacity, about: the first rate is a good guess.
+const PROBES: u32 = 12;
+
+/// How long a run takes, about.
+pub fn estimate_run(scenario: &Scenario, timing: Timing) -> Duration {
+    let connections = scenario.connections as f64;
+    let opening = if scenario.kind == Kind::Connect {
+        0.0
+    } else {
+        connections / CONNECTS_PER_S
+    };
+    let giving_back = if scenario.kind == Kind::Scale {
+        GIVING_BACK_S
+    } else {
+        0.0
+    };
+    let once =
+        Duration::from_secs_f64(PROCESSES_S + opening + connections / CLOSES_PER_S + giving_back)
+            + timing.warmup
+            + timing.duration;
+    match scenario.kind {
+        Kind::Capacity => once * PROBES,
+        _ => once,
+    }
+}
+
+/// How long the calibration of one scenario takes for one contestant, about.
+pub fn estimate_calibration(scenario: &Scenario, calibration: Calibration) -> Duration {
+    let timing = Timing {
+        warmup: calibration.warmup,
+        duration: calibration.duration,
+    };
+    estimate_run(scenario, timing) * calibration.runs as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data;
+
+    #[test]
+    fn more_connections_take_longer() {
+        let timing = Timing {
+            warmup: Duration::from_millis(200),
+            duration: Duration::from_secs(1),
+        };
+        let mut scenario = test_data::scenario("x");
+        let small = estimate_run(&scenario, timing);
+        scenario.connections = 10_000;
+        assert!(estimate_run(&scenario, timing) > small + Duration::from_millis(500));
+        assert_eq!(
+            estimate_run(&test_data::capacity_scenario(), timing),
+            small * PROBES
+        );
+        assert!(small > Duration::from_millis(1400) && small < Duration::from_secs(2));
+    }
+}

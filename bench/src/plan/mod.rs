@@ -1,0 +1,436 @@
+//! What the command line chose, checked before anything starts.
+
+pub mod dry_run;
+pub mod estimate;
+pub mod layout;
+pub mod order;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::config::{
+    Contestant, Options, Protocol, Scenario, Suite, Timing, load_contestants, load_scenario,
+    load_suite,
+};
+use crate::judge::metrics;
+use crate::machine::CpuSet;
+
+/// A suite ready to run.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The suite.
+    pub suite: Suite,
+    /// Blocks per bout.
+    pub repeats: usize,
+    /// When more blocks than `repeats` are run.
+    pub until: Option<Until>,
+    /// When the last round must be over; `None` when the user said when to stop.
+    pub budget: Option<Duration>,
+    /// The scenarios, in the order of the report.
+    pub scenarios: Vec<Scenario>,
+    /// The contestants, in the order of tables.
+    pub contestants: Vec<Contestant>,
+    /// Their binaries, in the same order.
+    pub programs: Vec<PathBuf>,
+    /// The generator's binary.
+    pub loadgen: PathBuf,
+    /// The conformance suite's binary, unless it is to be skipped.
+    pub conformance: Option<PathBuf>,
+    /// CPUs of the servers.
+    pub server_cpus: CpuSet,
+    /// CPUs of the generator.
+    pub generator_cpus: CpuSet,
+    /// Seed of every random order and interval.
+    pub seed: u64,
+}
+
+/// When a bout has blocks enough.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Until {
+    /// All headline intervals are at most this wide to each side, as a share.
+    pub half_width: f64,
+    /// Or so many blocks were run.
+    pub max_repeats: usize,
+}
+
+impl Choice {
+    /// Loads and checks everything that `options` name; binaries are looked for in `bin_dir`.
+    pub fn new(options: &Options, bin_dir: &Path) -> Result<Self> {
+        let suite = load_suite(&options.config_dir, &options.suite)?;
+        let names = if options.scenarios.is_empty() {
+            &suite.scenarios
+        } else {
+            &options.scenarios
+        };
+        let scenarios: Vec<Scenario> = names
+            .iter()
+            .map(|name| load_scenario(&options.config_dir, name))
+            .collect::<Result<_>>()?;
+        scenarios.iter().try_for_each(check_headline)?;
+        unique(
+            "scenario",
+            scenarios.iter().map(|scenario| scenario.name.as_str()),
+        )?;
+
+        let names = if options.contestants.is_empty() {
+            &suite.contestants
+        } else {
+            &options.contestants
+        };
+        let file = options.contestants_file.clone();
+        let file = file.unwrap_or_else(|| options.config_dir.join("contestants.toml"));
+        let mut contestants = choose(load_contestants(&file)?, names, &file)?;
+        let repeats = options.repeats.map_or(suite.repeats, usize::from);
+        if repeats > 1 {
+            // Two single runs show nothing, not even noise.
+            contestants.extend(again(&contestants, &suite.again, &scenarios));
+        }
+        unique(
+            "contestant",
+            contestants
+                .iter()
+                .map(|contestant| contestant.name.as_str()),
+        )?;
+        let programs: Vec<PathBuf> = contestants
+            .iter()
+            .map(|contestant| binary(bin_dir, &contestant.program))
+            .collect::<Result<_>>()?;
+        let wants_conformance =
+            !options.skip_conformance && contestants.iter().any(|one| one.conformance);
+        let conformance = wants_conformance
+            .then(|| binary(bin_dir, Path::new("conformance")))
+            .transpose()?;
+
+        let allowed = CpuSet::allowed()?;
+        let (server_cpus, generator_cpus) = match (&options.server_cpus, &options.generator_cpus) {
+            (Some(server), Some(generator)) => {
+                if let Some(cpu) = server
+                    .cpus()
+                    .iter()
+                    .find(|cpu| generator.cpus().contains(cpu))
+                {
+                    bail!(
+                        "CPU {cpu} is in --server-cpus and in --generator-cpus: they would measure each other"
+                    );
+                }
+                (server.clone(), generator.clone())
+            }
+            _ => allowed.halves(),
+        };
+        for cpu in server_cpus.cpus().iter().chain(generator_cpus.cpus()) {
+            ensure!(
+                allowed.cpus().contains(cpu),
+                "CPU {cpu} is not among those this process may use: {allowed}"
+            );
+        }
+        Ok(Self {
+            repeats,
+            until: options.until_ci.map(|half_width| Until {
+                half_width,
+                max_repeats: usize::from(options.max_repeats).max(repeats),
+            }),
+            budget: (options.repeats.is_none() && options.until_ci.is_none())
+                .then_some(suite.budget),
+            loadgen: binary(bin_dir, Path::new("loadgen"))?,
+            seed: u64::from(options.seed.unwrap_or_else(seed_of_the_moment)),
+            suite,
+            scenarios,
+            contestants,
+            programs,
+            conformance,
+            server_cpus,
+            generator_cpus,
+        })
+    }
+
+    /// Warm-up and window of a scenario.
+    pub fn timing(&self, scenario: &Scenario) -> Timing {
+        self.suite.timing_of(&scenario.name)
+    }
+
+    /// One scenario for each capacity that has to be measured.
+    pub fn calibrations(&self) -> Vec<&Scenario> {
+        let mut keys = Vec::new();
+        self.scenarios
+            .iter()
+            .filter(|scenario| {
+                let key = scenario.capacity_key();
+                let new = key.is_some() && !keys.contains(&key);
+                keys.push(key);
+                new
+            })
+            .collect()
+    }
+
+    /// How long one block of a bout takes, about.
+    pub fn estimate_block(&self, scenario: &Scenario) -> Duration {
+        let plays = |contestant: &&Contestant| contestant.plays(scenario);
+        let contestants = self.contestants.iter().filter(plays).count();
+        estimate::estimate_run(scenario, self.timing(scenario)) * contestants as u32
+    }
+
+    /// The last block that a bout may get: to make up for runs that do not count, or until its
+    /// interval is narrow.
+    pub fn last_block(&self) -> usize {
+        match self.until {
+            Some(until) => until.max_repeats,
+            None => self.repeats + self.suite.extra_blocks,
+        }
+    }
+
+    /// How long the bouts take with `repeats` blocks each, about, calibration included, trial
+    /// starts and conformance not.
+    pub fn estimate(&self, repeats: usize) -> Duration {
+        let blocks: Duration = self
+            .scenarios
+            .iter()
+            .map(|scenario| self.estimate_block(scenario))
+            .sum();
+        blocks * repeats as u32 + self.estimate_calibrations()
+    }
+
+    /// How long the calibrations take in all, about.
+    pub fn estimate_calibrations(&self) -> Duration {
+        let of_one: Duration = self
+            .calibrations()
+            .into_iter()
+            .map(|scenario| estimate::estimate_calibration(scenario, self.suite.calibration))
+            .sum();
+        let originals = self
+            .contestants
+            .iter()
+            .filter(|one| one.again.is_none())
+            .count();
+        of_one * originals as u32
+    }
+}
+
+fn check_headline(scenario: &Scenario) -> Result<()> {
+    let Some(headline) = &scenario.headline else {
+        return Ok(());
+    };
+    ensure!(
+        metrics::find(scenario.kind, headline).is_some(),
+        "scenario `{}`: `headline`: no metric `{headline}` for this kind; known: {}",
+        scenario.name,
+        metrics::of_kind(scenario.kind)
+            .map(|metric| metric.key)
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    Ok(())
+}
+
+fn choose(all: Vec<Contestant>, names: &[String], file: &Path) -> Result<Vec<Contestant>> {
+    if names.is_empty() {
+        let default: Vec<Contestant> = all
+            .into_iter()
+            .filter(|contestant| contestant.default)
+            .collect();
+        ensure!(
+            !default.is_empty(),
+            "{}: no contestant has `default = true`; name some with --contestants",
+            file.display()
+        );
+        return Ok(default);
+    }
+    unique("contestant", names.iter().map(String::as_str))?;
+    let find = |name: &String| {
+        all.iter()
+            .find(|contestant| contestant.name == *name)
+            .cloned()
+            .with_context(|| {
+                let known: Vec<&str> = all
+                    .iter()
+                    .map(|contestant| contestant.name.as_str())
+                    .collect();
+                format!(
+                    "no contestant `{name}` in {}; known: {}",
+                    file.display(),
+                    known.join(", ")
+                )
+            })
+    };
+    names.iter().map(find).collect()
+}
+
+/// The first contestant that plays everywhere once more, in the A/A bouts among `scenarios`, or in
+/// the first scenario if none of them is one; nobody if the suite has no A/A bout.
+fn again(
+    contestants: &[Contestant],
+    bouts: &[String],
+    scenarios: &[Scenario],
+) -> Option<Contestant> {
+    let first = contestants
+        .iter()
+        .find(|contestant| contestant.protocol == Protocol::Ws)
+        .or(contestants.first())?;
+    let chosen = scenarios.iter().map(|scenario| scenario.name.clone());
+    let listed: Vec<String> = chosen.clone().filter(|name| bouts.contains(name)).collect();
+    if bouts.is_empty() {
+        None
+    } else if listed.is_empty() {
+        Some(first.again(chosen.take(1).collect()))
+    } else {
+        Some(first.again(listed))
+    }
+}
+
+fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            bail!("{what} `{name}` is named twice");
+        }
+    }
+    Ok(())
+}
+
+/// A bare name lies in `bin_dir`, or with the examples in there; anything else is a path already.
+fn binary(bin_dir: &Path, program: &Path) -> Result<PathBuf> {
+    let path = if program.components().count() > 1 {
+        program.to_path_buf()
+    } else {
+        let example = bin_dir.join("examples").join(program);
+        if example.is_file() {
+            example
+        } else {
+            bin_dir.join(program)
+        }
+    };
+    ensure!(
+        path.is_file(),
+        "{} does not exist; scripts/bench.sh builds all binaries, or name their folder with --bin-dir",
+        path.display()
+    );
+    Ok(path)
+}
+
+fn seed_of_the_moment() -> u32 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as u32 ^ since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data;
+    use clap::Parser;
+
+    fn options(args: &[&str]) -> Options {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        Line::try_parse_from([&["bench"], args].concat())
+            .unwrap()
+            .options
+    }
+
+    fn bin_dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["server-uring", "server-tokio", "loadgen", "conformance"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn quick_fits_its_budget_on_two_cpus_and_so_do_the_others() {
+        let bins = bin_dir();
+        for (suite, preliminaries) in [("smoke", 12), ("quick", 15), ("standard", 15)] {
+            let choice = Choice::new(&options(&["--suite", suite]), bins.path()).unwrap();
+            let estimate = choice.estimate(choice.repeats) + Duration::from_secs(preliminaries);
+            assert!(
+                estimate < choice.budget.unwrap(),
+                "{suite} takes {estimate:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn server_and_generator_do_not_share_a_cpu_by_command() {
+        let bins = bin_dir();
+        let args = ["--server-cpus", "0", "--generator-cpus", "0"];
+        let error = Choice::new(&options(&args), bins.path()).unwrap_err();
+        assert!(error.to_string().contains("CPU 0 is in"), "{error}");
+    }
+
+    #[test]
+    fn repeats_lift_the_budget_and_scenarios_narrow_the_suite() {
+        let bins = bin_dir();
+        let args = [
+            "--repeats",
+            "40",
+            "--scenarios",
+            "idle-1000,echo-64b-open-50",
+            "--contestants",
+            "server-tokio-percore",
+        ];
+        let choice = Choice::new(&options(&args), bins.path()).unwrap();
+        assert_eq!((choice.repeats, choice.budget), (40, None));
+        assert_eq!(choice.scenarios.len(), 2);
+        assert_eq!(choice.contestants[0].name, "server-tokio-percore");
+        assert_eq!(choice.calibrations().len(), 1);
+    }
+
+    #[test]
+    fn a_suite_may_bring_its_own_contestants() {
+        let bins = bin_dir();
+        for name in ["peer-fastwebsockets", "peer-tokio-tungstenite"] {
+            std::fs::write(bins.path().join(name), "").unwrap();
+        }
+        let new = |args: &[&str]| Choice::new(&options(args), bins.path());
+        let error = new(&["--suite", "peers"]).unwrap_err().to_string();
+        assert!(error.contains("floor_tcp"), "{error}");
+        std::fs::create_dir(bins.path().join("examples")).unwrap();
+        std::fs::write(bins.path().join("examples/floor_tcp"), "").unwrap();
+        std::fs::write(bins.path().join("peer-uwebsockets"), "").unwrap();
+        let choice = new(&["--suite", "peers"]).unwrap();
+        let floor = choice
+            .contestants
+            .iter()
+            .position(|one| one.name == "floor-tcp")
+            .unwrap();
+        assert!(choice.programs[floor].ends_with("examples/floor_tcp"));
+        assert_eq!(choice.contestants.len(), 8, "the first one twice");
+        assert!(choice.estimate(choice.repeats) + Duration::from_secs(15) < choice.budget.unwrap());
+        let choice = new(&["--suite", "peers", "--contestants", "server-tokio"]).unwrap();
+        assert_eq!(choice.contestants[0].name, "server-tokio");
+    }
+
+    #[test]
+    fn a_headline_is_a_metric_of_its_kind() {
+        let mut scenario = test_data::scenario("mine");
+        scenario.headline = Some("messages_per_s".into());
+        assert!(check_headline(&scenario).is_ok());
+        scenario.headline = Some("luck".into());
+        let message = check_headline(&scenario).unwrap_err().to_string();
+        assert!(
+            message.contains("`mine`") && message.contains("no metric `luck`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn what_does_not_exist_is_named_with_what_does() {
+        let bins = bin_dir();
+        let fails = |args: &[&str]| {
+            format!(
+                "{:#}",
+                Choice::new(&options(args), bins.path()).unwrap_err()
+            )
+        };
+        assert!(fails(&["--contestants", "nginx"]).contains("no contestant `nginx`"));
+        assert!(fails(&["--contestants", "nginx"]).contains("known: server-uring, "));
+        assert!(fails(&["--scenarios", "echo"]).contains("no scenario `echo`"));
+        assert!(fails(&["--contestants", "server-uring,server-uring"]).contains("named twice"));
+        assert!(fails(&["--server-cpus", "4095", "--generator-cpus", "0"]).contains("CPU 4095"));
+        std::fs::remove_file(bins.path().join("loadgen")).unwrap();
+        assert!(fails(&[]).contains("scripts/bench.sh"));
+    }
+}

@@ -1,0 +1,188 @@
+//! `environment.json`: everything that made the result, apart from the runs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::{Contestant, Options, Scenario, Suite};
+use crate::machine::preflight::Finding;
+use crate::machine::{CpuSet, Machine, output};
+
+/// Content of `environment.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// [`crate::record::SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// When the suite began, UTC.
+    pub started_utc: String,
+    /// The command line of the referee.
+    pub command: Vec<String>,
+    /// Seed of every order and interval.
+    pub seed: u64,
+    /// Source the binaries were built from.
+    pub revision: Revision,
+    /// `rustc --version`.
+    pub rustc: Option<String>,
+    /// Version of the referee.
+    pub bench_version: String,
+    /// The machine.
+    pub machine: Machine,
+    /// What the preflight found.
+    pub findings: Vec<Finding>,
+    /// CPUs of the servers.
+    pub server_cpus: CpuSet,
+    /// CPUs of the generator.
+    pub generator_cpus: CpuSet,
+    /// The suite in force.
+    pub suite: Suite,
+    /// The scenarios in force.
+    pub scenarios: Vec<Scenario>,
+    /// The contestants in force.
+    pub contestants: Vec<Contestant>,
+    /// The options in force, which `--resume` goes on with (older results have none).
+    #[serde(default)]
+    pub options: Option<Options>,
+    /// SHA-1 of every binary, by the name of its contestant; `loadgen` and `conformance` besides.
+    #[serde(default)]
+    pub binaries: BTreeMap<String, String>,
+    /// When the suite was resumed.
+    #[serde(default)]
+    pub resumed: Vec<Resumed>,
+    /// Each contestant's `ready` line of a trial start: versions and limits in force.
+    pub ready: BTreeMap<String, Value>,
+}
+
+/// A suite went on after an interruption.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// When, UTC.
+    pub utc: String,
+    /// What had changed by then, accepted with `--force`.
+    pub changed: Vec<String>,
+}
+
+/// A git revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Full hash of the commit; `None` outside a repository.
+    pub commit: Option<String>,
+    /// Tracked files differ from it.
+    pub dirty: bool,
+}
+
+impl Revision {
+    /// Of the repository that `folder` lies in.
+    pub fn read(folder: &Path) -> Self {
+        let folder = folder.display().to_string();
+        let git = |args: &[&str]| output("git", &[&["-C", &folder], args].concat());
+        let commit = git(&["rev-parse", "HEAD"]);
+        // The results of earlier suites are not what binaries are built from.
+        let changed = git(&[
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            ":/",
+            ":(top,exclude)bench-results",
+        ]);
+        Self {
+            dirty: commit.is_some() && changed.is_some_and(|line| !line.is_empty()),
+            commit,
+        }
+    }
+
+    /// `abc1234` or `abc1234-dirty`; `unversioned` without a commit.
+    pub fn short(&self) -> String {
+        let Some(commit) = &self.commit else {
+            return "unversioned".to_owned();
+        };
+        let short: String = commit.chars().take(7).collect();
+        if self.dirty {
+            format!("{short}-dirty")
+        } else {
+            short
+        }
+    }
+}
+
+impl Environment {
+    /// The machine in one line.
+    pub fn machine_line(&self) -> String {
+        let machine = &self.machine;
+        let cpus = machine.cpus.as_ref().map_or(0, CpuSet::len);
+        let mut parts = vec![
+            machine
+                .cpu_model
+                .clone()
+                .unwrap_or_else(|| "unknown CPU".to_owned()),
+            format!("{cpus} CPUs"),
+        ];
+        if let Some(bytes) = machine.memory_bytes {
+            parts.push(format!("{:.0} GiB", bytes as f64 / (1u64 << 30) as f64));
+        }
+        if machine.virtual_machine == Some(true) {
+            parts.push("virtual machine".to_owned());
+        }
+        parts.push(machine.kernel.clone());
+        if let Some(control) = machine.sysctls.get("net.ipv4.tcp_congestion_control") {
+            parts.push(format!("TCP {control}"));
+        }
+        if let Some(nice) = machine.run_nice {
+            parts.push(format!("runs at nice {nice}"));
+        }
+        format!("{}: {}", machine.name, parts.join(", "))
+    }
+}
+
+/// `2026-11-22T10:00:00Z`.
+pub fn utc(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since.as_secs())).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_in_short() {
+        let commit = Some("abc1234def".to_owned());
+        assert_eq!(
+            Revision {
+                commit: commit.clone(),
+                dirty: false
+            }
+            .short(),
+            "abc1234"
+        );
+        assert_eq!(
+            Revision {
+                commit,
+                dirty: true
+            }
+            .short(),
+            "abc1234-dirty"
+        );
+        assert_eq!(
+            Revision {
+                commit: None,
+                dirty: false
+            }
+            .short(),
+            "unversioned"
+        );
+        let outside = tempfile::tempdir().unwrap();
+        assert_eq!(Revision::read(outside.path()).commit, None);
+    }
+
+    #[test]
+    fn times_in_utc() {
+        assert_eq!(
+            utc(UNIX_EPOCH + Duration::from_millis(1_790_000_000_999)),
+            "2026-09-21T14:13:20Z"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! A search for the highest rate at which a contestant keeps its promise: goal, probes, end.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Status;
+
+/// A search: what was wanted, every probe, what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Search {
+    /// What was searched.
+    pub goal: Goal,
+    /// In their order.
+    pub probes: Vec<Probe>,
+    /// The end; `null` if the search was ended early.
+    pub found: Option<Found>,
+    /// What kept the rate from being higher.
+    pub limiter: Option<Limiter>,
+}
+
+impl Search {
+    /// Highest rate that held and was confirmed.
+    pub fn rate_per_s(&self) -> Option<f64> {
+        self.found?.rate_per_s
+    }
+}
+
+/// One probe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Probe {
+    /// Messages per second asked for.
+    pub rate_per_s: f64,
+    /// Why it was made.
+    pub role: Role,
+    /// What it said.
+    pub outcome: Outcome,
+    /// Status of the run.
+    pub status: Status,
+    /// Why the outcome is not `held`.
+    pub reason: Option<String>,
+    /// Messages per second answered.
+    pub messages_per_s: Option<f64>,
+    /// Median latency from the intended send.
+    pub latency_intended_p50_ns: Option<f64>,
+    /// Its 99th percentile.
+    pub latency_intended_p99_ns: Option<f64>,
+    /// Messages lost, never sent, duplicated, reordered or corrupted.
+    pub faults: Option<u64>,
+    /// Of the server's CPUs.
+    pub server_cpu_share: Option<f64>,
+    /// Of the generator's busiest CPU.
+    pub generator_cpu_share: Option<f64>,
+    /// Of all CPUs, by whomever.
+    pub machine_cpu_share: Option<f64>,
+    /// Of all CPUs, taken by the hypervisor.
+    pub steal_share: Option<f64>,
+    /// Socket buffers in use, both ends, at the last look inside the window.
+    pub socket_buffer_bytes: Option<u64>,
+}
+
+/// What is searched, and how closely.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Goal {
+    /// The promise: 99 of 100 replies within this, counted from the intended send, and nothing
+    /// lost.
+    pub p99_limit_ns: u64,
+    /// First rate, messages per second.
+    pub start_per_s: f64,
+    /// No rate below this is tried.
+    pub min_per_s: f64,
+    /// No rate above this is tried.
+    pub max_per_s: f64,
+    /// The rate found and the next one that broke are no further apart than this.
+    pub resolution: f64,
+    /// Runs at the rate found, most of which must hold.
+    pub confirmations: usize,
+}
+
+impl Goal {
+    /// Confirming runs that must hold.
+    pub fn majority(&self) -> usize {
+        self.confirmations / 2 + 1
+    }
+}
+
+/// What one probe said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The promise was kept.
+    Held,
+    /// It was not.
+    Broke,
+    /// Nothing: the run does not count, for a reason that is not the server's.
+    Void,
+}
+
+/// Why a rate is probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// To find it.
+    Search,
+    /// To confirm it.
+    Confirm,
+}
+
+/// How a search ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Found {
+    /// The highest rate that held and was confirmed; `null` if there is none.
+    pub rate_per_s: Option<f64>,
+    /// The lowest rate above it that broke; `null` if the highest allowed held.
+    pub broke_per_s: Option<f64>,
+    /// Confirming runs that held.
+    pub confirmed: usize,
+}
+
+/// What kept the rate from being higher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Limiter {
+    /// The server's CPUs were full.
+    ServerCpu,
+    /// The generator's were, and the server's not: its capacity is higher than what was found.
+    GeneratorCpu,
+    /// The kernel's memory for socket buffers was.
+    Memory,
+    /// The machine's CPUs were full with neither of them full: `softirq`, the hypervisor, or other
+    /// programs took their part (see the checks).
+    Kernel,
+    /// Nothing was full: the latency rose by itself.
+    Latency,
+    /// The highest rate that the scenario allows held.
+    Bound,
+}
+
+impl Limiter {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::ServerCpu => "server CPU",
+            Self::GeneratorCpu => "generator CPU",
+            Self::Memory => "memory of socket buffers",
+            Self::Kernel => "machine (softirq, steal, other programs)",
+            Self::Latency => "latency, with nothing full",
+            Self::Bound => "the scenario's highest rate",
+        }
+    }
+}

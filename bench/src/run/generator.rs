@@ -1,0 +1,197 @@
+//! The generator's command line for a scenario, and its record.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use loadgen::record::Record;
+
+use crate::config::{Kind, Load, Protocol, Scenario, Timing};
+use crate::machine::CpuSet;
+
+/// Requests in flight per connection before an open loop holds a message back: so many that only a
+/// stall gets there.
+const OPEN_LOOP_WINDOW: u64 = 64;
+
+/// Where the generator writes.
+#[derive(Debug, Clone)]
+pub struct Outputs {
+    /// Its record.
+    pub json: PathBuf,
+    /// Percentiles as HdrHistogram's plotter reads them.
+    pub hgrm: PathBuf,
+    /// Interval log.
+    pub hlog: PathBuf,
+}
+
+/// Where the server under test is, and what it speaks.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Decides the URL.
+    pub protocol: Protocol,
+}
+
+impl Target {
+    fn url(self, kind: Kind) -> String {
+        let Self { address, protocol } = self;
+        let path = match (protocol, kind) {
+            (Protocol::Tcp, _) => "",
+            (Protocol::Ws, Kind::Broadcast) => "/broadcast/ring",
+            (Protocol::Ws, _) => "/ws",
+        };
+        format!("{}://{address}{path}", protocol.scheme())
+    }
+}
+
+/// Program and arguments. `rate_per_s` is the rate in force where the scenario names a fraction of
+/// capacity.
+pub fn command(
+    program: &Path,
+    scenario: &Scenario,
+    timing: Timing,
+    target: Target,
+    cpus: &CpuSet,
+    rate_per_s: Option<f64>,
+    outputs: &Outputs,
+) -> Vec<String> {
+    let mut command = vec![
+        program.display().to_string(),
+        scenario.kind.subcommand().to_owned(),
+        target.url(scenario.kind),
+        "--connections".to_owned(),
+        scenario.connections.to_string(),
+        "--duration".to_owned(),
+        milliseconds(timing.duration),
+    ];
+    let mut add = |flag: &str, value: String| command.extend([flag.to_owned(), value]);
+    add("--warmup", milliseconds(timing.warmup));
+    add("--threads", cpus.len().to_string());
+    add("--cpus", cpus.to_string());
+    if let Some(fraction) = scenario.active_fraction {
+        add("--active", fraction.to_string());
+        add("--size", scenario.size_bytes.to_string());
+        if let Some(rate) = rate_per_s {
+            add("--rate", format!("{rate:.0}"));
+        }
+    }
+    if matches!(scenario.kind, Kind::Echo | Kind::Broadcast) {
+        add("--size", scenario.size_bytes.to_string());
+        match (rate_per_s, scenario.load) {
+            (Some(rate), _) => {
+                add("--rate", format!("{rate:.0}"));
+                add("--window", OPEN_LOOP_WINDOW.to_string());
+            }
+            (None, Some(Load::Window(window))) => add("--window", window.to_string()),
+            (None, _) => {}
+        }
+    }
+    if scenario.kind == Kind::Broadcast {
+        add("--publishers", scenario.publishers.to_string());
+    }
+    add("--json", outputs.json.display().to_string());
+    if scenario.kind != Kind::Idle {
+        add("--hgrm", outputs.hgrm.display().to_string());
+        add("--hlog", outputs.hlog.display().to_string());
+    }
+    command.push("--quiet".to_owned());
+    command.extend(scenario.generator_args.iter().cloned());
+    command
+}
+
+/// Reads a record.
+pub fn read_record(path: &Path) -> Result<Record> {
+    let text = std::fs::read_to_string(path).context("the generator left no record")?;
+    serde_json::from_str(&text).context("the generator's record is not in order")
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data;
+
+    fn words(change: impl FnOnce(&mut Scenario), rate: Option<f64>) -> String {
+        let mut scenario = test_data::scenario("x");
+        change(&mut scenario);
+        let outputs = Outputs {
+            json: "j".into(),
+            hgrm: "g".into(),
+            hlog: "l".into(),
+        };
+        let timing = Timing {
+            warmup: Duration::from_millis(200),
+            duration: Duration::from_secs(1),
+        };
+        let target = Target {
+            address: "127.0.0.1:4000".parse().unwrap(),
+            protocol: Protocol::Ws,
+        };
+        let cpus = "1".parse().unwrap();
+        command(
+            Path::new("loadgen"),
+            &scenario,
+            timing,
+            target,
+            &cpus,
+            rate,
+            &outputs,
+        )
+        .join(" ")
+    }
+
+    #[test]
+    fn a_raw_echo_has_no_path() {
+        let target = Target {
+            address: "127.0.0.1:4000".parse().unwrap(),
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(target.url(Kind::Echo), "tcp://127.0.0.1:4000");
+    }
+
+    #[test]
+    fn command_lines_by_kind() {
+        assert_eq!(
+            words(|_| {}, None),
+            "loadgen echo ws://127.0.0.1:4000/ws --connections 1000 --duration 1000ms --warmup 200ms --threads 1 --cpus 1 \
+             --size 64 --window 1 --json j --hgrm g --hlog l --quiet"
+        );
+        let open = words(
+            |s| s.load = Some(Load::FractionOfCapacity(0.5)),
+            Some(50_000.4),
+        );
+        assert!(open.contains("--rate 50000 --window 64"), "{open}");
+        let broadcast = words(|s| s.kind = Kind::Broadcast, None);
+        assert!(
+            broadcast.contains("/broadcast/ring") && broadcast.contains("--publishers 1"),
+            "{broadcast}"
+        );
+        let idle = words(
+            |s| {
+                s.kind = Kind::Idle;
+                s.load = None;
+                s.generator_args = vec!["--connect-rate".into(), "5k".into()];
+            },
+            None,
+        );
+        assert_eq!(
+            idle,
+            "loadgen idle ws://127.0.0.1:4000/ws --connections 1000 --duration 1000ms --warmup 200ms --threads 1 --cpus 1 --json j --quiet \
+             --connect-rate 5k"
+        );
+        let scale = words(
+            |s| *s = test_data::scale_scenario(1_000_000),
+            Some(10_000.0),
+        );
+        assert_eq!(
+            scale,
+            "loadgen idle ws://127.0.0.1:4000/ws --connections 1000000 --duration 1000ms --warmup 200ms --threads 1 --cpus 1 \
+             --active 0.01 --size 64 --rate 10000 --json j --hgrm g --hlog l --quiet"
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! The bouts: rounds of blocks, each block one run of every contestant.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::Referee;
+use super::progress::Progress;
+use crate::config::{Kind, Load, Scenario, Timing};
+use crate::plan::order;
+use crate::record::RunRecord;
+use crate::run::Run;
+use crate::summary::{standing, widest_interval};
+use crate::units::minutes;
+
+impl Referee {
+    /// Drops the runs of blocks that an interruption cut: the runs of a block belong side by side,
+    /// so it is run again as a whole.
+    pub(super) fn keep_whole_blocks(&mut self) {
+        let mut runs = std::mem::take(&mut self.runs);
+        for scenario in &self.choice.scenarios {
+            let contestants = self.admitted(scenario).len();
+            let mut of_block: BTreeMap<usize, usize> = BTreeMap::new();
+            for run in runs.iter().filter(|run| run.bout == scenario.name) {
+                *of_block.entry(run.block).or_default() += 1;
+            }
+            runs.retain(|run| run.bout != scenario.name || of_block[&run.block] == contestants);
+        }
+        let names: Vec<&str> = self
+            .choice
+            .scenarios
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
+        runs.retain(|run| names.contains(&run.bout.as_str()));
+        if !self.environment.resumed.is_empty() {
+            eprintln!("resumed: {} runs are there already", runs.len());
+        }
+        self.runs = runs;
+    }
+
+    /// Rounds of blocks: those planned, then those that make up for runs that do not count or
+    /// narrow an interval.
+    pub(super) fn run_bouts(&mut self) -> Result<()> {
+        let scenarios = self.choice.scenarios.clone();
+        let planned: usize = (1..=self.choice.repeats)
+            .flat_map(|block| scenarios.iter().map(move |scenario| (block, scenario)))
+            .filter(|(block, scenario)| self.wants(scenario, *block))
+            .map(|(_, scenario)| self.admitted(scenario).len())
+            .sum();
+        let mut progress = Progress::new(planned);
+        let mut pace = Pace::default();
+        for block in 1..=self.choice.last_block() {
+            let order = self.order_of_bouts(block);
+            for (place, bout) in order.into_iter().enumerate() {
+                let scenario = &scenarios[bout];
+                if !self.wants(scenario, block) {
+                    continue;
+                }
+                if block > self.choice.repeats {
+                    progress.add(self.admitted(scenario).len());
+                }
+                progress.at(format!(
+                    "round {block} of {}, bout {} of {}",
+                    self.choice.repeats.max(block),
+                    place + 1,
+                    scenarios.len()
+                ));
+                if !self.bout_block(scenario, block, &mut pace, &mut progress)? {
+                    return Ok(());
+                }
+            }
+            progress.round_is_over();
+        }
+        Ok(())
+    }
+
+    /// Bouts in random order; steps of a scale, which do not compete for a quiet minute, from the
+    /// lowest up.
+    fn order_of_bouts(&self, round: usize) -> Vec<usize> {
+        let scenarios = &self.choice.scenarios;
+        let mut order = order::order_of_bouts(self.choice.seed, round, scenarios.len());
+        if scenarios.iter().all(|one| one.kind == Kind::Scale) {
+            order.sort_by_key(|bout| scenarios[*bout].connections);
+        }
+        order
+    }
+
+    /// Whether a bout is to have this block. Beyond the planned ones it is asked how many runs
+    /// count and how wide the intervals are, never what the figures say: blocks that are added
+    /// until a result looks good make any result look good.
+    fn wants(&self, scenario: &Scenario, block: usize) -> bool {
+        let is_block = |run: &RunRecord| run.bout == scenario.name && run.block == block;
+        if self.runs.iter().any(is_block) {
+            return false;
+        }
+        if block <= self.choice.repeats {
+            return true;
+        }
+        let whole = self.whole_blocks(scenario);
+        // A bout of several blocks without a whole one is not unlucky, it is broken; of a single
+        // one nobody knows.
+        let may_be_luck = whole > 0 || self.choice.repeats == 1;
+        let makes_up = may_be_luck && whole < self.choice.repeats;
+        match self.choice.until {
+            None => makes_up,
+            Some(until) => {
+                let width = widest_interval(&self.setting(None), scenario, &self.runs);
+                whole > 0 && width.is_none_or(|width| width > until.half_width)
+            }
+        }
+    }
+
+    /// One block of a bout, unless time is up or somebody wants to end: then false.
+    fn bout_block(
+        &mut self,
+        scenario: &Scenario,
+        block: usize,
+        pace: &mut Pace,
+        progress: &mut Progress,
+    ) -> Result<bool> {
+        let rate_per_s = match (scenario.load, scenario.capacity_key()) {
+            (Some(Load::FractionOfCapacity(fraction)), Some(key)) => {
+                match self.capacities.get(&key) {
+                    Some(capacity) => Some((capacity.smallest_per_s * fraction).round()),
+                    None => return Ok(true),
+                }
+            }
+            (Some(Load::Rate(rate)), _) => Some(rate),
+            _ => None,
+        };
+        let estimate = self.estimate_block(scenario);
+        if let Some(budget) = self.choice.budget
+            && self.begun.elapsed() + pace.expect(estimate) > budget
+        {
+            let cut = format!(
+                "the budget of {} min was used up in round {block}",
+                minutes(budget)
+            );
+            progress.say(&cut);
+            self.cut.get_or_insert(cut);
+            return Ok(false);
+        }
+        let begun = Instant::now();
+        let timing = self.choice.timing(scenario);
+        let mut say = |said: Said<'_>| match said {
+            Said::Begin(contestant) => progress.begin(&scenario.name, contestant),
+            Said::End(run) => progress.end(run),
+        };
+        let runs = self.block(scenario, timing, rate_per_s, block, &mut say)?;
+        pace.add(estimate, begun.elapsed());
+        self.runs.extend(runs);
+        progress.block(standing(&self.setting(None), scenario, &self.runs));
+        Ok(!self.ring.interrupt.is_set())
+    }
+
+    /// One run of every contestant, in random order. Ends early when somebody wants to end.
+    pub(super) fn block(
+        &self,
+        scenario: &Scenario,
+        timing: Timing,
+        rate_per_s: Option<f64>,
+        block: usize,
+        say: &mut dyn FnMut(Said<'_>),
+    ) -> Result<Vec<RunRecord>> {
+        let admitted = self.admitted(scenario);
+        let order = order::order_in_block(self.choice.seed, &scenario.name, block, admitted.len());
+        let mut runs = Vec::new();
+        for (place, index) in order.into_iter().map(|place| admitted[place]).enumerate() {
+            if self.ring.interrupt.is_set() {
+                break;
+            }
+            let contestant = &self.choice.contestants[index];
+            say(Said::Begin(&contestant.name));
+            let run = Run {
+                contestant,
+                program: &self.choice.programs[index],
+                scenario,
+                timing,
+                rate_per_s,
+                block,
+                position: place + 1,
+                number: (block - 1) * admitted.len() + place + 1,
+                probe: None,
+            };
+            let record = match scenario.kind {
+                Kind::Capacity => self.ring.search(run, self.known_capacity(run))?,
+                _ => self.ring.run(run)?,
+            };
+            say(Said::End(&record));
+            runs.push(record);
+        }
+        Ok(runs)
+    }
+
+    /// What a closed loop of this shape gave for this contestant, if that was measured: where a
+    /// search begins.
+    fn known_capacity(&self, run: Run<'_>) -> Option<f64> {
+        let capacity = self.capacities.get(&run.scenario.shape_key())?;
+        let own = capacity.messages_per_s.get(&run.contestant.name);
+        Some(own.copied().unwrap_or(capacity.smallest_per_s))
+    }
+
+    /// Blocks of a bout in which every contestant has a valid run.
+    fn whole_blocks(&self, bout: &Scenario) -> usize {
+        let mut valid: BTreeMap<usize, usize> = BTreeMap::new();
+        for run in self
+            .runs
+            .iter()
+            .filter(|run| run.bout == bout.name && run.status.counts())
+        {
+            *valid.entry(run.block).or_default() += 1;
+        }
+        let contestants = self.admitted(bout).len();
+        valid.values().filter(|runs| **runs == contestants).count()
+    }
+}
+
+/// What a block reports while it runs.
+pub(super) enum Said<'a> {
+    Begin(&'a str),
+    End(&'a RunRecord),
+}
+
+/// How the estimates of blocks compare to the facts so far.
+#[derive(Debug, Default)]
+struct Pace {
+    estimated: Duration,
+    taken: Duration,
+}
+
+impl Pace {
+    fn add(&mut self, estimated: Duration, taken: Duration) {
+        self.estimated += estimated;
+        self.taken += taken;
+    }
+
+    /// What an estimate has come to so far.
+    fn expect(&self, estimate: Duration) -> Duration {
+        if self.estimated.is_zero() {
+            return estimate;
+        }
+        estimate.mul_f64(self.taken.as_secs_f64() / self.estimated.as_secs_f64())
+    }
+}

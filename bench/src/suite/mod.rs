@@ -1,0 +1,397 @@
+//! A suite from its first check to its last line.
+
+pub mod admit;
+mod bouts;
+mod calibration;
+pub mod progress;
+pub mod resume;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::config::{Contestant, Kind, Options, Scenario};
+use crate::machine::preflight::{self, Demand, Finding};
+use crate::machine::{Machine, output, priority};
+use crate::output::text;
+use crate::plan::{Choice, dry_run, estimate, layout, order};
+use crate::record::environment::{Environment, Resumed, Revision, utc};
+use crate::record::{Layout, RunRecord, SCHEMA_VERSION};
+use crate::run::Ring;
+use crate::run::interrupt::Interrupt;
+use crate::run::process::{self, Launcher};
+use crate::store::ResultFolder;
+use crate::summary::{Capacity, Entrant, Setting, summarize};
+use crate::units::minutes;
+use resume::Left;
+
+/// Every bout has enough valid runs.
+pub const EXIT_COMPLETE: u8 = 0;
+/// It has not, or the suite could not be run or recorded.
+pub const EXIT_INCOMPLETE: u8 = 1;
+/// The command line cannot work.
+pub const EXIT_USAGE: u8 = 2;
+/// A signal ended the suite.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs the suite that `options` describe; the program's exit code. The last line on stdout is the
+/// result folder, if one was made.
+pub fn run(options: &Options) -> u8 {
+    let own = std::env::current_exe().context("cannot find this program's own path");
+    if !options.dry_run
+        && !priority::is_taken()
+        && let (Ok(own), Some(nice)) = (&own, priority::available())
+    {
+        let again = process::run_again(own, nice);
+        return again.unwrap_or_else(|error| fail(&error, EXIT_INCOMPLETE));
+    }
+    let prepared = own.and_then(|own| {
+        let left = options.resume.as_deref().map(Left::read).transpose()?;
+        let options = match &left {
+            Some(left) => left.options(options)?,
+            None => options.clone(),
+        };
+        let bin_dir = options
+            .bin_dir
+            .clone()
+            .or_else(|| own.parent().map(PathBuf::from));
+        let choice = Choice::new(&options, &bin_dir.unwrap_or_default())?;
+        Ok((options, left, choice, own))
+    });
+    let (options, left, choice, own) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return fail(&error, EXIT_USAGE),
+    };
+    if options.dry_run {
+        print!("{}", dry_run::text(&choice));
+        return EXIT_COMPLETE;
+    }
+    match Referee::enter(options, left, choice, own) {
+        Ok(referee) => referee.run_suite(),
+        Err(error) => fail(&error, EXIT_INCOMPLETE),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> u8 {
+    eprintln!("bench: {error:#}");
+    code
+}
+
+/// A suite under way.
+struct Referee {
+    choice: Choice,
+    ring: Ring,
+    environment: Environment,
+    entrants: Vec<Entrant>,
+    capacities: BTreeMap<String, Capacity>,
+    runs: Vec<RunRecord>,
+    begun: Instant,
+    /// Why not all planned blocks were run, if so.
+    cut: Option<String>,
+}
+
+impl Referee {
+    /// Checks the machine and makes the result folder, or takes up the one that was left.
+    fn enter(options: Options, left: Option<Left>, choice: Choice, own: PathBuf) -> Result<Self> {
+        let (begun, started) = (Instant::now(), SystemTime::now());
+        let interrupt = Interrupt::on_signals()?;
+        let machine = Machine::read(options.machine.as_deref());
+        let findings = check_machine(&machine, &choice)?;
+        let revision = Revision::read(&options.config_dir);
+        let started_utc = utc(started);
+        let mut environment = Environment {
+            schema_version: SCHEMA_VERSION,
+            started_utc,
+            command: std::env::args().collect(),
+            seed: choice.seed,
+            revision,
+            rustc: output("rustc", &["--version"]),
+            bench_version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine,
+            findings,
+            server_cpus: choice.server_cpus.clone(),
+            generator_cpus: choice.generator_cpus.clone(),
+            suite: choice.suite.clone(),
+            scenarios: choice.scenarios.clone(),
+            contestants: choice.contestants.clone(),
+            options: Some(options.clone()),
+            binaries: resume::digests(&choice)?,
+            resumed: Vec::new(),
+            ready: BTreeMap::new(),
+        };
+        let (mut capacities, mut runs) = (BTreeMap::new(), Vec::new());
+        let folder = match left {
+            None => ResultFolder::create(
+                &options.out,
+                &environment.started_utc.replace(':', "-"),
+                &environment.machine.name,
+                &environment.revision.short(),
+            )?,
+            Some(left) => {
+                let changed = left.check(&environment, options.force)?;
+                let utc =
+                    std::mem::replace(&mut environment.started_utc, left.environment.started_utc);
+                environment.resumed = left.environment.resumed;
+                environment.resumed.push(Resumed { utc, changed });
+                (capacities, runs) = (left.capacities, left.runs);
+                ResultFolder::open(&left.root)
+            }
+        };
+        folder.write_json("environment.json", &environment)?;
+        let entrants = choice
+            .contestants
+            .iter()
+            .map(|contestant| Entrant {
+                name: contestant.name.clone(),
+                about: contestant.about.clone(),
+                protocol: contestant.protocol,
+                runtime: None,
+                excluded: None,
+                again: contestant.again.clone(),
+            })
+            .collect();
+        let ring = Ring {
+            launcher: Launcher::new(own, environment.machine.run_nice),
+            folder,
+            loadgen: choice.loadgen.clone(),
+            server_cpus: choice.server_cpus.clone(),
+            generator_cpus: choice.generator_cpus.clone(),
+            machine: environment.machine.clone(),
+            interrupt,
+        };
+        Ok(Self {
+            choice,
+            ring,
+            environment,
+            entrants,
+            capacities,
+            runs,
+            begun,
+            cut: None,
+        })
+    }
+
+    /// All phases; whatever ends them, what was recorded is summed up.
+    fn run_suite(mut self) -> u8 {
+        let carried_out = self.carry_out();
+        let aborted = carried_out.as_ref().err().map(|error| format!("{error:#}"));
+        let code = match self.sum_up(aborted) {
+            Ok(true) => EXIT_COMPLETE,
+            Ok(false) => EXIT_INCOMPLETE,
+            Err(error) => fail(&error, EXIT_INCOMPLETE),
+        };
+        let code = match carried_out {
+            _ if self.ring.interrupt.is_set() => EXIT_INTERRUPTED,
+            Ok(()) => code,
+            Err(error) => fail(&error, EXIT_INCOMPLETE),
+        };
+        println!("{}", self.ring.folder.path().display());
+        code
+    }
+
+    fn carry_out(&mut self) -> Result<()> {
+        self.announce();
+        self.announce_steps();
+        self.admit()?;
+        // The referee's own work goes to the generator's side; the server's CPUs stay the server's.
+        self.choice.generator_cpus.pin_current_thread()?;
+        self.calibrate()?;
+        self.keep_whole_blocks();
+        self.run_bouts()
+    }
+
+    /// Trial start and conformance of every contestant.
+    fn admit(&mut self) -> Result<()> {
+        for index in 0..self.choice.contestants.len() {
+            if self.ring.interrupt.is_set() {
+                return Ok(());
+            }
+            let (contestant, program) = (
+                &self.choice.contestants[index],
+                &self.choice.programs[index],
+            );
+            if let Some(again) = &contestant.again {
+                // The same program: it starts and conforms as it did under its first name.
+                let first = self
+                    .entrants
+                    .iter()
+                    .find(|one| one.name == again.of)
+                    .cloned();
+                self.entrants[index].runtime = first.as_ref().and_then(|one| one.runtime.clone());
+                self.entrants[index].excluded = first.and_then(|one| one.excluded);
+                continue;
+            }
+            let refused = match admit::try_start(&self.ring, contestant, program)? {
+                Err(reason) => Some(reason),
+                Ok(ready) => {
+                    self.entrants[index].runtime = ready["runtime"].as_str().map(str::to_owned);
+                    self.environment
+                        .ready
+                        .insert(contestant.name.clone(), ready);
+                    match &self.choice.conformance {
+                        Some(conformance) if contestant.conformance => {
+                            admit::conform(&self.ring, conformance, contestant, program)?
+                        }
+                        _ => None,
+                    }
+                }
+            };
+            match &refused {
+                Some(reason) => eprintln!("{}: EXCLUDED: {reason}", contestant.name),
+                None => eprintln!(
+                    "{}: starts{}",
+                    contestant.name,
+                    if contestant.conformance && self.choice.conformance.is_some() {
+                        " and conforms"
+                    } else {
+                        ""
+                    }
+                ),
+            }
+            self.entrants[index].excluded = refused;
+        }
+        self.ring
+            .folder
+            .write_json("environment.json", &self.environment)
+    }
+
+    fn announce(&self) {
+        let choice = &self.choice;
+        eprintln!(
+            "suite `{}`: {} bouts x {} blocks x {} contestants, about {} min{}; seed {}; servers on CPUs {}, generator on CPUs {}",
+            choice.suite.name,
+            choice.scenarios.len(),
+            choice.repeats,
+            choice.contestants.len(),
+            minutes(self.estimate()),
+            choice.budget.map_or(String::new(), |budget| format!(
+                ", {} min at most",
+                minutes(budget)
+            )),
+            choice.seed,
+            choice.server_cpus,
+            choice.generator_cpus
+        );
+    }
+
+    /// A scale suite takes long: who is laid out how, how long each step takes, and what this
+    /// machine cannot hold.
+    fn announce_steps(&self) {
+        let steps = self.choice.scenarios.iter();
+        for scenario in steps.filter(|one| one.kind == Kind::Scale) {
+            let contestants = self.choice.contestants.iter();
+            let plans = contestants
+                .filter(|one| one.plays(scenario))
+                .map(|contestant| {
+                    let plan = match self.plan_of_step(scenario, contestant) {
+                        Ok(layout) => layout.to_string(),
+                        Err(reasons) => format!("REFUSED: {}", reasons.join("; ")),
+                    };
+                    format!("{}: {plan}", contestant.name)
+                });
+            eprintln!(
+                "{}: about {} min; {}",
+                scenario.name,
+                minutes(self.estimate_block(scenario) * self.choice.repeats as u32),
+                plans.collect::<Vec<_>>().join("; ")
+            );
+        }
+    }
+
+    fn plan_of_step(
+        &self,
+        scenario: &Scenario,
+        contestant: &Contestant,
+    ) -> Result<Layout, Vec<String>> {
+        let cpus = self.choice.server_cpus.len();
+        layout::plan(&self.environment.machine, scenario, contestant, cpus)
+    }
+
+    /// How long one block of a bout takes, about: a refused run takes no time.
+    fn estimate_block(&self, scenario: &Scenario) -> Duration {
+        if scenario.kind != Kind::Scale {
+            return self.choice.estimate_block(scenario);
+        }
+        let contestants = self.choice.contestants.iter();
+        let held = contestants
+            .filter(|contestant| contestant.plays(scenario))
+            .filter(|contestant| self.plan_of_step(scenario, contestant).is_ok())
+            .count();
+        estimate::estimate_run(scenario, self.choice.timing(scenario)) * held as u32
+    }
+
+    /// How long the suite takes in all, about.
+    fn estimate(&self) -> Duration {
+        let scenarios = self.choice.scenarios.iter();
+        let refused: Duration = scenarios
+            .map(|one| self.choice.estimate_block(one) - self.estimate_block(one))
+            .sum();
+        self.choice.estimate(self.choice.repeats) - refused * self.choice.repeats as u32
+    }
+
+    /// Indices of the contestants that take part in this bout.
+    fn admitted(&self, scenario: &Scenario) -> Vec<usize> {
+        (0..self.entrants.len())
+            .filter(|index| self.entrants[*index].takes_part_in(scenario))
+            .collect()
+    }
+
+    fn setting(&self, aborted: Option<String>) -> Setting {
+        Setting {
+            suite: self.choice.suite.name.clone(),
+            seed: self.choice.seed,
+            started_utc: self.environment.started_utc.clone(),
+            revision: self.environment.revision.short(),
+            machine: self.environment.machine_line(),
+            server_cpus: self.choice.server_cpus.to_string(),
+            generator_cpus: self.choice.generator_cpus.to_string(),
+            repeats: self.choice.repeats,
+            runs_needed: order::runs_needed(self.choice.repeats),
+            interrupted: self.ring.interrupt.is_set(),
+            aborted,
+            cut: self.cut.clone(),
+            changed: self
+                .environment
+                .resumed
+                .iter()
+                .flat_map(|resumed| resumed.changed.clone())
+                .collect(),
+            contestants: self.entrants.clone(),
+            capacities: self.capacities.clone(),
+        }
+    }
+
+    /// Writes and prints the summary; whether the suite is complete.
+    fn sum_up(&self, aborted: Option<String>) -> Result<bool> {
+        let summary = summarize(self.setting(aborted), &self.choice.scenarios, &self.runs);
+        print!("{}\n\n", text::terminal(&summary));
+        self.ring.folder.write_json("summary.json", &summary)?;
+        self.ring
+            .folder
+            .write("summary.md", text::markdown(&summary).as_bytes())?;
+        Ok(summary.complete)
+    }
+}
+
+/// Findings on stderr; an error if one is fatal.
+fn check_machine(machine: &Machine, choice: &Choice) -> Result<Vec<Finding>> {
+    let connections = choice
+        .scenarios
+        .iter()
+        .filter(|scenario| scenario.kind != Kind::Scale)
+        .map(|scenario| scenario.connections)
+        .max()
+        .unwrap_or(0);
+    let findings = preflight::check(machine, Demand { connections });
+    for finding in &findings {
+        let severity = if finding.fatal { "error" } else { "warning" };
+        eprintln!("{severity}: {}\n   fix: {}", finding.problem, finding.fix);
+    }
+    ensure!(
+        !findings.iter().any(|finding| finding.fatal),
+        "this machine is not fit for the suite (see above)"
+    );
+    Ok(findings)
+}

@@ -1,0 +1,171 @@
+//! `--resume DIR`: what an interrupted suite left behind, and whether going on would be the same
+//! suite.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use sha1::{Digest, Sha1};
+
+use crate::config::Options;
+use crate::plan::Choice;
+use crate::record::environment::Environment;
+use crate::record::{RunRecord, Status};
+use crate::store::load::{load_runs, read_json};
+use crate::summary::Capacity;
+
+/// What is in the folder of an interrupted suite.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// The folder.
+    pub root: PathBuf,
+    /// What made the runs in it.
+    pub environment: Environment,
+    /// Measured before the bouts; empty if that was not finished.
+    pub capacities: BTreeMap<String, Capacity>,
+    /// All runs but those that the interruption ended.
+    pub runs: Vec<RunRecord>,
+}
+
+impl Left {
+    /// Reads the folder.
+    pub fn read(root: &Path) -> Result<Self> {
+        ensure!(
+            root.join("environment.json").is_file(),
+            "{} is no result folder: it has no environment.json",
+            root.display()
+        );
+        let capacities = root.join("capacities.json");
+        let mut runs = load_runs(root)?;
+        runs.retain(|run| run.status != Status::Interrupted);
+        Ok(Self {
+            environment: read_json(&root.join("environment.json"))?,
+            capacities: if capacities.is_file() {
+                read_json(&capacities)?
+            } else {
+                BTreeMap::new()
+            },
+            runs,
+            root: root.to_owned(),
+        })
+    }
+
+    /// The options of the interrupted suite; only where binaries and configuration lie, and how to
+    /// resume, is as given now.
+    pub fn options(&self, given: &Options) -> Result<Options> {
+        let Some(recorded) = self.environment.options.clone() else {
+            bail!(
+                "{} was made by a bench that could not be resumed: it does not say with which options",
+                self.root.display()
+            );
+        };
+        Ok(Options {
+            seed: u32::try_from(self.environment.seed).ok(),
+            machine: Some(self.environment.machine.name.clone()),
+            bin_dir: given.bin_dir.clone(),
+            config_dir: given.config_dir.clone(),
+            out: given.out.clone(),
+            resume: given.resume.clone(),
+            force: given.force,
+            dry_run: given.dry_run,
+            ..recorded
+        })
+    }
+
+    /// What is no longer as it was; an error that names it unless `force` accepts it.
+    pub fn check(&self, now: &Environment, force: bool) -> Result<Vec<String>> {
+        let changed = changes(&self.environment, now);
+        ensure!(
+            changed.is_empty() || force,
+            "{} cannot be resumed, for its runs would not be comparable: {}. Start anew, or mix them with --force (the summary will say so)",
+            self.root.display(),
+            changed.join("; ")
+        );
+        Ok(changed)
+    }
+}
+
+fn changes(before: &Environment, now: &Environment) -> Vec<String> {
+    let (then_machine, machine) = (&before.machine, &now.machine);
+    let mut changed: Vec<String> = [
+        ("revision", before.revision.short(), now.revision.short()),
+        (
+            "bench",
+            before.bench_version.clone(),
+            now.bench_version.clone(),
+        ),
+        (
+            "kernel",
+            then_machine.kernel.clone(),
+            machine.kernel.clone(),
+        ),
+        (
+            "CPU",
+            format!("{:?}", then_machine.cpu_model),
+            format!("{:?}", machine.cpu_model),
+        ),
+        (
+            "CPUs",
+            format!("{:?}", then_machine.cpus),
+            format!("{:?}", machine.cpus),
+        ),
+        (
+            "memory",
+            format!("{:?}", then_machine.memory_bytes),
+            format!("{:?}", machine.memory_bytes),
+        ),
+        (
+            "CPUs of the servers",
+            before.server_cpus.to_string(),
+            now.server_cpus.to_string(),
+        ),
+        (
+            "CPUs of the generator",
+            before.generator_cpus.to_string(),
+            now.generator_cpus.to_string(),
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, then, now)| then != now)
+    .map(|(what, then, now)| format!("{what}: {then} then, {now} now"))
+    .collect();
+    let same = [
+        ("the suite", before.suite == now.suite),
+        ("a scenario", before.scenarios == now.scenarios),
+        ("a contestant", before.contestants == now.contestants),
+    ];
+    changed.extend(
+        same.iter()
+            .filter(|(_, same)| !same)
+            .map(|(what, _)| format!("{what} is described differently")),
+    );
+    let binaries = before.binaries.iter();
+    changed.extend(
+        binaries
+            .filter(|(name, digest)| now.binaries.get(*name) != Some(*digest))
+            .map(|(name, _)| format!("the binary of {name} is another")),
+    );
+    changed
+}
+
+/// SHA-1 of every binary that `choice` will start, as `sha1sum` prints it.
+pub fn digests(choice: &Choice) -> Result<BTreeMap<String, String>> {
+    let contestants = choice
+        .contestants
+        .iter()
+        .zip(&choice.programs)
+        .filter(|(contestant, _)| contestant.again.is_none())
+        .map(|(contestant, program)| (contestant.name.as_str(), program));
+    contestants
+        .chain([("loadgen", &choice.loadgen)])
+        .chain(choice.conformance.iter().map(|path| ("conformance", path)))
+        .map(|(name, path)| {
+            let bytes =
+                fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let digest = Sha1::digest(&bytes);
+            let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            Ok((name.to_owned(), hex))
+        })
+        .collect()
+}
