@@ -6,6 +6,7 @@
 //! old one.
 
 use clap::ValueEnum;
+use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{Schema, schema_for};
 
 use crate::record::{RunRecord, SCHEMA_VERSION};
@@ -35,11 +36,13 @@ impl Document {
 
     /// Its JSON Schema (draft 2020-12).
     pub fn schema(self) -> Schema {
-        match self {
+        let mut schema = match self {
             Self::Record => schema_for!(loadgen::record::Record),
             Self::Run => schema_for!(RunRecord),
             Self::Summary => schema_for!(Summary),
-        }
+        };
+        RecursiveTransform(unwrap_description).transform(&mut schema);
+        schema
     }
 
     /// The committed file's content.
@@ -48,5 +51,14 @@ impl Document {
     /// Never, as far as is known: a schema is plain JSON.
     pub fn text(self) -> serde_json::Result<String> {
         Ok(serde_json::to_string_pretty(&self.schema())? + "\n")
+    }
+}
+
+/// Descriptions are doc comments: where their lines end in the source is no part of a schema.
+fn unwrap_description(schema: &mut Schema) {
+    if let Some(serde_json::Value::String(description)) = schema.get_mut("description") {
+        let paragraphs = description.split("\n\n");
+        let joined: Vec<String> = paragraphs.map(|one| one.replace('\n', " ")).collect();
+        *description = joined.join("\n\n");
     }
 }
