@@ -7,7 +7,8 @@
 //! | module | what it decides |
 //! |---|---|
 //! | [`options`], [`units`] | the command line, and what is in force once it is checked |
-//! | [`system`] | file limit, CPU affinity, listening sockets |
+//! | [`listen`] | the addresses that `--listen` means, and the sockets on them |
+//! | [`system`] | file limit, CPU affinity |
 //! | [`endpoints`], [`admission`] | what a request head gets: an upgrade, a page, or an HTTP error |
 //! | [`rooms`] | who is in which room, and how a message crosses workers in batches |
 //! | [`outbox`] | what a connection still has to send, and what happens when it is too much |
@@ -27,6 +28,7 @@ pub mod counters;
 pub mod ebb;
 pub mod endpoints;
 pub mod lifecycle;
+pub mod listen;
 pub mod options;
 pub mod outbox;
 pub mod processes;

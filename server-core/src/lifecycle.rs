@@ -29,9 +29,13 @@ pub struct Ready {
     /// `--engine`, where the server has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
-    /// Where it listens; the port is never 0.
+    /// The first of `addresses`.
     pub address: SocketAddr,
-    /// Processes that share the address (`--processes`).
+    /// Where clients reach it, ports never 0: `[::]` and 0.0.0.0 are every address of this machine
+    /// in their family.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
+    /// Processes that share the addresses (`--processes`).
     #[serde(default = "one")]
     pub processes: usize,
     /// Those processes, where there are several: the children of `pid`, which serves nobody itself.
@@ -255,6 +259,7 @@ mod tests {
             flavor: Some("multi".into()),
             engine: None,
             address: "127.0.0.1:1234".parse().unwrap(),
+            addresses: vec!["127.0.0.1:1234".parse().unwrap()],
             processes: 3,
             pids: vec![8, 9, 10],
             workers: 2,

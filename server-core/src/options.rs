@@ -1,13 +1,14 @@
 //! The command line both servers share, and what is in force once it has been checked.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::listen::{self, ListenError, ListenOn, Listeners};
 use crate::processes::Child;
-use crate::system::{self, SystemError};
+use crate::system;
 use crate::units::{CpuList, parse_cpu_list, parse_duration, parse_size};
 
 /// Receive buffer of a worker in bytes. One per thread, shared by all its connections.
@@ -29,9 +30,13 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Options of every Ringside server: flatten this into the server's own clap struct.
 #[derive(Debug, Clone, Args)]
 pub struct ServerOptions {
-    /// Address to listen on; port 0 takes a free one (the `ready` line says which)
+    /// Address to listen on, HOST:PORT; repeatable. PORT or :PORT alone is 127.0.0.1:PORT; a name
+    /// is all its addresses; [::]:PORT is every address of this machine, IPv4 and IPv6 (IPv6 only
+    /// where another --listen is an IPv4 address), 0.0.0.0:PORT every IPv4 one; [fe80::1%eth0]:PORT
+    /// names the interface. Port 0 takes one that is free on all. The `ready` line says all
+    /// addresses
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
+    pub listen: Vec<ListenOn>,
     /// Processes that share the address, each with --workers threads and its own limit of open
     /// files. Connections are spread over them by hash: for C connections under a limit of F take C
     /// / (F - 5 sqrt(F)), rounded up, so that none of them overflows. Rooms do not span processes:
@@ -95,8 +100,8 @@ pub struct OptionsError(String);
 /// Options after the check: what the server really does.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where to listen, as asked for: the port may still be 0.
-    pub listen: SocketAddr,
+    /// Where to listen, as asked for: ports may still be 0.
+    pub listen: Vec<SocketAddr>,
     /// Processes that share the address.
     pub processes: usize,
     /// Which of several processes this is; `None` in their parent, and where there is only one.
@@ -238,7 +243,10 @@ impl ServerOptions {
             (self.max_connections + self.processes - 1 - child.index) / self.processes
         });
         Ok(Settings {
-            listen: child.map_or(self.listen, |child| child.address),
+            listen: match child {
+                Some(child) => child.addresses.clone(),
+                None => self.addresses()?,
+            },
             processes: self.processes,
             child: self.child.clone(),
             workers,
@@ -260,6 +268,17 @@ impl ServerOptions {
     }
 }
 
+impl ServerOptions {
+    /// What `--listen` means on this machine.
+    fn addresses(&self) -> Result<Vec<SocketAddr>, OptionsError> {
+        let each = self.listen.iter().map(ListenOn::addresses);
+        let all: Vec<_> = each
+            .collect::<Result<_, _>>()
+            .map_err(|error| OptionsError(error.to_string()))?;
+        Ok(listen::without_repetition(all.into_iter().flatten()))
+    }
+}
+
 /// Timeouts below this cannot be kept by a sweep.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
 
@@ -271,15 +290,15 @@ impl Settings {
         self.cpus.as_ref().map(|cpus| cpus[place % cpus.len()])
     }
 
-    /// Opens `count` listening sockets, which share the port where there are several, or several
+    /// Opens the sockets of `workers`, which share their ports where there are several, or several
     /// processes.
     ///
     /// # Errors
-    /// Those of [`system::listen`].
-    pub fn listeners(&self, count: usize) -> Result<Vec<TcpListener>, SystemError> {
+    /// Those of [`listen::listen`].
+    pub fn listeners(&self, workers: usize) -> Result<Listeners, ListenError> {
         match self.child {
-            Some(_) => system::listen_shared(self.listen, count),
-            None => system::listen(self.listen, count),
+            Some(_) => listen::listen_shared(&self.listen, workers),
+            None => listen::listen(&self.listen, workers),
         }
     }
 
@@ -297,7 +316,7 @@ impl Settings {
             drain_timeout_ms: self.drain_timeout.as_millis() as u64,
             read_buffer_bytes: READ_BUFFER_BYTES,
             mailbox_bytes: MAILBOX_BYTES,
-            listen_backlog: system::LISTEN_BACKLOG,
+            listen_backlog: listen::LISTEN_BACKLOG,
             open_files,
             spin_us: None,
             direct_descriptors: None,
@@ -327,7 +346,7 @@ mod tests {
     #[test]
     fn defaults_are_the_documented_ones() {
         let settings = resolve("").unwrap();
-        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.listen, ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!((settings.processes, settings.child), (1, None));
         assert_eq!(settings.workers, 3);
         assert_eq!(settings.cpus, None);
@@ -370,7 +389,7 @@ mod tests {
             .flat_map(|child| [0, 1].map(|worker| child.cpu_of_worker(worker).unwrap()))
             .collect();
         assert_eq!(cpus, [5, 0, 1, 5, 0, 1, 5, 0]);
-        assert_eq!(children[3].listen, "127.0.0.1:99".parse().unwrap());
+        assert_eq!(children[3].listen, ["127.0.0.1:99".parse().unwrap()]);
     }
 
     #[test]
@@ -393,11 +412,19 @@ mod tests {
             ("--idle-timeout soon", "--idle-timeout"),
             ("--slow-consumer wait", "--slow-consumer"),
             ("--listen nowhere", "--listen"),
+            ("--listen name.invalid:80", "name.invalid:80"),
             ("--frobnicate", "--frobnicate"),
         ] {
             let error = resolve(line).map(|_| ()).unwrap_err();
             assert!(error.contains(names), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn several_addresses_each_once() {
+        let settings = resolve("--listen :9001 --listen 127.0.0.1:9001 --listen [::]:0").unwrap();
+        let expected = ["127.0.0.1:9001", "[::]:0"].map(|address| address.parse().unwrap());
+        assert_eq!(settings.listen, expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Several processes on one address (`--processes`), each with its own limit of open files, and the
+//! Several processes on the same addresses (`--processes`), each with its own limit of open files, and the
 //! parent that speaks for them.
 //!
 //! The parent serves nobody. It reserves the port, starts this program once more for each process,
@@ -20,23 +20,27 @@ use serde::de::DeserializeOwned;
 
 use crate::counters::Totals;
 use crate::lifecycle::{Final, Ready, Shutdown, print_line};
+use crate::listen::{self, ListenError};
 use crate::options::Settings;
 use crate::system::{self, SystemError};
 
-/// What the parent tells a child: `INDEX,PARENT,ADDRESS`.
+/// What the parent tells a child: `INDEX,PARENT,ADDRESS[,ADDRESS]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Child {
     /// Which of the processes it is, from 0.
     pub index: usize,
-    /// Where all of them listen; the port is never 0.
-    pub address: SocketAddr,
+    /// Where all of them listen; ports are never 0.
+    pub addresses: Vec<SocketAddr>,
     parent: i32,
 }
 
 /// Why several processes could not begin, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessesError {
-    /// The port could not be had, or the CPUs.
+    /// The ports could not be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The CPUs could not be had.
     #[error(transparent)]
     System(#[from] SystemError),
     /// A process could not be started.
@@ -88,14 +92,14 @@ fn supervise(settings: &Settings) -> Result<(), ProcessesError> {
         system::confine_thread(cpus)?;
     }
     let shutdown = Shutdown::on_signals()?;
-    let port = system::reserve(settings.listen)?;
+    let ports = listen::reserve(&settings.listen)?;
     let mut processes = Vec::with_capacity(settings.processes);
     // The first one alone: what keeps it from serving keeps all of them, and is to be said once.
-    let mut first = Process::start(0, port.address)?;
+    let mut first = Process::start(0, &ports.addresses)?;
     let mut ready: Ready = first.say()?;
     processes.push(first);
     for index in 1..settings.processes {
-        processes.push(Process::start(index, port.address)?);
+        processes.push(Process::start(index, &ports.addresses)?);
     }
     for process in &mut processes[1..] {
         process.say::<Ready>()?;
@@ -153,15 +157,15 @@ struct Process {
 }
 
 impl Process {
-    fn start(index: usize, address: SocketAddr) -> Result<Self, ProcessesError> {
-        let started = Self::spawn(index, address);
+    fn start(index: usize, addresses: &[SocketAddr]) -> Result<Self, ProcessesError> {
+        let started = Self::spawn(index, addresses);
         started.map_err(|source| ProcessesError::Start { index, source })
     }
 
-    fn spawn(index: usize, address: SocketAddr) -> io::Result<Self> {
+    fn spawn(index: usize, addresses: &[SocketAddr]) -> io::Result<Self> {
         let told = Child {
             index,
-            address,
+            addresses: addresses.to_vec(),
             parent: rustix::process::getpid().as_raw_pid(),
         };
         let mut command = Command::new(env::current_exe()?);
@@ -235,7 +239,9 @@ impl Child {
 
 impl fmt::Display for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},{},{}", self.index, self.parent, self.address)
+        write!(f, "{},{}", self.index, self.parent)?;
+        let mut addresses = self.addresses.iter();
+        addresses.try_for_each(|address| write!(f, ",{address}"))
     }
 }
 
@@ -244,12 +250,13 @@ impl FromStr for Child {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parse = || {
-            let mut parts = text.splitn(3, ',');
-            Some(Self {
+            let mut parts = text.split(',');
+            let child = Self {
                 index: parts.next()?.parse().ok()?,
                 parent: parts.next()?.parse().ok()?,
-                address: parts.next()?.parse().ok()?,
-            })
+                addresses: parts.map(str::parse).collect::<Result<Vec<_>, _>>().ok()?,
+            };
+            (!child.addresses.is_empty()).then_some(child)
         };
         parse().ok_or("only a server started with --processes says this, to its children")
     }
@@ -261,11 +268,11 @@ mod tests {
 
     #[test]
     fn what_a_child_is_told_reads_back() {
-        for address in ["127.0.0.1:8080", "[::1]:1"] {
+        for addresses in [vec!["127.0.0.1:8080"], vec!["[::1]:1", "[fe80::1%7]:1"]] {
             let told = Child {
                 index: 51,
                 parent: 4711,
-                address: address.parse().unwrap(),
+                addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             };
             assert_eq!(told.to_string().parse(), Ok(told));
         }

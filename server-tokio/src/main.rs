@@ -37,7 +37,7 @@ struct Cli {
 enum Flavor {
     /// One work-stealing runtime with a thread per worker
     Multi,
-    /// One single-threaded runtime per worker, each with its own SO_REUSEPORT listener
+    /// One single-threaded runtime per worker, each with its own SO_REUSEPORT listeners
     PerCore,
 }
 
@@ -81,7 +81,8 @@ fn run(settings: Settings, flavor: Flavor) -> anyhow::Result<()> {
         runtime: concat!("tokio ", env!("TOKIO_VERSION")).into(),
         flavor: flavor.to_possible_value().map(|v| v.get_name().into()),
         engine: None,
-        address: listeners[0].local_addr()?,
+        address: listeners.addresses[0],
+        addresses: listeners.addresses,
         processes: 1,
         pids: Vec::new(),
         workers: settings.workers,
@@ -92,8 +93,8 @@ fn run(settings: Settings, flavor: Flavor) -> anyhow::Result<()> {
     let drain_timeout = settings.drain_timeout;
     let server = Arc::new(Server::new(settings));
     let running = match flavor {
-        Flavor::Multi => worker::start_multi(&server, listeners)?,
-        Flavor::PerCore => worker::start_per_core(&server, listeners)?,
+        Flavor::Multi => worker::start_multi(&server, listeners.of_workers)?,
+        Flavor::PerCore => worker::start_per_core(&server, listeners.of_workers)?,
     };
     print_line(&ready).context("cannot print the ready line")?;
 

@@ -243,7 +243,7 @@ impl Running {
 /// wherever there is time.
 pub(crate) fn start_multi(
     server: &Arc<Server>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Vec<TcpListener>>,
 ) -> anyhow::Result<Running> {
     let settings = server.settings.clone();
     let started = AtomicUsize::new(0);
@@ -266,27 +266,28 @@ pub(crate) fn start_multi(
         runtime.spawn(Arc::clone(worker).sweep());
         runtime.spawn(fanout::run(Arc::clone(worker)));
     }
-    for listener in listeners {
+    for listener in listeners.into_iter().flatten() {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
     }
     Ok(Running::Multi(runtime))
 }
 
-/// One single-threaded runtime per worker, each with a listener of its own.
+/// One single-threaded runtime per worker, each with listeners of its own.
 pub(crate) fn start_per_core(
     server: &Arc<Server>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Vec<TcpListener>>,
 ) -> anyhow::Result<Running> {
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, listeners) in listeners.into_iter().enumerate() {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .on_thread_park(server.collector())
             .build()
             .context("cannot start a runtime")?;
-        let listener = {
+        let listeners: Vec<_> = {
             let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
+            let each = listeners.into_iter().map(tokio::net::TcpListener::from_std);
+            each.collect::<Result<_, _>>()?
         };
         let worker = Worker::new(index, server);
         std::thread::Builder::new()
@@ -295,7 +296,10 @@ pub(crate) fn start_per_core(
                 pin_worker(&worker.server.settings, index);
                 runtime.spawn(Arc::clone(&worker).sweep());
                 runtime.spawn(fanout::run(Arc::clone(&worker)));
-                runtime.spawn(listener::accept(listener, Arc::new([worker])));
+                let workers: Arc<[_]> = Arc::new([worker]);
+                for listener in listeners {
+                    runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
+                }
                 runtime.block_on(std::future::pending::<()>());
             })
             .context("cannot start a worker")?;

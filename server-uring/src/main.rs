@@ -60,7 +60,7 @@ impl Cli {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Engine {
-    /// The runtime monoio: one thread, one ring and one SO_REUSEPORT listener per worker
+    /// The runtime monoio: one thread and one ring per worker, with SO_REUSEPORT listeners
     Monoio,
     /// A plain loop around a ring: multishot accept and receive, replies sent from the receive
     /// buffers
@@ -113,7 +113,8 @@ fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
         runtime: concat!("monoio ", env!("MONOIO_VERSION")).into(),
         flavor: None,
         engine: cli.engine.to_possible_value().map(|v| v.get_name().into()),
-        address: listeners[0].local_addr()?,
+        address: listeners.addresses[0],
+        addresses: listeners.addresses,
         processes: 1,
         pids: Vec::new(),
         workers: settings.workers,
@@ -123,7 +124,7 @@ fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
     };
     let drain_timeout = settings.drain_timeout;
     let serving = match cli.engine {
-        Engine::Monoio => serve_on_monoio(settings, listeners)?,
+        Engine::Monoio => serve_on_monoio(settings, listeners.of_workers)?,
         Engine::Raw => {
             ready.runtime = concat!("io-uring ", env!("IO_URING_VERSION")).into();
             ready.options.spin_us = Some(cli.spin_us);
@@ -136,7 +137,7 @@ fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
             ready.options.read_buffer_bytes = sizes.pool_bytes();
             serve_raw(
                 settings,
-                listeners,
+                listeners.of_workers,
                 sizes,
                 Duration::from_micros(cli.spin_us),
             )?
@@ -164,7 +165,10 @@ struct Serving {
     begin_drain: Box<dyn FnOnce()>,
 }
 
-fn serve_on_monoio(settings: Settings, listeners: Vec<TcpListener>) -> anyhow::Result<Serving> {
+fn serve_on_monoio(
+    settings: Settings,
+    listeners: Vec<Vec<TcpListener>>,
+) -> anyhow::Result<Serving> {
     use monoio::worker::{Server, start};
 
     let server = Arc::new(Server::new(settings).context("cannot make eventfds")?);
@@ -178,7 +182,7 @@ fn serve_on_monoio(settings: Settings, listeners: Vec<TcpListener>) -> anyhow::R
 
 fn serve_raw(
     settings: Settings,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Vec<TcpListener>>,
     sizes: Sizes,
     spin: Duration,
 ) -> anyhow::Result<Serving> {

@@ -140,6 +140,8 @@ impl Raw {
             match self.stream.write(&bytes[sent..]) {
                 Ok(n) => sent += n,
                 Err(e) if would_block(&e) => break,
+                // A machine that was stopped: signal(7), "socket interfaces with a timeout".
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => panic!("cannot send: {e}"),
             }
         }

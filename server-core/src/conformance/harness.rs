@@ -141,6 +141,18 @@ impl Server {
             .map_or(0, |process| process.child.id())
     }
 
+    /// Where the `ready` line says that clients reach it.
+    #[track_caller]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.ready["addresses"].as_array().into_iter().flatten();
+        addresses
+            .map(|address| {
+                let address = address.as_str().and_then(|text| text.parse().ok());
+                address.unwrap_or_else(|| panic!("not an address: {}", self.ready))
+            })
+            .collect()
+    }
+
     /// A raw TCP connection.
     #[track_caller]
     pub fn raw(&self) -> Raw {

@@ -1,7 +1,7 @@
 //! From the command line to the last line: what a server says, how it starts, how it drains, how it
 //! ends.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -386,12 +386,95 @@ pub fn listens_on_ipv6(target: &Target) {
     server.upgraded("/ws").expect_alive();
 }
 
+/// `--listen` twice: one port for both addresses where it was 0, every worker on each of them, both
+/// on the `ready` line, and both closed by a drain.
+pub fn listens_on_several_addresses(target: &Target) {
+    let server = target.start_on(
+        "127.0.0.1:0",
+        &["--listen", "127.0.0.2:0", "--drain-timeout", "60s"],
+    );
+    let addresses = server.addresses();
+    let port = server.address.port();
+    assert_ne!(port, 0);
+    let expected: [SocketAddr; 2] = [1, 2].map(|last| ([127, 0, 0, last], port).into());
+    assert_eq!(addresses, expected, "{}", server.ready);
+    assert_eq!(server.address, addresses[0], "{}", server.ready);
+    // More than there are workers: on some machine each would meet a worker that does not listen.
+    for address in addresses.iter().flat_map(|address| [address; 16]) {
+        upgraded(*address, target).expect_alive();
+    }
+    let mut closing = upgraded(addresses[1], target);
+    server.signal(Signal::TERM);
+    let frame = closing.frame();
+    assert_eq!(frame.close_code(), Some(1001), "{frame:?}");
+    for address in addresses {
+        eventually(server.patience, "no address takes connections", || {
+            Raw::try_connect(address, server.patience).err()
+        });
+    }
+    closing.send(&wire::close(1001, b""));
+    closing.expect_closed();
+    server.wait().expect_clean();
+}
+
+/// `[::]` is both families, whatever the system's `bindv6only` says, and the `ready` line says so;
+/// beside an IPv4 address it is IPv6 alone.
+pub fn listens_on_both_families(target: &Target) {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let server = target.start_on("[::]:0", &[]);
+    let port = server.address.port();
+    let said: Vec<String> = server.addresses().iter().map(|a| a.to_string()).collect();
+    assert_eq!(said, [format!("[::]:{port}"), format!("0.0.0.0:{port}")]);
+    for ip in ["::1", "127.0.0.1", "127.0.0.2"] {
+        let ip: IpAddr = ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"));
+        upgraded((ip, port).into(), target).expect_alive();
+    }
+    let server = target.start_on("[::]:0", &["--listen", "127.0.0.1:0"]);
+    let port = server.address.port();
+    let said: Vec<String> = server.addresses().iter().map(|a| a.to_string()).collect();
+    assert_eq!(said, [format!("[::]:{port}"), format!("127.0.0.1:{port}")]);
+    upgraded(([127, 0, 0, 1], port).into(), target).expect_alive();
+    let elsewhere = Raw::try_connect(([127, 0, 0, 2], port).into(), target.patience);
+    assert!(elsewhere.is_err(), "{}", server.ready);
+}
+
+/// A port alone is 127.0.0.1; a name is all addresses that it has here.
+pub fn listens_on_what_people_write(target: &Target) {
+    for text in ["0", ":0"] {
+        let server = target.start_on(text, &[]);
+        assert_eq!(server.address.ip(), IpAddr::from([127, 0, 0, 1]));
+        server.upgraded("/ws").expect_alive();
+    }
+    let server = target.start_on("localhost:0", &[]);
+    let port = server.address.port();
+    let resolved = ("localhost", port)
+        .to_socket_addrs()
+        .unwrap_or_else(|e| panic!("localhost has no address: {e}"));
+    let is_here = |address: &SocketAddr| TcpListener::bind((address.ip(), 0)).is_ok();
+    for address in resolved.filter(is_here) {
+        assert!(server.addresses().contains(&address), "{}", server.ready);
+        upgraded(address, target).expect_alive();
+    }
+}
+
+#[track_caller]
+fn upgraded(address: SocketAddr, target: &Target) -> Raw {
+    let mut raw = Raw::connect(address, target.patience);
+    raw.upgrade("/ws");
+    raw
+}
+
 /// Unknown flags and impossible values: exit 2, the flag named on stderr, nothing on stdout.
 pub fn bad_usage_exits_2(target: &Target) {
     for (line, named) in [
         ("--frobnicate", "--frobnicate"),
         ("stray", "stray"),
         ("--listen nowhere", "--listen"),
+        ("--listen ::1:80", "[::1:80]"),
+        ("--listen 127.0.0.1:99999", "65535"),
+        ("--listen name.invalid:80", "name.invalid"),
         ("--workers many", "--workers"),
         ("--workers 0", "--workers"),
         ("--processes 0", "--processes"),

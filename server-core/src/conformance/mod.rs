@@ -86,6 +86,9 @@ macro_rules! conformance_list {
                 full second_server_on_an_address_is_refused
                 full restart_on_the_same_address
                 full listens_on_ipv6
+                full listens_on_several_addresses
+                full listens_on_both_families
+                full listens_on_what_people_write
                 full bad_usage_exits_2
                 full help_lists_every_option
             }

@@ -1,5 +1,6 @@
 //! Accepting connections.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -12,27 +13,58 @@ use crate::monoio::connection;
 use crate::monoio::wake::Signal;
 use crate::monoio::worker::Worker;
 
-/// Accept operations in flight on each worker: with one-shot operations, connections accepted in
-/// one turn of the ring.
+/// Accept operations in flight on each listener of a worker: with one-shot operations, connections
+/// accepted in one turn of the ring.
 pub(crate) const ACCEPTS: usize = 16;
 
-/// Accepts until the drain begins. One of the [`ACCEPTS`] loops of a worker.
+/// A listening socket of a worker.
+pub(crate) struct Listener {
+    socket: TcpListener,
+    /// Out of descriptors: one of its accept loops tries on, the others wait.
+    starving: Cell<bool>,
+}
+
+impl Listener {
+    /// # Errors
+    /// When the socket cannot be put into blocking mode.
+    pub(crate) fn new(socket: std::net::TcpListener) -> io::Result<Self> {
+        // io_uring answers EAGAIN instead of waiting for a non-blocking one.
+        socket.set_nonblocking(false)?;
+        Ok(Self {
+            socket: TcpListener::from_std(socket)?,
+            starving: Cell::new(false),
+        })
+    }
+
+    fn starve(&self, worker: &Worker) {
+        self.starving.set(true);
+        worker.starving.update(|starving| starving + 1);
+    }
+
+    fn recover(&self, worker: &Worker) {
+        self.starving.set(false);
+        worker.starving.update(|starving| starving - 1);
+    }
+}
+
+/// Accepts until the drain begins. One of the [`ACCEPTS`] loops of a listener.
 ///
 /// The drain shuts the listening socket down, which fails what is in flight. Dropping an accept
 /// instead could lose a connection that it has just taken: monoio 0.2.4 would leave that open, with
 /// nobody to serve it.
-pub(crate) async fn accept(listener: Rc<TcpListener>, worker: Rc<Worker>) {
+pub(crate) async fn accept(listener: Rc<Listener>, worker: Rc<Worker>) {
     loop {
-        match listener.accept().await {
+        match listener.socket.accept().await {
             Ok((stream, _)) => serve(&worker, stream),
             Err(_) if worker.is_draining() => return,
             Err(error) => {
                 worker.counters().accept_errors.add(1);
                 if !is_out_of_descriptors(&error) {
                     tracing::debug!(%error, "a connection was lost before it was accepted");
-                } else if worker.starving.replace(true) {
-                    wait_for_others(&worker).await;
+                } else if listener.starving.get() {
+                    wait_for_others(&listener, &worker).await;
                 } else {
+                    listener.starve(&worker);
                     accept_sparingly(&listener, &worker, error).await;
                 }
             }
@@ -49,16 +81,16 @@ fn serve(worker: &Rc<Worker>, stream: TcpStream) {
 /// Out of descriptors, one loop goes on, and tries when there is somebody to accept and either a
 /// connection has closed or a moment has passed: descriptors may also come free elsewhere. Returns
 /// when there seem to be enough again.
-async fn accept_sparingly(listener: &TcpListener, worker: &Rc<Worker>, error: io::Error) {
+async fn accept_sparingly(listener: &Listener, worker: &Rc<Worker>, error: io::Error) {
     tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more)");
     let mut in_a_row = 0;
     while in_a_row < ACCEPTS && !worker.is_draining() {
         // The kernel takes the descriptor before it looks for a connection, so an accept may not
         // wait for one now.
-        if listener.readable(true).await.is_err() {
+        if listener.socket.readable(true).await.is_err() {
             break;
         }
-        match listener.accept().await {
+        match listener.socket.accept().await {
             Ok((stream, _)) => {
                 serve(worker, stream);
                 in_a_row += 1;
@@ -72,12 +104,12 @@ async fn accept_sparingly(listener: &TcpListener, worker: &Rc<Worker>, error: io
         }
     }
     tracing::info!("accepting again");
-    worker.starving.set(false);
+    listener.recover(worker);
 }
 
-/// The other loops wait meanwhile.
-async fn wait_for_others(worker: &Worker) {
-    while worker.starving.get() {
+/// The other loops of the listener wait meanwhile.
+async fn wait_for_others(listener: &Listener, worker: &Worker) {
+    while listener.starving.get() {
         raised(&worker.freed).await;
     }
 }

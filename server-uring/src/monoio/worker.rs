@@ -26,6 +26,7 @@ use slab::Slab;
 use crate::monoio::buffers::Spares;
 use crate::monoio::fanout::{self, Seat};
 use crate::monoio::link::{Link, Order};
+use crate::monoio::listener::Listener;
 use crate::monoio::ring::SQ_ENTRIES;
 use crate::monoio::timer::Ticker;
 use crate::monoio::wake::{Bell, Signal, wake_on_bell};
@@ -108,8 +109,8 @@ pub(crate) struct Worker {
     /// Connections that have a deadline.
     watched: RefCell<Vec<Weak<Link>>>,
     draining: Cell<bool>,
-    /// The accept loops are out of descriptors and wait for `freed`.
-    pub(crate) starving: Cell<bool>,
+    /// Listeners whose accept loops are out of descriptors and wait for `freed`.
+    pub(crate) starving: Cell<usize>,
     pub(crate) freed: Signal,
     /// The fan-out has forgotten somebody.
     pub(crate) left: Signal,
@@ -129,7 +130,7 @@ impl Worker {
             connections: RefCell::default(),
             watched: RefCell::default(),
             draining: Cell::new(false),
-            starving: Cell::new(false),
+            starving: Cell::new(0),
             freed: Signal::new(),
             left: Signal::new(),
             null: ::monoio::fs::File::from_std(null)?,
@@ -169,7 +170,7 @@ impl Worker {
 
     pub(crate) fn unregister(&self, key: MemberKey) {
         self.connections.borrow_mut().remove(key.place as usize);
-        if self.starving.get() {
+        if self.starving.get() > 0 {
             self.freed.raise();
         }
     }
@@ -296,27 +297,27 @@ impl Worker {
     }
 }
 
-/// Starts one thread for each worker, each with a ring and a listener of its own. Returns when all
+/// Starts one thread for each worker, each with a ring and listeners of its own. Returns when all
 /// of them serve.
 ///
 /// # Errors
 /// A thread or a ring could not be made.
-pub(crate) fn start(server: &Arc<Server>, listeners: Vec<TcpListener>) -> anyhow::Result<()> {
-    let handles = listeners.iter().map(TcpListener::try_clone);
+pub(crate) fn start(server: &Arc<Server>, listeners: Vec<Vec<TcpListener>>) -> anyhow::Result<()> {
+    let handles = listeners.iter().flatten().map(TcpListener::try_clone);
     let handles = handles
         .collect::<io::Result<_>>()
         .context("cannot start the workers")?;
     // It was empty: a server is started once.
     let _ = server.listeners.set(handles);
     let (report, reports) = mpsc::channel();
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, listeners) in listeners.into_iter().enumerate() {
         let (server, report) = (Arc::clone(server), report.clone());
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
                 pin_worker(&server.settings, index);
                 let end = panic::catch_unwind(AssertUnwindSafe(|| {
-                    run(index, &server, listener, &report)
+                    run(index, &server, listeners, &report)
                 }));
                 match end {
                     Ok(error) => drop(report.send(Err(error))),
@@ -339,7 +340,7 @@ type Report = mpsc::Sender<anyhow::Result<()>>;
 fn run(
     index: usize,
     server: &Arc<Server>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     report: &Report,
 ) -> anyhow::Error {
     let mut runtime = match ring::build() {
@@ -351,7 +352,7 @@ fn run(
         }
     };
     runtime.block_on(async {
-        let started = begin(index, server, listener).await;
+        let started = begin(index, server, listeners).await;
         match started {
             Ok(()) => {
                 // Nobody listens any more when another worker has failed; then the process ends
@@ -365,18 +366,22 @@ fn run(
 }
 
 /// Starts the tasks of a worker.
-async fn begin(index: usize, server: &Arc<Server>, listener: TcpListener) -> anyhow::Result<()> {
+async fn begin(
+    index: usize,
+    server: &Arc<Server>,
+    listeners: Vec<TcpListener>,
+) -> anyhow::Result<()> {
     let worker = Worker::new(index, server).context("cannot start a worker")?;
     essential(index, "wake-ups", Arc::clone(worker.bell()).listen());
     essential(index, "sweep", Rc::clone(&worker).sweep());
     essential(index, "clock", Rc::clone(&worker).watch_time());
     ::monoio::spawn(Rc::clone(&worker).wait_for_drain());
     ::monoio::spawn(fanout::run(Rc::clone(&worker)));
-    // io_uring answers EAGAIN instead of waiting for a non-blocking one.
-    listener.set_nonblocking(false)?;
-    let listener = Rc::new(::monoio::net::TcpListener::from_std(listener)?);
-    for _ in 0..listener::ACCEPTS {
-        ::monoio::spawn(listener::accept(Rc::clone(&listener), Rc::clone(&worker)));
+    for listener in listeners {
+        let listener = Rc::new(Listener::new(listener)?);
+        for _ in 0..listener::ACCEPTS {
+            ::monoio::spawn(listener::accept(Rc::clone(&listener), Rc::clone(&worker)));
+        }
     }
     Ok(())
 }

@@ -20,8 +20,10 @@ pub(crate) enum Direct {
 /// The limit on open files that will do where `--max-connections` does not say how many are wanted:
 /// the highest that the kernel allows by default (`fs.nr_open`).
 const UNLIMITED: u64 = 1 << 20;
-/// Descriptors of a worker that are not connections: ring, eventfd, two handles of its listener.
-const FILES_OF_A_WORKER: u64 = 4;
+/// Descriptors of a worker that are not connections: ring and eventfd ...
+const FILES_OF_A_WORKER: u64 = 2;
+/// ... and two handles of each of its listeners.
+const FILES_OF_A_LISTENER: u64 = 2;
 /// Descriptors of the process: standard streams, signals, what a shutdown borrows, and some to
 /// spare.
 const FILES_OF_THE_PROCESS: u64 = 32;
@@ -35,8 +37,9 @@ impl Direct {
     pub(crate) fn slots(self, settings: &Settings, open_files: u64) -> u32 {
         let can = KernelVersion::running().is_none_or(|version| version >= KernelVersion::DIRECT);
         let wanted = settings.max_connections.map(|n| n as u64);
-        let slots = self.slots_where(can, wanted, settings.workers as u64, open_files);
-        if !can && self.slots_where(true, wanted, settings.workers as u64, open_files) > slots {
+        let own_files = own_files(settings.workers as u64, settings.listen.len() as u64);
+        let slots = self.slots_where(can, wanted, own_files, open_files);
+        if !can && self.slots_where(true, wanted, own_files, open_files) > slots {
             tracing::warn!(
                 open_files,
                 "the limit on open files is the limit on connections: direct descriptors need Linux {}",
@@ -54,13 +57,12 @@ impl Direct {
     }
 
     /// [`slots`](Self::slots) on a kernel that can do it or not.
-    fn slots_where(self, can: bool, wanted: Option<u64>, workers: u64, open_files: u64) -> u32 {
+    fn slots_where(self, can: bool, wanted: Option<u64>, own_files: u64, open_files: u64) -> u32 {
         let on = match self {
             Direct::On => true,
             Direct::Off => false,
             Direct::Auto => {
-                let other = FILES_OF_THE_PROCESS + FILES_OF_A_WORKER * workers;
-                let fit = open_files.saturating_sub(other);
+                let fit = open_files.saturating_sub(own_files);
                 can && wanted.map_or(open_files < UNLIMITED, |wanted| wanted > fit)
             }
         };
@@ -72,6 +74,11 @@ impl Direct {
         // At most `MAX_DIRECT_SLOTS`, a u32.
         slots.min(most) as u32
     }
+}
+
+/// Descriptors that are not connections.
+fn own_files(workers: u64, addresses: u64) -> u64 {
+    FILES_OF_THE_PROCESS + workers * (FILES_OF_A_WORKER + addresses * FILES_OF_A_LISTENER)
 }
 
 #[cfg(test)]
@@ -95,17 +102,18 @@ mod tests {
             (Some(100_000), 8, 20_000, 20_000),
             (Some(100), 500, 1024, 1024),
         ] {
+            let own_files = own_files(workers, 1);
             assert_eq!(
-                Direct::Auto.slots_where(true, wanted, workers, open_files),
+                Direct::Auto.slots_where(true, wanted, own_files, open_files),
                 slots,
                 "{wanted:?} {workers} {open_files}"
             );
             assert_eq!(
-                Direct::Auto.slots_where(false, wanted, workers, open_files),
+                Direct::Auto.slots_where(false, wanted, own_files, open_files),
                 0
             );
             assert_eq!(
-                Direct::Off.slots_where(true, wanted, workers, open_files),
+                Direct::Off.slots_where(true, wanted, own_files, open_files),
                 0
             );
         }
@@ -113,10 +121,10 @@ mod tests {
 
     #[test]
     fn on_is_on_and_takes_no_more_than_it_needs() {
-        let on = |wanted, open_files| Direct::On.slots_where(true, wanted, 2, open_files);
+        let on = |wanted, open_files| Direct::On.slots_where(true, wanted, 40, open_files);
         assert_eq!(on(None, 20_000), 20_000);
         assert_eq!(on(Some(100), 20_000), 1124);
         assert_eq!(on(None, u64::MAX), MAX_DIRECT_SLOTS);
-        assert_eq!(Direct::On.slots_where(false, None, 2, 64), 64);
+        assert_eq!(Direct::On.slots_where(false, None, 40, 64), 64);
     }
 }

@@ -11,7 +11,7 @@ use crate::raw::connection::Connection;
 use crate::raw::connections::Connections;
 use crate::raw::worker::Worker;
 
-/// The listening socket of a worker and its multishot accept.
+/// A listening socket of a worker and its multishot accept.
 pub(crate) struct Listener {
     socket: SocketId,
     /// The ring has the accept.

@@ -163,7 +163,7 @@ impl Worker {
 struct Loop {
     worker: Worker,
     connections: Connections,
-    listener: Listener,
+    listeners: Vec<Listener>,
     fanout: FanOut,
     pace: Pace,
     ebb: Ebb,
@@ -221,15 +221,16 @@ impl Loop {
             (Event::Received(bytes), Some(connection)) => connection.received(worker, bytes),
             (Event::Sent { buf, bytes }, Some(connection)) => connection.sent(worker, buf, bytes),
             (Event::Eof, Some(connection)) => connection.eof(worker),
-            (Event::Closed, _) if !self.listener.is_at(place) => {
+            (Event::Closed, _) if listener_at(&mut self.listeners, place).is_none() => {
                 self.connections.remove(place);
-                if self.listener.is_starving() {
-                    self.listener.retry(worker);
+                for listener in self.listeners.iter_mut().filter(|l| l.is_starving()) {
+                    listener.retry(worker);
                 }
             }
             (Event::Accepted(socket), _) => {
-                self.listener
-                    .accepted(worker, &mut self.connections, socket);
+                if let Some(listener) = listener_at(&mut self.listeners, place) {
+                    listener.accepted(worker, &mut self.connections, socket);
+                }
             }
             (Event::TimedOut, _) if token == BEAT => self.beat(),
             (Event::Woken, _) => self.wake(),
@@ -247,7 +248,11 @@ impl Loop {
                     ..
                 },
                 _,
-            ) => self.listener.failed(worker, &error),
+            ) => {
+                if let Some(listener) = listener_at(&mut self.listeners, place) {
+                    listener.failed(worker, &error);
+                }
+            }
             (Event::Failed { op, error, .. }, Some(connection)) => {
                 connection.failed(worker, op, &error);
             }
@@ -321,7 +326,7 @@ impl Loop {
         }
     }
 
-    /// Ends what is over its time, and gives the listener another try.
+    /// Ends what is over its time, and gives the listeners another try.
     fn beat(&mut self) {
         let worker = &mut self.worker;
         worker.clock.beat();
@@ -342,8 +347,8 @@ impl Loop {
         if !worker.clock.watched.is_empty() {
             worker.beat_later();
         }
-        if self.listener.is_starving() {
-            self.listener.retry_for_somebody(worker);
+        for listener in self.listeners.iter_mut().filter(|l| l.is_starving()) {
+            listener.retry_for_somebody(worker);
         }
     }
 
@@ -356,7 +361,9 @@ impl Loop {
         if !worker.draining && worker.is_draining() {
             worker.draining = true;
             tracing::debug!(worker = worker.index, stats = ?worker.ring.stats(), "draining");
-            self.listener.close(worker);
+            for listener in &mut self.listeners {
+                listener.close(worker);
+            }
             for connection in self.connections.iter_mut() {
                 connection.drain(worker);
             }
@@ -364,30 +371,35 @@ impl Loop {
     }
 }
 
-/// Starts one thread for each worker, each with a ring and a listener of its own. Returns when all
+/// The listener whose socket has this place.
+fn listener_at(listeners: &mut [Listener], place: usize) -> Option<&mut Listener> {
+    listeners.iter_mut().find(|listener| listener.is_at(place))
+}
+
+/// Starts one thread for each worker, each with a ring and listeners of its own. Returns when all
 /// of them serve, with what wakes them.
 ///
 /// # Errors
 /// A thread or a ring could not be made.
 pub(crate) fn start(
     server: &Arc<Server>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Vec<TcpListener>>,
 ) -> anyhow::Result<Vec<uring_net::Waker>> {
-    let handles = listeners.iter().map(TcpListener::try_clone);
+    let handles = listeners.iter().flatten().map(TcpListener::try_clone);
     let handles = handles
         .collect::<io::Result<_>>()
         .context("cannot start the workers")?;
     // It was empty: a server is started once.
     let _ = server.listeners.set(handles);
     let (report, reports) = mpsc::channel();
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, listeners) in listeners.into_iter().enumerate() {
         let (server, report) = (Arc::clone(server), report.clone());
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
                 pin_worker(&server.settings, index);
                 let end = panic::catch_unwind(AssertUnwindSafe(|| {
-                    run(index, &server, listener, &report)
+                    run(index, &server, listeners, &report)
                 }));
                 match end {
                     Ok(error) => drop(report.send(Err(error))),
@@ -409,10 +421,10 @@ type Report = mpsc::Sender<anyhow::Result<uring_net::Waker>>;
 fn run(
     index: usize,
     server: &Arc<Server>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     report: &Report,
 ) -> anyhow::Error {
-    let (running, waker) = match begin(index, server, listener) {
+    let (running, waker) = match begin(index, server, listeners) {
         Ok(begun) => begun,
         Err(error) => return error,
     };
@@ -426,14 +438,17 @@ fn run(
 fn begin(
     index: usize,
     server: &Arc<Server>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
 ) -> anyhow::Result<(Loop, uring_net::Waker)> {
     let mut ring = server
         .sizes
         .build()
         .with_context(|| format!("cannot set up the ring of worker {index}"))?;
     let waker = ring.waker(BELL).context("cannot make an eventfd")?;
-    let listener = Listener::start(&mut ring, listener).context("cannot accept")?;
+    let listeners = listeners
+        .into_iter()
+        .map(|socket| Listener::start(&mut ring, socket).context("cannot accept"))
+        .collect::<Result<_, _>>()?;
     let worker = Worker {
         index,
         server: Arc::clone(server),
@@ -452,7 +467,7 @@ fn begin(
     let running = Loop {
         worker,
         connections: Connections::default(),
-        listener,
+        listeners,
         fanout: FanOut::default(),
         pace: Pace::new(server.spin),
         ebb: Ebb::default(),
