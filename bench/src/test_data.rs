@@ -292,26 +292,32 @@ fn final_line(messages: u64) -> serde_json::Value {
 
 fn loadgen_record(per_s: f64, intended_p99_ns: Option<u64>) -> Record {
     let latency = |p50: u64, p99: u64| {
-        json!({"count": per_s as u64, "min_ns": p50 / 2, "mean_ns": p50 as f64, "p50_ns": p50, "p90_ns": p50 * 2,
-               "p99_ns": p99, "p99_9_ns": p99 * 2, "p99_99_ns": p99 * 3, "max_ns": p99 * 4})
+        json!({"count": per_s as u64, "min_ns": p50 / 2, "mean_ns": p50 as f64,
+               "p50_ns": p50, "p90_ns": p50 * 2, "p99_ns": p99,
+               "p99_9_ns": p99 * 2, "p99_99_ns": p99 * 3, "max_ns": p99 * 4})
     };
     let mut record = json!({
         "schema_version": 1, "loadgen_version": "0.1.0", "kind": "echo",
-        "options": {"urls": ["ws://127.0.0.1:40000/ws"], "connections": 1000, "duration_ns": 1_000_000_000_u64,
-                    "warmup_ns": 0, "drain_timeout_ns": 0, "threads": 1, "window": 1, "size_bytes": 64,
+        "options": {"urls": ["ws://127.0.0.1:40000/ws"], "connections": 1000,
+                    "duration_ns": 1_000_000_000_u64, "warmup_ns": 0, "drain_timeout_ns": 0,
+                    "threads": 1, "window": 1, "size_bytes": 64,
                     "rate_per_s": intended_p99_ns.map(|_| per_s)},
         "validity": {"verdict": "valid"},
         "started_unix_ns": START, "window_start_unix_ns": START + 500_000_000,
         "window_end_unix_ns": START + 1_500_000_000, "window_ns": 1_000_000_000_u64,
         "connections": {"requested": 1000, "up": 1000, "closed_early": 0, "failed": 0},
-        "connect": {"completed": 1000, "failed": 0, "elapsed_ns": 100_000_000, "handshakes_per_s": 10_000.0},
-        "messages": {"sent": per_s as u64, "expected": per_s as u64, "received": per_s as u64, "lost": 0, "unsent": 0,
-                     "duplicated": 0, "reordered": 0, "corrupted": 0, "received_payload_bytes": 0},
-        "totals": {"sent": per_s as u64 * 2, "received": per_s as u64 * 2, "pings_answered": 0, "handshakes": 1000},
+        "connect": {"completed": 1000, "failed": 0, "elapsed_ns": 100_000_000,
+                    "handshakes_per_s": 10_000.0},
+        "messages": {"sent": per_s as u64, "expected": per_s as u64, "received": per_s as u64,
+                     "lost": 0, "unsent": 0, "duplicated": 0, "reordered": 0, "corrupted": 0,
+                     "received_payload_bytes": 0},
+        "totals": {"sent": per_s as u64 * 2, "received": per_s as u64 * 2, "pings_answered": 0,
+                   "handshakes": 1000},
         "throughput": {"messages_per_s": per_s, "payload_bytes_per_s": per_s * 64.0},
         "latency_actual": latency(50_000, 100_000),
         "generator": {"cpu_user_ns": 1, "cpu_sys_ns": 1,
-                      "threads": [{"connections": 1000, "busy_share": 0.5, "cpu_user_ns": 1, "cpu_sys_ns": 1}]},
+                      "threads": [{"connections": 1000, "busy_share": 0.5, "cpu_user_ns": 1,
+                                   "cpu_sys_ns": 1}]},
     });
     if let Some(p99_ns) = intended_p99_ns {
         record["latency_intended"] = latency(p99_ns / 2, p99_ns);

@@ -69,7 +69,8 @@ fn list_has_a_row_for_every_result() {
     }
     let text = printed(&bench("list", &[dir.path()]));
     let mut rows = text.lines();
-    insta::assert_snapshot!(rows.next().unwrap().split_whitespace().collect::<Vec<_>>().join(" "), @"| folder | begun (UTC) | suite | revision | machine | bouts | valid runs | state |");
+    let head: Vec<&str> = rows.next().unwrap().split_whitespace().collect();
+    insta::assert_snapshot!(head.join(" "), @"| folder | begun (UTC) | suite | revision | machine | bouts | valid runs | state |");
     let listed: Vec<&str> = rows
         .skip(1)
         .map(|row| row.split('|').nth(1).unwrap().trim())

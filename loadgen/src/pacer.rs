@@ -141,11 +141,20 @@ mod tests {
         }
 
         #[test]
-        fn threads_add_up_to_the_rate(rate in 1.0_f64..1_000_000.0, threads in 1_usize..9, each in 1_usize..100) {
+        fn threads_add_up_to_the_rate(
+            rate in 1.0_f64..1_000_000.0,
+            threads in 1_usize..9,
+            each in 1_usize..100,
+        ) {
             let total: u64 = (0..threads)
-                .map(|thread| Pacer::new(rate, each, each * threads, thread).unwrap().due(10_000 * MS))
+                .map(|thread| Pacer::new(rate, each, each * threads, thread).unwrap())
+                .map(|pacer| pacer.due(10_000 * MS))
                 .sum();
-            prop_assert!((total as f64 - 10.0 * rate).abs() <= threads as f64 + 1.0, "{total} against {}", 10.0 * rate);
+            let expected = 10.0 * rate;
+            prop_assert!(
+                (total as f64 - expected).abs() <= threads as f64 + 1.0,
+                "{total} against {expected}"
+            );
         }
 
         #[test]

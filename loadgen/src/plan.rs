@@ -434,7 +434,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_connection_has_one_owner(connections in 1_usize..500, threads in 1_usize..9, shards in 1_usize..9) {
+        fn every_connection_has_one_owner(
+            connections in 1_usize..500,
+            threads in 1_usize..9,
+            shards in 1_usize..9,
+        ) {
             let plan = Plan {
                 shards,
                 threads: shards * threads,
@@ -444,7 +448,8 @@ mod tests {
                 warnings: vec![],
                 explanation: vec![],
             };
-            prop_assert_eq!((0..shards).map(|shard| plan.count_of_shard(shard)).sum::<usize>(), connections);
+            let counted: usize = (0..shards).map(|shard| plan.count_of_shard(shard)).sum();
+            prop_assert_eq!(counted, connections);
             let mut owned: Vec<usize> = (0..shards)
                 .flat_map(|shard| plan.threads_of(shard))
                 .flat_map(|thread| (0..plan.count(thread)).map(move |local| (thread, local)))

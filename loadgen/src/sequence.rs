@@ -115,14 +115,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_within_the_window_is_restored(expected in 0_u64..100_000, window in 1_u64..128, at in 0_u64..128) {
+        fn a_number_within_the_window_is_restored(
+            expected in 0_u64..100_000,
+            window in 1_u64..128,
+            at in 0_u64..128,
+        ) {
             let stream = sequence(expected + window, expected);
             let seq = expected + at % window;
             prop_assert_eq!(stream.restore(seq & 0xff, 8), seq);
         }
 
         #[test]
-        fn any_order_without_loss_ends_with_nothing_in_flight(order in Just((0_u64..40).collect::<Vec<_>>()).prop_shuffle()) {
+        fn any_order_without_loss_ends_with_nothing_in_flight(
+            order in Just((0_u64..40).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
             let mut stream = sequence(40, 0);
             let mut overtaken = Overtaken::default();
             for seq in order {

@@ -73,7 +73,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_on_the_way(values in prop::collection::vec(1_u64..4_000_000_000_000, 0..300)) {
+        fn nothing_is_lost_on_the_way(
+            values in prop::collection::vec(1_u64..4_000_000_000_000, 0..300),
+        ) {
             let mut sent = histogram::new();
             values.iter().for_each(|value| histogram::record(&mut sent, *value));
             let parcel = Parcel {

@@ -45,6 +45,7 @@ fn delaying_server(delay: Duration) -> SocketAddr {
         let mut bytes = [0; 4096];
         while let Ok(len @ 1..) = stream.read(&mut bytes) {
             let due = Instant::now() + delay;
+            // tidy: may sleep, a server with a known delay.
             thread::sleep(delay.saturating_sub(SPUN));
             while Instant::now() < due {
                 hint::spin_loop();

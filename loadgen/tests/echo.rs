@@ -79,6 +79,7 @@ fn a_stall_shows_in_the_intended_latency_as_computed_by_hand() {
         let address = server(|_, socket| {
             echo(socket, |number, _, _| {
                 if number == 300 {
+                    // tidy: may sleep, a server that stalls.
                     thread::sleep(Duration::from_millis(STALL_MS));
                 }
                 false
@@ -204,6 +205,7 @@ fn a_lost_reply_breaks_littles_law_in_a_closed_loop() {
 fn a_server_that_is_too_slow_leaves_messages_unsent() {
     let address = server(|_, socket| {
         echo(socket, |_, _, _| {
+            // tidy: may sleep, a server that answers 50 messages per second.
             thread::sleep(Duration::from_millis(20));
             false
         });
@@ -221,6 +223,7 @@ fn a_server_that_is_too_slow_leaves_messages_unsent() {
 fn a_backlog_that_outlives_the_drain_is_unsent_not_lost() {
     let address = server(|_, socket| {
         echo(socket, |_, _, _| {
+            // tidy: may sleep, a server that answers 200 messages per second.
             thread::sleep(Duration::from_millis(5));
             false
         });

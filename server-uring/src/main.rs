@@ -37,7 +37,8 @@ struct Cli {
     spin_us: u64,
     /// Whether connections live in the rings' own tables, without descriptors (raw engine);
     /// --direct alone is on [default: auto]
-    #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true,
+        default_missing_value = "on")]
     direct: Option<Direct>,
     /// Completions of a worker's ring that fit without overflowing into the kernel's memory (raw
     /// engine) [default: 16384; less when workers share CPUs]

@@ -6,11 +6,15 @@ mod monoio {
 }
 
 mod monoio_processes {
-    server_core::conformance_tests_of_processes! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio", "--processes", "2"] }
+    server_core::conformance_tests_of_processes! {
+        binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio", "--processes", "2"]
+    }
 }
 
 mod raw_processes {
-    server_core::conformance_tests_of_processes! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--processes", "2"] }
+    server_core::conformance_tests_of_processes! {
+        binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--processes", "2"]
+    }
 }
 
 mod raw {

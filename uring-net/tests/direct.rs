@@ -71,7 +71,11 @@ fn a_direct_socket_lives_and_ends_without_a_descriptor() {
     ring.shutdown(socket, Shutdown::Write, Token(7));
     let refused = next(&mut ring);
     assert!(
-        matches!(&refused, Completion { token: Token(7), event: Event::Failed { error, .. } } if error.raw_os_error() == Some(libc::EBUSY)),
+        matches!(
+            &refused,
+            Completion { token: Token(7), event: Event::Failed { error, .. } }
+                if error.raw_os_error() == Some(libc::EBUSY)
+        ),
         "{refused:?}"
     );
     let done = next(&mut ring);

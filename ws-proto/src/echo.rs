@@ -404,9 +404,10 @@ mod tests {
             &mut expected,
         );
         assert_eq!(spill, expected);
-        assert!(
-            matches!(echo.end, Some(End::Violation(violation)) if violation.code() == CloseCode::Invalid)
-        );
+        assert!(matches!(
+            echo.end,
+            Some(End::Violation(violation)) if violation.code() == CloseCode::Invalid
+        ));
         assert_eq!(session.state(), State::Closed);
     }
 

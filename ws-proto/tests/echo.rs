@@ -77,7 +77,9 @@ fn reply_to_next(session: &mut Session, input: &mut Input<'_>, outcome: &mut Out
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn valid_streams(bytes in stream(), first in cuts(), second in cuts()) {

@@ -86,7 +86,9 @@ fn open(cuts: &[usize]) -> (End, End) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 60, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn what_one_says_the_other_hears(
@@ -103,13 +105,19 @@ proptest! {
         }
         server.hear(&mut client, &cuts);
         client.hear(&mut server, &cuts);
-        let (first, second) = if client_closes { (&mut client, &mut server) } else { (&mut server, &mut client) };
+        let (first, second) = if client_closes {
+            (&mut client, &mut server)
+        } else {
+            (&mut server, &mut client)
+        };
         first.session.close(CloseCode::Normal, "done", &mut first.out);
         second.hear(first, &cuts);
-        prop_assert_eq!(second.heard.pop(), Some(Seen::Close(Some(CloseCode::Normal), "done".to_owned())));
+        let normal = |reason: &str| Some(Seen::Close(Some(CloseCode::Normal), reason.to_owned()));
+        prop_assert_eq!(second.heard.pop(), normal("done"));
         first.hear(second, &cuts);
-        prop_assert_eq!(first.heard.pop(), Some(Seen::Close(Some(CloseCode::Normal), String::new())));
-        let mut expected: Vec<Seen> = texts.iter().map(|text| Seen::Text(text.clone().into_bytes())).collect();
+        prop_assert_eq!(first.heard.pop(), normal(""));
+        let as_seen = |text: &String| Seen::Text(text.clone().into_bytes());
+        let mut expected: Vec<Seen> = texts.iter().map(as_seen).collect();
         expected.push(Seen::Binary(bytes));
         for end in [server, client] {
             prop_assert_eq!(&end.heard, &expected);

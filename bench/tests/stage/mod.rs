@@ -138,14 +138,15 @@ impl Stage {
 fn record_template() -> String {
     serde_json::json!({
         "schema_version": 1, "loadgen_version": "fake", "kind": "echo",
-        "options": {"urls": [], "connections": 10, "duration_ns": 0, "warmup_ns": 0, "drain_timeout_ns": 0, "threads": 1,
-                    "window": 1, "size_bytes": 64, "rate_per_s": "RATE"},
+        "options": {"urls": [], "connections": 10, "duration_ns": 0, "warmup_ns": 0,
+                    "drain_timeout_ns": 0, "threads": 1, "window": 1, "size_bytes": 64, "rate_per_s": "RATE"},
         "validity": {"verdict": "valid"},
-        "started_unix_ns": "START", "window_start_unix_ns": "START", "window_end_unix_ns": "END", "window_ns": "LENGTH",
+        "started_unix_ns": "START", "window_start_unix_ns": "START",
+        "window_end_unix_ns": "END", "window_ns": "LENGTH",
         "connections": {"requested": 10, "up": 10, "closed_early": 0, "failed": 0},
         "connect": {"completed": 10, "failed": 0, "elapsed_ns": 1, "handshakes_per_s": 1.0},
-        "messages": {"sent": "COUNT", "expected": "COUNT", "received": "COUNT", "lost": 0, "unsent": 0, "duplicated": 0,
-                     "reordered": 0, "corrupted": 0, "received_payload_bytes": 64_000},
+        "messages": {"sent": "COUNT", "expected": "COUNT", "received": "COUNT", "lost": 0, "unsent": 0,
+                     "duplicated": 0, "reordered": 0, "corrupted": 0, "received_payload_bytes": 64_000},
         "idle": {"held": 10, "still_up": 10, "active": 1, "pings_answered": 0, "pings_answered_in_window": 9},
         "totals": {"sent": 1000, "received": 1000, "pings_answered": 0, "handshakes": 10},
         "throughput": {"messages_per_s": "PER_S", "payload_bytes_per_s": 1.0},
@@ -156,8 +157,8 @@ fn record_template() -> String {
 }
 
 fn latency() -> serde_json::Value {
-    serde_json::json!({"count": "COUNT", "min_ns": 1, "mean_ns": 10.0, "p50_ns": 10, "p90_ns": 20, "p99_ns": 30,
-                       "p99_9_ns": 40, "p99_99_ns": 50, "max_ns": 60})
+    serde_json::json!({"count": "COUNT", "min_ns": 1, "mean_ns": 10.0, "p50_ns": 10, "p90_ns": 20,
+                       "p99_ns": 30, "p99_9_ns": 40, "p99_99_ns": 50, "max_ns": 60})
 }
 
 pub(crate) fn code(output: &Output) -> i32 {

@@ -168,7 +168,10 @@ mod tests {
 
         #[test]
         fn parts_from_several_processes_make_the_record_of_one(
-            messages in prop::collection::vec((0..4_000_000_000_u64, 0..9_000_000_u64, 1..900_000_000_u64), 1..120),
+            messages in prop::collection::vec(
+                (0..4_000_000_000_u64, 0..9_000_000_u64, 1..900_000_000_u64),
+                1..120,
+            ),
             parts in 1_usize..6,
         ) {
             let shared = Shared::new(1, Duration::ZERO, Duration::from_secs(5), false);
@@ -176,7 +179,8 @@ mod tests {
             let alone = record(vec![recorded(&messages, &shared)], &shared);
             let arrived = (0..parts)
                 .map(|part| {
-                    let own: Vec<Message> = messages.iter().copied().skip(part).step_by(parts).collect();
+                    let own = messages.iter().copied().skip(part).step_by(parts);
+                    let own: Vec<Message> = own.collect();
                     let done = Report::Done(Box::new(Done {
                         results: vec![recorded(&own, &shared)],
                         first_loss: None,

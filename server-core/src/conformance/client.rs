@@ -431,6 +431,7 @@ pub fn eventually<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> 
             return value;
         }
         assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
+        // tidy: may sleep, a poll with a deadline.
         std::thread::sleep(Duration::from_millis(5));
     }
 }

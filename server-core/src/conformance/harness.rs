@@ -229,6 +229,7 @@ impl Server {
                 Instant::now() < deadline,
                 "{name} is still {value}, not {wanted}"
             );
+            // tidy: may sleep, a poll with a deadline.
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -457,6 +458,7 @@ impl Process {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;
             }
+            // tidy: may sleep, a poll with a deadline.
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();

@@ -10,7 +10,9 @@
 //!
 //! ```text
 //! mod multi {
-//!     server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "multi"] }
+//!     server_core::conformance_tests! {
+//!         binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "multi"]
+//!     }
 //! }
 //! ```
 //!
@@ -201,20 +203,26 @@ macro_rules! conformance_tests {
 #[macro_export]
 macro_rules! conformance_tests_of_processes {
     (binary: $binary:expr, args: $args:tt $(,)?) => {
-        $crate::conformance_list! { $crate::conformance_as_tests, ($binary) $args { #[cfg(any())] } }
+        $crate::conformance_list! {
+            $crate::conformance_as_tests, ($binary) $args { #[cfg(any())] }
+        }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_as_tests {
-    (($binary:expr) $args:tt $alone:tt $($module:ident { $($kind:ident $case:ident $(: $needs:ident)?)* })*) => {
+    (
+        ($binary:expr) $args:tt $alone:tt
+        $($module:ident { $($kind:ident $case:ident $(: $needs:ident)?)* })*
+    ) => {
         $(mod $module {
             $($crate::conformance_as_test! { $(($needs) $alone)?
             #[test]
             fn $case() {
                 let args: &[&str] = &$args;
-                $crate::conformance::$module::$case(&$crate::conformance::Target::new($binary, args));
+                let target = $crate::conformance::Target::new($binary, args);
+                $crate::conformance::$module::$case(&target);
             }})*
         })*
     };

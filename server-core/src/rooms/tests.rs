@@ -220,7 +220,8 @@ proptest! {
         type Key = (usize, usize, MemberId);
         // A member of the table is the index of its transcript.
         let rooms: Rooms<usize> = Rooms::new(WORKERS, usize::MAX);
-        let mut tables: Vec<RoomTable<usize>> = (0..WORKERS).map(|_| RoomTable::default()).collect();
+        let mut tables: Vec<RoomTable<usize>> = Vec::new();
+        tables.resize_with(WORKERS, RoomTable::default);
         let mut inside: HashMap<Key, (Arc<Room>, usize)> = HashMap::new();
         let (mut expected, mut got): (Vec<Vec<u32>>, Vec<Vec<u32>>) = (vec![], vec![]);
         let mut next = 0;
@@ -257,12 +258,14 @@ proptest! {
                     if let Some((room, _)) = members.first() {
                         let mut cx = Context::from_waker(Waker::noop());
                         let mut publication = Publication::new(frames(&said));
-                        prop_assert!(rooms.poll_publish(&mut cx, room, &mut publication).is_ready());
+                        let published = rooms.poll_publish(&mut cx, room, &mut publication);
+                        prop_assert!(published.is_ready());
                     }
                 }
                 Step::Drain { worker } => {
                     let mut batch = drain(&rooms, worker);
-                    let changes = batch.iter().filter(|e| !matches!(e, Entry::Publish { .. })).count();
+                    let is_change = |entry: &&Entry<_>| !matches!(entry, Entry::Publish { .. });
+                    let changes = batch.iter().filter(is_change).count();
                     let mut deliveries = 0;
                     let mut to = HashSet::new();
                     while let Some(delivery) = tables[worker].next(&mut batch) {

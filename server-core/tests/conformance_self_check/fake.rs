@@ -112,6 +112,7 @@ impl House {
         }
         let waits_in_vain = self.is("waits-out-the-drain");
         while waits_in_vain || !self.members().is_empty() {
+            // tidy: may sleep, a server that waits in vain on purpose.
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -93,13 +93,19 @@ fn part() -> impl Strategy<Value = Part> {
     ];
     prop_oneof![
         4 => (text(), splits(), any::<bool>())
-            .prop_map(|(payload, splits, ping_between)| Part::Message { text: true, payload, splits, ping_between }),
+            .prop_map(|(payload, splits, ping_between)| {
+                Part::Message { text: true, payload, splits, ping_between }
+            }),
         4 => (bytes, splits(), any::<bool>())
-            .prop_map(|(payload, splits, ping_between)| Part::Message { text: false, payload, splits, ping_between }),
+            .prop_map(|(payload, splits, ping_between)| {
+                Part::Message { text: false, payload, splits, ping_between }
+            }),
         2 => (prop_oneof![Just(PING), Just(PONG)], prop::collection::vec(any::<u8>(), 0..126))
             .prop_map(|(opcode, payload)| Part::Control { opcode, payload }),
         1 => (prop_oneof![990_u16..1020, 2990_u16..3010, 4990_u16..5010], "\\PC{0,30}")
-            .prop_map(|(code, reason)| Part::Close { payload: [&code.to_be_bytes(), reason.as_bytes()].concat() }),
+            .prop_map(|(code, reason)| {
+                Part::Close { payload: [&code.to_be_bytes(), reason.as_bytes()].concat() }
+            }),
     ]
 }
 

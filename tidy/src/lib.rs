@@ -1,0 +1,16 @@
+//! Tests of the tree itself: what a reviewer would otherwise have to see.
+//!
+//! | module | rule |
+//! |---|---|
+//! | [`width`] | width of lines and length of files |
+//! | [`calls`] | calls that are banned, everywhere or in paths that peers reach |
+//!
+//! A rule is a function from a [`Tree`] to its [`Fault`]s, so that it is tested with planted faults
+//! and then applied to the repository, in `tests/`.
+
+pub mod calls;
+pub mod source;
+pub mod tree;
+pub mod width;
+
+pub use tree::{Fault, Tree, assert_none};

@@ -1,0 +1,86 @@
+//! Every rule of `tidy`: shown to report a planted fault, then applied to this repository.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a repository that cannot be read fails the test"
+)]
+
+use std::sync::LazyLock;
+
+use tidy::{Fault, Tree, assert_none, calls, width};
+
+/// Files that may have more than [`width::LINES`] lines, each with the reason.
+const LONG_FILES: &[(&str, &str)] = &[];
+
+static REPOSITORY: LazyLock<Tree> = LazyLock::new(|| Tree::of_the_repository().unwrap());
+
+/// What `rule` says about a tree of one file.
+fn planted(rule: impl Fn(&Tree) -> Vec<Fault>, file: &str, text: &str) -> Vec<usize> {
+    let faults = rule(&Tree::planted(&[(file, text)]));
+    faults.iter().map(|fault| fault.line).collect()
+}
+
+#[test]
+fn lines_are_not_wider_than_code() {
+    let wide = format!(
+        "fn a() {{}}\n// {}\nlet a = f({}1);",
+        "x".repeat(98),
+        "1, ".repeat(30)
+    );
+    assert_eq!(planted(width::wide_lines, "a.rs", &wide), [2, 3]);
+    let literal = format!("    say(\"{}\", 1);", "x".repeat(200));
+    assert_eq!(planted(width::wide_lines, "a.rs", &literal), []);
+    let exact = format!("//{}\n//{}", "ä".repeat(98), "ä".repeat(99));
+    assert_eq!(planted(width::wide_lines, "a.rs", &exact), [2]);
+
+    assert_none(&width::wide_lines(&REPOSITORY));
+}
+
+#[test]
+fn files_are_not_longer_than_600_lines() {
+    let long = "\n".repeat(601);
+    let exempt = [("b.rs", "why"), ("c.rs", "why")];
+    let tree = Tree::planted(&[
+        ("a.rs", &long),
+        ("b.rs", &long),
+        ("c.rs", "\n"),
+        ("d.rs", ""),
+    ]);
+    let faults = width::long_files(&tree, &exempt);
+    let files: Vec<_> = faults.iter().map(|fault| fault.file.as_str()).collect();
+    assert_eq!(
+        files,
+        ["a.rs", "c.rs"],
+        "an exemption without need is a fault"
+    );
+
+    assert_none(&width::long_files(&REPOSITORY, LONG_FILES));
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let text = "fn a() { todo!() }\n// FIXME\n// todo!()\nlet a = \"dbg!(\";\n    dbg!(a);";
+    assert_eq!(planted(calls::unfinished, "a.rs", text), [1, 5, 2]);
+
+    assert_none(&calls::unfinished(&REPOSITORY));
+}
+
+#[test]
+fn nothing_that_peers_reach_panics() {
+    let text = "a.unwrap();\na.unwrap_or(b);\na.expect(\n// .unwrap()\n#[cfg(test)]\nmod tests {\n\
+                a.unwrap();\n}";
+    assert_eq!(planted(calls::panics, "ws-proto/src/a.rs", text), [1, 3]);
+    assert_eq!(planted(calls::panics, "bench/src/a.rs", text), []);
+
+    assert_none(&calls::panics(&REPOSITORY));
+}
+
+#[test]
+fn tests_wait_for_a_condition_and_do_not_sleep() {
+    let text = "// tidy: may sleep, a slow server.\nthread::sleep(a);\n\ntokio::time::sleep(b);\n\
+                // tidy: may sleep, and does not.\nb();";
+    assert_eq!(planted(calls::sleeps, "x/tests/a.rs", text), [4, 5]);
+    assert_eq!(planted(calls::sleeps, "x/src/a.rs", text), [5]);
+
+    assert_none(&calls::sleeps(&REPOSITORY));
+}
