@@ -1,5 +1,5 @@
-//! Several processes on the same addresses (`--processes`), each with its own limit of open files, and the
-//! parent that speaks for them.
+//! Several processes on the same addresses (`--processes`), each with its own limit of open files,
+//! and the parent that speaks for them.
 //!
 //! The parent serves nobody. It reserves the port, starts this program once more for each process,
 //! and is to the outside what a server of one process is: one `ready` line, one `final` line, the

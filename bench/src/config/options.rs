@@ -28,11 +28,18 @@ pub struct Options {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub until_ci: Option<f64>,
     /// Blocks per bout at most, with --until-ci
-    #[arg(long, value_name = "N", default_value_t = 40, requires = "until_ci", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 40, requires = "until_ci",
+        value_parser = clap::value_parser!(u16).range(1..))]
     pub max_repeats: u16,
     /// Go on with an interrupted suite in its result folder, whose options and seed stay in force:
     /// only what is missing is run
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["suite", "contestants", "scenarios", "repeats", "until_ci", "seed", "contestants_file", "server_cpus", "machine", "skip_conformance"])]
+    #[arg(
+        long, value_name = "DIR",
+        conflicts_with_all = [
+            "suite", "contestants", "scenarios", "repeats", "until_ci", "seed",
+            "contestants_file", "server_cpus", "machine", "skip_conformance",
+        ]
+    )]
     #[serde(skip)]
     pub resume: Option<PathBuf>,
     /// Resume although binaries, revision, machine or configuration have changed; the summary then
