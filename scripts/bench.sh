@@ -18,7 +18,6 @@ fi
 # The same build as in scripts/test.sh, so that it is made once.
 echo "building (release; the first time takes some minutes)" >&2
 (cd "$root" && cargo build --release --workspace --exclude peers --bins --locked >&2)
-(cd "$root" && cargo build --release -p server-core --features conformance --bin conformance --locked >&2)
 (cd "$root" && cargo build --release -p uring-net --example floor_tcp --locked >&2)
 # Servers of other stacks, when a suite or a contestant of that name is asked for.
 case "$*" in

@@ -23,7 +23,6 @@ git worktree add --quiet --detach "$work/source" "$base" >&2
 (cd "$work/source" && CARGO_TARGET_DIR="$target/base" cargo build --release --locked -p server-uring -p server-tokio --bins >&2)
 echo "building this tree (release)" >&2
 cargo build --release --workspace --exclude peers --bins --locked >&2
-cargo build --release -p server-core --features conformance --bin conformance --locked >&2
 
 # A contestant of bench/contestants.toml: NAME PROGRAM OPTION VALUE [LINE]
 contestant() {

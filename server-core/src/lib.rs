@@ -18,11 +18,8 @@
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
 //! | [`processes`] | several processes on one port, and the parent that speaks for them |
-//! | `conformance` (feature) | the black-box suite every server binary must pass |
 
 pub mod admission;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 pub mod control;
 pub mod counters;
 pub mod ebb;

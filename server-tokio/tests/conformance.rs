@@ -1,13 +1,13 @@
 //! The conformance suite of `server-core` against both flavors, and against two processes.
 
 mod multi {
-    server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "multi"] }
+    conformance::tests! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "multi"] }
 }
 
 mod processes {
-    server_core::conformance_tests_of_processes! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--processes", "2"] }
+    conformance::tests_of_processes! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--processes", "2"] }
 }
 
 mod per_core {
-    server_core::conformance_tests! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "per-core"] }
+    conformance::tests! { binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "per-core"] }
 }

@@ -1,7 +1,7 @@
 //! What connections took goes back when they have left.
 
-use server_core::conformance::Target;
-use server_core::conformance::memory::memory_goes_back;
+use conformance::Target;
+use conformance::memory::memory_goes_back;
 
 fn with(args: &[&str], path: &str) {
     memory_goes_back(&Target::new(env!("CARGO_BIN_EXE_server-uring"), args), path);

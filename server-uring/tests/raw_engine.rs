@@ -8,10 +8,10 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
+use conformance::client::{Raw, eventually};
+use conformance::harness::Server;
+use conformance::{Target, wire};
 use rustix::process::Signal;
-use server_core::conformance::client::{Raw, eventually};
-use server_core::conformance::harness::Server;
-use server_core::conformance::{Target, wire};
 
 /// Size of a receive buffer: see `raw/ring.rs`. The size of the pool is in the ready line.
 const BUFFER_BYTES: usize = 4096;

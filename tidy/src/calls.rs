@@ -21,8 +21,8 @@ const PEERS_REACH: &[&str] = &[
     "loadgen/src/engine/",
 ];
 
-/// Tests that stand in such a folder.
-const CONFORMANCE: &str = "server-core/src/conformance/";
+/// A crate of tests that run as a program, too.
+const CONFORMANCE: &str = "conformance/src/";
 
 /// Banned where peers reach.
 const NO_PANIC: &[&str] = &[".unwrap()", ".expect(", "panic!(", "unreachable!("];

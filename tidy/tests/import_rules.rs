@@ -22,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ws-proto", &[]),
     ("uring-net", &[]),
     ("server-core", &["ws-proto"]),
+    ("conformance", &[]),
     ("server-uring", &["server-core", "ws-proto", "uring-net"]),
     ("server-tokio", &["server-core", "ws-proto"]),
     ("loadgen", &["ws-proto", "uring-net"]),
@@ -41,6 +42,10 @@ const NEVER: &[(&str, &[&str])] = &[
         &["ws-proto", "server-core", "loadgen", "bench"],
     ),
     ("server-core", &["server-uring", "server-tokio", "bench"]),
+    (
+        "conformance",
+        &["ws-proto", "server-core", "loadgen", "bench"],
+    ),
     ("server-uring", &["server-tokio"]),
     ("server-tokio", &["server-uring", "uring-net"]),
     ("loadgen", &["server-core", "server-uring", "server-tokio"]),

@@ -5,12 +5,11 @@
 //! broken. Nothing here uses `ws-proto`: well-behaved clients are tungstenite's, violations are
 //! bytes written by hand.
 //!
-//! In a server crate (`server-core` with feature `conformance` as a dev-dependency), one `#[test]`
-//! per case:
+//! In a server crate, which has this one as a dev-dependency, one `#[test]` per case:
 //!
 //! ```text
 //! mod multi {
-//!     server_core::conformance_tests! {
+//!     conformance::tests! {
 //!         binary: env!("CARGO_BIN_EXE_server-tokio"), args: ["--flavor", "multi"]
 //!     }
 //! }
@@ -193,7 +192,7 @@ macro_rules! conformance_list {
 
 /// Makes every case of the suite a `#[test]` against one server binary.
 #[macro_export]
-macro_rules! conformance_tests {
+macro_rules! tests {
     (binary: $binary:expr, args: $args:tt $(,)?) => {
         $crate::conformance_list! { $crate::conformance_as_tests, ($binary) $args {} }
     };
@@ -201,7 +200,7 @@ macro_rules! conformance_tests {
 
 /// The same for a server of several processes, without the cases for which there must be one.
 #[macro_export]
-macro_rules! conformance_tests_of_processes {
+macro_rules! tests_of_processes {
     (binary: $binary:expr, args: $args:tt $(,)?) => {
         $crate::conformance_list! {
             $crate::conformance_as_tests, ($binary) $args { #[cfg(any())] }
@@ -221,8 +220,8 @@ macro_rules! conformance_as_tests {
             #[test]
             fn $case() {
                 let args: &[&str] = &$args;
-                let target = $crate::conformance::Target::new($binary, args);
-                $crate::conformance::$module::$case(&target);
+                let target = $crate::Target::new($binary, args);
+                $crate::$module::$case(&target);
             }})*
         })*
     };

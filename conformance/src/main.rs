@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Parser;
-use server_core::conformance::{CASES, Case, Target};
+use conformance::{CASES, Case, Target};
 
 /// Judge a WebSocket server binary by the rules every Ringside server must keep
 #[derive(Parser)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use server_core::conformance::wire::{BINARY, CLOSE, CONTINUATION, FIN, Frame, PING, PONG, TEXT};
+use conformance::wire::{BINARY, CLOSE, CONTINUATION, FIN, Frame, PING, PONG, TEXT};
 use tungstenite::handshake::derive_accept_key;
 
 struct House {

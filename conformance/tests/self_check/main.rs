@@ -9,7 +9,7 @@ mod fake;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use server_core::conformance::{CASES, Target};
+use conformance::{CASES, Target};
 
 /// A defect of the fake server and a case that must notice it.
 const DEFECTS: &[(&str, &str)] = &[
