@@ -187,6 +187,7 @@ impl Counts {
             all.totals.sent += stats.totals.sent;
             all.totals.received += stats.totals.received;
             all.totals.pings_answered += stats.totals.pings_answered;
+            all.totals.pings_unanswered += stats.totals.pings_unanswered;
             all.totals.handshakes += stats.totals.handshakes;
             all.replies_in_window += stats.replies_in_window;
             all.in_flight_ns += stats.in_flight_ns;
@@ -436,6 +437,7 @@ fn validity(
         has_traffic: connect || config.has_traffic(),
         messages,
         lost_in_warmup: counts.lost_in_warmup,
+        pings_unanswered: record.totals.pings_unanswered,
         littles_ratio: record.littles_law.map(|law| law.ratio),
         open_loop: config.traffic.rate_per_s.is_some(),
         latency: record.latency(),

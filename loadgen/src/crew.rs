@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     engine::{
         board::Board,
+        bounds::Bounds,
         broadcast::{Broadcast, BroadcastPlan},
         churn::Churn,
         echo::{Echo, EchoPlan},
@@ -220,6 +221,16 @@ fn busy(config: &Config, plan: &Plan, thread: usize) -> usize {
     }
 }
 
+fn bounds(config: &Config) -> Bounds {
+    let traffic = &config.traffic;
+    match traffic.publishers {
+        Some(publishers) if traffic.rate_per_s.is_some() => {
+            Bounds::scheduled(config.connections, publishers, traffic.size)
+        }
+        _ => Bounds::new(config.connections, traffic.window, traffic.size),
+    }
+}
+
 /// A thread that is ready to run.
 struct Start<'a> {
     thread: usize,
@@ -241,6 +252,7 @@ impl Start<'_> {
             shared: shared.clone(),
             ring: self.ring,
             connections: plan.count(self.thread),
+            bounds: bounds(config),
             opener: Opener::new(
                 targets.clone(),
                 plan.clone(),

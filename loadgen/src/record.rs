@@ -286,8 +286,12 @@ pub struct Totals {
     pub sent: u64,
     /// Messages received, whatever they were.
     pub received: u64,
-    /// Pings of the server answered.
+    /// Pings of the server answered: their pongs have left.
     pub pings_answered: u64,
+    /// Pings that found many pongs waiting and got none of their own: that of a later ping stands
+    /// for it (RFC 6455, section 5.5.3).
+    #[serde(default)]
+    pub pings_unanswered: u64,
     /// Handshakes completed.
     pub handshakes: u64,
 }

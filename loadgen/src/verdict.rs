@@ -50,6 +50,8 @@ pub struct Evidence<'a> {
     pub messages: Messages,
     /// Messages sent before the window that never got a reply.
     pub lost_in_warmup: u64,
+    /// Pings that got no pong of their own.
+    pub pings_unanswered: u64,
     /// Measured / expected requests in flight.
     pub littles_ratio: Option<f64>,
     /// There is a schedule.
@@ -172,6 +174,12 @@ fn messages(evidence: &Evidence<'_>, reasons: &mut Vec<String>) {
         if count > 0 {
             reasons.push(format!("{count} {what}"));
         }
+    }
+    if evidence.pings_unanswered > 0 {
+        reasons.push(format!(
+            "{} pings got no pong of their own: the server pings faster than it reads the pongs",
+            evidence.pings_unanswered
+        ));
     }
     let measured = messages.received > 0 || !evidence.has_traffic;
     if !measured && reasons.is_empty() {
@@ -344,6 +352,13 @@ mod tests {
                     ..sound()
                 },
                 "warm-up",
+            ),
+            (
+                Evidence {
+                    pings_unanswered: 3,
+                    ..sound()
+                },
+                "3 pings got no pong",
             ),
             (Evidence { up: 9, ..sound() }, "9 of 10"),
             (

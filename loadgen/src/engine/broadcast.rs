@@ -36,6 +36,15 @@ const BATCH: u64 = 16;
 /// Finished parts handed over at a time.
 const PARTS_AT_A_TIME: usize = 256;
 
+/// Messages that may be missing at members while later ones have come. With more, one that comes
+/// after all counts as duplicated, not as reordered.
+const MOST_OVERTAKEN: usize = 1 << 20;
+/// Receivers that may be noted of messages that not all members of this thread have, all publishers
+/// together, and the least number of such messages per publisher. With more the oldest is given up:
+/// a server that leaves out one delivery would otherwise have all later messages kept.
+const MOST_NOTED: usize = 1 << 24;
+const LEAST_OPEN: usize = 1 << 10;
+
 /// The broadcast traffic of one thread.
 #[derive(Debug)]
 pub struct Broadcast {
@@ -60,6 +69,8 @@ pub struct Broadcast {
     overtaken: Overtaken<()>,
     /// What all members of this thread have got, per publisher.
     feeds: Vec<Feed>,
+    /// Messages that a feed may keep.
+    most_open: usize,
     /// Distinct deliveries to this thread's members.
     deliveries: u64,
     /// Messages published by all threads.
@@ -71,6 +82,17 @@ pub struct Broadcast {
 struct Feed {
     first: u64,
     open: VecDeque<Open>,
+}
+
+impl Feed {
+    /// Begins to keep the messages up to the one at `index`, `most` of them; where that is now.
+    fn open_up_to(&mut self, index: usize, most: usize) -> usize {
+        let given_up = (index + 1).saturating_sub(most);
+        self.open.drain(..given_up.min(self.open.len()));
+        self.first += given_up as u64;
+        self.open.resize_with(index + 1 - given_up, Open::default);
+        index - given_up
+    }
 }
 
 #[derive(Debug, Default)]
@@ -135,6 +157,9 @@ impl Broadcast {
             received: vec![Sequence::default(); members * plan.publishers],
             overtaken: Overtaken::default(),
             feeds,
+            most_open: (MOST_NOTED / (members * plan.publishers).max(1))
+                .max(LEAST_OPEN)
+                .max(plan.window as usize),
             deliveries: 0,
             published: plan.published,
             plan: plan.plan,
@@ -228,10 +253,11 @@ impl Broadcast {
         let Some(index) = seq.checked_sub(feed.first) else {
             return;
         };
-        while feed.open.len() as u64 <= index {
-            feed.open.push_back(Open::default());
-        }
-        let open = &mut feed.open[index as usize];
+        let index = match index as usize {
+            index if index < feed.open.len() => index,
+            index => feed.open_up_to(index, self.most_open),
+        };
+        let open = &mut feed.open[index];
         open.receivers += 1;
         open.part.note(io.now);
         if open.receivers < members {
@@ -339,6 +365,9 @@ impl Traffic for Broadcast {
         match sequence.arrive(label.seq) {
             Arrival::Ahead { skipped } => {
                 for seq in label.seq - skipped..label.seq {
+                    if self.overtaken.len() >= MOST_OVERTAKEN {
+                        break;
+                    }
                     self.overtaken.insert((stream, seq), ());
                 }
                 self.delivered(publisher, label.seq, label.sent_ns, io);
@@ -373,5 +402,24 @@ impl Traffic for Broadcast {
             }
             None => stats.window.sent,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_gives_up_its_oldest_messages() {
+        let mut feed = Feed::default();
+        assert_eq!(feed.open_up_to(2, 4), 2);
+        assert_eq!((feed.first, feed.open.len()), (0, 3));
+        feed.open[2].receivers = 1;
+        assert_eq!(feed.open_up_to(5, 4), 3);
+        assert_eq!((feed.first, feed.open.len()), (2, 4));
+        assert_eq!(feed.open[0].receivers, 1);
+        assert_eq!(feed.open_up_to(1_000_000, 4), 3);
+        assert_eq!((feed.first, feed.open.len()), (999_999, 4));
+        assert!(feed.open.iter().all(|open| open.receivers == 0));
     }
 }

@@ -206,7 +206,10 @@ impl Echo {
         let meant = self.meant(conn, seq, sent, &io.times);
         io.stats.corrupted(&io.times, Some(meant));
         io.stats.landed(&io.times, io.now, sent);
-        self.refill(conn, io);
+        // Garbage costs a server two bytes, whatever the size of the request that it asks for.
+        if io.links.has_room(conn) {
+            self.refill(conn, io);
+        }
     }
 
     /// Messages `range` of `conn` were overtaken: their send times move out of the window's places.

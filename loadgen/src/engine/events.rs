@@ -3,10 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use uring_net::{Completion, Event, OpKind};
-use ws_proto::{
-    CloseCode, Control, Event as Frame, Input, Limits, OpCode, Role, Session, encode_masked_frame,
-    random_key,
-};
+use ws_proto::{CloseCode, Event as Frame, Input};
 
 use crate::{
     engine::{
@@ -25,7 +22,12 @@ impl<T: Traffic> Worker<T> {
         let conn = completion.token.0 as usize;
         match completion.event {
             Event::Received(mut bytes) => self.received(conn, &mut bytes),
-            Event::Sent { buf, .. } => self.links.sent(conn, Some(buf)),
+            Event::Sent { buf, .. } => {
+                let pongs = self.links.sent(conn, Some(buf));
+                if pongs > 0 {
+                    self.stats.pinged(&self.shared.times(), self.now, pongs);
+                }
+            }
             Event::Connected => {
                 if let Some(begun) = self.opener.connected(conn, &mut self.links, self.now) {
                     self.opened(conn, begun);
@@ -69,7 +71,7 @@ impl<T: Traffic> Worker<T> {
 
     fn opened(&mut self, conn: usize, begun: u64) {
         self.states[conn] = State::Open;
-        self.sessions[conn] = Session::new(Role::Client, Limits::default());
+        self.sessions[conn] = self.bounds.session();
         self.outcome.open += 1;
         self.stats.totals.handshakes += 1;
         self.shared.opened.fetch_add(1, Relaxed);
@@ -104,9 +106,7 @@ impl<T: Traffic> Worker<T> {
                     self.traffic.message(conn, kind, payload, &mut io);
                 }
                 Ok(Some(Frame::Ping(data))) if self.states[conn] == State::Open => {
-                    let pong = OpCode::Control(Control::Pong);
-                    encode_masked_frame(pong, data, random_key(), io.links.outgoing(conn));
-                    io.stats.pinged(&io.times, io.now);
+                    io.stats.totals.pings_unanswered += io.links.pong(conn, data);
                 }
                 // A ping that crossed our Close: the server reads nothing behind that.
                 Ok(Some(Frame::Ping(_) | Frame::Pong(_))) => {}
@@ -117,6 +117,13 @@ impl<T: Traffic> Worker<T> {
                     let code = violation.code();
                     self.sessions[conn].close(code, violation.reason(), self.links.outgoing(conn));
                     let section = violation.section();
+                    if code == CloseCode::Size {
+                        let most = self.bounds.message_bytes;
+                        break format!(
+                            "the server sent a message of more than the {most} bytes, or more \
+                             fragments, than this run takes"
+                        );
+                    }
                     break format!("the server broke RFC 6455 section {section}: {violation}");
                 }
             }
@@ -151,6 +158,25 @@ impl<T: Traffic> Worker<T> {
             State::Closing => {}
         }
         self.close_socket(conn);
+    }
+
+    /// Ends connections for which more waits to be sent than may wait.
+    #[cold]
+    pub(super) fn end_overfull(&mut self, mut next: Option<usize>) {
+        while let Some(conn) = next {
+            if self.states[conn] == State::Open {
+                let most = self.bounds.unsent_bytes;
+                self.down(
+                    conn,
+                    format!(
+                        "more than {most} bytes waited to be sent: the server does not read what \
+                         is sent to it"
+                    ),
+                );
+                self.close_socket(conn);
+            }
+            next = self.links.take_overfull();
+        }
     }
 
     /// An open connection is lost.

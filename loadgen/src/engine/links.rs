@@ -5,6 +5,8 @@ use std::net::Shutdown;
 
 use uring_net::{Ring, SendBuf, SocketId, Token};
 
+use crate::engine::pongs::Pongs;
+
 /// Buffers kept for the next message, and the largest worth keeping.
 const POOLED_BUFFERS: usize = 4096;
 const POOLED_CAPACITY: usize = 64 << 10;
@@ -17,6 +19,8 @@ struct Link {
     out: Vec<u8>,
     sending: bool,
     dirty: bool,
+    /// Pongs wait or are being sent: [`Pongs`] knows how many.
+    has_pongs: bool,
 }
 
 /// Each of hundreds of thousands of idle connections has one.
@@ -29,14 +33,18 @@ pub struct Links {
     links: Vec<Link>,
     dirty: Vec<u32>,
     pool: Vec<Vec<u8>>,
+    pongs: Pongs,
+    /// The most bytes that may wait behind a send in flight, and connections that have more.
+    most_unsent: usize,
+    overfull: Vec<u32>,
     /// Sends in flight, and those of them that were started since the last [`Links::begin_wait`].
     in_flight: usize,
     fresh: usize,
 }
 
 impl Links {
-    /// No sockets yet.
-    pub fn new(ring: Ring, connections: usize) -> Self {
+    /// No sockets yet. More than `most_unsent` bytes never wait for a server that reads.
+    pub fn new(ring: Ring, connections: usize, most_unsent: usize) -> Self {
         let mut links = Vec::new();
         links.resize_with(connections, Link::default);
         Self {
@@ -44,6 +52,9 @@ impl Links {
             links,
             dirty: Vec::new(),
             pool: Vec::new(),
+            pongs: Pongs::default(),
+            most_unsent,
+            overfull: Vec::new(),
             in_flight: 0,
             fresh: 0,
         }
@@ -80,6 +91,25 @@ impl Links {
         &mut link.out
     }
 
+    /// Answers a ping of `conn`. How many pings, 1 or 0, get no pong of their own by that: when too
+    /// many pongs wait, only the last ping will be answered.
+    pub fn pong(&mut self, conn: usize, payload: &[u8]) -> u64 {
+        self.outgoing(conn);
+        let link = &mut self.links[conn];
+        link.has_pongs = true;
+        self.pongs.answer(conn, payload, &mut link.out)
+    }
+
+    /// Whether `conn` may be given more to send.
+    pub fn has_room(&self, conn: usize) -> bool {
+        self.links[conn].out.len() <= self.most_unsent
+    }
+
+    /// A connection for which more bytes wait than may wait.
+    pub fn take_overfull(&mut self) -> Option<usize> {
+        self.overfull.pop().map(|conn| conn as usize)
+    }
+
     /// Starts a send for every connection that has bytes to send and no send in flight.
     pub fn flush(&mut self) {
         while let Some(conn) = self.dirty.pop() {
@@ -90,10 +120,19 @@ impl Links {
 
     fn start_send(&mut self, conn: usize) {
         let link = &mut self.links[conn];
-        if link.sending || link.out.is_empty() {
+        if link.sending {
+            if link.out.len() > self.most_unsent {
+                self.overfull.push(conn as u32);
+            }
+            return;
+        }
+        if link.out.is_empty() {
             return;
         }
         let buffer = std::mem::take(&mut link.out);
+        if link.has_pongs {
+            self.pongs.sending(conn);
+        }
         match link.socket {
             Some(socket) => {
                 link.sending = true;
@@ -105,15 +144,23 @@ impl Links {
         }
     }
 
-    /// The send in flight of `conn` is over; the next one starts, if there is something to send.
+    /// The send in flight of `conn` is over, whether it left or failed; the next one starts, if
+    /// there is something to send. How many pongs were in it.
     #[inline]
-    pub fn sent(&mut self, conn: usize, buffer: Option<SendBuf>) {
+    pub fn sent(&mut self, conn: usize, buffer: Option<SendBuf>) -> u64 {
         if let Some(buffer) = buffer.and_then(SendBuf::into_vec) {
             self.recycle(buffer);
         }
-        self.links[conn].sending = false;
+        let link = &mut self.links[conn];
+        link.sending = false;
+        let mut pongs = 0;
+        if link.has_pongs {
+            pongs = self.pongs.sent(conn, &mut link.out);
+            link.has_pongs = self.pongs.has(conn);
+        }
         self.in_flight -= 1;
         self.start_send(conn);
+        pongs
     }
 
     /// Hands sends that were started to the kernel, without waiting.
@@ -162,7 +209,15 @@ impl Links {
 
     /// The socket is gone: the place may be used again.
     pub fn reset(&mut self, conn: usize) {
-        let Link { dirty, sending, .. } = self.links[conn];
+        let Link {
+            dirty,
+            sending,
+            has_pongs,
+            ..
+        } = self.links[conn];
+        if has_pongs {
+            self.pongs.forget(conn);
+        }
         // Cancelled together with the socket.
         self.in_flight -= usize::from(sending);
         self.links[conn] = Link {
@@ -182,11 +237,12 @@ mod tests {
     use uring_net::Event;
 
     use super::*;
+    use crate::engine::pongs::MOST_WAITING_BYTES;
 
     #[test]
     fn a_wait_knows_which_completions_say_nothing_new() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut links = Links::new(Ring::builder().build().unwrap(), 1);
+        let mut links = Links::new(Ring::builder().build().unwrap(), 1, 100);
         let socket = links.ring().adopt(ours).unwrap();
         links.attach(0, socket);
         assert_eq!(links.begin_wait(), Some(0));
@@ -217,5 +273,61 @@ mod tests {
             panic!("{completion:?}");
         };
         links.sent(0, Some(buf));
+    }
+
+    #[test]
+    fn what_a_server_does_not_read_is_bounded() {
+        const ROOM: usize = 100;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut links = Links::new(Ring::builder().build().unwrap(), 1, ROOM);
+        let socket = links.ring().adopt(ours).unwrap();
+        links.attach(0, socket);
+        links.outgoing(0).resize(8 << 20, 1);
+        links.flush();
+        links.ring().wait(0, None).unwrap();
+        // Behind what is being sent.
+        links.outgoing(0).resize(ROOM, 1);
+        links.flush();
+        assert!(links.has_room(0));
+        assert_eq!(links.take_overfull(), None);
+        links.outgoing(0).push(1);
+        links.flush();
+        assert!(!links.has_room(0));
+        assert_eq!(links.take_overfull(), Some(0));
+        drop(theirs);
+    }
+
+    #[test]
+    fn a_pong_counts_when_it_has_left() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut links = Links::new(Ring::builder().build().unwrap(), 1, usize::MAX);
+        let socket = links.ring().adopt(ours).unwrap();
+        links.attach(0, socket);
+        links.outgoing(0).resize(8 << 20, 1);
+        links.flush();
+        for ping in 0..10_000_u32 {
+            links.pong(0, &ping.to_be_bytes());
+        }
+        links.flush();
+        assert!(links.links[0].out.len() < 2 * MOST_WAITING_BYTES);
+        let reader = std::thread::spawn(move || std::io::copy(&mut theirs, &mut std::io::sink()));
+        let mut left = Vec::new();
+        while !links.is_quiet(0) {
+            links.ring().wait(1, None).unwrap();
+            while let Some(completion) = links.ring().next_completion() {
+                let Event::Sent { buf, .. } = completion.event else {
+                    panic!("{completion:?}");
+                };
+                left.push(links.sent(0, Some(buf)));
+            }
+        }
+        let waited = MOST_WAITING_BYTES.div_ceil(2 + 4 + 4) as u64;
+        assert_eq!(
+            left,
+            [0, waited + 1],
+            "none before its own send, and the last ping's"
+        );
+        drop(links);
+        reader.join().unwrap().unwrap();
     }
 }

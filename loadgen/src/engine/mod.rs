@@ -5,12 +5,14 @@
 //! few times per second.
 
 pub mod board;
+pub mod bounds;
 pub mod broadcast;
 pub mod churn;
 pub mod echo;
 mod events;
 pub mod links;
 pub mod opening;
+mod pongs;
 pub mod shared;
 pub mod spread;
 pub mod stats;

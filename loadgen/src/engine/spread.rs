@@ -12,6 +12,10 @@ use crate::{
     record::Broadcast,
 };
 
+/// Messages of which some threads have all deliveries and others not. Beyond them a message is left
+/// out of the distributions: a server that leaves out deliveries must not fill the memory.
+const MOST_PENDING: usize = 1 << 17;
+
 /// Publisher and sequence number.
 pub type MessageId = (u32, u64);
 
@@ -73,6 +77,9 @@ impl Spreads {
     pub fn add(&mut self, finished: FinishedPart) {
         if self.parts_each == 1 {
             return self.complete(finished.meant, vec![finished.part]);
+        }
+        if self.pending.len() >= MOST_PENDING && !self.pending.contains_key(&finished.message) {
+            return;
         }
         let parts = self.pending.entry(finished.message).or_default();
         parts.push(finished.part);

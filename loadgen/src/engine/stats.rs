@@ -116,10 +116,12 @@ impl Stats {
         }
     }
 
-    /// A ping was answered.
-    pub fn pinged(&mut self, times: &Times, now: u64) {
-        self.totals.pings_answered += 1;
-        self.pings_in_window += u64::from(times.contain(now));
+    /// The pongs of `pings` pings have left.
+    pub fn pinged(&mut self, times: &Times, now: u64, pings: u64) {
+        self.totals.pings_answered += pings;
+        if times.contain(now) {
+            self.pings_in_window += pings;
+        }
     }
 
     /// The first reply to a message arrived, verified.
@@ -243,7 +245,7 @@ mod tests {
         };
         let mut stats = Stats::new(true);
         for now in [50, 100, 199, 200] {
-            stats.pinged(&times, now);
+            stats.pinged(&times, now, 1);
         }
         assert_eq!(stats.totals.pings_answered, 4);
         assert_eq!(stats.pings_in_window, 2);

@@ -9,10 +9,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use uring_net::Token;
-use ws_proto::{CloseCode, Limits, Role, Session};
+use ws_proto::{CloseCode, Session};
 
 use crate::{
     engine::{
+        bounds::Bounds,
         links::Links,
         opening::Opener,
         shared::Shared,
@@ -72,6 +73,7 @@ pub struct Worker<T> {
     pub(super) links: Links,
     pub(super) states: Vec<State>,
     pub(super) sessions: Vec<Session>,
+    pub(super) bounds: Bounds,
     pub(super) opener: Opener,
     /// No WebSocket around the messages: see [`target`](crate::target).
     pub(super) is_tcp: bool,
@@ -153,6 +155,8 @@ pub struct WorkerPlan<T> {
     pub ring: uring_net::Ring,
     /// Connections of this thread.
     pub connections: usize,
+    /// What a server may make them hold.
+    pub bounds: Bounds,
     /// Opens them.
     pub opener: Opener,
     /// The kind of load.
@@ -174,13 +178,12 @@ impl<T: Traffic> Worker<T> {
     pub fn new(plan: WorkerPlan<T>) -> Self {
         let connections = plan.connections;
         let mut sessions = Vec::new();
-        sessions.resize_with(connections, || {
-            Session::new(Role::Client, Limits::default())
-        });
+        sessions.resize_with(connections, || plan.bounds.session());
         Self {
-            links: Links::new(plan.ring, connections),
+            links: Links::new(plan.ring, connections, plan.bounds.unsent_bytes),
             states: vec![State::Down; connections],
             sessions,
+            bounds: plan.bounds,
             is_tcp: plan.opener.is_tcp(),
             opener: plan.opener,
             traffic: plan.traffic,
@@ -353,6 +356,9 @@ impl<T: Traffic> Worker<T> {
     /// Sends what is to be sent, waits until something happens or `deadline`, and handles it.
     fn turn(&mut self, deadline: u64) -> Result<(), String> {
         self.links.flush();
+        if let Some(conn) = self.links.take_overfull() {
+            self.end_overfull(Some(conn));
+        }
         let clock = self.shared.clock;
         self.wait(deadline)
             .map_err(|error| format!("io_uring failed: {error}"))?;
@@ -480,10 +486,13 @@ impl<T: Traffic> Worker<T> {
                 return Ok(());
             }
             let until = self.tick_end().min(deadline);
+            let (begun, spent) = (self.now, CpuTime::of_this_thread());
             self.turn(until)?;
             // Fifty threads on a CPU keep each other from it for seconds: that is not the server
-            // standing still.
-            deadline += self.now.saturating_sub(until);
+            // standing still. One that floods keeps this thread busy, and is.
+            let late = self.now.saturating_sub(until);
+            let busy = CpuTime::of_this_thread().since(&spent).total_ns();
+            deadline += late.min((self.now - begun).saturating_sub(busy));
         }
     }
 
