@@ -20,6 +20,7 @@
 
 pub mod broadcast;
 pub mod client;
+pub mod floods;
 pub mod frames;
 pub mod harness;
 pub mod http;
@@ -174,6 +175,13 @@ macro_rules! conformance_list {
                 full out_of_files_is_survived: alone
                 full resets_leave_the_count_right: alone
                 full churn_leaves_nothing_behind: alone
+            }
+            floods {
+                full pings_cost_bounded_memory: alone
+                full empty_pings_cost_bounded_memory: alone
+                full pings_between_fragments_cost_bounded_memory: alone
+                full short_messages_cost_bounded_memory: alone
+                full pongs_cost_bounded_memory: alone
             }
             processes {
                 full several_processes_are_one_server: alone

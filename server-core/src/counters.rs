@@ -39,6 +39,13 @@ macro_rules! counters {
             pub enters: Counter,
         }
 
+        impl WorkerCounters {
+            /// Bytes in and out of WebSocket connections.
+            pub fn traffic_bytes(&self) -> u64 {
+                self.bytes_received.get() + self.bytes_sent.get()
+            }
+        }
+
         /// Sums over all workers at one moment.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Totals {

@@ -1,4 +1,4 @@
-//! Memory goes back to the system when most connections have left.
+//! Memory goes back to the system when most connections have left, or much traffic has ended.
 //!
 //! Tables grow with the connections and are kept for the next ones; a worker asks its [`Ebb`] after
 //! every round of the sweep whether the next ones may be long in coming. What is freed is the
@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 const WORTH_IT: usize = 512;
 /// Memory is given back when at most one of so many connections is left.
 const ONE_LEFT_OF: usize = 4;
+/// After less traffic there is little to give back either.
+const BUSY_BYTES: u64 = 4 * 1024 * 1024;
+/// Traffic has ended when a round of the sweep has seen no more than this.
+const QUIET_BYTES: u64 = 64 * 1024;
 /// How long the allocator keeps what was freed: `mi_option_purge_delay`, a second, and some more
 /// for its clock.
 const KEPT_FOR: Duration = Duration::from_millis(1200);
@@ -31,28 +35,34 @@ const ALLOCATION_BYTES: usize = 2048;
 pub enum Step {
     /// Nothing.
     Keep,
-    /// Shrink its tables to what they hold, then [`collect`].
+    /// Shrink its tables to what they hold, then as [`Collect`](Self::Collect).
     Shrink,
-    /// [`collect`] again.
+    /// Free spare buffers, then [`collect`].
     Collect,
 }
 
-/// Observes how many connections a worker has.
+/// Observes how many connections a worker has, and how much they send and receive.
 #[derive(Debug, Default)]
 pub struct Ebb {
     /// The most there were since memory was given back.
     most: usize,
     /// How many there were last.
     last: usize,
+    /// Bytes received and sent until the last round, and until memory was given back.
+    bytes: u64,
+    bytes_before: u64,
     /// When something was last said, and how often [`Step::Collect`] is still to follow.
     said: Option<(Instant, u32)>,
 }
 
 impl Ebb {
-    /// At the end of a round of the sweep, with `open` connections.
-    pub fn step(&mut self, open: usize, now: Instant) -> Step {
+    /// At the end of a round of the sweep, with `open` connections, which have received and sent
+    /// `bytes` bytes since the server started.
+    pub fn step(&mut self, open: usize, bytes: u64, now: Instant) -> Step {
         let going = open < self.last;
+        let quiet = bytes.saturating_sub(self.bytes) <= QUIET_BYTES;
         self.last = open;
+        self.bytes = bytes;
         self.most = self.most.max(open);
         if let Some((at, left)) = self.said {
             if now.duration_since(at) < KEPT_FOR {
@@ -62,11 +72,17 @@ impl Ebb {
             return Step::Collect;
         }
         // Who is still losing connections has soon more to give back.
-        if going || self.most - open < WORTH_IT || open > self.most / ONE_LEFT_OF {
+        let gone = !going && self.most - open >= WORTH_IT && open <= self.most / ONE_LEFT_OF;
+        let calm = quiet && bytes - self.bytes_before >= BUSY_BYTES;
+        if !gone && !calm {
             return Step::Keep;
         }
-        self.most = open;
+        self.bytes_before = bytes;
         self.said = Some((now, COLLECTIONS));
+        if !gone {
+            return Step::Collect;
+        }
+        self.most = open;
         Step::Shrink
     }
 }
@@ -86,7 +102,7 @@ mod tests {
     /// What is said when there are these many connections, at rounds of a second each.
     fn steps(open: &[usize]) -> Vec<Step> {
         let (mut ebb, start) = (Ebb::default(), Instant::now());
-        let at = |(second, &open)| ebb.step(open, start + Duration::from_secs(second));
+        let at = |(second, &open)| ebb.step(open, 0, start + Duration::from_secs(second));
         (0..).zip(open).map(at).collect()
     }
 
@@ -102,6 +118,22 @@ mod tests {
             steps(&[9000, 0, 0, 0, 0, 700, 700, 0, 0, 0]),
             [
                 Keep, Keep, Shrink, Keep, Collect, Keep, Collect, Keep, Shrink, Keep
+            ]
+        );
+    }
+
+    #[test]
+    fn memory_is_given_back_when_much_traffic_has_ended() {
+        use Step::{Collect, Keep};
+        let (mut ebb, start) = (Ebb::default(), Instant::now());
+        let mib = [0, 3, 3, 9, 9, 9, 9, 9, 9, 10, 10, 20, 20].map(|mib: u64| mib << 20);
+        let at = |(second, bytes)| ebb.step(1, bytes, start + Duration::from_secs(second));
+        let said: Vec<_> = (0..).zip(mib).map(at).collect();
+        assert_eq!(
+            said,
+            [
+                Keep, Keep, Keep, Keep, Collect, Keep, Collect, Keep, Collect, Keep, Keep, Keep,
+                Collect
             ]
         );
     }

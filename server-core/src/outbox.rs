@@ -1,9 +1,9 @@
 //! What one connection still has to send, bounded, with the slow-consumer policy. Decides; does not
 //! send.
 //!
-//! The writer loop is [`Outbox::next`] or [`Outbox::next_bytes`], send, [`Outbox::advance`], until
-//! it is empty. One writer at a time: whoever finds the outbox empty may write directly and push
-//! only what the socket did not take.
+//! The writer loop is [`Outbox::next`], send, [`Outbox::advance`], or, for runtimes that own the
+//! buffers they send, [`Outbox::take`] and send, until it is empty. One writer at a time: whoever
+//! finds the outbox empty may write directly and push only what the socket did not take.
 
 use std::collections::VecDeque;
 
@@ -11,6 +11,9 @@ use bytes::{Buf, Bytes};
 
 use crate::options::{SendQueue, SlowConsumer};
 use crate::rooms::Frames;
+
+/// The most that is taken out of an outbox at once, so that a slow peer's progress is seen.
+pub const LARGEST_PIECE: usize = 256 * 1024;
 
 /// The outbound queue of one connection. Eight bytes while it is empty: its memory comes and goes
 /// with the need.
@@ -24,6 +27,8 @@ struct Queue {
     messages: usize,
     /// Bytes of those messages that are still to be sent.
     bytes: usize,
+    /// Bytes of everything else that is still to be sent.
+    control_bytes: usize,
     /// The slow-consumer policy or a Close has ended it: nothing but what is in it will be sent.
     ended: bool,
 }
@@ -37,8 +42,12 @@ enum Piece {
         /// sent.
         first_left: usize,
     },
-    /// A response or control frames: neither counted nor dropped.
-    Control(Bytes),
+    /// A response or control frames, never dropped.
+    Control {
+        bytes: Vec<u8>,
+        /// How many of them are sent.
+        sent: usize,
+    },
 }
 
 /// What became of pushed messages.
@@ -70,6 +79,11 @@ impl Outbox {
     /// Messages not yet wholly sent.
     pub fn messages(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.messages)
+    }
+
+    /// Bytes not yet sent that are not of messages: responses, pongs, pings, a Close.
+    pub fn control_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.control_bytes)
     }
 
     /// Whether it takes no more messages.
@@ -104,7 +118,7 @@ impl Outbox {
                 let all = frames.messages;
                 let kept = match frames.split_after(room as u32) {
                     Some((head, _)) => {
-                        queue.append(head, first_left);
+                        queue.append(head.without_memory_of(&frames), first_left);
                         room as u32
                     }
                     None => 0,
@@ -114,7 +128,10 @@ impl Outbox {
             SlowConsumer::Close => {
                 let begun = first_left < frames.first_frame_bytes();
                 if begun {
-                    let first = frames.split_after(1).map_or(frames, |(first, _)| first);
+                    let first = match frames.split_after(1) {
+                        Some((first, _)) => first.without_memory_of(&frames),
+                        None => frames,
+                    };
                     queue.append(first, first_left);
                 }
                 self.end();
@@ -123,20 +140,30 @@ impl Outbox {
         }
     }
 
-    /// Appends a handshake response or control frames, whatever the bound. The caller sees to it
-    /// that a peer cannot make it do so without end: it does not read from a connection whose
-    /// outbox is not empty.
-    pub fn push_control(&mut self, bytes: impl Into<Bytes>) {
+    /// Appends a handshake response or control frames, whatever the bound. They join the control
+    /// frames before them, so that they leave together. A peer that pings and does not read makes
+    /// its pongs pile up: the caller does not read from a connection whose
+    /// [`control_bytes`](Self::control_bytes) are many.
+    pub fn push_control(&mut self, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();
-        if !bytes.is_empty() {
-            let queue = self.0.get_or_insert_default();
-            queue.pieces.push_back(Piece::Control(bytes));
+        if bytes.is_empty() {
+            return;
+        }
+        let queue = self.0.get_or_insert_default();
+        queue.control_bytes += bytes.len();
+        match queue.pieces.back_mut() {
+            Some(Piece::Control { bytes: last, .. })
+                if last.len() + bytes.len() <= LARGEST_PIECE =>
+            {
+                last.extend_from_slice(&bytes);
+            }
+            _ => queue.pieces.push_back(Piece::Control { bytes, sent: 0 }),
         }
     }
 
     /// Appends our Close frame behind everything queued; takes no more messages, for nothing may
     /// follow it.
-    pub fn close(&mut self, frame: impl Into<Bytes>) {
+    pub fn close(&mut self, frame: impl Into<Vec<u8>>) {
         self.push_control(frame);
         self.0.get_or_insert_default().ended = true;
     }
@@ -156,10 +183,30 @@ impl Outbox {
         self.0.as_ref()?.pieces.front().map(Piece::unsent)
     }
 
-    /// [`next`](Self::next) as shared memory, for runtimes that own the buffers they send.
-    pub fn next_bytes(&self) -> Option<Bytes> {
-        let piece = self.0.as_ref()?.pieces.front()?;
-        Some(piece.bytes().slice_ref(piece.unsent()))
+    /// Takes out what to send next, for runtimes that own the buffers they send: the bytes,
+    /// possibly of several messages, and how many messages end with them. What is given to the
+    /// kernel must not be in the outbox any more: there it could be given up.
+    pub fn take(&mut self) -> Option<(Bytes, u64)> {
+        let queue = self.0.as_mut()?;
+        let (bytes, messages) = match queue.pieces.front_mut()? {
+            Piece::Control { bytes, sent } => {
+                let mut unsent = Bytes::from(std::mem::take(bytes));
+                unsent.advance(*sent);
+                queue.control_bytes -= unsent.len();
+                queue.pieces.pop_front();
+                (unsent, 0)
+            }
+            Piece::Messages { frames, first_left } => {
+                let mut unsent = frames
+                    .bytes
+                    .slice(frames.first_frame_bytes() - *first_left..);
+                unsent.truncate(LARGEST_PIECE);
+                let messages = queue.advance_front(unsent.len());
+                (unsent, messages)
+            }
+        };
+        self.free_if_empty();
+        Some((bytes, messages))
     }
 
     /// The first `n` bytes have been sent; returns how many messages became wholly sent.
@@ -172,23 +219,26 @@ impl Outbox {
             return 0;
         };
         let mut done = 0;
-        while let Some(piece) = queue.pieces.front_mut() {
+        while let Some(piece) = queue.pieces.front() {
             let here = n.min(piece.unsent().len());
-            let before = piece.message_bytes();
-            done += piece.advance(here);
-            queue.bytes -= before - piece.message_bytes();
+            done += queue.advance_front(here);
             n -= here;
-            if !piece.unsent().is_empty() {
+            if n == 0 {
                 break;
             }
-            queue.pieces.pop_front();
         }
         assert_eq!(n, 0, "more sent than was queued");
-        queue.messages -= done as usize;
-        if queue.pieces.is_empty() && !queue.ended {
+        self.free_if_empty();
+        done
+    }
+
+    fn free_if_empty(&mut self) {
+        if let Some(queue) = &self.0
+            && queue.pieces.is_empty()
+            && !queue.ended
+        {
             self.0 = None;
         }
-        done
     }
 }
 
@@ -212,56 +262,60 @@ impl Queue {
     fn append(&mut self, frames: Frames, first_left: usize) {
         let piece = Piece::Messages { frames, first_left };
         self.messages += piece.messages();
-        self.bytes += piece.message_bytes();
+        self.bytes += piece.unsent().len();
         self.pieces.push_back(piece);
+    }
+
+    /// The first `n` bytes of the first piece have been sent; returns how many messages became
+    /// wholly sent.
+    fn advance_front(&mut self, n: usize) -> u64 {
+        let Some(piece) = self.pieces.front_mut() else {
+            return 0;
+        };
+        let done = match piece {
+            Piece::Messages { frames, first_left } => {
+                let before = frames.messages;
+                let sent_before = frames.first_frame_bytes() - *first_left;
+                *first_left = skip_sent(frames, sent_before + n);
+                self.bytes -= n;
+                (before - frames.messages) as usize
+            }
+            Piece::Control { sent, .. } => {
+                *sent += n;
+                self.control_bytes -= n;
+                0
+            }
+        };
+        self.messages -= done;
+        if piece.unsent().is_empty() {
+            self.pieces.pop_front();
+        }
+        done as u64
     }
 }
 
 impl Piece {
-    fn bytes(&self) -> &Bytes {
-        match self {
-            Self::Messages { frames, .. } => &frames.bytes,
-            Self::Control(bytes) => bytes,
-        }
-    }
-
     fn unsent(&self) -> &[u8] {
         match self {
             Self::Messages { frames, first_left } if frames.messages > 0 => {
                 &frames.bytes[frames.first_frame_bytes() - first_left..]
             }
             Self::Messages { .. } => &[],
-            Self::Control(bytes) => bytes,
+            Self::Control { bytes, sent } => &bytes[*sent..],
         }
     }
 
     fn message_bytes(&self) -> usize {
         match self {
             Self::Messages { .. } => self.unsent().len(),
-            Self::Control(_) => 0,
+            Self::Control { .. } => 0,
         }
     }
 
     fn messages(&self) -> usize {
         match self {
             Self::Messages { frames, .. } => frames.messages as usize,
-            Self::Control(_) => 0,
-        }
-    }
-
-    /// Returns the messages that became wholly sent.
-    fn advance(&mut self, n: usize) -> u64 {
-        match self {
-            Self::Messages { frames, first_left } => {
-                let before = frames.messages;
-                let sent_before = frames.first_frame_bytes() - *first_left;
-                *first_left = skip_sent(frames, sent_before + n);
-                u64::from(before - frames.messages)
-            }
-            Self::Control(bytes) => {
-                bytes.advance(n);
-                0
-            }
+            Self::Control { .. } => 0,
         }
     }
 
@@ -276,7 +330,7 @@ impl Piece {
                 }
                 begun
             }
-            Self::Control(_) => true,
+            Self::Control { .. } => true,
         }
     }
 }
@@ -353,12 +407,56 @@ mod tests {
     }
 
     #[test]
-    fn next_bytes_is_next() {
+    fn take_takes_out_what_is_next() {
         let mut outbox = Outbox::new();
-        outbox.push(frames(0..2), 1, bound(9, SlowConsumer::Close));
+        let all = frames(0..2);
+        outbox.push(all.clone(), 1, bound(9, SlowConsumer::Close));
+        outbox.push_control(CLOSE);
         outbox.advance(3);
-        assert_eq!(outbox.next_bytes().as_deref(), outbox.next());
         assert_eq!(outbox.next().unwrap().len(), 6);
+        assert_eq!(outbox.take(), Some((all.bytes.slice(4..), 2)));
+        outbox.advance(1);
+        assert_eq!(outbox.control_bytes(), CLOSE.len() - 1);
+        assert_eq!(outbox.take(), Some((Bytes::from_static(&CLOSE[1..]), 0)));
+        assert_eq!(outbox.take(), None);
+        assert!(outbox.0.is_none());
+    }
+
+    #[test]
+    fn take_takes_no_more_than_a_slow_peer_can_be_seen_to_read() {
+        let mut builder = FrameBuilder::default();
+        builder.push(Kind::Binary, &vec![7; LARGEST_PIECE]);
+        builder.push(Kind::Binary, b"next");
+        let mut outbox = Outbox::new();
+        let all = builder.take().unwrap();
+        outbox.push(all.clone(), 0, bound(9, SlowConsumer::Close));
+        let (first, messages) = outbox.take().unwrap();
+        assert_eq!((first.len(), messages), (LARGEST_PIECE, 0));
+        let (rest, messages) = outbox.take().unwrap();
+        assert_eq!(messages, 2);
+        assert_eq!([first, rest].concat(), all.bytes);
+    }
+
+    #[test]
+    fn control_frames_side_by_side_are_one_piece_and_counted() {
+        let mut outbox = Outbox::new();
+        for _ in 0..3 {
+            outbox.push_control(CLOSE);
+        }
+        outbox.advance(2);
+        assert_eq!(outbox.next().unwrap().len(), 3 * CLOSE.len() - 2);
+        outbox.push(frames(0..1), 0, bound(9, SlowConsumer::Close));
+        outbox.push_control(CLOSE);
+        assert_eq!(outbox.control_bytes(), 4 * CLOSE.len() - 2);
+        // What could not leave in one piece is not joined.
+        outbox.push_control(vec![0; LARGEST_PIECE]);
+        outbox.end();
+        assert_eq!(outbox.control_bytes(), 4 * CLOSE.len() - 2 + LARGEST_PIECE);
+        let lengths: Vec<_> = std::iter::from_fn(|| outbox.take())
+            .map(|(bytes, _)| bytes.len())
+            .collect();
+        assert_eq!(lengths, [3 * CLOSE.len() - 2, CLOSE.len(), LARGEST_PIECE]);
+        assert_eq!(outbox.control_bytes(), 0);
     }
 
     #[test]

@@ -177,10 +177,11 @@ impl Worker {
         }
     }
 
-    /// When most connections have left.
+    /// When most connections have left, or much traffic has ended.
     fn give_memory_back(&self, ebb: &mut Ebb) {
+        let traffic = self.counters().traffic_bytes();
         let mut connections = self.lock();
-        match ebb.step(connections.links.len(), Instant::now()) {
+        match ebb.step(connections.links.len(), traffic, Instant::now()) {
             ebb::Step::Keep => return,
             ebb::Step::Shrink => connections.links.shrink_to_fit(),
             ebb::Step::Collect => {}

@@ -3,6 +3,12 @@
 use bytes::{Bytes, BytesMut};
 use ws_proto::{Kind, encode_frame};
 
+/// Frames that wait for a slow receiver hold at most this many times the memory that they fill, for
+/// its queue is bounded in the bytes that they fill.
+const WASTE: usize = 4;
+/// Below this many bytes memory is not worth being given back.
+const WORTH_SHRINKING: usize = 512;
+
 /// One or more whole server-to-client frames, one message each, in one shared piece of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frames {
@@ -45,6 +51,17 @@ impl Frames {
                 return messages;
             }
             messages += 1;
+        }
+    }
+
+    /// These frames, split off `whole`. A small part is copied: it would keep all of the memory.
+    pub(crate) fn without_memory_of(self, whole: &Frames) -> Frames {
+        if self.bytes.len() >= whole.bytes.len() / WASTE {
+            return self;
+        }
+        Frames {
+            bytes: Bytes::copy_from_slice(&self.bytes),
+            ..self
         }
     }
 
@@ -112,7 +129,11 @@ impl FrameBuilder {
         if self.messages == 0 {
             return None;
         }
-        let built = std::mem::take(self);
+        let mut built = std::mem::take(self);
+        // A receive may have been a short message among many pings.
+        if built.bytes.capacity() > WORTH_SHRINKING.max(WASTE * built.bytes.len()) {
+            built.bytes.shrink_to_fit();
+        }
         Some(Frames {
             bytes: built.bytes.into(),
             messages: built.messages,
@@ -161,6 +182,22 @@ mod tests {
         builder.push(Kind::Text, b"hi");
         assert_eq!(&builder.take().unwrap().bytes[..], b"\x81\x02hi");
         assert_eq!(builder.take(), None);
+    }
+
+    #[test]
+    fn a_short_message_does_not_keep_the_memory_of_a_long_receive() {
+        let mut builder = FrameBuilder::with_capacity(64 * 1024);
+        builder.push(Kind::Text, b"hi");
+        let memory = BytesMut::from(builder.take().unwrap().bytes);
+        assert!(memory.capacity() <= WORTH_SHRINKING, "{memory:?}");
+
+        let whole = frames(&[b"a", &[1; 100], b"b"]);
+        let (head, tail) = whole.split_after(1).unwrap();
+        let memory = (head.bytes.as_ptr(), tail.bytes.as_ptr());
+        let head_copied = head.clone().without_memory_of(&whole);
+        assert_eq!(head_copied, head);
+        assert_ne!(head_copied.bytes.as_ptr(), memory.0);
+        assert_eq!(tail.without_memory_of(&whole).bytes.as_ptr(), memory.1);
     }
 
     #[test]

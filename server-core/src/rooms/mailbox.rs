@@ -40,6 +40,10 @@ pub type Batch<M> = std::collections::VecDeque<Entry<M>>;
 /// Entries for which an empty batch keeps memory.
 const KEPT_ENTRIES: usize = 1024;
 
+/// Publications that a mailbox holds, however short they are: each takes about a hundred bytes
+/// beside its frames.
+const MOST_PUBLICATIONS: usize = 4096;
+
 /// The bounded queue in front of one worker's rooms. Any thread appends, the worker drains.
 #[derive(Debug)]
 pub struct Mailbox<M> {
@@ -50,7 +54,8 @@ pub struct Mailbox<M> {
 #[derive(Debug)]
 struct Inner<M> {
     entries: Batch<M>,
-    /// Bytes of the frames in `entries`.
+    /// Publications among the entries, and the bytes of their frames.
+    publications: usize,
     bytes: usize,
     /// The worker's fan-out, when it sleeps.
     drainer: Option<Waker>,
@@ -65,6 +70,7 @@ impl<M> Mailbox<M> {
             max_bytes,
             inner: Mutex::new(Inner {
                 entries: Batch::new(),
+                publications: 0,
                 bytes: 0,
                 drainer: None,
                 publishers: Vec::new(),
@@ -86,6 +92,7 @@ impl<M> Mailbox<M> {
             return Poll::Pending;
         }
         std::mem::swap(&mut inner.entries, batch);
+        inner.publications = 0;
         inner.bytes = 0;
         let publishers = std::mem::take(&mut inner.publishers);
         drop(inner);
@@ -102,7 +109,8 @@ impl<M> Mailbox<M> {
         frames: &Frames,
     ) -> bool {
         let mut inner = self.lock();
-        if inner.bytes > 0 && inner.bytes + frames.bytes.len() > self.max_bytes {
+        let bytes = inner.bytes + frames.bytes.len();
+        if inner.publications == MOST_PUBLICATIONS || inner.bytes > 0 && bytes > self.max_bytes {
             // A task that asks again, as one does that also waits for something else, is woken
             // once.
             if !inner.publishers.iter().any(|w| w.will_wake(cx.waker())) {
@@ -110,7 +118,8 @@ impl<M> Mailbox<M> {
             }
             return false;
         }
-        inner.bytes += frames.bytes.len();
+        inner.publications += 1;
+        inner.bytes = bytes;
         let entry = Entry::Publish {
             room: Arc::clone(room),
             frames: frames.clone(),

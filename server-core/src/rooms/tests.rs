@@ -145,6 +145,16 @@ fn what_is_larger_than_a_mailbox_passes_alone() {
 }
 
 #[test]
+fn short_publications_are_bounded_in_number() {
+    let rooms = Rooms::new(1, usize::MAX);
+    let room = rooms.join(name(0), 0, 1, ());
+    let published = (0..10_000).take_while(|&n| publish(&rooms, &room, frames(&[n])).is_ready());
+    assert_eq!(published.count(), 4096);
+    assert_eq!(drain(&rooms, 0).len(), 1 + 4096);
+    assert!(publish(&rooms, &room, frames(&[0])).is_ready());
+}
+
+#[test]
 fn only_workers_with_members_get_mail() {
     let rooms = Rooms::new(3, 1000);
     let room = rooms.join(name(0), 1, 1, ());

@@ -20,9 +20,6 @@ use server_core::sweep::{Activity, Phase};
 
 use crate::monoio::worker::Worker;
 
-/// The most that a writer takes out of an outbox at once.
-const LARGEST_PIECE: usize = 256 * 1024;
-
 /// What others tell the task of a connection: a set of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Order(u8);
@@ -260,17 +257,14 @@ impl Link {
         .await
     }
 
-    /// As the writer, sends what is in the outbox and what comes into it meanwhile. What is given
-    /// to the kernel is out of the outbox at once: there it could be given up.
+    /// As the writer, sends what is in the outbox and what comes into it meanwhile.
     pub(crate) async fn send_outbox(&self, socket: &mut TcpOwnedWriteHalf) -> io::Result<()> {
         loop {
-            let next = self.outbox().next_bytes();
-            let Some(mut bytes) = next else {
+            let next = self.outbox().take();
+            let Some((bytes, messages)) = next else {
                 return Ok(());
             };
-            bytes.truncate(LARGEST_PIECE);
             let length = bytes.len();
-            let messages = self.outbox().advance(length);
             self.send(socket, bytes, 0..length).await.0?;
             self.worker.counters().messages_sent.add(messages);
         }

@@ -237,19 +237,20 @@ impl Worker {
         }
     }
 
-    /// When most connections have left.
+    /// When most connections have left, or much traffic has ended.
     fn give_memory_back(&self, ebb: &mut Ebb) {
+        let traffic = self.counters().traffic_bytes();
         let mut connections = self.connections.borrow_mut();
-        match ebb.step(connections.len(), Instant::now()) {
-            ebb::Step::Keep => {}
+        match ebb.step(connections.len(), traffic, Instant::now()) {
+            ebb::Step::Keep => return,
             ebb::Step::Shrink => {
                 connections.shrink_to_fit();
                 self.watched.borrow_mut().shrink_to_fit();
-                self.spares.clear();
-                ebb::collect();
             }
-            ebb::Step::Collect => ebb::collect(),
+            ebb::Step::Collect => {}
         }
+        self.spares.clear();
+        ebb::collect();
     }
 
     fn sweep_part(&self, now: u32) {

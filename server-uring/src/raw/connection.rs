@@ -310,6 +310,9 @@ impl Connection {
         if let Serving::Member(member) = &mut self.serving
             && member.send_next(worker, &mut self.link)
         {
+            if self.stage == Stage::Open && member.may_read() {
+                self.read_on(worker);
+            }
             return;
         }
         match self.stage {

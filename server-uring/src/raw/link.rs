@@ -2,12 +2,11 @@
 
 use std::net::Shutdown;
 
+use server_core::outbox::LARGEST_PIECE;
 use uring_net::{OperationId, ReceivedBuf, Ring, SendBuf, SocketId, Token};
 
 use crate::raw::worker::Worker;
 
-/// The most that is handed to the kernel at once, so that a slow peer's progress is seen.
-const LARGEST_PIECE: usize = 256 * 1024;
 /// Replies that may wait behind a send in flight. Beyond it the connection is not read until they
 /// are sent.
 pub(crate) const HOLD_BYTES: usize = 64 * 1024;

@@ -12,11 +12,8 @@ use uring_net::{ReceivedBuf, SocketId};
 use ws_proto::{CloseCode, Event, Input, Role, Session, State};
 
 use crate::raw::fanout::Seat;
-use crate::raw::link::Link;
+use crate::raw::link::{HOLD_BYTES, Link};
 use crate::raw::worker::Worker;
-
-/// The most that is taken out of an outbox at once.
-const LARGEST_PIECE: usize = 256 * 1024;
 
 /// How far a member is with what it received.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,8 +48,9 @@ pub(crate) struct Member {
     farewell: Vec<u8>,
     /// Received and not yet in every mailbox. While there is one, nothing is read.
     publication: Option<Publication>,
-    /// What arrived before the reading stopped.
+    /// What arrived before the reading stopped, and how much of it has been taken in.
     held: Vec<u8>,
+    taken: usize,
 }
 
 fn id(socket: SocketId) -> MemberId {
@@ -80,6 +78,7 @@ impl Member {
             farewell: Vec::new(),
             publication: None,
             held: Vec::new(),
+            taken: 0,
         }
     }
 
@@ -93,6 +92,12 @@ impl Member {
     /// Whether messages of this member wait for a mailbox, or its Close for the last of them.
     pub(crate) fn is_waiting(&self) -> bool {
         self.publication.is_some() || self.over
+    }
+
+    /// Whether a peer that takes what is sent to it may be read from again, before all of it is
+    /// sent: in a busy room there is always more.
+    pub(crate) fn may_read(&self) -> bool {
+        self.outbox.control_bytes() <= HOLD_BYTES / 2
     }
 
     /// Whether nothing of what the peer sends matters any more.
@@ -136,10 +141,20 @@ impl Member {
         received: &mut [u8],
     ) -> Taken {
         self.take(worker, received);
-        if !self.outbox.is_empty() {
-            link.flush(worker);
-        }
+        self.answer(worker, link);
         self.publish(worker, link)
+    }
+
+    /// Sees to it that the replies to what was taken in are sent. While too many of them wait, the
+    /// peer is not read from: it could go on for ever without reading any.
+    fn answer(&mut self, worker: &mut Worker, link: &mut Link) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        link.flush(worker);
+        if self.outbox.control_bytes() > HOLD_BYTES {
+            link.stop_receiving(&mut worker.ring);
+        }
     }
 
     /// All messages of `received` become one publication.
@@ -204,11 +219,23 @@ impl Member {
             if self.held.is_empty() {
                 return Taken::All;
             }
-            let mut held = std::mem::take(&mut self.held);
-            self.take(worker, &mut held);
-            if !self.outbox.is_empty() {
-                link.flush(worker);
-            }
+            self.take_held(worker);
+            self.answer(worker, link);
+        }
+    }
+
+    /// Takes in some of what was held back: all of it, which may have filled every buffer of the
+    /// pool, would be a publication that no mailbox holds.
+    fn take_held(&mut self, worker: &mut Worker) {
+        let mut held = std::mem::take(&mut self.held);
+        let rest = &mut held[self.taken..];
+        let now = rest.len().min(HOLD_BYTES);
+        self.take(worker, &mut rest[..now]);
+        self.taken += now;
+        if self.taken < held.len() {
+            self.held = held;
+        } else {
+            self.taken = 0;
         }
     }
 
@@ -241,15 +268,13 @@ impl Member {
         Delivered::Done
     }
 
-    /// Sends what is next in the outbox, when nothing is being sent. `false` when it is empty. What
-    /// is given to the kernel is out of the outbox at once: there it could be given up.
+    /// Sends what is next in the outbox, when nothing is being sent. `false` when it is empty.
     pub(crate) fn send_next(&mut self, worker: &mut Worker, link: &mut Link) -> bool {
-        let Some(mut bytes) = self.outbox.next_bytes() else {
+        let Some((bytes, messages)) = self.outbox.take() else {
             return false;
         };
-        bytes.truncate(LARGEST_PIECE);
         let length = bytes.len();
-        self.in_flight = self.outbox.advance(length) as u32;
+        self.in_flight = messages as u32;
         link.send(worker, bytes.into(), length);
         true
     }

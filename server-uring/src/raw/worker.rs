@@ -144,7 +144,6 @@ impl Worker {
         self.clock.watched.shrink_to_fit();
         self.replies.shrink_to_fit();
         self.publishers.shrink_to_fit();
-        self.spares = Spares::default();
     }
 
     /// Has the next tick of the sweep come. Late ones are made up for.
@@ -312,18 +311,20 @@ impl Loop {
         }
     }
 
-    /// When most connections have left, and there are `open` still.
+    /// When most connections have left, and there are `open` still, or much traffic has ended.
     fn give_memory_back(&mut self, open: usize) {
-        match self.ebb.step(open, Instant::now()) {
-            ebb::Step::Keep => {}
+        let traffic = self.worker.counters().traffic_bytes();
+        match self.ebb.step(open, traffic, Instant::now()) {
+            ebb::Step::Keep => return,
             ebb::Step::Shrink => {
                 self.connections.shrink_to_fit();
                 self.replies = Vec::new();
                 self.worker.shrink_to_fit();
-                ebb::collect();
             }
-            ebb::Step::Collect => ebb::collect(),
+            ebb::Step::Collect => {}
         }
+        self.worker.spares = Spares::default();
+        ebb::collect();
     }
 
     /// Ends what is over its time, and gives the listeners another try.
