@@ -1,15 +1,13 @@
 //! `environment.json`: everything that made the result, apart from the runs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{Contestant, Options, Scenario, Suite};
 use crate::machine::preflight::Finding;
-use crate::machine::{CpuSet, Machine, output};
+use crate::machine::{CpuSet, Machine};
 
 /// Content of `environment.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,26 +72,6 @@ pub struct Revision {
 }
 
 impl Revision {
-    /// Of the repository that `folder` lies in.
-    pub fn read(folder: &Path) -> Self {
-        let folder = folder.display().to_string();
-        let git = |args: &[&str]| output("git", &[&["-C", &folder], args].concat());
-        let commit = git(&["rev-parse", "HEAD"]);
-        // The results of earlier suites are not what binaries are built from.
-        let changed = git(&[
-            "status",
-            "--porcelain",
-            "--untracked-files=no",
-            "--",
-            ":/",
-            ":(top,exclude)bench-results",
-        ]);
-        Self {
-            dirty: commit.is_some() && changed.is_some_and(|line| !line.is_empty()),
-            commit,
-        }
-    }
-
     /// `abc1234` or `abc1234-dirty`; `unversioned` without a commit.
     pub fn short(&self) -> String {
         let Some(commit) = &self.commit else {
@@ -137,12 +115,6 @@ impl Environment {
     }
 }
 
-/// `2026-11-22T10:00:00Z`.
-pub fn utc(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since.as_secs())).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,16 +145,6 @@ mod tests {
             }
             .short(),
             "unversioned"
-        );
-        let outside = tempfile::tempdir().unwrap();
-        assert_eq!(Revision::read(outside.path()).commit, None);
-    }
-
-    #[test]
-    fn times_in_utc() {
-        assert_eq!(
-            utc(UNIX_EPOCH + Duration::from_millis(1_790_000_000_999)),
-            "2026-09-21T14:13:20Z"
         );
     }
 }

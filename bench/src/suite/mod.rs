@@ -7,8 +7,8 @@ pub mod progress;
 pub mod resume;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
@@ -17,7 +17,7 @@ use crate::machine::preflight::{self, Demand, Finding};
 use crate::machine::{Machine, output, priority};
 use crate::output::text;
 use crate::plan::{Choice, dry_run, estimate, layout, order};
-use crate::record::environment::{Environment, Resumed, Revision, utc};
+use crate::record::environment::{Environment, Resumed, Revision};
 use crate::record::{Layout, RunRecord, SCHEMA_VERSION};
 use crate::run::Ring;
 use crate::run::interrupt::Interrupt;
@@ -394,4 +394,51 @@ fn check_machine(machine: &Machine, choice: &Choice) -> Result<Vec<Finding>> {
         "this machine is not fit for the suite (see above)"
     );
     Ok(findings)
+}
+
+impl Revision {
+    /// Of the repository that `folder` lies in.
+    fn read(folder: &Path) -> Self {
+        let folder = folder.display().to_string();
+        let git = |args: &[&str]| output("git", &[&["-C", &folder], args].concat());
+        let commit = git(&["rev-parse", "HEAD"]);
+        // The results of earlier suites are not what binaries are built from.
+        let changed = git(&[
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            ":/",
+            ":(top,exclude)bench-results",
+        ]);
+        Self {
+            dirty: commit.is_some() && changed.is_some_and(|line| !line.is_empty()),
+            commit,
+        }
+    }
+}
+
+/// `2026-11-22T10:00:00Z`.
+fn utc(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since.as_secs())).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outside_a_repository_there_is_no_commit() {
+        let outside = tempfile::tempdir().unwrap();
+        assert_eq!(Revision::read(outside.path()).commit, None);
+    }
+
+    #[test]
+    fn times_in_utc() {
+        assert_eq!(
+            utc(UNIX_EPOCH + Duration::from_millis(1_790_000_000_999)),
+            "2026-09-21T14:13:20Z"
+        );
+    }
 }
