@@ -1,54 +1,54 @@
 //! `--dry-run`: what a suite would run, and how long it would take. Pure.
 
-use super::Choice;
+use super::SuitePlan;
 use crate::config::Scenario;
 use crate::output::table::Table;
 use crate::units::minutes;
 
 /// The plan for people.
-pub fn text(choice: &Choice) -> String {
+pub fn text(plan: &SuitePlan) -> String {
     let headings = ["bout", "contestants", "blocks", "a block", "all blocks"];
     let mut table = Table::new(headings.map(str::to_owned).to_vec(), vec![2, 3, 4]);
-    for scenario in &choice.scenarios {
-        let block = choice.estimate_block(scenario);
+    for scenario in &plan.scenarios {
+        let block = plan.estimate_block(scenario);
         table.row(vec![
             scenario.name.clone(),
-            contestants(choice, scenario),
-            choice.repeats.to_string(),
+            contestants(plan, scenario),
+            plan.repeats.to_string(),
             format!("{:.1} s", block.as_secs_f64()),
-            minutes(block * choice.repeats as u32),
+            minutes(block * plan.repeats as u32),
         ]);
     }
     let mut text = format!(
         "suite `{}`: {}\nseed {}, servers on CPUs {}, generator on CPUs {}\n\n{}\n",
-        choice.suite.name,
-        choice.suite.about,
-        choice.seed,
-        choice.server_cpus,
-        choice.generator_cpus,
+        plan.suite.name,
+        plan.suite.about,
+        plan.seed,
+        plan.server_cpus,
+        plan.generator_cpus,
         table.render()
     );
-    if !choice.calibrations().is_empty() {
+    if !plan.calibrations().is_empty() {
         text.push_str(&format!(
             "capacities are measured first: {} min\n",
-            minutes(choice.estimate_calibrations())
+            minutes(plan.estimate_calibrations())
         ));
     }
-    text.push_str(&match choice.until {
+    text.push_str(&match plan.until {
         Some(until) => format!(
             "in all about {} min, up to {} min if {} blocks do not make every headline interval as narrow as {}%\n",
-            minutes(choice.estimate(choice.repeats)),
-            minutes(choice.estimate(until.max_repeats)),
+            minutes(plan.estimate(plan.repeats)),
+            minutes(plan.estimate(until.max_repeats)),
             until.max_repeats,
             until.half_width * 100.0
         ),
         None => format!(
             "in all about {} min, and up to {} blocks more per bout to make up for runs that do not count\n",
-            minutes(choice.estimate(choice.repeats)),
-            choice.suite.extra_blocks
+            minutes(plan.estimate(plan.repeats)),
+            plan.suite.extra_blocks
         ),
     });
-    if let Some(budget) = choice.budget {
+    if let Some(budget) = plan.budget {
         text.push_str(&format!(
             "no block begins that would end after {} min\n",
             minutes(budget)
@@ -60,9 +60,10 @@ pub fn text(choice: &Choice) -> String {
     text
 }
 
-fn contestants(choice: &Choice, scenario: &Scenario) -> String {
-    let names = choice.contestants.iter().filter(|one| one.plays(scenario));
-    names
+fn contestants(plan: &SuitePlan, scenario: &Scenario) -> String {
+    let contestants = plan.candidates.iter().map(|one| &one.contestant);
+    contestants
+        .filter(|one| one.plays(scenario))
         .map(|one| one.name.as_str())
         .collect::<Vec<_>>()
         .join(", ")

@@ -16,7 +16,7 @@ const GIVING_BACK_S: f64 = 3.0;
 const PROBES: u32 = 12;
 
 /// How long a run takes, about.
-pub fn estimate_run(scenario: &Scenario, timing: Timing) -> Duration {
+pub fn run(scenario: &Scenario, timing: Timing) -> Duration {
     let connections = scenario.connections as f64;
     let opening = if scenario.kind == Kind::Connect {
         0.0
@@ -39,12 +39,12 @@ pub fn estimate_run(scenario: &Scenario, timing: Timing) -> Duration {
 }
 
 /// How long the calibration of one scenario takes for one contestant, about.
-pub fn estimate_calibration(scenario: &Scenario, calibration: Calibration) -> Duration {
+pub fn calibration(scenario: &Scenario, calibration: Calibration) -> Duration {
     let timing = Timing {
         warmup: calibration.warmup,
         duration: calibration.duration,
     };
-    estimate_run(scenario, timing) * calibration.runs as u32
+    run(scenario, timing) * calibration.runs as u32
 }
 
 #[cfg(test)]
@@ -59,13 +59,10 @@ mod tests {
             duration: Duration::from_secs(1),
         };
         let mut scenario = test_data::scenario("x");
-        let small = estimate_run(&scenario, timing);
+        let small = run(&scenario, timing);
         scenario.connections = 10_000;
-        assert!(estimate_run(&scenario, timing) > small + Duration::from_millis(500));
-        assert_eq!(
-            estimate_run(&test_data::capacity_scenario(), timing),
-            small * PROBES
-        );
+        assert!(run(&scenario, timing) > small + Duration::from_millis(500));
+        assert_eq!(run(&test_data::capacity_scenario(), timing), small * PROBES);
         assert!(small > Duration::from_millis(1400) && small < Duration::from_secs(2));
     }
 }

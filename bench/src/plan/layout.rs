@@ -3,24 +3,16 @@
 
 use crate::config::{Contestant, ScaleBy, Scenario};
 use crate::machine::Machine;
+use crate::machine::limits::{
+    BYTES_PER_CONNECTION, SPARE_BYTES, SPARE_FILES, SPARE_FILES_OF_MACHINE,
+};
 use crate::record::Layout;
 use crate::units::grouped;
 
-/// Descriptors a process needs besides its connections.
-const SPARE_FILES: u64 = 200;
-/// Open files of everything else on the machine: processes of the suite, what the system opens
-/// meanwhile.
-const SPARE_FILES_OF_MACHINE: u64 = 10_000;
 /// Sockets that share a port by SO_REUSEPORT get their connections by a hash: each a binomial
 /// share. This many standard deviations above the mean, one listener in a billion has more than was
 /// planned for it.
 const SIGMAS: f64 = 6.0;
-/// Both ends of a connection, kernel and user, with room to spare. Measured: 7 to 8 KB for servers
-/// that keep next to nothing for an idle connection, 15 KB where each has a task with a buffer of
-/// its own.
-const BYTES_PER_CONNECTION: u64 = 16 * 1024;
-/// What everything else needs.
-const BASE_BYTES: u64 = 512 * 1024 * 1024;
 /// Socket buffers: an idle connection has none; an active one may hold a page for each direction at
 /// each end.
 const PAGES_PER_ACTIVE_CONNECTION: u64 = 4;
@@ -138,13 +130,13 @@ fn memory(machine: &Machine, connections: u64) -> Option<String> {
         .get("memory.max")
         .and_then(|limit| limit.parse::<u64>().ok());
     let limit = of_group.map_or(available, |group| group.min(available));
-    let needed = connections * BYTES_PER_CONNECTION + BASE_BYTES;
+    let needed = connections * BYTES_PER_CONNECTION + SPARE_BYTES;
     (needed > limit).then(|| {
         format!(
             "{} connections x {} KiB (both ends, kernel and user, with room to spare) + {} MiB = {} MiB, and {} MiB of memory are {}",
             grouped(connections),
             BYTES_PER_CONNECTION >> 10,
-            BASE_BYTES >> 20,
+            SPARE_BYTES >> 20,
             grouped(needed >> 20),
             grouped(limit >> 20),
             if limit < available {

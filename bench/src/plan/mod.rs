@@ -19,7 +19,7 @@ use crate::machine::CpuSet;
 
 /// A suite ready to run.
 #[derive(Debug, Clone)]
-pub struct Choice {
+pub struct SuitePlan {
     /// The suite.
     pub suite: Suite,
     /// Blocks per bout.
@@ -30,10 +30,8 @@ pub struct Choice {
     pub budget: Option<Duration>,
     /// The scenarios, in the order of the report.
     pub scenarios: Vec<Scenario>,
-    /// The contestants, in the order of tables.
-    pub contestants: Vec<Contestant>,
-    /// Their binaries, in the same order.
-    pub programs: Vec<PathBuf>,
+    /// Contestants with their binaries, in the order of tables.
+    pub candidates: Vec<Candidate>,
     /// The generator's binary.
     pub loadgen: PathBuf,
     /// The conformance suite's binary, unless it is to be skipped.
@@ -46,6 +44,26 @@ pub struct Choice {
     pub seed: u64,
 }
 
+/// A contestant with its binary, and what came of its admission.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The contestant.
+    pub contestant: Contestant,
+    /// Its binary.
+    pub program: PathBuf,
+    /// Runtime and version, from its `ready` line.
+    pub runtime: Option<String>,
+    /// Why it takes no part.
+    pub excluded: Option<String>,
+}
+
+impl Candidate {
+    /// Whether it has runs in this bout.
+    pub fn takes_part_in(&self, scenario: &Scenario) -> bool {
+        self.excluded.is_none() && self.contestant.plays(scenario)
+    }
+}
+
 /// When a bout has blocks enough.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Until {
@@ -55,7 +73,7 @@ pub struct Until {
     pub max_repeats: usize,
 }
 
-impl Choice {
+impl SuitePlan {
     /// Loads and checks everything that `options` name; binaries are looked for in `bin_dir`.
     pub fn new(options: &Options, bin_dir: &Path) -> Result<Self> {
         let suite = load_suite(&options.config_dir, &options.suite)?;
@@ -93,12 +111,17 @@ impl Choice {
                 .iter()
                 .map(|contestant| contestant.name.as_str()),
         )?;
-        let programs: Vec<PathBuf> = contestants
-            .iter()
-            .map(|contestant| binary(bin_dir, &contestant.program))
-            .collect::<Result<_>>()?;
+        let mut candidates = Vec::new();
+        for contestant in contestants {
+            candidates.push(Candidate {
+                program: binary(bin_dir, &contestant.program)?,
+                contestant,
+                runtime: None,
+                excluded: None,
+            });
+        }
         let wants_conformance =
-            !options.skip_conformance && contestants.iter().any(|one| one.conformance);
+            !options.skip_conformance && candidates.iter().any(|one| one.contestant.conformance);
         let conformance = wants_conformance
             .then(|| binary(bin_dir, Path::new("conformance")))
             .transpose()?;
@@ -137,8 +160,7 @@ impl Choice {
             seed: u64::from(options.seed.unwrap_or_else(seed_of_the_moment)),
             suite,
             scenarios,
-            contestants,
-            programs,
+            candidates,
             conformance,
             server_cpus,
             generator_cpus,
@@ -166,9 +188,9 @@ impl Choice {
 
     /// How long one block of a bout takes, about.
     pub fn estimate_block(&self, scenario: &Scenario) -> Duration {
-        let plays = |contestant: &&Contestant| contestant.plays(scenario);
-        let contestants = self.contestants.iter().filter(plays).count();
-        estimate::estimate_run(scenario, self.timing(scenario)) * contestants as u32
+        let plays = |one: &&Candidate| one.contestant.plays(scenario);
+        let contestants = self.candidates.iter().filter(plays).count();
+        estimate::run(scenario, self.timing(scenario)) * contestants as u32
     }
 
     /// The last block that a bout may get: to make up for runs that do not count, or until its
@@ -196,12 +218,12 @@ impl Choice {
         let of_one: Duration = self
             .calibrations()
             .into_iter()
-            .map(|scenario| estimate::estimate_calibration(scenario, self.suite.calibration))
+            .map(|scenario| estimate::calibration(scenario, self.suite.calibration))
             .sum();
         let originals = self
-            .contestants
+            .candidates
             .iter()
-            .filter(|one| one.again.is_none())
+            .filter(|one| one.contestant.again.is_none())
             .count();
         of_one * originals as u32
     }
@@ -343,10 +365,10 @@ mod tests {
     fn quick_fits_its_budget_on_two_cpus_and_so_do_the_others() {
         let bins = bin_dir();
         for (suite, preliminaries) in [("smoke", 12), ("quick", 15), ("standard", 15)] {
-            let choice = Choice::new(&options(&["--suite", suite]), bins.path()).unwrap();
-            let estimate = choice.estimate(choice.repeats) + Duration::from_secs(preliminaries);
+            let plan = SuitePlan::new(&options(&["--suite", suite]), bins.path()).unwrap();
+            let estimate = plan.estimate(plan.repeats) + Duration::from_secs(preliminaries);
             assert!(
-                estimate < choice.budget.unwrap(),
+                estimate < plan.budget.unwrap(),
                 "{suite} takes {estimate:?}"
             );
         }
@@ -356,7 +378,7 @@ mod tests {
     fn server_and_generator_do_not_share_a_cpu_by_command() {
         let bins = bin_dir();
         let args = ["--server-cpus", "0", "--generator-cpus", "0"];
-        let error = Choice::new(&options(&args), bins.path()).unwrap_err();
+        let error = SuitePlan::new(&options(&args), bins.path()).unwrap_err();
         assert!(error.to_string().contains("CPU 0 is in"), "{error}");
     }
 
@@ -371,11 +393,11 @@ mod tests {
             "--contestants",
             "server-tokio-percore",
         ];
-        let choice = Choice::new(&options(&args), bins.path()).unwrap();
-        assert_eq!((choice.repeats, choice.budget), (40, None));
-        assert_eq!(choice.scenarios.len(), 2);
-        assert_eq!(choice.contestants[0].name, "server-tokio-percore");
-        assert_eq!(choice.calibrations().len(), 1);
+        let plan = SuitePlan::new(&options(&args), bins.path()).unwrap();
+        assert_eq!((plan.repeats, plan.budget), (40, None));
+        assert_eq!(plan.scenarios.len(), 2);
+        assert_eq!(plan.candidates[0].contestant.name, "server-tokio-percore");
+        assert_eq!(plan.calibrations().len(), 1);
     }
 
     #[test]
@@ -384,23 +406,20 @@ mod tests {
         for name in ["peer-fastwebsockets", "peer-tokio-tungstenite"] {
             std::fs::write(bins.path().join(name), "").unwrap();
         }
-        let new = |args: &[&str]| Choice::new(&options(args), bins.path());
+        let new = |args: &[&str]| SuitePlan::new(&options(args), bins.path());
         let error = new(&["--suite", "peers"]).unwrap_err().to_string();
         assert!(error.contains("floor_tcp"), "{error}");
         std::fs::create_dir(bins.path().join("examples")).unwrap();
         std::fs::write(bins.path().join("examples/floor_tcp"), "").unwrap();
         std::fs::write(bins.path().join("peer-uwebsockets"), "").unwrap();
-        let choice = new(&["--suite", "peers"]).unwrap();
-        let floor = choice
-            .contestants
-            .iter()
-            .position(|one| one.name == "floor-tcp")
-            .unwrap();
-        assert!(choice.programs[floor].ends_with("examples/floor_tcp"));
-        assert_eq!(choice.contestants.len(), 8, "the first one twice");
-        assert!(choice.estimate(choice.repeats) + Duration::from_secs(15) < choice.budget.unwrap());
-        let choice = new(&["--suite", "peers", "--contestants", "server-tokio"]).unwrap();
-        assert_eq!(choice.contestants[0].name, "server-tokio");
+        let plan = new(&["--suite", "peers"]).unwrap();
+        let mut candidates = plan.candidates.iter();
+        let floor = candidates.find(|one| one.contestant.name == "floor-tcp");
+        assert!(floor.unwrap().program.ends_with("examples/floor_tcp"));
+        assert_eq!(plan.candidates.len(), 8, "the first one twice");
+        assert!(plan.estimate(plan.repeats) + Duration::from_secs(15) < plan.budget.unwrap());
+        let plan = new(&["--suite", "peers", "--contestants", "server-tokio"]).unwrap();
+        assert_eq!(plan.candidates[0].contestant.name, "server-tokio");
     }
 
     #[test]
@@ -422,7 +441,7 @@ mod tests {
         let fails = |args: &[&str]| {
             format!(
                 "{:#}",
-                Choice::new(&options(args), bins.path()).unwrap_err()
+                SuitePlan::new(&options(args), bins.path()).unwrap_err()
             )
         };
         assert!(fails(&["--contestants", "nginx"]).contains("no contestant `nginx`"));

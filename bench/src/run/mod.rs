@@ -43,7 +43,7 @@ const GENERATOR_GRACE: Duration = Duration::from_secs(60);
 
 /// What all runs of a suite share.
 #[derive(Debug)]
-pub struct Ring {
+pub struct Testbed {
     /// Starts children.
     pub launcher: Launcher,
     /// Where everything is recorded.
@@ -118,7 +118,7 @@ struct Observed {
     footprint: Option<Footprint>,
 }
 
-impl Ring {
+impl Testbed {
     /// Carries out a run and records it. An error means that it could not be *recorded*; a run that
     /// fails is a record.
     pub fn run(&self, run: Run<'_>) -> Result<RunRecord> {

@@ -4,14 +4,14 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Ring, Run};
+use super::{Run, Testbed};
 use crate::config::{Kind, Load, Scenario};
 use crate::judge::bisection::Step;
 use crate::judge::search::conclude;
 use crate::machine::proc;
 use crate::record::{Outcome, Probe, Role, RunRecord, Search, Status};
 
-impl Ring {
+impl Testbed {
     /// Carries out a search and records it as one run. An error means that it could not be
     /// *recorded*.
     pub fn search(&self, run: Run<'_>, known_per_s: Option<f64>) -> Result<RunRecord> {

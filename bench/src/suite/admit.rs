@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::config::Contestant;
 use crate::machine::CpuSet;
-use crate::run::Ring;
+use crate::plan::Candidate;
+use crate::run::Testbed;
 use crate::run::process::run_to_end;
 use crate::run::server::Server;
 use crate::store::{self, Unwritable};
@@ -16,21 +16,54 @@ use crate::store::{self, Unwritable};
 /// The smoke cases take seconds; one that hangs must not hang the suite.
 const CONFORMANCE_WITHIN: Duration = Duration::from_secs(120);
 
+/// What came of it.
+pub struct Admission {
+    /// Its `ready` line, if it started.
+    pub ready: Option<Value>,
+    /// Why it cannot take part.
+    pub excluded: Option<String>,
+}
+
+/// A trial start, then the conformance cases, if their binary is given.
+///
+/// # Errors
+/// When the result folder cannot be written.
+pub fn admit(
+    testbed: &Testbed,
+    candidate: &Candidate,
+    conformance: Option<&Path>,
+) -> Result<Admission> {
+    Ok(match try_start(testbed, candidate)? {
+        Err(reason) => Admission {
+            ready: None,
+            excluded: Some(reason),
+        },
+        Ok(ready) => Admission {
+            ready: Some(ready),
+            excluded: match conformance {
+                Some(conformance) => conform(testbed, candidate, conformance)?,
+                None => None,
+            },
+        },
+    })
+}
+
 /// A trial start: the `ready` line, or why the contestant cannot take part.
-pub fn try_start(
-    ring: &Ring,
-    contestant: &Contestant,
-    program: &Path,
-) -> Result<Result<Value, String>> {
+fn try_start(testbed: &Testbed, candidate: &Candidate) -> Result<Result<Value, String>> {
+    let Candidate {
+        contestant,
+        program,
+        ..
+    } = candidate;
     let stem = format!("trial/{}", contestant.name);
-    let command = Server::command(contestant, program, &ring.server_cpus);
+    let command = Server::command(contestant, program, &testbed.server_cpus);
     let started = Server::start(
-        &ring.launcher,
+        &testbed.launcher,
         &command,
-        &ring.server_cpus,
-        &ring.folder,
+        &testbed.server_cpus,
+        &testbed.folder,
         &stem,
-        &ring.interrupt,
+        &testbed.interrupt,
     );
     let server = match started {
         Ok(server) => server,
@@ -42,24 +75,24 @@ pub fn try_start(
     Ok(match ended.failure {
         Some(failure) => Err(failure),
         None => {
-            store::remove(&ring.folder.path().join(format!("{stem}.server.stderr")));
-            let _ = std::fs::remove_dir(ring.folder.path().join("trial"));
+            store::remove(&testbed.folder.path().join(format!("{stem}.server.stderr")));
+            let _ = std::fs::remove_dir(testbed.folder.path().join("trial"));
             Ok(ready)
         }
     })
 }
 
 /// The conformance smoke: nothing, or why the contestant cannot take part.
-pub fn conform(
-    ring: &Ring,
-    conformance: &Path,
-    contestant: &Contestant,
-    program: &Path,
-) -> Result<Option<String>> {
-    let (log, stdout) = ring
+fn conform(testbed: &Testbed, candidate: &Candidate, conformance: &Path) -> Result<Option<String>> {
+    let Candidate {
+        contestant,
+        program,
+        ..
+    } = candidate;
+    let (log, stdout) = testbed
         .folder
         .log(format!("conformance/{}.log", contestant.name))?;
-    let (stderr_log, stderr) = ring
+    let (stderr_log, stderr) = testbed
         .folder
         .log(format!("conformance/{}.stderr", contestant.name))?;
     let mut args = vec![
@@ -68,16 +101,17 @@ pub fn conform(
         program.display().to_string(),
     ];
     args.extend(contestant.args.iter().cloned());
-    let process = ring
-        .launcher
-        .start(conformance, &args, &CpuSet::allowed()?, stdout, stderr)?;
+    let process =
+        testbed
+            .launcher
+            .start(conformance, &args, &CpuSet::allowed()?, stdout, stderr)?;
     let status = run_to_end(
         process,
         Instant::now() + CONFORMANCE_WITHIN,
-        &ring.interrupt,
+        &testbed.interrupt,
     );
     store::remove_if_empty(&stderr_log);
-    if ring.interrupt.is_set() {
+    if testbed.interrupt.is_set() {
         return Ok(None);
     }
     let log_name = format!("conformance/{}.log", contestant.name);

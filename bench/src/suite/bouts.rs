@@ -19,7 +19,7 @@ impl Referee {
     /// so it is run again as a whole.
     pub(super) fn keep_whole_blocks(&mut self) {
         let mut runs = std::mem::take(&mut self.runs);
-        for scenario in &self.choice.scenarios {
+        for scenario in &self.plan.scenarios {
             let contestants = self.admitted(scenario).len();
             let mut of_block: BTreeMap<usize, usize> = BTreeMap::new();
             for run in runs.iter().filter(|run| run.bout == scenario.name) {
@@ -28,7 +28,7 @@ impl Referee {
             runs.retain(|run| run.bout != scenario.name || of_block[&run.block] == contestants);
         }
         let names: Vec<&str> = self
-            .choice
+            .plan
             .scenarios
             .iter()
             .map(|one| one.name.as_str())
@@ -43,27 +43,27 @@ impl Referee {
     /// Rounds of blocks: those planned, then those that make up for runs that do not count or
     /// narrow an interval.
     pub(super) fn run_bouts(&mut self) -> Result<()> {
-        let scenarios = self.choice.scenarios.clone();
-        let planned: usize = (1..=self.choice.repeats)
+        let scenarios = self.plan.scenarios.clone();
+        let planned: usize = (1..=self.plan.repeats)
             .flat_map(|block| scenarios.iter().map(move |scenario| (block, scenario)))
             .filter(|(block, scenario)| self.wants(scenario, *block))
             .map(|(_, scenario)| self.admitted(scenario).len())
             .sum();
         let mut progress = Progress::new(planned);
         let mut pace = Pace::default();
-        for block in 1..=self.choice.last_block() {
+        for block in 1..=self.plan.last_block() {
             let order = self.order_of_bouts(block);
             for (place, bout) in order.into_iter().enumerate() {
                 let scenario = &scenarios[bout];
                 if !self.wants(scenario, block) {
                     continue;
                 }
-                if block > self.choice.repeats {
+                if block > self.plan.repeats {
                     progress.add(self.admitted(scenario).len());
                 }
                 progress.at(format!(
                     "round {block} of {}, bout {} of {}",
-                    self.choice.repeats.max(block),
+                    self.plan.repeats.max(block),
                     place + 1,
                     scenarios.len()
                 ));
@@ -79,8 +79,8 @@ impl Referee {
     /// Bouts in random order; steps of a scale, which do not compete for a quiet minute, from the
     /// lowest up.
     fn order_of_bouts(&self, round: usize) -> Vec<usize> {
-        let scenarios = &self.choice.scenarios;
-        let mut order = order::order_of_bouts(self.choice.seed, round, scenarios.len());
+        let scenarios = &self.plan.scenarios;
+        let mut order = order::order_of_bouts(self.plan.seed, round, scenarios.len());
         if scenarios.iter().all(|one| one.kind == Kind::Scale) {
             order.sort_by_key(|bout| scenarios[*bout].connections);
         }
@@ -95,15 +95,15 @@ impl Referee {
         if self.runs.iter().any(is_block) {
             return false;
         }
-        if block <= self.choice.repeats {
+        if block <= self.plan.repeats {
             return true;
         }
         let whole = self.whole_blocks(scenario);
         // A bout of several blocks without a whole one is not unlucky, it is broken; of a single
         // one nobody knows.
-        let may_be_luck = whole > 0 || self.choice.repeats == 1;
-        let makes_up = may_be_luck && whole < self.choice.repeats;
-        match self.choice.until {
+        let may_be_luck = whole > 0 || self.plan.repeats == 1;
+        let makes_up = may_be_luck && whole < self.plan.repeats;
+        match self.plan.until {
             None => makes_up,
             Some(until) => {
                 let width = widest_interval(&self.setting(None), scenario, &self.runs);
@@ -131,7 +131,7 @@ impl Referee {
             _ => None,
         };
         let estimate = self.estimate_block(scenario);
-        if let Some(budget) = self.choice.budget
+        if let Some(budget) = self.plan.budget
             && self.begun.elapsed() + pace.expect(estimate) > budget
         {
             let cut = format!(
@@ -143,7 +143,7 @@ impl Referee {
             return Ok(false);
         }
         let begun = Instant::now();
-        let timing = self.choice.timing(scenario);
+        let timing = self.plan.timing(scenario);
         let mut say = |said: Said<'_>| match said {
             Said::Begin(contestant) => progress.begin(&scenario.name, contestant),
             Said::End(run) => progress.end(run),
@@ -152,7 +152,7 @@ impl Referee {
         pace.add(estimate, begun.elapsed());
         self.runs.extend(runs);
         progress.block(standing(&self.setting(None), scenario, &self.runs));
-        Ok(!self.ring.interrupt.is_set())
+        Ok(!self.testbed.interrupt.is_set())
     }
 
     /// One run of every contestant, in random order. Ends early when somebody wants to end.
@@ -165,17 +165,17 @@ impl Referee {
         say: &mut dyn FnMut(Said<'_>),
     ) -> Result<Vec<RunRecord>> {
         let admitted = self.admitted(scenario);
-        let order = order::order_in_block(self.choice.seed, &scenario.name, block, admitted.len());
+        let order = order::order_in_block(self.plan.seed, &scenario.name, block, admitted.len());
         let mut runs = Vec::new();
-        for (place, index) in order.into_iter().map(|place| admitted[place]).enumerate() {
-            if self.ring.interrupt.is_set() {
+        for (place, candidate) in order.into_iter().map(|place| admitted[place]).enumerate() {
+            if self.testbed.interrupt.is_set() {
                 break;
             }
-            let contestant = &self.choice.contestants[index];
+            let contestant = &candidate.contestant;
             say(Said::Begin(&contestant.name));
             let run = Run {
                 contestant,
-                program: &self.choice.programs[index],
+                program: &candidate.program,
                 scenario,
                 timing,
                 rate_per_s,
@@ -185,8 +185,8 @@ impl Referee {
                 probe: None,
             };
             let record = match scenario.kind {
-                Kind::Capacity => self.ring.search(run, self.known_capacity(run))?,
-                _ => self.ring.run(run)?,
+                Kind::Capacity => self.testbed.search(run, self.known_capacity(run))?,
+                _ => self.testbed.run(run)?,
             };
             say(Said::End(&record));
             runs.push(record);

@@ -13,13 +13,13 @@ use crate::summary::Capacity;
 impl Referee {
     /// Closed-loop echoes for every capacity that a rate is a fraction of.
     pub(super) fn calibrate(&mut self) -> Result<()> {
-        let calibration = self.choice.suite.calibration;
+        let calibration = self.plan.suite.calibration;
         let timing = Timing {
             warmup: calibration.warmup,
             duration: calibration.duration,
         };
         for scenario in self
-            .choice
+            .plan
             .calibrations()
             .into_iter()
             .cloned()
@@ -44,7 +44,7 @@ impl Referee {
                         measured.entry(run.contestant).or_default().push(per_s);
                     }
                 }
-                if self.ring.interrupt.is_set() {
+                if self.testbed.interrupt.is_set() {
                     return Ok(());
                 }
             }
@@ -65,7 +65,7 @@ impl Referee {
                 },
             );
         }
-        self.ring
+        self.testbed
             .folder
             .write_json("capacities.json", &self.capacities)
     }

@@ -16,10 +16,10 @@ use crate::config::{Contestant, Kind, Options, Scenario};
 use crate::machine::preflight::{self, Demand, Finding};
 use crate::machine::{Machine, output, priority};
 use crate::output::text;
-use crate::plan::{Choice, dry_run, estimate, layout, order};
+use crate::plan::{Candidate, SuitePlan, dry_run, estimate, layout, order};
 use crate::record::environment::{Environment, Resumed, Revision};
 use crate::record::{Layout, RunRecord, SCHEMA_VERSION};
-use crate::run::Ring;
+use crate::run::Testbed;
 use crate::run::interrupt::Interrupt;
 use crate::run::process::{self, Launcher};
 use crate::store::ResultFolder;
@@ -57,18 +57,18 @@ pub fn run(options: &Options) -> u8 {
             .bin_dir
             .clone()
             .or_else(|| own.parent().map(PathBuf::from));
-        let choice = Choice::new(&options, &bin_dir.unwrap_or_default())?;
-        Ok((options, left, choice, own))
+        let plan = SuitePlan::new(&options, &bin_dir.unwrap_or_default())?;
+        Ok((options, left, plan, own))
     });
-    let (options, left, choice, own) = match prepared {
+    let (options, left, plan, own) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
     if options.dry_run {
-        print!("{}", dry_run::text(&choice));
+        print!("{}", dry_run::text(&plan));
         return EXIT_COMPLETE;
     }
-    match Referee::enter(options, left, choice, own) {
+    match Referee::enter(options, left, plan, own) {
         Ok(referee) => referee.run_suite(),
         Err(error) => fail(&error, EXIT_INCOMPLETE),
     }
@@ -81,10 +81,9 @@ fn fail(error: &anyhow::Error, code: u8) -> u8 {
 
 /// A suite under way.
 struct Referee {
-    choice: Choice,
-    ring: Ring,
+    plan: SuitePlan,
+    testbed: Testbed,
     environment: Environment,
-    entrants: Vec<Entrant>,
     capacities: BTreeMap<String, Capacity>,
     runs: Vec<RunRecord>,
     begun: Instant,
@@ -94,30 +93,34 @@ struct Referee {
 
 impl Referee {
     /// Checks the machine and makes the result folder, or takes up the one that was left.
-    fn enter(options: Options, left: Option<Left>, choice: Choice, own: PathBuf) -> Result<Self> {
+    fn enter(options: Options, left: Option<Left>, plan: SuitePlan, own: PathBuf) -> Result<Self> {
         let (begun, started) = (Instant::now(), SystemTime::now());
         let interrupt = Interrupt::on_signals()?;
         let machine = Machine::read(options.machine.as_deref());
-        let findings = check_machine(&machine, &choice)?;
+        let findings = check_machine(&machine, &plan)?;
         let revision = Revision::read(&options.config_dir);
         let started_utc = utc(started);
         let mut environment = Environment {
             schema_version: SCHEMA_VERSION,
             started_utc,
             command: std::env::args().collect(),
-            seed: choice.seed,
+            seed: plan.seed,
             revision,
             rustc: output("rustc", &["--version"]),
             bench_version: env!("CARGO_PKG_VERSION").to_owned(),
             machine,
             findings,
-            server_cpus: choice.server_cpus.clone(),
-            generator_cpus: choice.generator_cpus.clone(),
-            suite: choice.suite.clone(),
-            scenarios: choice.scenarios.clone(),
-            contestants: choice.contestants.clone(),
+            server_cpus: plan.server_cpus.clone(),
+            generator_cpus: plan.generator_cpus.clone(),
+            suite: plan.suite.clone(),
+            scenarios: plan.scenarios.clone(),
+            contestants: plan
+                .candidates
+                .iter()
+                .map(|one| one.contestant.clone())
+                .collect(),
             options: Some(options.clone()),
-            binaries: resume::digests(&choice)?,
+            binaries: resume::digests(&plan)?,
             resumed: Vec::new(),
             ready: BTreeMap::new(),
         };
@@ -140,32 +143,19 @@ impl Referee {
             }
         };
         folder.write_json("environment.json", &environment)?;
-        let entrants = choice
-            .contestants
-            .iter()
-            .map(|contestant| Entrant {
-                name: contestant.name.clone(),
-                about: contestant.about.clone(),
-                protocol: contestant.protocol,
-                runtime: None,
-                excluded: None,
-                again: contestant.again.clone(),
-            })
-            .collect();
-        let ring = Ring {
+        let testbed = Testbed {
             launcher: Launcher::new(own, environment.machine.run_nice),
             folder,
-            loadgen: choice.loadgen.clone(),
-            server_cpus: choice.server_cpus.clone(),
-            generator_cpus: choice.generator_cpus.clone(),
+            loadgen: plan.loadgen.clone(),
+            server_cpus: plan.server_cpus.clone(),
+            generator_cpus: plan.generator_cpus.clone(),
             machine: environment.machine.clone(),
             interrupt,
         };
         Ok(Self {
-            choice,
-            ring,
+            plan,
+            testbed,
             environment,
-            entrants,
             capacities,
             runs,
             begun,
@@ -183,11 +173,11 @@ impl Referee {
             Err(error) => fail(&error, EXIT_INCOMPLETE),
         };
         let code = match carried_out {
-            _ if self.ring.interrupt.is_set() => EXIT_INTERRUPTED,
+            _ if self.testbed.interrupt.is_set() => EXIT_INTERRUPTED,
             Ok(()) => code,
             Err(error) => fail(&error, EXIT_INCOMPLETE),
         };
-        println!("{}", self.ring.folder.path().display());
+        println!("{}", self.testbed.folder.path().display());
         code
     }
 
@@ -196,7 +186,7 @@ impl Referee {
         self.announce_steps();
         self.admit()?;
         // The referee's own work goes to the generator's side; the server's CPUs stay the server's.
-        self.choice.generator_cpus.pin_current_thread()?;
+        self.plan.generator_cpus.pin_current_thread()?;
         self.calibrate()?;
         self.keep_whole_blocks();
         self.run_bouts()
@@ -204,84 +194,70 @@ impl Referee {
 
     /// Trial start and conformance of every contestant.
     fn admit(&mut self) -> Result<()> {
-        for index in 0..self.choice.contestants.len() {
-            if self.ring.interrupt.is_set() {
+        for index in 0..self.plan.candidates.len() {
+            if self.testbed.interrupt.is_set() {
                 return Ok(());
             }
-            let (contestant, program) = (
-                &self.choice.contestants[index],
-                &self.choice.programs[index],
-            );
-            if let Some(again) = &contestant.again {
+            let candidate = &self.plan.candidates[index];
+            let contestant = &candidate.contestant;
+            let (runtime, excluded) = if let Some(again) = &contestant.again {
                 // The same program: it starts and conforms as it did under its first name.
-                let first = self
-                    .entrants
-                    .iter()
-                    .find(|one| one.name == again.of)
-                    .cloned();
-                self.entrants[index].runtime = first.as_ref().and_then(|one| one.runtime.clone());
-                self.entrants[index].excluded = first.and_then(|one| one.excluded);
-                continue;
-            }
-            let refused = match admit::try_start(&self.ring, contestant, program)? {
-                Err(reason) => Some(reason),
-                Ok(ready) => {
-                    self.entrants[index].runtime = ready["runtime"].as_str().map(str::to_owned);
-                    self.environment
-                        .ready
-                        .insert(contestant.name.clone(), ready);
-                    match &self.choice.conformance {
-                        Some(conformance) if contestant.conformance => {
-                            admit::conform(&self.ring, conformance, contestant, program)?
-                        }
-                        _ => None,
-                    }
+                let mut all = self.plan.candidates.iter();
+                let first = all.find(|one| one.contestant.name == again.of);
+                first.map_or((None, None), |one| {
+                    (one.runtime.clone(), one.excluded.clone())
+                })
+            } else {
+                let conformance = self.plan.conformance.as_deref();
+                let conformance = conformance.filter(|_| contestant.conformance);
+                let admission = admit::admit(&self.testbed, candidate, conformance)?;
+                let excluded = admission.excluded;
+                match (&excluded, conformance) {
+                    (Some(reason), _) => eprintln!("{}: EXCLUDED: {reason}", contestant.name),
+                    (None, Some(_)) => eprintln!("{}: starts and conforms", contestant.name),
+                    (None, None) => eprintln!("{}: starts", contestant.name),
                 }
+                let ready = admission.ready;
+                let runtime = ready.as_ref().and_then(|ready| ready["runtime"].as_str());
+                let runtime = runtime.map(str::to_owned);
+                self.environment
+                    .ready
+                    .extend(ready.map(|ready| (contestant.name.clone(), ready)));
+                (runtime, excluded)
             };
-            match &refused {
-                Some(reason) => eprintln!("{}: EXCLUDED: {reason}", contestant.name),
-                None => eprintln!(
-                    "{}: starts{}",
-                    contestant.name,
-                    if contestant.conformance && self.choice.conformance.is_some() {
-                        " and conforms"
-                    } else {
-                        ""
-                    }
-                ),
-            }
-            self.entrants[index].excluded = refused;
+            let candidate = &mut self.plan.candidates[index];
+            (candidate.runtime, candidate.excluded) = (runtime, excluded);
         }
-        self.ring
+        self.testbed
             .folder
             .write_json("environment.json", &self.environment)
     }
 
     fn announce(&self) {
-        let choice = &self.choice;
+        let plan = &self.plan;
         eprintln!(
             "suite `{}`: {} bouts x {} blocks x {} contestants, about {} min{}; seed {}; servers on CPUs {}, generator on CPUs {}",
-            choice.suite.name,
-            choice.scenarios.len(),
-            choice.repeats,
-            choice.contestants.len(),
+            plan.suite.name,
+            plan.scenarios.len(),
+            plan.repeats,
+            plan.candidates.len(),
             minutes(self.estimate()),
-            choice.budget.map_or(String::new(), |budget| format!(
+            plan.budget.map_or(String::new(), |budget| format!(
                 ", {} min at most",
                 minutes(budget)
             )),
-            choice.seed,
-            choice.server_cpus,
-            choice.generator_cpus
+            plan.seed,
+            plan.server_cpus,
+            plan.generator_cpus
         );
     }
 
     /// A scale suite takes long: who is laid out how, how long each step takes, and what this
     /// machine cannot hold.
     fn announce_steps(&self) {
-        let steps = self.choice.scenarios.iter();
+        let steps = self.plan.scenarios.iter();
         for scenario in steps.filter(|one| one.kind == Kind::Scale) {
-            let contestants = self.choice.contestants.iter();
+            let contestants = self.plan.candidates.iter().map(|one| &one.contestant);
             let plans = contestants
                 .filter(|one| one.plays(scenario))
                 .map(|contestant| {
@@ -294,7 +270,7 @@ impl Referee {
             eprintln!(
                 "{}: about {} min; {}",
                 scenario.name,
-                minutes(self.estimate_block(scenario) * self.choice.repeats as u32),
+                minutes(self.estimate_block(scenario) * self.plan.repeats as u32),
                 plans.collect::<Vec<_>>().join("; ")
             );
         }
@@ -305,51 +281,52 @@ impl Referee {
         scenario: &Scenario,
         contestant: &Contestant,
     ) -> Result<Layout, Vec<String>> {
-        let cpus = self.choice.server_cpus.len();
+        let cpus = self.plan.server_cpus.len();
         layout::plan(&self.environment.machine, scenario, contestant, cpus)
     }
 
     /// How long one block of a bout takes, about: a refused run takes no time.
     fn estimate_block(&self, scenario: &Scenario) -> Duration {
         if scenario.kind != Kind::Scale {
-            return self.choice.estimate_block(scenario);
+            return self.plan.estimate_block(scenario);
         }
-        let contestants = self.choice.contestants.iter();
+        let contestants = self.plan.candidates.iter().map(|one| &one.contestant);
         let held = contestants
             .filter(|contestant| contestant.plays(scenario))
             .filter(|contestant| self.plan_of_step(scenario, contestant).is_ok())
             .count();
-        estimate::estimate_run(scenario, self.choice.timing(scenario)) * held as u32
+        estimate::run(scenario, self.plan.timing(scenario)) * held as u32
     }
 
     /// How long the suite takes in all, about.
     fn estimate(&self) -> Duration {
-        let scenarios = self.choice.scenarios.iter();
+        let scenarios = self.plan.scenarios.iter();
         let refused: Duration = scenarios
-            .map(|one| self.choice.estimate_block(one) - self.estimate_block(one))
+            .map(|one| self.plan.estimate_block(one) - self.estimate_block(one))
             .sum();
-        self.choice.estimate(self.choice.repeats) - refused * self.choice.repeats as u32
+        self.plan.estimate(self.plan.repeats) - refused * self.plan.repeats as u32
     }
 
-    /// Indices of the contestants that take part in this bout.
-    fn admitted(&self, scenario: &Scenario) -> Vec<usize> {
-        (0..self.entrants.len())
-            .filter(|index| self.entrants[*index].takes_part_in(scenario))
+    /// The contestants that take part in this bout.
+    fn admitted(&self, scenario: &Scenario) -> Vec<&Candidate> {
+        let candidates = self.plan.candidates.iter();
+        candidates
+            .filter(|one| one.takes_part_in(scenario))
             .collect()
     }
 
     fn setting(&self, aborted: Option<String>) -> Setting {
         Setting {
-            suite: self.choice.suite.name.clone(),
-            seed: self.choice.seed,
+            suite: self.plan.suite.name.clone(),
+            seed: self.plan.seed,
             started_utc: self.environment.started_utc.clone(),
             revision: self.environment.revision.short(),
             machine: self.environment.machine_line(),
-            server_cpus: self.choice.server_cpus.to_string(),
-            generator_cpus: self.choice.generator_cpus.to_string(),
-            repeats: self.choice.repeats,
-            runs_needed: order::runs_needed(self.choice.repeats),
-            interrupted: self.ring.interrupt.is_set(),
+            server_cpus: self.plan.server_cpus.to_string(),
+            generator_cpus: self.plan.generator_cpus.to_string(),
+            repeats: self.plan.repeats,
+            runs_needed: order::runs_needed(self.plan.repeats),
+            interrupted: self.testbed.interrupt.is_set(),
             aborted,
             cut: self.cut.clone(),
             changed: self
@@ -358,26 +335,39 @@ impl Referee {
                 .iter()
                 .flat_map(|resumed| resumed.changed.clone())
                 .collect(),
-            contestants: self.entrants.clone(),
+            contestants: self.plan.candidates.iter().map(entrant).collect(),
             capacities: self.capacities.clone(),
         }
     }
 
     /// Writes and prints the summary; whether the suite is complete.
     fn sum_up(&self, aborted: Option<String>) -> Result<bool> {
-        let summary = summarize(self.setting(aborted), &self.choice.scenarios, &self.runs);
+        let summary = summarize(self.setting(aborted), &self.plan.scenarios, &self.runs);
         print!("{}\n\n", text::terminal(&summary));
-        self.ring.folder.write_json("summary.json", &summary)?;
-        self.ring
+        self.testbed.folder.write_json("summary.json", &summary)?;
+        self.testbed
             .folder
             .write("summary.md", text::markdown(&summary).as_bytes())?;
         Ok(summary.complete)
     }
 }
 
+/// What a summary says of a contestant.
+fn entrant(candidate: &Candidate) -> Entrant {
+    let contestant = &candidate.contestant;
+    Entrant {
+        name: contestant.name.clone(),
+        about: contestant.about.clone(),
+        protocol: contestant.protocol,
+        runtime: candidate.runtime.clone(),
+        excluded: candidate.excluded.clone(),
+        again: contestant.again.clone(),
+    }
+}
+
 /// Findings on stderr; an error if one is fatal.
-fn check_machine(machine: &Machine, choice: &Choice) -> Result<Vec<Finding>> {
-    let connections = choice
+fn check_machine(machine: &Machine, plan: &SuitePlan) -> Result<Vec<Finding>> {
+    let connections = plan
         .scenarios
         .iter()
         .filter(|scenario| scenario.kind != Kind::Scale)

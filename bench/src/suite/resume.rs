@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha1::{Digest, Sha1};
 
 use crate::config::Options;
-use crate::plan::Choice;
+use crate::plan::SuitePlan;
 use crate::record::environment::Environment;
 use crate::record::{RunRecord, Status};
 use crate::store::load::{load_runs, read_json};
@@ -149,17 +149,16 @@ fn changes(before: &Environment, now: &Environment) -> Vec<String> {
     changed
 }
 
-/// SHA-1 of every binary that `choice` will start, as `sha1sum` prints it.
-pub fn digests(choice: &Choice) -> Result<BTreeMap<String, String>> {
-    let contestants = choice
-        .contestants
+/// SHA-1 of every binary that `plan` will start, as `sha1sum` prints it.
+pub fn digests(plan: &SuitePlan) -> Result<BTreeMap<String, String>> {
+    let contestants = plan
+        .candidates
         .iter()
-        .zip(&choice.programs)
-        .filter(|(contestant, _)| contestant.again.is_none())
-        .map(|(contestant, program)| (contestant.name.as_str(), program));
+        .filter(|one| one.contestant.again.is_none())
+        .map(|one| (one.contestant.name.as_str(), &one.program));
     contestants
-        .chain([("loadgen", &choice.loadgen)])
-        .chain(choice.conformance.iter().map(|path| ("conformance", path)))
+        .chain([("loadgen", &plan.loadgen)])
+        .chain(plan.conformance.iter().map(|path| ("conformance", path)))
         .map(|(name, path)| {
             let bytes =
                 fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
