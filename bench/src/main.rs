@@ -64,7 +64,7 @@ fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
     let rules = Gate::load(config)?;
     let results = Results::load(dir)?;
     results.must_follow()?;
-    let (text, all_hold) = rules.judge(&results.summary, &results.runs)?;
+    let (text, all_hold) = rules.evaluate(&results.summary, &results.runs)?;
     print!("{text}");
     Ok(if all_hold {
         ExitCode::SUCCESS

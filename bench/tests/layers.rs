@@ -250,7 +250,7 @@ fn faults(file: &str, source: &str) -> Vec<String> {
         if import.segments[0] != "crate" {
             let path = import.to_string();
             let is = |what: &&str| path == **what || path.starts_with(&format!("{what}::"));
-            let io = !in_test && PURE.contains(&module[0]) && IMPURE.iter().any(|one| is(&one));
+            let io = !in_test && PURE.contains(&module[0]) && IMPURE.iter().any(is);
             return io.then(|| format!("`{}` is pure, `{import}` is not", module[0]));
         }
         if FOR_TESTS.contains(&layer) {

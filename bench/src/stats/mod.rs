@@ -232,6 +232,17 @@ fn sorted(values: &[f64]) -> Option<Vec<f64>> {
     Some(sorted)
 }
 
+/// Twice the rank of each of the sorted values, so that the mean rank of a tie is a whole number.
+fn doubled_ranks<T>(sorted: &[T], tied: impl FnMut(&T, &T) -> bool) -> Vec<usize> {
+    let mut ranks = Vec::with_capacity(sorted.len());
+    for tied in sorted.chunk_by(tied) {
+        let first = ranks.len() + 1;
+        let last = ranks.len() + tied.len();
+        ranks.extend(std::iter::repeat_n(first + last, tied.len()));
+    }
+    ranks
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

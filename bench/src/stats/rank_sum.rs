@@ -7,6 +7,8 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
+use super::doubled_ranks;
+
 /// With more runs than this in one of the samples the normal approximation is as good.
 const COUNTED_EXACTLY: usize = 50;
 
@@ -26,7 +28,7 @@ pub fn rank_sum_p(first: &[f64], second: &[f64]) -> f64 {
         .chain(second.iter().map(|value| (*value, false)))
         .collect();
     all.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-    let ranks = doubled_ranks(&all);
+    let ranks = doubled_ranks(&all, |a, b| a.0 == b.0);
     let observed: usize = all
         .iter()
         .zip(&ranks)
@@ -41,17 +43,6 @@ pub fn rank_sum_p(first: &[f64], second: &[f64]) -> f64 {
     let below: f64 = ways[..=observed].iter().sum();
     let above: f64 = ways[observed..].iter().sum();
     (2.0 * below.min(above) / total).min(1.0)
-}
-
-/// Twice the rank of each value (sorted), so that the mean rank of a tie is a whole number.
-fn doubled_ranks(sorted: &[(f64, bool)]) -> Vec<usize> {
-    let mut ranks = Vec::with_capacity(sorted.len());
-    for tied in sorted.chunk_by(|a, b| a.0 == b.0) {
-        let first = ranks.len() + 1;
-        let last = ranks.len() + tied.len();
-        ranks.extend(std::iter::repeat_n(first + last, tied.len()));
-    }
-    ranks
 }
 
 /// In how many ways `chosen` of the ranks have each sum.

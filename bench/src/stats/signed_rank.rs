@@ -10,6 +10,8 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
+use super::doubled_ranks;
+
 /// Up to this many differences every assignment of signs is counted; above, the normal
 /// approximation is as good.
 const COUNTED_EXACTLY: usize = 100;
@@ -31,7 +33,7 @@ pub fn signed_rank_p(differences: &[f64]) -> f64 {
         return 1.0;
     }
     grains.sort_unstable_by(|a, b| a.abs().total_cmp(&b.abs()));
-    let ranks = doubled_ranks(&grains);
+    let ranks = doubled_ranks(&grains, |a, b| a.abs() == b.abs());
     let total: usize = ranks.iter().sum();
     let positive: usize = grains
         .iter()
@@ -45,17 +47,6 @@ pub fn signed_rank_p(differences: &[f64]) -> f64 {
     }
     let below: f64 = probabilities(&ranks)[..=smaller].iter().sum();
     (2.0 * below).min(1.0)
-}
-
-/// Twice the rank of each magnitude (sorted), so that the mean rank of a tie is a whole number.
-fn doubled_ranks(sorted: &[f64]) -> Vec<usize> {
-    let mut ranks = Vec::with_capacity(sorted.len());
-    for tied in sorted.chunk_by(|a, b| a.abs() == b.abs()) {
-        let first = ranks.len() + 1;
-        let last = ranks.len() + tied.len();
-        ranks.extend(std::iter::repeat_n(first + last, tied.len()));
-    }
-    ranks
 }
 
 /// Probability of each sum of ranks when every sign is a fair coin.

@@ -4,9 +4,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// One comparison of one figure with one number.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
 pub(super) struct Expression {
+    /// As it was written.
+    text: String,
     /// What is looked at.
     pub(super) subject: Subject,
     /// How it is compared.
@@ -100,6 +105,7 @@ impl FromStr for Expression {
             .ok_or_else(|| format!("`{text}`: no comparison (<, <=, >, >=, == or !=)"))?;
         let limit_text = text[at + symbol.len()..].trim();
         Ok(Self {
+            text: text.to_owned(),
             subject: text[..at].trim().parse()?,
             operator,
             limit: number(limit_text).ok_or_else(|| {
@@ -107,6 +113,20 @@ impl FromStr for Expression {
             })?,
             limit_text: limit_text.to_owned(),
         })
+    }
+}
+
+impl TryFrom<String> for Expression {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

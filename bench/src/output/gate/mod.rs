@@ -34,7 +34,7 @@ pub struct Gate {
 #[serde(deny_unknown_fields)]
 struct Rule {
     /// What must be so.
-    expect: String,
+    expect: Expression,
     /// Why, for whoever breaks it.
     because: Option<String>,
 }
@@ -51,10 +51,6 @@ impl Gate {
             "{}: no [[rule]] in it",
             path.display()
         );
-        for rule in &gate.rules {
-            let readable = rule.expect.parse::<Expression>();
-            readable.map_err(|error| anyhow!("{}: {error}", path.display()))?;
-        }
         Ok(gate)
     }
 
@@ -63,17 +59,13 @@ impl Gate {
     /// # Errors
     /// When a rule is about something that the result does not have: a gate that looks at nothing
     /// would let everything pass.
-    pub fn judge(&self, summary: &Summary, runs: &[RunRecord]) -> Result<(String, bool)> {
+    pub fn evaluate(&self, summary: &Summary, runs: &[RunRecord]) -> Result<(String, bool)> {
         let mut text = String::new();
         let mut broken = 0;
         for rule in &self.rules {
-            let expression: Expression = rule
-                .expect
-                .parse()
-                .map_err(|error: String| anyhow!(error))?;
-            let found = look(&expression.subject, summary, runs)
+            let found = look(&rule.expect.subject, summary, runs)
                 .map_err(|error| anyhow!("`{}`: {error:#}", rule.expect))?;
-            let holds = print_rule(rule, &expression, &found, &mut text);
+            let holds = print_rule(rule, &found, &mut text);
             broken += usize::from(!holds);
         }
         let all = self.rules.len();
@@ -87,14 +79,14 @@ impl Gate {
 
 /// One figure that a rule is about.
 #[derive(Debug)]
-struct Found {
+struct Observed {
     place: String,
     /// `None`: there is no such figure in this result, for lack of valid runs.
     value: Option<f64>,
     unit: Unit,
 }
 
-impl Found {
+impl Observed {
     fn shown(&self) -> String {
         match self.value {
             None => "no valid figure".to_owned(),
@@ -104,15 +96,16 @@ impl Found {
     }
 }
 
-fn print_rule(rule: &Rule, expression: &Expression, found: &[Found], text: &mut String) -> bool {
+fn print_rule(rule: &Rule, found: &[Observed], text: &mut String) -> bool {
+    let expression = &rule.expect;
     let (operator, limit) = (expression.operator, expression.limit);
-    let holds = |found: &&Found| {
+    let holds = |found: &&Observed| {
         found
             .value
             .is_some_and(|value| operator.holds(value, limit))
     };
-    let broken: Vec<&Found> = found.iter().filter(|found| !holds(found)).collect();
-    let say = |found: &Found| format!("{} = {}", found.place, found.shown());
+    let broken: Vec<&Observed> = found.iter().filter(|found| !holds(found)).collect();
+    let say = |found: &Observed| format!("{} = {}", found.place, found.shown());
     // Writing to a String cannot fail.
     if broken.is_empty() {
         let closest = found
@@ -144,12 +137,12 @@ fn print_rule(rule: &Rule, expression: &Expression, found: &[Found], text: &mut 
     false
 }
 
-fn margin(found: &Found, limit: f64) -> f64 {
+fn margin(found: &Observed, limit: f64) -> f64 {
     found.value.map_or(0.0, |value| (value - limit).abs())
 }
 
 /// All figures that `subject` names. Never empty.
-fn look(subject: &Subject, summary: &Summary, runs: &[RunRecord]) -> Result<Vec<Found>> {
+fn look(subject: &Subject, summary: &Summary, runs: &[RunRecord]) -> Result<Vec<Observed>> {
     match subject {
         Subject::Suite(figure) => Ok(vec![suite_figure(figure, summary)?]),
         Subject::Bout {
@@ -160,14 +153,14 @@ fn look(subject: &Subject, summary: &Summary, runs: &[RunRecord]) -> Result<Vec<
     }
 }
 
-fn suite_figure(figure: &str, summary: &Summary) -> Result<Found> {
+fn suite_figure(figure: &str, summary: &Summary) -> Result<Observed> {
     let value = match figure {
         "complete" => summary.complete,
         "interrupted" => summary.setting.interrupted,
         "noisy" => summary.is_noisy(),
         _ => bail!("the suite has `complete`, `interrupted` and `noisy`"),
     };
-    Ok(Found {
+    Ok(Observed {
         place: format!("suite.{figure}"),
         value: Some(f64::from(u8::from(value))),
         unit: Unit::Number,
@@ -180,7 +173,7 @@ fn bout_figures(
     figure: &str,
     summary: &Summary,
     runs: &[RunRecord],
-) -> Result<Vec<Found>> {
+) -> Result<Vec<Observed>> {
     let mut found = Vec::new();
     let mut known = Vec::new();
     let mut refusals = Vec::new();
@@ -192,7 +185,7 @@ fn bout_figures(
                 continue;
             }
             match figure_of(bout, &who, what, figure, runs) {
-                Ok((value, unit)) => found.push(Found {
+                Ok((value, unit)) => found.push(Observed {
                     place: format!("{name}.{what}.{figure}"),
                     value,
                     unit,
@@ -429,12 +422,12 @@ mod tests {
         let rules = rules
             .iter()
             .map(|expect| Rule {
-                expect: (*expect).to_owned(),
+                expect: expect.parse().unwrap(),
                 because: Some("it matters".into()),
             })
             .collect();
         let (summary, runs) = result();
-        Gate { rules }.judge(&summary, &runs)
+        Gate { rules }.evaluate(&summary, &runs)
     }
 
     #[test]
