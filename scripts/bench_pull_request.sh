@@ -32,7 +32,6 @@ about = "$2 $3 $4: $about"
 program = "$bin/$2"
 args = ["$3", "$4"]
 conformance = $conformance
-${5:-}
 
 TOML
 }
@@ -43,8 +42,8 @@ for side in head base; do
         head) bin="$target/release" conformance=true about="this tree" ;;
         base) bin="$target/base/release" conformance=false about="revision ${base:0:7}" ;;
     esac
-    contestant uring server-uring --engine monoio 'needs = ["io_uring"]'
-    contestant raw server-uring --engine raw 'needs = ["io_uring"]'
+    contestant uring server-uring --engine monoio
+    contestant raw server-uring --engine raw
     contestant tokio server-tokio --flavor multi
 done >"$work/contestants.toml"
 

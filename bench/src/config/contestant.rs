@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use schemars::JsonSchema;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Scenario, is_name, load_toml};
@@ -36,9 +37,9 @@ pub struct Contestant {
     /// Must pass the conformance suite before it may enter.
     #[serde(default = "yes")]
     pub conformance: bool,
-    /// What the machine must offer.
-    #[serde(default)]
-    pub needs: Vec<Need>,
+    /// Written by an older bench and read by none: its results and files can still be loaded.
+    #[serde(default, skip_serializing)]
+    pub needs: IgnoredAny,
     /// Not one of ours: its `ready` line has an address at least; it prints no final counters and
     /// runs no conformance cases.
     #[serde(default)]
@@ -117,14 +118,6 @@ pub enum ScaleBy {
     Workers,
 }
 
-/// A requirement of a contestant on the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Need {
-    /// The io_uring system calls, allowed for this user.
-    #[serde(rename = "io_uring")]
-    IoUring,
-}
-
 impl Contestant {
     /// All arguments of a scale step: those of a run, with as many workers as the step needs, and
     /// `scale_args`.
@@ -161,8 +154,7 @@ impl Contestant {
 
     /// Whether it has runs in this bout.
     pub fn plays(&self, scenario: &Scenario) -> bool {
-        let listed = |again: &Again| again.bouts.contains(&scenario.name);
-        self.protocol.plays(scenario.kind) && self.again.as_ref().is_none_or(listed)
+        plays(self.protocol, self.again.as_ref(), scenario)
     }
 
     /// All arguments of a run on these CPUs.
@@ -174,6 +166,12 @@ impl Contestant {
             .map(|arg| arg.replace("{cpus}", cpus).replace("{workers}", &workers))
             .collect()
     }
+}
+
+/// Whether a contestant of this protocol, or the duplicate of one, has runs in this bout.
+pub fn plays(protocol: Protocol, again: Option<&Again>, scenario: &Scenario) -> bool {
+    let listed = |again: &Again| again.bouts.contains(&scenario.name);
+    protocol.plays(scenario.kind) && again.is_none_or(listed)
 }
 
 /// All contestants of the file, in its order. Relative program paths come back resolved against the

@@ -5,9 +5,9 @@ mod options;
 mod scenario;
 mod suite;
 
-pub use contestant::{Again, Contestant, Need, Protocol, ScaleBy, load_contestants};
+pub use contestant::{Again, Contestant, Protocol, ScaleBy, load_contestants, plays};
 pub use options::Options;
-pub use scenario::{Kind, Load, Scenario, load_scenario};
+pub use scenario::{Kind, LOWEST_RATE_PER_S, Load, Scenario, load_scenario};
 pub use suite::{Calibration, Suite, Timing, load_suite};
 
 use std::fs;

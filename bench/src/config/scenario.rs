@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{is_name, load_toml};
 
+/// No search tries a rate below this, in messages per second.
+pub const LOWEST_RATE_PER_S: f64 = 100.0;
+
 /// A load, and in prose what it shows and what it does not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -48,9 +51,6 @@ pub struct Scenario {
     /// intended send (capacity only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99_limit_ms: Option<f64>,
-    /// Lowest rate that is tried (capacity only).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_min_per_s: Option<f64>,
     /// Highest rate that is tried (capacity only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_max_per_s: Option<f64>,
@@ -219,12 +219,11 @@ impl Scenario {
     fn check_search(&self) -> Result<()> {
         if self.kind != Kind::Capacity {
             let searches = self.p99_limit_ms.is_some()
-                || self.rate_min_per_s.is_some()
                 || self.rate_max_per_s.is_some()
                 || !is_three(&self.confirmations);
             ensure!(
                 !searches,
-                "`p99_limit_ms`, `rate_min_per_s`, `rate_max_per_s` and `confirmations` are for capacity"
+                "`p99_limit_ms`, `rate_max_per_s` and `confirmations` are for capacity"
             );
             return Ok(());
         }
@@ -233,10 +232,10 @@ impl Scenario {
             "capacity needs `p99_limit_ms`, above 0"
         );
         ensure!(self.confirmations > 0, "`confirmations` must be at least 1");
-        let (min, max) = (self.rate_min_per_s, self.rate_max_per_s);
         ensure!(
-            min.unwrap_or(1.0) >= 1.0 && min.unwrap_or(1.0) < max.unwrap_or(f64::MAX),
-            "`rate_min_per_s` must be at least 1 and below `rate_max_per_s`"
+            self.rate_max_per_s
+                .is_none_or(|most| most >= LOWEST_RATE_PER_S),
+            "`rate_max_per_s` must be at least {LOWEST_RATE_PER_S}"
         );
         Ok(())
     }
@@ -320,8 +319,8 @@ mod tests {
                 "takes no [load]",
             ),
             (
-                "kind = 'capacity'\nconnections = 9\np99_limit_ms = 5.0\nrate_min_per_s = 9.0\nrate_max_per_s = 9.0\n",
-                "below `rate_max_per_s`",
+                "kind = 'capacity'\nconnections = 9\np99_limit_ms = 5.0\nrate_max_per_s = 9.0\n",
+                "at least 100",
             ),
             (
                 "kind = 'idle'\nconnections = 9\np99_limit_ms = 5.0\n",

@@ -3,7 +3,7 @@
 use super::bisection::{self, Step, Strain};
 use super::checks::faults;
 use super::metrics;
-use crate::config::{Kind, Scenario};
+use crate::config::{Kind, LOWEST_RATE_PER_S, Scenario};
 use crate::record::{
     Check, CheckStatus, Found, Goal, Limiter, Outcome, Probe, Role, RunRecord, Search, Status,
 };
@@ -14,8 +14,8 @@ use crate::units::{self, Unit};
 const START_PER_S: f64 = 10_000.0;
 /// Where to begin below the capacity of a closed loop.
 const START_SHARE: f64 = 0.8;
-/// Bounds where the scenario has none.
-const RATES_PER_S: (f64, f64) = (100.0, 10_000_000.0);
+/// The highest rate where the scenario names none.
+const HIGHEST_RATE_PER_S: f64 = 10_000_000.0;
 /// The rate found and the next one that broke are no further apart.
 const RESOLUTION: f64 = 0.03;
 
@@ -78,16 +78,12 @@ impl Search {
     /// Before the first probe; `known_per_s` is the contestant's capacity in a closed loop, if that
     /// was measured.
     pub fn new(scenario: &Scenario, known_per_s: Option<f64>) -> Self {
-        let (min_per_s, max_per_s) = (
-            scenario.rate_min_per_s.unwrap_or(RATES_PER_S.0),
-            scenario.rate_max_per_s.unwrap_or(RATES_PER_S.1),
-        );
         Self {
             goal: Goal {
                 p99_limit_ns: (scenario.p99_limit_ms.unwrap_or_default() * 1e6) as u64,
                 start_per_s: known_per_s.map_or(START_PER_S, |per_s| per_s * START_SHARE),
-                min_per_s,
-                max_per_s,
+                min_per_s: LOWEST_RATE_PER_S,
+                max_per_s: scenario.rate_max_per_s.unwrap_or(HIGHEST_RATE_PER_S),
                 resolution: RESOLUTION,
                 confirmations: scenario.confirmations,
             },

@@ -2,6 +2,7 @@
 
 pub mod cpus;
 pub mod ksoftirqd;
+pub mod limits;
 pub mod preflight;
 pub mod priority;
 pub mod proc;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Machine;
+use super::limits::{BYTES_PER_CONNECTION, SPARE_BYTES, SPARE_FILES};
 
 /// Something about the machine that hurts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +23,6 @@ pub struct Demand {
     pub connections: u64,
 }
 
-/// Descriptors a process needs besides its connections.
-const SPARE_FILES: u64 = 200;
-/// Both ends of a connection, kernel and user, with room to spare (measured: 7 KB).
-const BYTES_PER_CONNECTION: u64 = 32 * 1024;
-/// What everything else needs.
-const BASE_BYTES: u64 = 512 * 1024 * 1024;
 /// The generator's multishot receives and provided buffers need this kernel.
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
@@ -131,7 +126,7 @@ fn files(machine: &Machine, demand: Demand) -> Option<Finding> {
 fn memory(machine: &Machine, demand: Demand) -> Option<Finding> {
     let (available, needed) = (
         machine.memory_available_bytes?,
-        BASE_BYTES + demand.connections * BYTES_PER_CONNECTION,
+        SPARE_BYTES + demand.connections * BYTES_PER_CONNECTION,
     );
     if available >= needed {
         return None;

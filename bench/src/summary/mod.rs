@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Again, Kind, Protocol, Scenario};
+use crate::config::{Again, Kind, Protocol, Scenario, plays};
 use crate::judge::metrics::{self, Metric};
 use crate::record::{Limiter, RunRecord, Status};
 use crate::stats::{Direction, PairedRatio, Spread};
@@ -104,10 +104,7 @@ pub struct Entrant {
 impl Entrant {
     /// Whether it has runs in this bout.
     pub fn takes_part_in(&self, scenario: &Scenario) -> bool {
-        let listed = |again: &Again| again.bouts.contains(&scenario.name);
-        self.excluded.is_none()
-            && self.protocol.plays(scenario.kind)
-            && self.again.as_ref().is_none_or(listed)
+        self.excluded.is_none() && plays(self.protocol, self.again.as_ref(), scenario)
     }
 }
 
