@@ -93,7 +93,7 @@ pub fn ready_line_records_the_options(target: &Target) {
         ("drain_timeout_ms", 5_000),
     ];
     check(&[], "close", defaults);
-    let args = "--send-queue 7 --slow-consumer drop --max-message 128k --max-fragments 70000 --handshake-timeout 1500ms \
+    let args = "--send-queue 7 --slow-consumer drop --max-message 128KiB --max-fragments 70000 --handshake-timeout 1500ms \
                 --idle-timeout 2m --max-connections 11 --drain-timeout 3";
     let asked: &Rows = &[
         ("send_queue_messages", 7),
@@ -105,6 +105,10 @@ pub fn ready_line_records_the_options(target: &Target) {
         ("drain_timeout_ms", 3_000),
     ];
     check(&args.split_whitespace().collect::<Vec<_>>(), "drop", asked);
+    for (size, bytes) in [("64k", 64_000), ("64kB", 64_000), ("64KiB", 65_536)] {
+        let asked = [("max_message_bytes", bytes)];
+        check(&["--max-message", size], "close", &asked);
+    }
 }
 
 /// `--cpus` gives one worker per CPU named, and no thread leaves them.

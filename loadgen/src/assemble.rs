@@ -16,7 +16,7 @@ use crate::{
         Broadcast, ConnectPhase, Connections, Generator, Idle, Kind, LittlesLaw, Messages, Record,
         SCHEMA_VERSION, Second, Shard, Throughput, Totals,
     },
-    units::show_ns,
+    show::show_ns,
     verdict::{Evidence, judge},
 };
 

@@ -3,11 +3,11 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use units::{CpuList, parse_count, parse_duration, parse_rate, parse_size};
 
 use crate::{
     config::{self, Config, Files, Traffic},
     record::Kind,
-    units::{CpuList, parse_count, parse_cpus, parse_duration, parse_rate},
 };
 
 const EXIT_CODES: &str = "\
@@ -15,14 +15,17 @@ Exit codes:
   0    the run is valid
   1    the run is invalid or failed; the reasons are printed, and the record is written
   2    usage: a flag, a combination, a target or a file that cannot work
-  130  interrupted (Ctrl-C or SIGTERM): what was measured is printed and written, marked interrupted
+  130  interrupted (Ctrl-C or SIGTERM): what was measured is printed and written, marked interrupted";
 
-Numbers take k (thousand) and m (million); durations are 500ms, 10s, 2m (a bare number is seconds).";
+/// What every `--help` ends with.
+fn after_help() -> String {
+    format!("{EXIT_CODES}\n\n{}", units::HELP)
+}
 
 /// Loads WebSocket servers and measures honestly: open or closed loop, every reply verified, a
 /// verdict on every run.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(version, about, after_help = after_help(), arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,7 +37,7 @@ pub struct Cli {
 pub enum Command {
     /// Send messages that the server sends back; without --rate as fast as --window allows (closed
     /// loop: capacity), with it on a schedule (open loop: latency)
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = after_help())]
     Echo {
         /// Flags of every kind of load.
         #[command(flatten)]
@@ -45,7 +48,7 @@ pub enum Command {
     },
     /// Publish to a room whose members all receive every message; latency to the first, median and
     /// last receiver
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = after_help())]
     Broadcast {
         /// Flags of every kind of load.
         #[command(flatten)]
@@ -58,14 +61,14 @@ pub enum Command {
         publishers: u64,
     },
     /// Connect, shake hands, close, again: handshakes per second with -c at a time
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = after_help())]
     Connect {
         /// Flags of every kind of load.
         #[command(flatten)]
         common: Common,
     },
     /// Hold connections open, answer pings, and say at the end whether all are still up
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = after_help())]
     Idle {
         /// Flags of every kind of load.
         #[command(flatten)]
@@ -77,7 +80,7 @@ pub enum Command {
         #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate, requires = "active")]
         rate: Option<f64>,
         /// Payload bytes per message
-        #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = parse_count)]
+        #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
         size: u64,
     },
     /// One process of several, started by the first; what it does comes by its standard input
@@ -125,10 +128,10 @@ pub struct Common {
     #[arg(long, value_name = "NAME")]
     pub subprotocol: Vec<String>,
     /// CPUs to pin the threads to, in turn: 0,2-3 [default: not pinned]
-    #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
+    #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,
-    /// Poll for so many microseconds before sleeping: takes the generator's own wake-up out of the
-    /// latency, and a whole CPU per thread
+    /// Busy-poll this many microseconds before sleeping: keeps the generator's own wake-up out of
+    /// the latency, uses a whole CPU per thread. 0 disables
     #[arg(long, value_name = "MICROSECONDS", default_value = "0", value_parser = parse_count)]
     pub spin_us: u64,
     /// Longest wait for outstanding replies at the end
@@ -164,7 +167,7 @@ pub struct Messages {
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub window: Option<u64>,
     /// Payload bytes per message; 16 and more are verified in full
-    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = parse_count)]
+    #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
     pub size: u64,
 }
 
@@ -373,7 +376,7 @@ fn config(kind: Kind, common: Common, traffic: Traffic) -> Result<Config, String
         drain_timeout: common.drain_timeout,
         shards: (common.shards > 0).then_some(common.shards),
         threads: common.threads,
-        cpus: common.cpus.map(|list| list.0).unwrap_or_default(),
+        cpus: common.cpus.map(CpuList::into_vec).unwrap_or_default(),
         spin: Duration::from_micros(common.spin_us),
         connect_rate_per_s: common.connect_rate,
         source_ips: common.source_ips,

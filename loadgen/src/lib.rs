@@ -25,7 +25,7 @@ pub mod report;
 pub mod run;
 pub mod sequence;
 pub mod shard;
+pub mod show;
 pub mod target;
-pub mod units;
 pub mod verdict;
 mod wire;

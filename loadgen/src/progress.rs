@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     engine::shared::Shared,
-    units::{show_count, show_ns},
+    show::{show_count, show_ns},
 };
 
 /// How often the line changes.

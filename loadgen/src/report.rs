@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use crate::{
     record::{Kind, Latency, Record, ThreadUsage, Verdict},
-    units::{show_count, show_ns},
+    show::{show_count, show_ns},
 };
 
 /// More threads than this are not listed one by one.

@@ -6,7 +6,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`options`], [`units`] | the command line, and what is in force once it is checked |
+//! | [`options`] | the command line, and what is in force once it is checked |
 //! | [`listen`] | the addresses that `--listen` means, and the sockets on them |
 //! | [`system`] | file limit, CPU affinity |
 //! | [`endpoints`], [`admission`] | what a request head gets: an upgrade, a page, or an HTTP error |
@@ -32,4 +32,3 @@ pub mod processes;
 pub mod rooms;
 pub mod sweep;
 pub mod system;
-pub mod units;

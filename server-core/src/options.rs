@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+pub use units::HELP as UNITS_HELP;
+use units::{CpuList, parse_duration, parse_size};
 
 use crate::listen::{self, ListenError, ListenOn, Listeners};
 use crate::processes::Child;
 use crate::system;
-use crate::units::{CpuList, parse_cpu_list, parse_duration, parse_size};
 
 /// Receive buffer of a worker in bytes. One per thread, shared by all its connections.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -52,7 +53,7 @@ pub struct ServerOptions {
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
     /// CPUs to run on, such as 0,2-3; workers are dealt to them in turn, and stay there
-    #[arg(long, value_name = "LIST", value_parser = parse_cpu_list)]
+    #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,
     /// Messages that may wait for one slow receiver (and no more than about 64 MiB of them)
     #[arg(long, value_name = "MESSAGES", default_value_t = 1024)]
@@ -60,8 +61,8 @@ pub struct ServerOptions {
     /// What happens to a receiver whose queue is full
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = SlowConsumer::Close)]
     pub slow_consumer: SlowConsumer,
-    /// Largest message accepted, in bytes (k and m suffixes); larger ones end with close code 1009
-    #[arg(long, value_name = "BYTES", default_value = "16m", value_parser = parse_size)]
+    /// Largest message accepted; larger ones end with close code 1009
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
     pub max_message: u64,
     /// Most fragments of one message; more end with close code 1009
     #[arg(long, value_name = "N", default_value_t = 65_536)]
@@ -69,8 +70,8 @@ pub struct ServerOptions {
     /// Time a client has for its request; then 408 and close
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub handshake_timeout: Duration,
-    /// Silence after which a connection is closed, with a ping after half of it, or, where very
-    /// many fall silent together, three quarters; 0 never closes
+    /// Close a connection after this long without data; a ping is sent halfway (up to three
+    /// quarters when very many connections go idle together). 0 disables
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub idle_timeout: Duration,
     /// WebSocket connections served at once, further ones get 503; 0 is unlimited. Each of
@@ -192,8 +193,8 @@ impl ServerOptions {
     /// [`resolve`](Self::resolve) on a machine with the given CPUs.
     fn resolve_on(&self, available: &[usize]) -> Result<Settings, OptionsError> {
         let refuse = |text: String| Err(OptionsError(text));
-        if let Some(CpuList(cpus)) = &self.cpus
-            && let Some(missing) = cpus.iter().find(|cpu| !available.contains(cpu))
+        if let Some(cpus) = &self.cpus
+            && let Some(missing) = cpus.as_slice().iter().find(|cpu| !available.contains(cpu))
         {
             return refuse(format!(
                 "--cpus names CPU {missing}, which this process may not use; available are {available:?}"
@@ -202,7 +203,7 @@ impl ServerOptions {
         let cpu_count = self
             .cpus
             .as_ref()
-            .map_or(available.len(), |list| list.0.len());
+            .map_or(available.len(), |list| list.as_slice().len());
         if self.processes == 0 || self.processes > 1024 {
             return refuse("--processes must be between 1 and 1024".into());
         }
@@ -217,7 +218,7 @@ impl ServerOptions {
         }
         let max_message = match u32::try_from(self.max_message) {
             Ok(bytes) if (1..=1 << 30).contains(&bytes) => bytes,
-            _ => return refuse("--max-message must be between 1 byte and 1g".into()),
+            _ => return refuse("--max-message must be between 1 and 1GiB".into()),
         };
         if self.max_fragments == 0 {
             return refuse("--max-fragments must be at least 1".into());
@@ -250,7 +251,7 @@ impl ServerOptions {
             processes: self.processes,
             child: self.child.clone(),
             workers,
-            cpus: self.cpus.as_ref().map(|list| list.0.clone()),
+            cpus: self.cpus.clone().map(CpuList::into_vec),
             send_queue: SendQueue {
                 max_messages: self.send_queue,
                 max_bytes: SEND_QUEUE_BYTES,
@@ -406,6 +407,7 @@ mod tests {
             ("--send-queue 0", "--send-queue"),
             ("--max-message 0", "--max-message"),
             ("--max-message 3g", "--max-message"),
+            ("--max-message 64q", "64KiB"),
             ("--max-fragments 0", "--max-fragments"),
             ("--handshake-timeout 0", "--handshake-timeout"),
             ("--idle-timeout 1ms", "--idle-timeout"),

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
 use server_core::lifecycle::{Final, Ready, Shutdown, init_logging, print_line};
-use server_core::options::{ServerOptions, Settings};
+use server_core::options::{ServerOptions, Settings, UNITS_HELP};
 use server_core::{processes, system};
 
 use crate::worker::Server;
@@ -24,7 +24,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// WebSocket server on tokio: /ws echoes, /broadcast/{room} tells everybody in the room
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = UNITS_HELP)]
 struct Cli {
     #[command(flatten)]
     server: ServerOptions,

@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
 use server_core::counters::Counters;
 use server_core::lifecycle::{Alive, Final, Ready, Shutdown, init_logging, print_line};
-use server_core::options::{ServerOptions, Settings};
+use server_core::options::{ServerOptions, Settings, UNITS_HELP};
 use server_core::{processes, system};
 
 use crate::raw::direct::Direct;
@@ -24,15 +24,15 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// WebSocket server on io_uring: /ws echoes, /broadcast/{room} tells everybody in the room
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = UNITS_HELP)]
 struct Cli {
     #[command(flatten)]
     server: ServerOptions,
     /// What drives the ring
     #[arg(long, value_enum, default_value_t = Engine::Monoio)]
     engine: Engine,
-    /// Poll for completions so long before sleeping, in microseconds, for the lowest latency at a
-    /// CPU's cost (raw engine); 0 does not
+    /// Busy-poll this many microseconds before sleeping (raw engine). Lowest latency, uses a full
+    /// CPU. 0 disables
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     spin_us: u64,
     /// Whether connections live in the rings' own tables, without descriptors (raw engine);

@@ -43,18 +43,14 @@ mod duration {
         value: &Duration,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*value))
+        serializer.collect_str(&units::show_duration(*value))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(|error| {
-            D::Error::custom(format!(
-                "`{text}` is no duration such as 1s or 300ms: {error}"
-            ))
-        })
+        units::parse_duration(&text).map_err(D::Error::custom)
     }
 }
 

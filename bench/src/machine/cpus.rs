@@ -71,39 +71,15 @@ impl CpuSet {
 
 impl fmt::Display for CpuSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for run in self.0.chunk_by(|a, b| a + 1 == *b) {
-            let (first, last) = (run[0], run[run.len() - 1]);
-            match run.len() {
-                1 => write!(f, "{separator}{first}")?,
-                _ => write!(f, "{separator}{first}-{last}")?,
-            }
-            separator = ",";
-        }
-        Ok(())
+        f.write_str(&units::show_cpus(&self.0))
     }
 }
 
 impl FromStr for CpuSet {
-    type Err = anyhow::Error;
+    type Err = units::UnitError;
 
-    fn from_str(text: &str) -> Result<Self> {
-        let mut cpus = Vec::new();
-        for part in text.trim().split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let number = |digits: &str| {
-                digits
-                    .parse::<usize>()
-                    .with_context(|| format!("`{text}` is no CPU list such as 0,2-3"))
-            };
-            let (first, last) = (number(first)?, number(last)?);
-            ensure!(
-                first <= last && last < 65_536,
-                "`{text}` is no CPU list such as 0,2-3"
-            );
-            cpus.extend(first..=last);
-        }
-        Ok(Self::new(cpus))
+    fn from_str(text: &str) -> Result<Self, units::UnitError> {
+        Ok(Self::new(text.parse::<units::CpuList>()?.into_vec()))
     }
 }
 
@@ -114,9 +90,9 @@ impl From<CpuSet> for String {
 }
 
 impl TryFrom<String> for CpuSet {
-    type Error = anyhow::Error;
+    type Error = units::UnitError;
 
-    fn try_from(text: String) -> Result<Self> {
+    fn try_from(text: String) -> Result<Self, units::UnitError> {
         text.parse()
     }
 }
@@ -130,14 +106,14 @@ mod tests {
         for (text, cpus, printed) in [
             ("0", vec![0], "0"),
             ("0,2-3", vec![0, 2, 3], "0,2-3"),
-            ("3,1,2,2", vec![1, 2, 3], "1-3"),
+            ("3,1,2", vec![1, 2, 3], "1-3"),
             ("0-1\n", vec![0, 1], "0-1"),
         ] {
             let set: CpuSet = text.parse().unwrap();
             assert_eq!(set.cpus(), cpus);
             assert_eq!(set.to_string(), printed);
         }
-        for bad in ["", "a", "2-1", "0,", "-1", "0-99999999"] {
+        for bad in ["", "a", "2-1", "0,", "-1", "0-99999999", "3,2,2"] {
             assert!(bad.parse::<CpuSet>().is_err(), "{bad}");
         }
     }
