@@ -29,6 +29,7 @@ pub mod limits;
 pub mod memory;
 pub mod metrics;
 pub mod processes;
+pub mod slow;
 pub mod usage;
 pub mod violations;
 pub mod wire;
@@ -182,6 +183,14 @@ macro_rules! conformance_list {
                 full pings_between_fragments_cost_bounded_memory: alone
                 full short_messages_cost_bounded_memory: alone
                 full pongs_cost_bounded_memory: alone
+            }
+            slow {
+                full slow_readers_are_not_idle: alone
+                full stopped_readers_are_reset: alone
+                full stopped_consumers_are_reset: alone
+                full drain_waits_for_slow_readers: alone
+                full drain_resets_who_has_half_a_message: alone
+                full a_killed_server_resets_who_has_half_a_message: alone
             }
             processes {
                 full several_processes_are_one_server: alone

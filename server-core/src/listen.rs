@@ -4,13 +4,21 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 use std::net::{ToSocketAddrs, UdpSocket};
+use std::os::fd::AsFd;
 use std::str::FromStr;
+use std::time::Duration;
 
 use rustix::net::netdevice::name_to_index;
+use rustix::net::sockopt::set_socket_linger;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Queue of connections not yet accepted; the kernel cuts it to `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: u32 = 65_535;
+/// Bytes that a socket takes before the peer has room for them (`TCP_NOTSENT_LOWAT`, tcp(7)); it
+/// takes more when half of them are on their way. Without a bound the kernel takes up to 4 MiB, and
+/// more only when a third of that is gone: a peer that reads 256 KiB a second would look as if it
+/// did not read for five seconds.
+const NOT_SENT_BYTES: u32 = 64 * 1024;
 /// Ports that are tried where one must be free on several addresses.
 const PORT_ATTEMPTS: usize = 64;
 
@@ -226,7 +234,10 @@ pub struct Listeners {
 
 /// Opens sockets on all of `wanted` for each of `workers`: plain ones for one worker, else such as
 /// share their port by `SO_REUSEPORT`. Where the port is 0 the kernel chooses one, the same for all
-/// addresses and workers. Accepted sockets inherit `TCP_NODELAY`.
+/// addresses and workers. Accepted sockets inherit `TCP_NODELAY`, a small
+/// `TCP_NOTSENT_LOWAT`, and `SO_LINGER` of 0: whatever closes a connection, the end of the process
+/// included, resets it, and what its peer has not got yet is discarded, so that half a frame never
+/// looks like the end of the stream. [`deliver_on_close`] takes that back.
 ///
 /// # Errors
 /// A port on which another process listens is refused even where `SO_REUSEPORT` would let us share
@@ -361,11 +372,20 @@ fn bind(address: SocketAddr, share_port: bool, only_ipv6: bool) -> io::Result<So
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share_port)?;
-    // Linux hands this on to every accepted socket, which saves a system call for each connection.
+    // Linux hands these on to every accepted socket, which saves system calls for each connection.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
+    socket.set_linger(Some(Duration::ZERO))?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// From now on a close of `socket` lets its peer have all bytes that the socket took, and then the
+/// end of the stream (FIN). Call it when those bytes end with a whole frame and none will follow.
+pub fn deliver_on_close(socket: impl AsFd) {
+    // An error would mean that it is no socket any more.
+    let _ = set_socket_linger(socket, None);
 }
 
 fn explain(address: SocketAddr, source: io::Error) -> ListenError {
@@ -474,12 +494,17 @@ mod tests {
     }
 
     #[test]
-    fn accepted_sockets_inherit_nodelay() {
+    fn accepted_sockets_inherit_their_options() {
         let listener = one(any_port());
         listener.set_nonblocking(false).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
-        assert!(SockRef::from(&accepted).tcp_nodelay().unwrap());
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOT_SENT_BYTES);
+        assert_eq!(socket.linger().unwrap(), Some(Duration::ZERO));
+        deliver_on_close(&accepted);
+        assert_eq!(socket.linger().unwrap(), None);
     }
 
     #[test]

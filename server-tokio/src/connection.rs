@@ -153,7 +153,10 @@ async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Opened>, Ending> 
                 link.outbox().push_control(response);
                 return Err(Ending::Part);
             }
-            Wake::Ordered(order) if order.includes(Order::DRAIN) => return Err(Ending::Gone),
+            Wake::Ordered(order) if order.includes(Order::DRAIN) => {
+                link.deliver_on_close();
+                return Err(Ending::Gone);
+            }
             Wake::Ordered(_) => continue,
         }
         let (admitted, behind_head) = match read_head(worker, link, &mut received) {
@@ -240,6 +243,9 @@ impl Echo {
             if flush(worker, link, &mut self.unsent).is_err() {
                 return Poll::Ready(Ending::Gone);
             }
+            if self.unsent.is_empty() && (self.turn == Turn::Eof || self.is_closing()) {
+                link.deliver_on_close();
+            }
             match self.turn {
                 Turn::GoOn => {}
                 Turn::Eof => return Poll::Ready(Ending::Gone),
@@ -253,8 +259,8 @@ impl Echo {
                         Err(_) => Turn::Eof,
                     };
                 }
-                // The peer has taken something: it lives, even if it says nothing.
-                Wake::Ready => link.activity.touch(worker.tick()),
+                // To be written by the next turn of this loop.
+                Wake::Ready => {}
                 Wake::Ordered(order) => self.obey(worker, order),
             }
         }
@@ -273,6 +279,11 @@ impl Echo {
             self.close(IDLE);
             self.turn = Turn::Over;
         }
+    }
+
+    /// Whether our Close frame was the last to be sent.
+    fn is_closing(&self) -> bool {
+        self.session.state() != State::Open
     }
 
     fn close(&mut self, reason: &str) {
@@ -355,11 +366,18 @@ struct Rest {
     bytes: Vec<u8>,
     /// How many of them are sent.
     sent: usize,
+    /// The socket was full.
+    stuck: bool,
 }
 
 impl From<Vec<u8>> for Unsent {
     fn from(bytes: Vec<u8>) -> Self {
-        Self((!bytes.is_empty()).then(|| Box::new(Rest { bytes, sent: 0 })))
+        let rest = Rest {
+            bytes,
+            sent: 0,
+            stuck: false,
+        };
+        Self((!rest.bytes.is_empty()).then(|| Box::new(rest)))
     }
 }
 
@@ -381,7 +399,12 @@ fn flush(worker: &Worker, link: &Link, unsent: &mut Unsent) -> io::Result<()> {
     while let Some(rest) = &mut unsent.0 {
         let n = link.try_write(&rest.bytes[rest.sent..])?;
         if n == 0 {
+            rest.stuck = true;
             break;
+        }
+        if std::mem::take(&mut rest.stuck) {
+            // There was no room for it, now there is: the peer lives, even if it says nothing.
+            link.activity.touch(worker.tick());
         }
         worker.counters().bytes_sent.add(n as u64);
         rest.sent += n;

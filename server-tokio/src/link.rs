@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use rustix::net::{Shutdown, shutdown};
+use server_core::listen;
 use server_core::outbox::Outbox;
 use server_core::sweep::{Activity, Phase};
 use tokio::io::Interest;
@@ -158,7 +159,13 @@ impl Link {
 
     /// Ends our direction: the peer reads the end of the stream after our last bytes.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        self.deliver_on_close();
         Ok(shutdown(&self.stream, Shutdown::Write)?)
+    }
+
+    /// All that was to be sent is sent: however the connection ends now, the peer is to get it.
+    pub(crate) fn deliver_on_close(&self) {
+        listen::deliver_on_close(&self.stream);
     }
 
     /// The outbox. Whoever holds it is the writer.

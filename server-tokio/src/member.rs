@@ -59,6 +59,12 @@ pub(crate) async fn serve(
     };
     drop(early);
     loop {
+        if turn == Turn::Eof {
+            link.outbox().end();
+        }
+        if turn != Turn::GoOn || member.session.state() != State::Open {
+            member.deliver_on_close();
+        }
         match turn {
             Turn::GoOn => {}
             Turn::Eof => return Ending::Gone,
@@ -114,6 +120,14 @@ impl Member<'_> {
             self.link.poll_readable(cx).map(|()| Wake::Readable)
         })
         .await
+    }
+
+    /// Where nothing is left to be sent, and nothing will be, the peer is to get what is sent.
+    fn deliver_on_close(&self) {
+        let outbox = self.link.outbox();
+        if outbox.has_ended() && outbox.is_empty() {
+            self.link.deliver_on_close();
+        }
     }
 
     fn flush(&self) -> io::Result<()> {

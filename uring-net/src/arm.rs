@@ -19,6 +19,7 @@ use io_uring::{opcode, squeue};
 
 use crate::completion::Token;
 use crate::kernel::BUFFER_GROUP;
+use crate::net::LINGER_OFF;
 use crate::op::{Body, Handle, Op, OperationId, ReceiveState, Shots, Target, UserData};
 use crate::ring::Ring;
 use crate::slab::Key;
@@ -152,6 +153,23 @@ impl Ring {
         let name = UserData::new(Target::Operation, key);
         // SAFETY: the entry points to no memory.
         unsafe { self.kernel.push(&entry.user_data(name.0)) };
+    }
+
+    /// Switches `SO_LINGER` of a direct socket off, which has no descriptor to do it with. Only a
+    /// failure gives a completion (which nobody needs). Direct sockets need Linux 6.13, this 6.7.
+    pub(crate) fn arm_linger_off(&mut self, slot: u32) {
+        let entry = opcode::SetSockOpt::new(
+            Fixed(slot),
+            libc::SOL_SOCKET.cast_unsigned(),
+            libc::SO_LINGER.cast_unsigned(),
+            (&raw const LINGER_OFF).cast(),
+            size_of::<libc::linger>() as u32,
+        )
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(UserData::NOTHING.0);
+        // SAFETY: the entry points to a static, which is only read.
+        unsafe { self.kernel.push(&entry) };
     }
 
     /// Gives the socket to the kernel to close. The caller has counted it.

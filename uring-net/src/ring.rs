@@ -255,6 +255,23 @@ impl Ring {
         });
     }
 
+    /// From now on a close of the socket delivers what was sent, and then the end of the stream.
+    /// For accepted sockets whose listener had `SO_LINGER` of 0, which they inherit: their close
+    /// resets the connection and discards what the peer has not got yet.
+    ///
+    /// Gives no completion. A stale id is ignored.
+    pub fn deliver_on_close(&mut self, socket: SocketId) {
+        let Some(slot) = self.open(socket.0) else {
+            return;
+        };
+        match &slot.handle {
+            // An error would mean that it is no socket.
+            Handle::Plain(fd) => drop(SockRef::from(fd).set_linger(None)),
+            &Handle::Direct(place) => self.arm_linger_off(place),
+            Handle::Gone | Handle::Leaving(_) => {}
+        }
+    }
+
     /// Closes the socket and cancels what is in flight on it. The id is stale from now on.
     ///
     /// A receive ends silently and what it had still to say is dropped; every other operation in

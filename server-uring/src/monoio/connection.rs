@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
@@ -53,9 +54,10 @@ pub(crate) fn serve(
     stream: TcpStream,
     alive: AliveGuard,
 ) -> impl Future<Output = ()> {
+    let descriptor = stream.as_raw_fd();
     let (mut incoming, outgoing) = stream.into_split();
     async move {
-        let link = Link::new(outgoing, &worker).await;
+        let link = Link::new(descriptor, outgoing, &worker).await;
         let registered = Registered::new(&worker, &link);
         let (ending, mut incoming) = {
             let serving = match Box::pin(handshake(&worker, &link, &mut incoming)).await {
@@ -159,7 +161,10 @@ async fn handshake(
                     link.outbox().push_control(response);
                     return Err(Ending::Part);
                 }
-                Wake::Ordered(order) if order.includes(Order::DRAIN) => return Err(Ending::Gone),
+                Wake::Ordered(order) if order.includes(Order::DRAIN) => {
+                    link.deliver_on_close();
+                    return Err(Ending::Gone);
+                }
                 Wake::Ordered(_) => {}
                 Wake::Expired => return Err(Ending::Gone),
             }
@@ -264,7 +269,11 @@ impl<'a> Echo<'a> {
             turn = match self.turns(&mut socket, turn).await {
                 Ok(Turn::GoOn) => Turn::GoOn,
                 Ok(Turn::Over) => break Ending::Part,
-                Ok(Turn::Eof) | Err(_) => break Ending::Gone,
+                Ok(Turn::Eof) => {
+                    self.link.deliver_on_close();
+                    break Ending::Gone;
+                }
+                Err(_) => break Ending::Gone,
             };
             socket = socket.reshape();
         };
@@ -384,6 +393,9 @@ impl<'a> Echo<'a> {
         }
         let length = frame.len();
         self.link.send(outgoing, frame, 0..length).await.0?;
+        if self.session.state() != State::Open {
+            self.link.deliver_on_close();
+        }
         Ok(turn)
     }
 
@@ -445,7 +457,10 @@ async fn try_part(
     };
     let sent = link.send_outbox(&mut outgoing).await;
     let ended = match sent {
-        Ok(()) => outgoing.shutdown().await,
+        Ok(()) => {
+            link.deliver_on_close();
+            outgoing.shutdown().await
+        }
         Err(error) => Err(error),
     };
     link.return_socket(outgoing);

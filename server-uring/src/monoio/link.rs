@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -62,6 +63,8 @@ pub(crate) struct Link {
     phase: Cell<Phase>,
     pub(crate) activity: Activity,
     outbox: RefCell<Outbox>,
+    /// Number of the socket's descriptor.
+    descriptor: RawFd,
     /// The half of the socket to write to. Whoever takes it is the writer.
     socket: Cell<Option<TcpOwnedWriteHalf>>,
     /// A writer other than the connection's task, to be woken when it is to let go.
@@ -75,7 +78,11 @@ pub(crate) struct Link {
 
 impl Link {
     /// Must be called within the connection's own task, whose waker it keeps.
-    pub(crate) async fn new(socket: TcpOwnedWriteHalf, worker: &Rc<Worker>) -> Rc<Self> {
+    pub(crate) async fn new(
+        descriptor: RawFd,
+        socket: TcpOwnedWriteHalf,
+        worker: &Rc<Worker>,
+    ) -> Rc<Self> {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         Rc::new(Self {
             worker: Rc::clone(worker),
@@ -84,6 +91,7 @@ impl Link {
             phase: Cell::new(Phase::Handshake),
             activity: Activity::at(worker.tick()),
             outbox: RefCell::new(Outbox::new()),
+            descriptor,
             socket: Cell::new(Some(socket)),
             writer: Cell::new(None),
             awaited: Cell::new(false),
@@ -163,6 +171,13 @@ impl Link {
     /// The outbox. Borrowed for a moment, never across an await.
     pub(crate) fn outbox(&self) -> RefMut<'_, Outbox> {
         self.outbox.borrow_mut()
+    }
+
+    /// All that was to be sent is sent: however the connection ends now, the peer is to get it.
+    /// Whoever calls this has a half of the socket.
+    pub(crate) fn deliver_on_close(&self) {
+        // An error would mean that it is no socket.
+        let _ = uring_net::net::deliver_on_close(self.descriptor);
     }
 
     /// Becomes the writer, if nobody is.
@@ -302,6 +317,9 @@ async fn write(link: Rc<Link>, mut socket: TcpOwnedWriteHalf, first: Option<Fram
     }
     if result.is_ok() {
         result = link.send_outbox(&mut socket).await;
+    }
+    if result.is_ok() && link.outbox().has_ended() {
+        link.deliver_on_close();
     }
     if let Err(error) = result {
         tracing::debug!(%error, "a connection broke while it was written to");

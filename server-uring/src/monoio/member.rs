@@ -94,6 +94,10 @@ pub(crate) async fn serve(
             break;
         };
         let Ok(mut buf) = filled(outcome) else {
+            link.outbox().end();
+            if !link.is_writing() {
+                link.deliver_on_close();
+            }
             return Ending::Gone;
         };
         link.activity.touch(worker.tick());

@@ -317,11 +317,24 @@ impl Connection {
         }
         match self.stage {
             Stage::Handshake | Stage::Open => {
+                if self.is_closing() {
+                    self.link.deliver_on_close(&mut worker.ring);
+                }
                 self.finish_if_ended(worker);
                 self.read_on(worker);
             }
             Stage::Parting => self.end_our_direction(worker),
             Stage::Discarding | Stage::Closed => {}
+        }
+    }
+
+    /// Whether our Close frame was the last to be sent.
+    #[inline]
+    fn is_closing(&self) -> bool {
+        match &self.serving {
+            Serving::Handshake(_) => false,
+            Serving::Echo(session) => session.state() != State::Open,
+            Serving::Member(member) => member.is_closing(),
         }
     }
 
@@ -356,6 +369,7 @@ impl Connection {
     fn finish_if_ended(&mut self, worker: &mut Worker) {
         let waiting = matches!(&self.serving, Serving::Member(member) if member.is_waiting());
         if self.link.has_ended() && self.link.is_idle() && !waiting {
+            self.link.deliver_on_close(&mut worker.ring);
             self.close(worker);
         }
     }
@@ -409,7 +423,10 @@ impl Connection {
     /// The server is going away.
     pub(crate) fn drain(&mut self, worker: &mut Worker) {
         match (self.stage, &mut self.serving) {
-            (Stage::Handshake, _) => return self.close(worker),
+            (Stage::Handshake, _) => {
+                self.link.deliver_on_close(&mut worker.ring);
+                return self.close(worker);
+            }
             (Stage::Open, Serving::Echo(session)) => {
                 session.close(CloseCode::Away, GOING_AWAY, &mut self.link.pending);
             }
@@ -435,6 +452,7 @@ impl Connection {
 
     fn end_our_direction(&mut self, worker: &mut Worker) {
         if self.link.has_ended() {
+            self.link.deliver_on_close(&mut worker.ring);
             return self.close(worker);
         }
         self.stage = Stage::Discarding;

@@ -240,8 +240,14 @@ impl Link {
         }
     }
 
+    /// All that was to be sent is sent: however the connection ends now, the peer is to get it.
+    pub(crate) fn deliver_on_close(&self, ring: &mut Ring) {
+        ring.deliver_on_close(self.socket);
+    }
+
     /// Ends our direction: the peer reads the end of the stream after our last bytes.
     pub(crate) fn shut_down(&self, ring: &mut Ring) {
+        ring.deliver_on_close(self.socket);
         ring.shutdown(self.socket, Shutdown::Write, self.token());
     }
 

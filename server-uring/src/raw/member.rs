@@ -6,7 +6,7 @@ use std::task::Context;
 
 use server_core::control::{GOING_AWAY, PING, pong};
 use server_core::endpoints::RoomName;
-use server_core::outbox::{Outbox, Pushed};
+use server_core::outbox::{LARGEST_PIECE, Outbox, Pushed};
 use server_core::rooms::{FrameBuilder, Frames, MemberId, Publication, Room};
 use uring_net::{ReceivedBuf, SocketId};
 use ws_proto::{CloseCode, Event, Input, Role, Session, State};
@@ -103,6 +103,11 @@ impl Member {
     /// Whether nothing of what the peer sends matters any more.
     pub(crate) fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// Whether nothing will be sent behind what is in the outbox.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.outbox.has_ended()
     }
 
     /// The fan-out has forgotten this member: what it published last has reached itself, too, and
@@ -250,12 +255,17 @@ impl Member {
         if self.outbox.has_ended() {
             return Delivered::Done;
         }
-        if link.is_idle() && self.outbox.is_empty() {
+        let at_once = link.is_idle() && self.outbox.is_empty();
+        if at_once && frames.bytes.len() <= LARGEST_PIECE {
             self.in_flight = frames.messages;
             link.send(worker, frames.bytes.clone().into(), frames.bytes.len());
             return Delivered::Done;
         }
-        let bound = worker.server.settings.send_queue;
+        let mut bound = worker.server.settings.send_queue;
+        if at_once {
+            // In pieces, so that a slow peer's progress is seen; none of it waits for a slow one.
+            bound.max_messages = usize::MAX;
+        }
         match self.outbox.push(frames.clone(), 0, bound) {
             Pushed::Queued | Pushed::Ended => {}
             Pushed::Dropped(messages) => worker.counters().dropped.add(messages.into()),
@@ -264,6 +274,9 @@ impl Member {
                 self.last_words(CloseCode::Policy, "reads too slowly");
                 return Delivered::TooSlow;
             }
+        }
+        if at_once {
+            self.send_next(worker, link);
         }
         Delivered::Done
     }
