@@ -67,10 +67,22 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
     },
-    /// Prints the plot of a result's verdicts as an SVG, for a README
+    /// Prints a plot of a result as an SVG, for a README: all contestants against one
     Plot {
         /// Result folder.
         dir: PathBuf,
+        /// The contestant that the others are compared with [default: the first]
+        #[arg(long, value_name = "NAME")]
+        against: Option<String>,
+    },
+    /// Writes the page and the plot that a list of committed results asks for, beside the list
+    Docs {
+        /// The list.
+        #[arg(default_value = "docs/results.toml")]
+        list: PathBuf,
+        /// Write nothing; exit code 1 when a file differs from what it should be
+        #[arg(long)]
+        check: bool,
     },
     /// Adds the headline figures of a result to a file that `report --history` draws: JSON lines;
     /// what it has already is left out

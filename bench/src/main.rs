@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use bench::cli::{Cli, Command};
 use bench::output::gate::{BREACH, Gate};
 use bench::output::text::terminal;
-use bench::output::{compare, export, history, html, list};
+use bench::output::{compare, docs, export, history, html, list};
 use bench::run::process;
 use bench::store::load::{Results, load_summary};
 use bench::suite;
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         Some(Command::Export { dir, to }) => exit(export(&dir, to)),
         Some(Command::History { file, dir }) => print(remember(&file, &dir)),
         Some(Command::Report { dirs, to, history }) => print(report(&dirs, to, history.as_deref())),
-        Some(Command::Plot { dir }) => print(plot(&dir)),
+        Some(Command::Plot { dir, against }) => print(plot(&dir, against.as_deref())),
+        Some(Command::Docs { list, check }) => exit(docs(&list, check)),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),
         Some(Command::Schema { document }) => print(document.text().map_err(Into::into)),
         Some(Command::Exec {
@@ -101,10 +102,30 @@ fn report(dirs: &[PathBuf], to: Option<PathBuf>, history: Option<&Path>) -> Resu
     Ok(format!("{}\n", to.display()))
 }
 
-fn plot(dir: &Path) -> Result<String> {
+fn plot(dir: &Path, against: Option<&str>) -> Result<String> {
     let results = Results::load(dir)?;
     results.must_follow()?;
-    html::plot(&results)
+    html::plot(&results.summary, against)
+}
+
+fn docs(list: &Path, check: bool) -> Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for (file, text) in docs::pages(list)? {
+        if check {
+            if fs::read_to_string(&file).ok().as_ref() != Some(&text) {
+                eprintln!(
+                    "{} is not what {} gives: renew it by `bench docs`",
+                    file.display(),
+                    list.display()
+                );
+                code = ExitCode::FAILURE;
+            }
+        } else {
+            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            println!("{}", file.display());
+        }
+    }
+    Ok(code)
 }
 
 /// A result that cannot be read or a rule about nothing is a matter of usage.

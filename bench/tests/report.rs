@@ -1,5 +1,5 @@
 //! The report in a real browser: headless Chromium loads the page and gives back what it made of
-//! it. And README's plot is that of its table.
+//! it.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
 
@@ -44,7 +44,7 @@ fn a_browser_shows_the_report_of_a_committed_result() {
     let page = dir.path().join("report.html");
     let status = Command::new(env!("CARGO_BIN_EXE_bench"))
         .arg("report")
-        .arg(committed::result_of_readme())
+        .arg(committed::varied_result())
         .arg("--to")
         .arg(&page)
         .status()
@@ -79,30 +79,10 @@ fn a_browser_shows_the_report_of_a_committed_result() {
             "{element}"
         );
     }
-    let plot = Path::new(ROOM).join("../bench-results/plot.svg");
+    let plot = Path::new(ROOM).join("../docs/plot.svg");
     assert!(
         load(browser, &plot, &profile).contains("class=\"estimate"),
         "{browser} shows no plot"
-    );
-}
-
-#[test]
-fn the_plot_in_the_readme_is_that_of_its_table() {
-    let plot = "bench-results/plot.svg";
-    let root = Path::new(ROOM).join("..");
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    assert!(readme.contains(&format!("]({plot})")));
-    let folder = committed::result_of_readme();
-    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .arg("plot")
-        .arg(&folder)
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    assert!(
-        fs::read(root.join(plot)).unwrap() == output.stdout,
-        "renew it: cargo run -p bench -- plot bench-results/{} >{plot}",
-        folder.file_name().unwrap().display()
     );
 }
 

@@ -1,7 +1,7 @@
 //! Does the verdict keep its word? Synthetic bouts with a known effect: 10% noise, slow drift,
 //! occasional stalls.
 //!
-//! What is counted here is quoted in `bench-results/README.md`; every trial is seeded, so the rates
+//! What is counted here is quoted in `docs/method.md`; every trial is seeded, so the rates
 //! are the same everywhere. The bootstrap takes 400 resamples instead of 10,000 (200 where it is
 //! taken after every block), to be done in seconds: the ends of an interval then tremble by a
 //! fraction of their own error, which makes false claims more likely, not less.

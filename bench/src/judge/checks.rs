@@ -3,7 +3,7 @@
 //!
 //! A check that fails is `invalid`: the numbers do not say what they seem to say. One that is
 //! passed with a doubt is `doubtful`: the run counts, and every report marks it.
-//! `bench-results/README.md` has the table of which does what.
+//! `docs/method.md` has the table of which does what.
 
 use loadgen::record::{Kind, Record};
 use loadgen::verdict::{

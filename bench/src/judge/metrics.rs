@@ -75,6 +75,11 @@ pub fn find(kind: Kind, key: &str) -> Option<&'static Metric> {
     of_kind(kind).find(|metric| metric.key == key)
 }
 
+/// The server's CPU time for each thing it did, where a kind has such a metric.
+pub fn server_cpu(kind: Kind) -> Option<&'static Metric> {
+    of_kind(kind).find(|metric| metric.key.starts_with("server_cpu_ns_per_"))
+}
+
 /// The metrics that a comparison of two contestants in this scenario is about, its headline first.
 ///
 /// At a fixed rate the throughput is the rate, whoever serves; it is not compared.

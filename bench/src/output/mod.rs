@@ -1,6 +1,7 @@
 //! A result in the formats that people and programs read.
 
 pub mod compare;
+pub mod docs;
 pub mod export;
 pub mod gate;
 pub mod history;

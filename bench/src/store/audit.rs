@@ -289,13 +289,13 @@ fn json(value: &impl Serialize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::committed::{copy, result_of_readme};
+    use crate::committed::{copy, varied_result};
     use crate::store::load::Results;
     use std::fs;
 
     /// One bout of a committed result.
     fn honest() -> Results {
-        let mut results = Results::load(&result_of_readme()).unwrap();
+        let mut results = Results::load(&varied_result()).unwrap();
         // It is about other bouts.
         results.summary.noise = None;
         results
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn a_file_that_was_edited_marks_the_whole_result() {
         let dir = tempfile::tempdir().unwrap();
-        copy(&result_of_readme(), dir.path());
+        copy(&varied_result(), dir.path());
         let files = fs::read_dir(dir.path().join("runs/echo-64b-w1-c1000")).unwrap();
         let mut records = files.map(|entry| entry.unwrap().path());
         let file = records

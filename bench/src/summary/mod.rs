@@ -1,5 +1,6 @@
 //! What a suite found, from its run records: the content of `summary.json`. Pure.
 
+mod against;
 mod noise;
 mod notes;
 mod pairs;
@@ -14,6 +15,7 @@ use crate::config::{Again, Kind, Protocol, Scenario, plays};
 use crate::judge::metrics::{self, Metric};
 use crate::record::{Limiter, RunRecord, Status};
 use crate::stats::{Direction, PairedRatio, Spread};
+pub use against::Advantage;
 pub use noise::{Noise, SelfBout};
 use notes::notes;
 use pairs::{pair, pairs_of};

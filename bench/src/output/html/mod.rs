@@ -6,6 +6,7 @@ mod chart;
 mod forest;
 mod history;
 mod loads;
+mod panels;
 mod percentiles;
 mod probes;
 mod svg;
@@ -60,21 +61,21 @@ pub fn page(results: &[Results], history: &[Entry]) -> Result<String> {
     .context("the report cannot be written")
 }
 
-/// The forest plot of the first two contestants as a drawing that stands alone, for a README.
+/// All contestants against one of them (the first, if none is named) as a drawing that stands
+/// alone, for a README.
 ///
 /// # Errors
-/// When no bout compares two contestants.
-pub fn plot(results: &Results) -> Result<String> {
-    let names = names(&results.summary);
-    let pair = names.first().zip(names.get(1));
-    let svg = pair
-        .and_then(|(first, second)| {
-            forest::forest(&results.summary, first, second, &Legend(&names))
-        })
-        .context("there is nothing to draw: no bout compares two contestants")?
-        .svg;
+/// When nothing is compared with that one.
+pub fn plot(summary: &Summary, against: Option<&str>) -> Result<String> {
+    let first = summary.setting.contestants.first();
+    let reference = against
+        .or(first.map(|entrant| entrant.name.as_str()))
+        .context("there is nothing to draw: no contestants")?;
+    let svg = panels::against(summary, reference).with_context(|| {
+        format!("there is nothing to draw: no bout compares a contestant with {reference}")
+    })?;
     // Behind the start tag of the root element.
-    Ok(svg.replacen('>', &format!("><style>\n{ALONE}{MARKS}</style>\n"), 1) + "\n")
+    Ok(svg.replacen('>', &format!("><style>\n{MARKS}{ALONE}</style>\n"), 1) + "\n")
 }
 
 /// One result folder.

@@ -21,17 +21,19 @@ const ROW: f64 = 30.0;
 /// A drawing under construction.
 #[derive(Debug)]
 pub(super) struct Svg {
+    width: f64,
+    height: f64,
     frame: Frame,
     body: String,
 }
 
 /// The part of a drawing inside its axes.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
-    left: f64,
-    right: f64,
-    top: f64,
-    bottom: f64,
+pub(super) struct Frame {
+    pub(super) left: f64,
+    pub(super) right: f64,
+    pub(super) top: f64,
+    pub(super) bottom: f64,
 }
 
 // Writing to a String cannot fail.
@@ -48,15 +50,28 @@ impl Svg {
     }
 
     fn framed(left: f64, top: f64, height: f64) -> Self {
+        let frame = Frame {
+            left,
+            right: WIDTH - MARGIN,
+            top,
+            bottom: top + height,
+        };
+        Self::of_frames(WIDTH, frame.bottom + AXIS, frame)
+    }
+
+    /// Of this size, with several frames; the next axes and marks are those of `first`.
+    pub(super) fn of_frames(width: f64, height: f64, first: Frame) -> Self {
         Self {
-            frame: Frame {
-                left,
-                right: WIDTH - MARGIN,
-                top,
-                bottom: top + height,
-            },
+            width,
+            height,
+            frame: first,
             body: String::new(),
         }
+    }
+
+    /// The next axes and marks are those of this frame.
+    pub(super) fn go_on_in(&mut self, frame: Frame) {
+        self.frame = frame;
     }
 
     /// The frame from left to right: what a scale of x covers.
@@ -136,7 +151,7 @@ impl Svg {
     }
 
     /// Text; `anchor` is start, middle or end.
-    fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
+    pub(super) fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
         let _ = write!(
             self.body,
             r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{}</text>"#,
@@ -163,8 +178,10 @@ impl Svg {
             }
         }
         self.line("axis", (left, bottom), (right, bottom));
-        let middle = (left + right) / 2.0;
-        self.text("label", (middle, bottom + 34.0), "middle", title);
+        if !title.is_empty() {
+            let middle = (left + right) / 2.0;
+            self.text("label", (middle, bottom + 34.0), "middle", title);
+        }
     }
 
     /// An axis along the left of the frame with its grid; its title stands above it.
@@ -186,11 +203,15 @@ impl Svg {
     /// The drawing as an `<svg>` element that scales with its surroundings; `label` is what it
     /// shows, for those who do not see it.
     pub(super) fn finish(self, label: &str) -> String {
-        let height = self.frame.bottom + AXIS;
+        let Self {
+            width,
+            height,
+            body,
+            ..
+        } = self;
         format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{}">{}</svg>"#,
+            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" aria-label="{}">{body}</svg>"#,
             escape(label),
-            self.body
         )
     }
 }

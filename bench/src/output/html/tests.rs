@@ -1,9 +1,9 @@
 use super::*;
-use crate::committed::result_of_readme;
+use crate::committed::varied_result;
 use crate::test_data;
 
 fn committed() -> Results {
-    Results::load(&result_of_readme()).unwrap()
+    Results::load(&varied_result()).unwrap()
 }
 
 /// A committed result with other runs and contestants.
@@ -103,13 +103,17 @@ fn every_chart_has_a_table_and_a_name() {
 
 #[test]
 fn the_drawing_for_a_readme_stands_alone() {
-    let svg = plot(&result(ten_blocks())).unwrap();
+    let summary = result(ten_blocks()).summary;
+    let svg = plot(&summary, None).unwrap();
     assert!(
         svg.starts_with("<svg xmlns=")
             && svg.contains("<style>")
-            && svg.contains("server-uring better")
+            && svg.contains("better than server-uring")
     );
-    assert!(plot(&result(vec![])).is_err());
+    let turned = plot(&summary, Some("server-tokio")).unwrap();
+    assert!(turned.contains("better than server-tokio"));
+    assert!(plot(&summary, Some("nobody")).is_err());
+    assert!(plot(&result(vec![]).summary, None).is_err());
 }
 
 #[test]

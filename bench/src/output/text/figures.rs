@@ -8,7 +8,7 @@ use crate::summary::{Bout, Showing, Summary};
 use crate::units::{Unit, format};
 
 /// What the columns of a scale table are.
-const SCALE_LEGEND: &str = "
+pub(crate) const SCALE_LEGEND: &str = "
 server/conn, gen./conn: user memory of all its processes, shared pages counted once, with all connections up minus before the first one, per
 connection. kernel/conn: slab, TCP buffers, page tables and stacks of both ends. in all: the most memory the machine used at any moment of the run,
 minus before it. by `free`: how much less memory was available with all connections up, as the kernel guesses it; it takes the inodes of open sockets
@@ -66,7 +66,8 @@ fn title(kind: Kind) -> &'static str {
     }
 }
 
-fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
+/// A row per bout and contestant, a column per metric.
+pub(crate) fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
     // A column that no contestant has a figure for says nothing.
     let has_figures = |key: &str| {
         bouts.iter().any(|bout| {

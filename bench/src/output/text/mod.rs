@@ -1,7 +1,7 @@
 //! The summary for people: the same words on the terminal and in `summary.md`.
 
 mod comparisons;
-mod figures;
+pub(crate) mod figures;
 pub(crate) mod headlines;
 
 use crate::config::Protocol;
@@ -19,7 +19,7 @@ const NOT_SHOWN: &str = "\
 - Many cores: the servers had the CPUs named above, no more; a runtime's scaling is another question.
 - Your machine, your kernel, your load. Absolute figures are this machine's on this day; the ratios travel better, and not far.
 - TLS, compression, slow or far-away clients, handlers that do something.
-- Impartial contestants: the servers were written by the people who wrote this referee (bench-results/README.md says more).
+- Impartial contestants: the servers were written by the people who wrote this referee (docs/bias.md says more).
 ";
 
 /// `summary.md`.
