@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds everything in release, checks the machine and runs the bouts: scripts/bench.sh [--suite smoke|quick|standard|scale|peers] [--help]
-# Arguments go to the referee (bench/). Needs a Rust toolchain and a C compiler (mimalloc), nothing else.
+# Builds in release what the suite needs, checks the machine and runs the bouts:
+# scripts/bench.sh [--suite smoke|quick|standard|scale|peers] [--help]
+# Arguments go to the referee (bench/). Needs a Rust toolchain and a C compiler (mimalloc).
 # The last line printed is the result folder.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -15,17 +16,36 @@ if ! command -v cc >/dev/null; then
     exit 1
 fi
 
-# The same build as in scripts/test.sh, so that it is made once.
-echo "building (release; the first time takes some minutes)" >&2
-(cd "$root" && cargo build --release --workspace --exclude peers --bins --locked >&2)
-(cd "$root" && cargo build --release -p uring-net --example floor_tcp --locked >&2)
-# Servers of other stacks, when a suite or a contestant of that name is asked for.
-case "$*" in
-    *peer*)
-        (cd "$root" && cargo build --release -p peers --locked >&2)
-        "$root/peers/uwebsockets/build.sh" >&2
-        ;;
-esac
+# Who takes part decides what is built: servers of other stacks and the raw TCP echo only when a
+# suite or a list of contestants names them.
+packages=("${ringside[@]}")
+peers=no
+option=""
+for argument in "$@"; do
+    case $argument in
+        --*=*) option="${argument%%=*}" value="${argument#*=}" ;;
+        --*) option="$argument" value="" ;;
+        *) value="$argument" ;;
+    esac
+    case "$option $value" in
+        "--suite peers" | "--suite "*/peers.toml | "--contestants "*peer-*) peers=yes ;;
+    esac
+    case "$option $value" in
+        "--suite peers" | "--suite "*/peers.toml | "--suite referee" | "--suite "*/referee.toml | \
+            "--contestants "*floor-*)
+            packages+=(-p uring-net --example floor_tcp)
+            ;;
+    esac
+done
+if [ $peers = yes ]; then
+    packages+=(-p peers)
+fi
+
+echo "building (release; the first time takes a minute or two)" >&2
+(cd "$root" && cargo build --release --locked --bins "${packages[@]}" >&2)
+if [ $peers = yes ]; then
+    "$root/peers/uwebsockets/build.sh" >&2
+fi
 
 target="$(cd "$root" && target_folder)"
 out=(--out "$root/bench-results")
@@ -34,4 +54,5 @@ for argument in "$@"; do
         --out | --out=*) out=() ;;
     esac
 done
-exec "$target/release/bench" --config-dir "$root/bench" --bin-dir "$target/release" "${out[@]}" "$@"
+exec "$target/release/bench" --config-dir "$root/bench" --bin-dir "$target/release" \
+    "${out[@]}" "$@"

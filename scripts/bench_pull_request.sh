@@ -22,7 +22,7 @@ git worktree add --quiet --detach "$work/source" "$base" >&2
 # In a folder of its own, that stays: the next base is built on it.
 (cd "$work/source" && CARGO_TARGET_DIR="$target/base" cargo build --release --locked -p server-uring -p server-tokio --bins >&2)
 echo "building this tree (release)" >&2
-cargo build --release --workspace --exclude peers --bins --locked >&2
+cargo build --release --locked --bins "${ringside[@]}" >&2
 
 # A contestant of bench/contestants.toml: NAME PROGRAM OPTION VALUE [LINE]
 contestant() {

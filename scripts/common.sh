@@ -10,3 +10,7 @@ make_work_folder() {
     work="$(mktemp -d)"
     trap 'git worktree remove --force "$work/source" 2>/dev/null || true; rm -rf "$work"' EXIT
 }
+
+# What every suite needs, as arguments of cargo. One list for all scripts: with another one cargo
+# would resolve other features and build everything again.
+ringside=(-p server-uring -p server-tokio -p loadgen -p bench -p conformance)

@@ -1,14 +1,18 @@
 //! The life of a server process: logging, the `ready` and `final` lines, signals.
 
+use std::env::{self, VarError};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::counters::Totals;
 use crate::options::InForce;
@@ -82,14 +86,26 @@ pub fn print_line(record: &impl Serialize) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Sends log lines to stderr: `info` and up, or what `RUST_LOG` says.
-pub fn init_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// Sends log lines to stderr: `info` and up, or what `RUST_LOG` says: `LEVEL`, or
+/// `TARGET=LEVEL,...`.
+///
+/// # Errors
+/// When `RUST_LOG` says neither.
+pub fn init_logging() -> Result<(), String> {
+    let filter = match env::var("RUST_LOG") {
+        Ok(directives) => Targets::from_str(&directives).map_err(|error| {
+            format!("RUST_LOG is `{directives}`: {error}; write LEVEL or TARGET=LEVEL,...")
+        })?,
+        Err(VarError::NotPresent) => Targets::new().with_default(LevelFilter::INFO),
+        Err(error @ VarError::NotUnicode(_)) => return Err(format!("RUST_LOG: {error}")),
+    };
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
         .init();
+    Ok(())
 }
 
 /// Signals closer together are one request: `timeout` signals a process and then its whole group,

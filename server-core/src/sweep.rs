@@ -27,11 +27,13 @@ const PINGED: u32 = 1;
 
 impl Activity {
     /// Heard of at `tick`.
+    #[inline]
     pub fn at(tick: u32) -> Self {
         Self(AtomicU32::new(tick << 1))
     }
 
     /// Notes traffic from the peer at `tick`.
+    #[inline]
     pub fn touch(&self, tick: u32) {
         self.0.store(tick << 1, Relaxed);
     }
@@ -148,6 +150,7 @@ impl Sweep {
 
     /// Whether there was traffic within two rounds, now that it is tick `now`: whoever speaks once
     /// a second is busy.
+    #[inline]
     pub fn is_busy(&self, now: u32, activity: &Activity) -> bool {
         silence(activity.0.load(Relaxed), now) < 2 * self.parts
     }
@@ -176,6 +179,7 @@ pub struct Tick<'a> {
 
 impl Tick<'_> {
     /// What is due for a connection in `phase`.
+    #[inline]
     pub fn verdict(&mut self, phase: Phase, activity: &Activity) -> Verdict {
         let Self { sweep, now, .. } = *self;
         let seen = activity.0.load(Relaxed);

@@ -44,7 +44,10 @@ enum Flavor {
 fn main() -> ExitCode {
     system::use_small_pages();
     let cli = Cli::parse();
-    init_logging();
+    if let Err(error) = init_logging() {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
     let settings = match cli.server.resolve() {
         Ok(settings) => settings,
         Err(error) => {
