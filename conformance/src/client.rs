@@ -166,6 +166,7 @@ impl Raw {
 
     /// Reads the answer to an upgrade request with [`SAMPLE_KEY`] and checks it (RFC 6455 section
     /// 4.2.2).
+    // RFC 6455 section 4.2.2: accepts-with-101, sends-upgrade, sends-connection, sends-accept
     #[track_caller]
     pub fn expect_101(&mut self) -> Response {
         let response = self.response();

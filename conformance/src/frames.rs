@@ -24,6 +24,9 @@ pub fn echo_of_every_size(target: &Target) {
 }
 
 /// The same without a library on our side: unmasked, unfragmented, minimal length, same opcode.
+// RFC 6455 section 5.1: server-does-not-mask
+// RFC 6455 section 5.2: reserved-bits-are-zero, length-is-minimal
+// RFC 6455 section 6.1: data-is-framed, opcode-is-set, last-has-fin
 pub fn echo_frames_are_well_formed(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -36,6 +39,7 @@ pub fn echo_frames_are_well_formed(target: &Target) {
 }
 
 /// A thousand small frames in one write come back in order.
+// RFC 6455 section 6.1: data-is-sent
 pub fn thousand_pipelined_frames_in_order(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -49,6 +53,8 @@ pub fn thousand_pipelined_frames_in_order(target: &Target) {
 }
 
 /// Messages of all sizes in one stream, cut at places that never fit a frame, come back in order.
+// RFC 6455 section 5.4: frame-boundaries
+// RFC 6455 section 6.2: parsed-as-frames, server-unmasks
 pub fn pipelined_frames_cut_anywhere(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -78,6 +84,8 @@ pub fn pipelined_frames_cut_anywhere(target: &Target) {
 }
 
 /// Pings between pipelined messages are answered where they stand.
+// RFC 6455 section 5.5.2: ping-is-answered
+// RFC 6455 section 6.2: control-is-handled
 pub fn pings_between_messages_keep_their_place(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -94,6 +102,7 @@ pub fn pings_between_messages_keep_their_place(target: &Target) {
 }
 
 /// A pong carries its ping's payload (RFC 6455 section 5.5.3); an unasked pong is ignored.
+// RFC 6455 section 5.5.3: pong-repeats
 pub fn pong_repeats_the_ping(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -107,6 +116,8 @@ pub fn pong_repeats_the_ping(target: &Target) {
 
 /// A fragmented message comes back whole, and a ping between its fragments is answered before it is
 /// complete.
+// RFC 6455 section 5.4: fragments-in-order, control-between-fragments, both-forms
+// RFC 6455 section 6.2: type-is-noted, next-message
 pub fn fragments_with_a_ping_between(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -129,6 +140,7 @@ pub fn fragments_with_a_ping_between(target: &Target) {
 }
 
 /// Text is checked as a whole: a character may be cut by fragments and by packets.
+// RFC 6455 section 5.6: text-is-utf8
 pub fn characters_cut_by_fragments(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -161,6 +173,7 @@ pub fn a_payload_later_than_its_header(target: &Target) {
 
 /// The closing handshake repeats the code and ends the connection (RFC 6455 sections 5.5.1 and
 /// 7.1.1).
+// RFC 6455 section 5.5.1: close-is-answered, tcp-is-closed, server-closes-at-once
 pub fn close_code_is_echoed(target: &Target) {
     let server = target.start(&[]);
     for code in [
@@ -187,6 +200,7 @@ pub fn close_without_a_code(target: &Target) {
 }
 
 /// Messages before a close are answered first; what follows it is not looked at.
+// RFC 6455 section 5.5.1: nothing-after-close
 pub fn messages_around_a_close(target: &Target) {
     let server = target.start(&[]);
     let bytes = [

@@ -135,6 +135,7 @@ pub fn demo_page_is_html(target: &Target) {
 }
 
 /// Any other path is 404, for a plain request and for an upgrade.
+// RFC 6455 section 4.2.2: unknown-resource
 pub fn unknown_paths_are_404(target: &Target) {
     let server = target.start(&[]);
     for path in [
@@ -170,6 +171,7 @@ pub fn bad_room_names_are_404(target: &Target) {
 }
 
 /// A plain GET on a WebSocket endpoint is 426 and names the protocol to upgrade to.
+// RFC 6455 section 4.2.1: reads-upgrade
 pub fn plain_get_on_ws_is_426(target: &Target) {
     let server = target.start(&[]);
     for path in ["/ws", "/broadcast/lobby"] {
@@ -180,6 +182,9 @@ pub fn plain_get_on_ws_is_426(target: &Target) {
 }
 
 /// Another version is 426 with `Sec-WebSocket-Version: 13` (RFC 6455 section 4.2.2).
+// RFC 6455 section 4.2.1: reads-version
+// RFC 6455 section 4.2.2: other-version
+// RFC 6455 section 4.4: all-versions
 pub fn wrong_version_is_426(target: &Target) {
     let server = target.start(&[]);
     for version in ["8", "7", "14", "0", "x", "13, 8", "130"] {
@@ -204,6 +209,7 @@ pub fn head_has_no_body(target: &Target) {
 }
 
 /// A method other than GET is 405 with `Allow`.
+// RFC 6455 section 4.2.1: reads-get
 pub fn other_methods_are_405(target: &Target) {
     let server = target.start(&[]);
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
@@ -226,6 +232,8 @@ pub fn a_body_on_an_upgrade_is_400(target: &Target) {
 }
 
 /// Host, key and version may come once only.
+// RFC 6455 section 11.3.1: one-key
+// RFC 6455 section 11.3.5: one-version
 pub fn duplicate_headers_are_400(target: &Target) {
     let server = target.start(&[]);
     let key = format!("Sec-WebSocket-Key: {SAMPLE_KEY}\r\n");
@@ -239,7 +247,10 @@ pub fn duplicate_headers_are_400(target: &Target) {
     }
 }
 
-/// Missing or malformed Host and key are 400; a Connection that asks for no upgrade is 400 or 426.
+/// Missing or malformed Host and key are 400, and so are malformed lists of extensions and
+/// subprotocols; a Connection that asks for no upgrade is 400 or 426.
+// RFC 6455 section 4.2.1: bad-handshake, reads-host, reads-connection, reads-key
+// RFC 6455 section 9.1: malformed-extensions
 pub fn missing_or_bad_headers_are_400(target: &Target) {
     let server = target.start(&[]);
     let good = upgrade_request("/ws", "");
@@ -259,6 +270,13 @@ pub fn missing_or_bad_headers_are_400(target: &Target) {
     ] {
         rejected(&server, &request, 400, what);
     }
+    for extra in [
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=\"1 5\"\r\n",
+        "Sec-WebSocket-Extensions: ;\r\n",
+        "Sec-WebSocket-Protocol: chat room\r\n",
+    ] {
+        rejected(&server, &upgrade_request("/ws", extra), 400, extra);
+    }
     for connection in ["", "Connection: keep-alive\r\n"] {
         let mut raw = server.raw();
         raw.send(
@@ -275,6 +293,8 @@ pub fn missing_or_bad_headers_are_400(target: &Target) {
 }
 
 /// What is no HTTP at all gets 400 and a close.
+// RFC 6455 section 4.2.1: bad-handshake
+// RFC 6455 section 7.2.2: server-aborts
 pub fn garbage_is_400(target: &Target) {
     let server = target.start(&[]);
     for garbage in [
@@ -338,6 +358,7 @@ pub fn too_long_heads_are_431(target: &Target) {
 }
 
 /// HTTP/1.0 cannot be upgraded (RFC 6455 section 4.1).
+// RFC 6455 section 4.2.1: reads-get
 pub fn http_1_0_is_refused(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.raw();
@@ -352,6 +373,9 @@ pub fn http_1_0_is_refused(target: &Target) {
 }
 
 /// An offered extension is declined: the answer names none, and RSV1 stays forbidden.
+// RFC 6455 section 4.2.2: no-unlisted-extension
+// RFC 6455 section 5.2: reserved-bits-fail
+// RFC 6455 section 9: no-extension-unasked
 pub fn extension_offers_are_declined(target: &Target) {
     let server = target.start(&[]);
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
@@ -364,6 +388,7 @@ pub fn extension_offers_are_declined(target: &Target) {
 }
 
 /// A subprotocol that was not asked for is never chosen; an offered one may be left out.
+// RFC 6455 section 4.2.2: subprotocol-is-offered, no-subprotocol
 pub fn subprotocols_are_never_made_up(target: &Target) {
     let server = target.start(&[]);
     for (extra, allowed) in [

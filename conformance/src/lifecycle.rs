@@ -165,6 +165,7 @@ fn ends_well_after(target: &Target, signal: Signal) {
 }
 
 /// Drain: every connection gets 1001, and the server ends as soon as all have answered.
+// RFC 6455 section 7.1.2: close-has-code
 pub fn drain_closes_everyone_with_1001(target: &Target) {
     let server = target.start(&["--drain-timeout", "60s"]);
     let path = |i| {

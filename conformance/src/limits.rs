@@ -114,6 +114,7 @@ pub fn idle_timeout_closes_who_does_not_read(target: &Target) {
 
 /// `--max-connections`: one more upgrade gets 503, plain requests are still served, and a leave
 /// makes room.
+// RFC 6455 section 4.2.2: unwanted-is-refused
 pub fn max_connections_refuses_and_recovers(target: &Target) {
     let server = target.start(&["--max-connections", "3"]);
     let mut members = vec![

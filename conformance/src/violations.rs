@@ -8,6 +8,12 @@ use super::panic_text;
 use super::wire::{self, BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT};
 
 /// Frames that break the framing rules: 1002.
+// RFC 6455 section 5.1: unmasked-closes
+// RFC 6455 section 5.2: reserved-bits-fail, unknown-opcode-fails
+// RFC 6455 section 5.4: control-is-one-frame, no-interleaving, one-type
+// RFC 6455 section 5.5: control-is-short, control-is-unfragmented
+// RFC 6455 section 7.1.7: server-fails
+// RFC 6455 section 10.7: data-is-validated
 pub fn framing_violations_get_1002(target: &Target) {
     let server = target.start(&[]);
     for path in ["/ws", "/broadcast/judged"] {
@@ -103,6 +109,7 @@ pub fn framing_violations_get_1002(target: &Target) {
 
 /// Lengths that are not written in as few bytes as they need, or use the top bit: 1002 (RFC 6455
 /// section 5.2).
+// RFC 6455 section 5.2: length-sign, length-is-minimal
 pub fn length_violations_get_1002(target: &Target) {
     let server = target.start(&[]);
     violates(
@@ -150,6 +157,7 @@ pub fn length_violations_get_1002(target: &Target) {
 }
 
 /// Close frames with one byte or with a code that must not be on the wire: 1002.
+// RFC 6455 section 5.5.1: close-code-first
 pub fn close_violations_get_1002(target: &Target) {
     let server = target.start(&[]);
     violates(
@@ -173,6 +181,8 @@ pub fn close_violations_get_1002(target: &Target) {
 }
 
 /// Text or a close reason that is not UTF-8: 1007 (RFC 6455 section 8.1).
+// RFC 6455 section 5.6: text-is-utf8
+// RFC 6455 section 8.1: invalid-utf8-fails
 pub fn bad_utf8_gets_1007(target: &Target) {
     let server = target.start(&[]);
     for bad in [
@@ -226,6 +236,7 @@ pub fn bad_utf8_gets_1007(target: &Target) {
 }
 
 /// More than `--max-message` bytes: 1009, known from the header alone; exactly as many are served.
+// RFC 6455 section 10.4: limits-hold
 pub fn too_big_messages_get_1009(target: &Target) {
     let server = target.start(&["--max-message", "70000"]);
     for path in ["/ws", "/broadcast/judged"] {
@@ -286,6 +297,7 @@ pub fn default_message_limit_is_16_mib(target: &Target) {
 }
 
 /// A message may have 65,536 fragments, and no more: 1009.
+// RFC 6455 section 10.4: limits-hold
 pub fn too_many_fragments_get_1009(target: &Target) {
     let server = target.start(&[]);
     let mut raw = server.upgraded("/ws");
@@ -305,6 +317,7 @@ pub fn too_many_fragments_get_1009(target: &Target) {
 }
 
 /// What came before a violation is answered, what follows it is not.
+// RFC 6455 section 7.1.7: deaf-after-failure
 pub fn messages_around_a_violation(target: &Target) {
     let server = target.start(&[]);
     let bytes = [

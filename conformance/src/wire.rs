@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_rfc_comes_out_byte_for_byte() {
-        // RFC 6455 section 5.7: a single-frame masked text message "Hello".
+        // The single-frame masked text message of RFC 6455 section 5.7.
         let expected = [
             0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
         ];

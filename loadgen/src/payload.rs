@@ -89,6 +89,10 @@ impl Payload {
     }
 
     /// Appends a frame.
+    // RFC 6455 section 5.1: client-masks
+    // RFC 6455 section 5.3: mask-bit, fresh-key
+    // RFC 6455 section 6.1: data-is-masked
+    // RFC 6455 section 10.3: new-key-for-each-frame
     pub fn write_frame(&mut self, stream: u32, seq: u64, sent_ns: u64, out: &mut Vec<u8>) {
         let start = out.len() + self.header_len;
         out.extend_from_slice(&self.header[..self.header_len]);
@@ -224,6 +228,10 @@ mod tests {
         assert_eq!((label.seq, label.stream), (2, Some(4)));
     }
 
+    // RFC 6455 section 5.1: client-masks
+    // RFC 6455 section 5.3: mask-bit, fresh-key
+    // RFC 6455 section 6.1: data-is-masked
+    // RFC 6455 section 10.3: new-key-for-each-frame
     #[test]
     fn two_frames_have_two_keys() {
         let mut payload = Payload::new(64, 1, false);

@@ -113,6 +113,7 @@ fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
 }
 
 fn request(text: &str, url: &Url, host: &Host<&str>, config: &Config) -> Result<Request, String> {
+    // RFC 6455 section 4.1: request-target, request-host
     let host_field = match url.port() {
         Some(port) => format!("{host}:{port}"),
         None => host.to_string(),
@@ -137,6 +138,9 @@ fn request(text: &str, url: &Url, host: &Host<&str>, config: &Config) -> Result<
 }
 
 fn parse(text: &str) -> Result<Url, String> {
+    // RFC 6455 section 3: hash-is-escaped
+    // RFC 6455 section 4.1: uri-is-valid
+    // RFC 6455 section 11.1.1: host-to-ascii, path-to-ascii
     let url = Url::parse(text)
         .map_err(|error| format!("{text}: {error}; write ws://HOST[:PORT][/PATH]"))?;
     match url.scheme() {
@@ -153,6 +157,7 @@ fn parse(text: &str) -> Result<Url, String> {
             ));
         }
     }
+    // RFC 6455 section 3: no-fragment
     if url.fragment().is_some() {
         return Err(format!("{text}: a WebSocket URL has no #fragment"));
     }
@@ -195,6 +200,7 @@ mod tests {
     use super::*;
     use crate::config::Traffic;
     use std::net::{Ipv4Addr, Ipv6Addr};
+    use ws_proto::handshake::client::Key;
 
     fn config(url: &str) -> Config {
         Config {
@@ -235,6 +241,8 @@ mod tests {
         assert!(localhost[0].address.ip().is_loopback());
     }
 
+    // RFC 6455 section 3: no-fragment
+    // RFC 6455 section 4.1: uri-is-valid
     #[test]
     fn refusals_say_what_to_do() {
         for (url, hint) in [
@@ -250,6 +258,34 @@ mod tests {
         ] {
             let error = resolve_all(&config(url)).unwrap_err();
             assert!(error.contains(hint), "{url}: {error}");
+        }
+    }
+
+    // RFC 6455 section 3: hash-is-escaped
+    // RFC 6455 section 4.1: request-target, request-host
+    // RFC 6455 section 11.1.1: host-to-ascii, path-to-ascii
+    #[test]
+    fn the_request_names_host_and_resource_in_ascii() {
+        let known = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
+        for (url, first_line, host) in [
+            ("ws://a", "GET / HTTP/1.1", "Host: a"),
+            ("ws://a:80/b?c=d", "GET /b?c=d HTTP/1.1", "Host: a"),
+            ("ws://[::1]:9/", "GET / HTTP/1.1", "Host: [::1]:9"),
+            (
+                "ws://b\u{fc}cher.example:9/gr\u{fc}n%23?q=\u{e9} x",
+                "GET /gr%C3%BCn%23?q=%C3%A9%20x HTTP/1.1",
+                "Host: xn--bcher-kva.example:9",
+            ),
+        ] {
+            let target = resolve(url, &config(url), known).unwrap();
+            let Protocol::WebSocket(request) = target.protocol else {
+                panic!("{url}");
+            };
+            let mut written = Vec::new();
+            request.write(&Key::generate(), &mut written);
+            let written = String::from_utf8(written).unwrap();
+            let lines: Vec<&str> = written.lines().collect();
+            assert_eq!(lines[..2], [first_line, host], "{url}");
         }
     }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{thread, time::Duration};
+use std::{io::Write, sync::mpsc, thread, time::Duration};
 
 use loadgen::{
     histogram::Latencies,
@@ -236,6 +236,7 @@ fn a_backlog_that_outlives_the_drain_is_unsent_not_lost() {
     assert_eq!(record.messages.lost, 0, "{:?}", record.validity.reasons);
 }
 
+// RFC 6455 section 7.2.1: transport-lost
 #[test]
 fn a_server_that_dies_leaves_what_was_recorded() {
     let address = server(|_, socket| {
@@ -253,6 +254,32 @@ fn a_server_that_dies_leaves_what_was_recorded() {
     assert!(record.messages.received >= 200, "{:?}", record.messages);
     assert!(record.window_ns < 10_000 * MS, "the run ended early");
     assert!(record.latency().unwrap().count >= 200);
+}
+
+// RFC 6455 section 5.1: masked-closes
+// RFC 6455 section 7.1.7: client-fails
+#[test]
+fn a_server_that_breaks_the_protocol_is_told_and_left() {
+    for (frame, section) in [
+        (&[0x82, 0x80, 1, 2, 3, 4][..], "5.1"),
+        (&[0xC2, 0], "5.2"),
+        (&[0x80, 0], "5.4"),
+    ] {
+        let (told, heard) = mpsc::channel();
+        let address = server(move |_, mut socket| {
+            let _ = socket.get_mut().write_all(frame);
+            let mut closed = None;
+            while let Ok(message) = socket.read() {
+                if let Message::Close(Some(close)) = message {
+                    closed = Some(u16::from(close.code));
+                }
+            }
+            let _ = told.send(closed);
+        });
+        let record = record("echo -c 1 -d 20s --warmup 0", address);
+        invalid_because(&record, &format!("broke RFC 6455 section {section}"));
+        assert_eq!(heard.recv().unwrap(), Some(1002), "{section}");
+    }
 }
 
 #[test]

@@ -9,11 +9,12 @@ use std::{
     net::{SocketAddr, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
 };
 
-use support::{echo, echo_server, invalid_because, record, server};
+use support::{echo, echo_server, invalid_because, raw_server, record, server};
 use tungstenite::Message;
 use ws_proto::{Data, OpCode, encode_frame};
 
@@ -152,6 +153,42 @@ fn handshakes_are_counted_and_timed() {
     assert!(record.totals.handshakes > connect.completed);
 }
 
+/// Connection 0 gets its answer when others have come and gone: by then whatever the generator sent
+/// too early would be there.
+// RFC 6455 section 4.1: sends-handshake, waits-for-the-answer
+#[test]
+fn nothing_is_sent_before_the_answer() {
+    let (others, gone) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let early = Arc::new(AtomicUsize::new(usize::MAX));
+    let seen = early.clone();
+    let address = raw_server("127.0.0.1:0", move |connection, stream| {
+        if connection == 0 {
+            let mut head = vec![0; 16 * 1024];
+            let whole = loop {
+                let len = stream.peek(&mut head).unwrap();
+                let end = head[..len].windows(4).position(|four| four == b"\r\n\r\n");
+                if let Some(end) = end {
+                    break end + 4;
+                }
+            };
+            gone.lock().unwrap().recv().unwrap();
+            let len = stream.peek(&mut head).unwrap();
+            seen.store(len - whole, SeqCst);
+        }
+        if let Ok(socket) = tungstenite::accept(stream) {
+            echo(socket, |_, _, _| false);
+        }
+        if connection == 20 {
+            let _ = others.send(());
+        }
+    })
+    .unwrap();
+    let record = record("connect -c 2 -t 1 -d 500ms --warmup 0", address);
+    assert!(record.totals.handshakes > 20, "{:?}", record.validity);
+    assert_eq!(early.load(SeqCst), 0, "bytes behind the request");
+}
+
 #[test]
 fn a_connect_rate_is_kept() {
     let record = record(
@@ -174,6 +211,7 @@ fn pinging() -> SocketAddr {
     })
 }
 
+// RFC 6455 section 5.5.2: ping-is-answered
 #[test]
 fn idle_connections_answer_pings_and_stay_up() {
     let record = record("idle -c 20 -t 2 -d 300ms --warmup 0", pinging());
@@ -184,6 +222,7 @@ fn idle_connections_answer_pings_and_stay_up() {
     assert_eq!(record.totals.sent, 0);
 }
 
+// RFC 6455 section 6.1: open-to-send
 #[test]
 fn a_ping_that_crosses_the_close_is_not_answered() {
     let address = server(|_, mut socket| {

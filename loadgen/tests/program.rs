@@ -191,6 +191,8 @@ fn nobody() -> SocketAddr {
         .unwrap()
 }
 
+// RFC 6455 section 4.1: not-opened-fails, answer-conforms
+// RFC 6455 section 7.2.1: handshake-fails
 #[test]
 fn what_is_no_websocket_server_is_named() {
     let garbage = raw_server("127.0.0.1:0", |_, mut stream| {

@@ -56,6 +56,7 @@ pub enum Admitted {
     /// Send the response; then it is a WebSocket.
     Upgrade(Upgrade),
     /// Send these bytes, then close.
+    // RFC 6455 section 7.2.2: server-aborts
     Respond(Vec<u8>),
 }
 
@@ -127,6 +128,7 @@ impl Admission {
                 respond_error(HttpError::new(501, NO_ROOMS))
             }
             Route::WebSocket(endpoint) => self.upgrade(worker, head, endpoint),
+            // RFC 6455 section 4.2.2: unknown-resource
             Route::NotFound => respond_error(HttpError::new(404, "no such page")),
             Route::Demo => respond_page(head, "text/html; charset=utf-8", || DEMO_PAGE.into()),
             Route::Health => respond_page(head, "text/plain; charset=utf-8", || "ok\n".into()),
@@ -141,6 +143,7 @@ impl Admission {
             Ok(upgrade) => upgrade,
             Err(error) => return respond_error(error),
         };
+        // RFC 6455 section 4.2.2: unwanted-is-refused
         let Some(permit) = self.gate.enter() else {
             self.counters.worker(worker).refused.add(1);
             return respond_error(HttpError::new(
@@ -266,6 +269,7 @@ mod tests {
         assert!(response.contains("Sec-WebSocket-Protocol: chat\r\n"));
     }
 
+    // RFC 6455 section 4.2.2: unwanted-is-refused
     #[test]
     fn the_gate_refuses_and_opens_again() {
         let admission = admission(Some(2));
@@ -280,6 +284,8 @@ mod tests {
         assert_eq!(admission.counters.totals().handshakes, 3);
     }
 
+    // RFC 6455 section 4.2.2: other-version, unknown-resource
+    // RFC 6455 section 4.4: all-versions
     #[test]
     fn pages_and_errors() {
         let admission = admission(None);

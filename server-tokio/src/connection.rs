@@ -434,6 +434,8 @@ async fn part(worker: &Worker, link: &Link) {
     let _ = try_part(worker, link).await;
 }
 
+// RFC 6455 section 5.5.1: tcp-is-closed, server-closes-at-once
+// RFC 6455 section 7.1.7: server-fails
 async fn try_part(worker: &Worker, link: &Link) -> io::Result<()> {
     let counters = worker.counters();
     loop {

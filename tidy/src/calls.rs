@@ -1,6 +1,9 @@
 //! Calls that are banned: everywhere, in tests, or in paths that peers reach.
 
-use crate::{Fault, Tree, source::Source};
+use crate::{
+    Fault, Tree,
+    source::{Source, is_test},
+};
 
 /// Banned in every line of code.
 const NOWHERE: &[(&str, &str)] = &[
@@ -20,9 +23,6 @@ const PEERS_REACH: &[&str] = &[
     "server-uring/src/",
     "loadgen/src/engine/",
 ];
-
-/// A crate of tests that run as a program, too.
-const CONFORMANCE: &str = "conformance/src/";
 
 /// Banned where peers reach.
 const NO_PANIC: &[&str] = &[".unwrap()", ".expect(", "panic!(", "unreachable!("];
@@ -104,11 +104,6 @@ fn marker_before(source: &Source, call: usize) -> Option<usize> {
         .rev()
         .take_while(|at| source.code[*at].trim().is_empty() && !source.comments[*at].is_empty())
         .find(|at| source.comments[*at].contains(MAY_SLEEP))
-}
-
-/// Whether the whole file is a test.
-fn is_test(file: &str) -> bool {
-    file.starts_with(CONFORMANCE) || file.contains("/tests/") || file.ends_with("/tests.rs")
 }
 
 /// Whether the file is of this crate, which names what it bans.

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`width`] | width of lines and length of files |
 //! | [`calls`] | calls that are banned, everywhere or in paths that peers reach |
+//! | [`rfc`] | every requirement of RFC 6455 has code and a test |
 //!
 //! A rule is a function from a [`Tree`] to its [`Fault`]s, so that it is tested with planted faults
 //! and then applied to the repository, in `tests/`.
 
 pub mod calls;
+pub mod rfc;
 pub mod source;
 pub mod tree;
 pub mod width;

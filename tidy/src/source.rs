@@ -87,6 +87,12 @@ impl Source {
     }
 }
 
+/// Whether everything in the file at `path` is for tests.
+#[must_use]
+pub fn is_test(path: &str) -> bool {
+    path.starts_with("conformance/src/") || path.contains("/tests/") || path.ends_with("/tests.rs")
+}
+
 /// The name in a line that begins a function.
 fn function_name(code: &str) -> Option<&str> {
     let at = code.find("fn ")?;

@@ -11,11 +11,14 @@ pub(crate) const CODE_BYTES: usize = 2;
 
 /// Whether a Close frame may carry `code`: defined by the RFC or registered since for use on the
 /// wire (1012 to 1014), or left to libraries and applications (section 7.4.2).
+// RFC 6455 section 7.4.1: no-1005, no-1006, no-1015
 pub(crate) const fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 /// Checks the payload of the peer's Close; its code, if it has one.
+// RFC 6455 section 5.5.1: close-code-first
+// RFC 6455 section 8.1: invalid-utf8-fails
 pub(crate) fn check(payload: &[u8]) -> Result<Option<u16>, Rule> {
     match payload {
         [] => Ok(None),
@@ -42,6 +45,8 @@ pub(crate) fn reason(payload: &[u8]) -> &str {
 }
 
 /// Appends a Close frame; without payload when `code` may not be sent.
+// RFC 6455 section 5.5: control-is-short
+// RFC 6455 section 5.5.1: close-code-first
 pub(crate) fn append(
     code: CloseCode,
     reason: &str,
@@ -65,6 +70,8 @@ pub(crate) fn append(
 mod tests {
     use super::*;
 
+    // RFC 6455 section 5.5.1: close-code-first
+    // RFC 6455 section 8.1: invalid-utf8-fails
     #[test]
     fn payloads_are_judged() {
         assert_eq!(check(b""), Ok(None));
@@ -84,6 +91,7 @@ mod tests {
         }
     }
 
+    // RFC 6455 section 5.5: control-is-short
     #[test]
     fn frames_are_cut_at_a_character() {
         let mut out = Vec::new();
@@ -98,8 +106,15 @@ mod tests {
             &mut out,
         );
         assert_eq!(out.len(), 2 + 2 + 1 + 40 * 3);
-        out.clear();
-        append(CloseCode::Status, "never sent", None, &mut out);
-        assert_eq!(out, [0x88, 0]);
+    }
+
+    // RFC 6455 section 7.4.1: no-1005, no-1006, no-1015
+    #[test]
+    fn codes_that_are_not_for_the_wire_are_not_sent() {
+        for code in [CloseCode::Status, CloseCode::Abnormal, CloseCode::Tls] {
+            let mut out = Vec::new();
+            append(code, "never sent", None, &mut out);
+            assert_eq!(out, [0x88, 0], "{code}");
+        }
     }
 }

@@ -147,6 +147,10 @@ impl Session {
         is_utf8
     }
 
+    // RFC 6455 section 5.5.1: nothing-after-close
+    // RFC 6455 section 5.5.2: ping-is-answered
+    // RFC 6455 section 5.5.3: pong-repeats
+    // RFC 6455 section 6.1: open-to-send
     fn reply_to(&mut self, step: Step, replies: &mut Replies<'_>, echo: &mut Echo) {
         match step {
             Step::Message { kind, payload } if self.state == State::Open => {
@@ -171,6 +175,7 @@ impl Session {
         }
     }
 
+    // RFC 6455 section 7.1.7: server-fails
     #[cold]
     fn reply_to_violation(&mut self, violation: Violation, replies: &mut Replies<'_>) {
         if self.state == State::Open {
@@ -411,6 +416,8 @@ mod tests {
         assert_eq!(session.state(), State::Closed);
     }
 
+    // RFC 6455 section 5.5.1: nothing-after-close
+    // RFC 6455 section 6.1: open-to-send
     #[test]
     fn nothing_is_echoed_after_our_close() {
         let mut session = server();
@@ -442,6 +449,8 @@ mod tests {
         );
     }
 
+    // RFC 6455 section 5.1: client-masks
+    // RFC 6455 section 6.1: data-is-masked
     #[test]
     fn a_client_echoes_masked() {
         let mut buf = plain(&[(text(), b"hello")]);

@@ -69,6 +69,8 @@ pub(crate) struct Expect {
 
 /// Parses the header at the start of `bytes`; `None` while it is incomplete. Every rule is checked
 /// as soon as its byte is there, so that a verdict does not depend on how the stream was cut.
+// RFC 6455 section 6.2: parsed-as-frames
+// RFC 6455 section 10.7: data-is-validated
 #[inline]
 pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<Header>, Rule> {
     let Some(&first) = bytes.first() else {
@@ -81,11 +83,14 @@ pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<Header>, Rule
         return Ok(None);
     };
     match (second & MASKED != 0, expect.masked) {
+        // RFC 6455 section 5.1: unmasked-closes
         (false, true) => return Err(Rule::Unmasked),
+        // RFC 6455 section 5.1: masked-closes
         (true, false) => return Err(Rule::Masked),
         _ => {}
     }
     let short = second & LENGTH;
+    // RFC 6455 section 5.5: control-is-short
     if opcode >= CLOSE && usize::from(short) > MAX_CONTROL_PAYLOAD {
         return Err(Rule::LongControl);
     }
@@ -100,13 +105,16 @@ pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<Header>, Rule
         },
         short => (u64::from(short), 2),
     };
+    // RFC 6455 section 5.2: length-sign
     if payload_len >> 63 != 0 {
         return Err(Rule::LengthSign);
     }
+    // RFC 6455 section 5.2: length-is-minimal
     if after_length != 2 && after_length != length_end(payload_len) {
         return Err(Rule::NonMinimalLength);
     }
     let payload_len = usize::try_from(payload_len).unwrap_or(usize::MAX);
+    // RFC 6455 section 10.4: limits-hold
     if opcode < CLOSE && payload_len > expect.room {
         return Err(Rule::MessageTooBig);
     }
@@ -134,17 +142,23 @@ pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<Header>, Rule
 /// The rules that the first byte alone can break.
 #[inline]
 fn check_first(first: u8, expect: Expect) -> Result<(), Rule> {
+    // RFC 6455 section 5.2: reserved-bits-fail
     if first & RESERVED != 0 {
         return Err(Rule::ReservedBits);
     }
     match (first & OPCODE, expect.in_message) {
         (CONTINUE, false) => Err(Rule::UnexpectedContinuation),
+        // RFC 6455 section 5.4: no-interleaving, one-type
         (TEXT | BINARY, true) => Err(Rule::ExpectedContinuation),
+        // RFC 6455 section 10.4: limits-hold
         (CONTINUE, true) if !expect.fragment_allowed => Err(Rule::TooManyFragments),
         (TEXT | BINARY, false) if !expect.fragment_allowed => Err(Rule::TooManyFragments),
         (CONTINUE | TEXT | BINARY, _) => Ok(()),
+        // RFC 6455 section 5.4: control-is-one-frame
+        // RFC 6455 section 5.5: control-is-unfragmented
         (CLOSE | PING | PONG, _) if first & FIN == 0 => Err(Rule::FragmentedControl),
         (CLOSE | PING | PONG, _) => Ok(()),
+        // RFC 6455 section 5.2: unknown-opcode-fails
         _ => Err(Rule::UnknownOpcode),
     }
 }
@@ -219,6 +233,8 @@ pub(crate) fn parse_plain(bytes: &[u8], masked: bool, max: usize) -> Option<Plai
 ///
 /// # Panics
 /// When `out` is shorter than the header; [`MAX_HEADER_BYTES`] is always enough.
+// RFC 6455 section 5.2: reserved-bits-are-zero
+// RFC 6455 section 6.1: data-is-framed, opcode-is-set, last-has-fin
 #[inline]
 pub fn write_frame_header(
     opcode: OpCode,
@@ -230,6 +246,8 @@ pub fn write_frame_header(
 }
 
 /// [`write_frame_header`] for a ready first byte.
+// RFC 6455 section 5.2: length-sign, length-is-minimal
+// RFC 6455 section 5.3: mask-bit
 #[inline]
 pub(crate) fn write_header(
     first: u8,
@@ -263,11 +281,15 @@ pub(crate) fn write_header(
 }
 
 /// Appends an unfragmented, unmasked frame (server to client) to `out`.
+// RFC 6455 section 5.1: server-does-not-mask
+// RFC 6455 section 6.1: data-is-framed, opcode-is-set, last-has-fin
 pub fn encode_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     append(FIN | u8::from(opcode), payload, None, out);
 }
 
 /// Appends an unfragmented frame masked with `key` (client to server) to `out`.
+// RFC 6455 section 5.1: client-masks
+// RFC 6455 section 6.1: data-is-masked
 pub fn encode_masked_frame(opcode: OpCode, payload: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
     append(FIN | u8::from(opcode), payload, Some(key), out);
 }
@@ -296,6 +318,9 @@ mod tests {
         room: 1 << 20,
     };
 
+    // RFC 6455 section 5.2: reserved-bits-are-zero, length-is-minimal
+    // RFC 6455 section 5.3: mask-bit
+    // RFC 6455 section 6.2: parsed-as-frames
     #[test]
     fn headers_survive_the_round_trip_and_every_prefix_is_incomplete() {
         for payload_len in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20] {

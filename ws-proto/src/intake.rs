@@ -40,6 +40,7 @@ pub(crate) enum Payload {
 
 impl Session {
     /// Takes the next whole thing from `buf`, starting at `at`, which moves behind it.
+    // RFC 6455 section 7.1.7: deaf-after-failure
     #[inline]
     pub(crate) fn next_step(&mut self, buf: &mut [u8], at: &mut usize) -> Result<Step, Violation> {
         if !self.is_listening() {
@@ -52,6 +53,8 @@ impl Session {
         })
     }
 
+    // RFC 6455 section 5.4: both-forms, control-between-fragments, frame-boundaries
+    // RFC 6455 section 6.2: next-message
     #[inline]
     fn take_step(&mut self, buf: &mut [u8], at: &mut usize) -> Result<Step, Rule> {
         loop {
@@ -174,6 +177,7 @@ impl Session {
     }
 
     /// Unmasks one whole data frame; the end of its payload.
+    // RFC 6455 section 6.2: server-unmasks
     #[inline]
     fn take_frame(&self, header: &Header, buf: &mut [u8], at: &mut usize) -> usize {
         let end = *at + header.payload_len;
@@ -187,6 +191,7 @@ impl Session {
     /// If all frames of a fragmented message are in `buf`, one behind the other, puts it together
     /// in place; the end of its payload. A message with anything else between its frames goes
     /// through the side buffer.
+    // RFC 6455 section 5.4: fragments-in-order
     #[cold]
     fn take_fragments(&self, first: &Header, buf: &mut [u8], at: &mut usize) -> Option<usize> {
         let frames = self.scan_fragments(first, &buf[*at..])?;
@@ -245,6 +250,7 @@ impl Session {
     }
 
     /// A whole control frame that has been checked.
+    // RFC 6455 section 6.2: control-is-handled
     fn control(&mut self, opcode: u8, code: Option<u16>, payload: Payload) -> Step {
         match opcode {
             PING => Step::Ping(payload),
@@ -312,6 +318,7 @@ enum Continued {
 }
 
 /// What the payload of a control frame must be; the code of a Close.
+// RFC 6455 section 10.7: data-is-validated
 fn check_control(opcode: u8, payload: &[u8]) -> Result<Option<u16>, Rule> {
     if opcode == CLOSE {
         close::check(payload)
@@ -331,6 +338,7 @@ fn finish(message: OpenMessage) -> Result<Step, Rule> {
 }
 
 /// Kind of a message by the opcode of its first frame.
+// RFC 6455 section 6.2: type-is-noted
 #[inline]
 fn kind_of(opcode: u8) -> Kind {
     debug_assert!(matches!(opcode, TEXT | BINARY));

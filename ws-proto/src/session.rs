@@ -51,6 +51,7 @@ pub enum State {
     CloseReceived,
     /// Both Close frames have passed, or the peer broke the protocol and our Close is written.
     /// Input is ignored; close TCP when the output is written.
+    // RFC 6455 section 5.5.1: tcp-is-closed
     Closed,
 }
 
@@ -204,6 +205,8 @@ impl Session {
         } else {
             Kind::Binary
         };
+        // RFC 6455 section 5.6: text-is-utf8
+        // RFC 6455 section 8.1: invalid-utf8-fails
         if kind == Kind::Text && !utf8::is_valid(payload) {
             self.fail();
             return Err(Rule::TextNotUtf8.into());
@@ -216,6 +219,7 @@ impl Session {
     ///
     /// A code that must not be on the wire (1005, 1006, 1015, unassigned ones; section 7.4) gives a
     /// Close without payload. `reason` is cut to 123 bytes at a character boundary.
+    // RFC 6455 section 7.1.2: close-has-code
     pub fn close(&mut self, code: CloseCode, reason: &str, out: &mut Vec<u8>) {
         self.state = match self.state {
             State::CloseReceived => State::Closed,
@@ -228,6 +232,7 @@ impl Session {
 
     /// Answers the peer's Close with the code it sent (section 5.5.1). Does nothing in any state
     /// but [`State::CloseReceived`].
+    // RFC 6455 section 5.5.1: close-is-answered
     pub fn answer_close(&mut self, out: &mut Vec<u8>) {
         if self.state == State::CloseReceived {
             let code = self.peer_code.map_or(CloseCode::Status, CloseCode::from);
@@ -272,6 +277,7 @@ impl Session {
     }
 
     /// The peer broke the protocol: nothing it sends matters any more.
+    // RFC 6455 section 7.1.7: deaf-after-failure
     #[cold]
     pub(crate) fn fail(&mut self) {
         self.failed = true;
@@ -282,6 +288,8 @@ impl Session {
     }
 
     /// A masking key, where this role needs one.
+    // RFC 6455 section 5.3: fresh-key
+    // RFC 6455 section 5.5.1: close-is-masked
     pub(crate) fn fresh_key(&self) -> Option<[u8; 4]> {
         (self.role == Role::Client).then(random_key)
     }
@@ -304,6 +312,7 @@ mod tests {
         out
     }
 
+    // RFC 6455 section 6.2: parsed-as-frames, server-unmasks
     #[test]
     fn the_rfc_examples_are_read() {
         // Section 5.7.
@@ -357,6 +366,7 @@ mod tests {
         assert!(session.is_idle());
     }
 
+    // RFC 6455 section 5.5.1: close-is-answered
     #[test]
     fn a_close_is_answered_with_its_code() {
         for (payload, code, answer) in [
@@ -386,6 +396,7 @@ mod tests {
         }
     }
 
+    // RFC 6455 section 7.1.2: close-has-code
     #[test]
     fn our_close_waits_for_the_answer() {
         let mut session = server();
@@ -411,6 +422,8 @@ mod tests {
         assert_eq!(out.len(), 9);
     }
 
+    // RFC 6455 section 5.1: client-masks
+    // RFC 6455 section 5.5.1: close-is-masked
     #[test]
     fn a_client_masks_its_close() {
         let mut session = Session::new(Role::Client, Limits::default());
@@ -428,6 +441,7 @@ mod tests {
         );
     }
 
+    // RFC 6455 section 7.1.7: deaf-after-failure
     #[test]
     fn a_violation_is_told_once_and_ends_the_session() {
         let mut unmasked = Vec::new();

@@ -155,6 +155,7 @@ proptest! {
     }
 
     /// Cutting must not change anything: not the events, not the verdict.
+    // RFC 6455 section 5.4: frame-boundaries
     #[test]
     fn any_cut_gives_the_same(bytes in mutated_stream(), cuts in cuts()) {
         let whole = receive_all(&mut server(), &bytes, &[usize::MAX]);

@@ -90,6 +90,8 @@ proptest! {
         cases: 60, failure_persistence: None, ..ProptestConfig::default()
     })]
 
+    // RFC 6455 section 6.1: data-is-framed, opcode-is-set, last-has-fin
+    // RFC 6455 section 6.2: type-is-noted, next-message
     #[test]
     fn what_one_says_the_other_hears(
         texts in prop::collection::vec("\\PC{0,100}", 0..10),

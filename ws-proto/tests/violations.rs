@@ -75,6 +75,7 @@ fn cases() -> Vec<Case> {
     use CloseCode::{Invalid, Protocol, Size};
     let mut cases = vec![
         client(
+            // RFC 6455 section 5.2: reserved-bits-fail
             "RSV1",
             frames(&[(FIN | 0x40 | TEXT, b"x")]),
             Protocol,
@@ -98,9 +99,12 @@ fn cases() -> Vec<Case> {
             Protocol,
             "5.2",
         ),
+        // RFC 6455 section 5.1: unmasked-closes
         client("unmasked", [FIN | TEXT, 1, b'x'], Protocol, "5.1"),
+        // RFC 6455 section 5.1: masked-closes
         server("masked", frames(&[(FIN | TEXT, b"x")]), Protocol, "5.1"),
         client(
+            // RFC 6455 section 5.5: control-is-short
             "long ping",
             header(FIN | PING, 0xFE, &[0, 126]),
             Protocol,
@@ -112,10 +116,13 @@ fn cases() -> Vec<Case> {
             Protocol,
             "5.5",
         ),
+        // RFC 6455 section 5.4: control-is-one-frame
+        // RFC 6455 section 5.5: control-is-unfragmented
         client("fragmented ping", frames(&[(PING, b"x")]), Protocol, "5.5"),
         client("fragmented pong", frames(&[(PONG, b"x")]), Protocol, "5.5"),
         client("fragmented close", frames(&[(CLOSE, b"")]), Protocol, "5.5"),
         client(
+            // RFC 6455 section 5.2: length-is-minimal
             "16-bit length of 125",
             header(FIN | BINARY, 0xFE, &[0, 125]),
             Protocol,
@@ -134,6 +141,7 @@ fn cases() -> Vec<Case> {
             "5.2",
         ),
         client(
+            // RFC 6455 section 5.2: length-sign
             "length of 2^63",
             header(FIN | BINARY, 0xFF, &[128, 0, 0, 0, 0, 0, 0, 0]),
             Protocol,
@@ -164,6 +172,7 @@ fn cases() -> Vec<Case> {
             "5.4",
         ),
         client(
+            // RFC 6455 section 5.4: no-interleaving, one-type
             "text inside a message",
             frames(&[(TEXT, b"a"), (FIN | TEXT, b"b")]),
             Protocol,
@@ -176,6 +185,7 @@ fn cases() -> Vec<Case> {
             "5.4",
         ),
         client(
+            // RFC 6455 section 10.4: limits-hold
             "too big",
             header(FIN | BINARY, 0xFE, &1001_u16.to_be_bytes()),
             Size,
@@ -210,6 +220,8 @@ fn cases() -> Vec<Case> {
             "10.4",
         ),
         client(
+            // RFC 6455 section 5.6: text-is-utf8
+            // RFC 6455 section 8.1: invalid-utf8-fails
             "text with 0xFF",
             frames(&[(FIN | TEXT, b"ok\xff")]),
             Invalid,
@@ -264,6 +276,7 @@ fn cases() -> Vec<Case> {
             "8.1",
         ),
         client(
+            // RFC 6455 section 5.5.1: close-code-first
             "close of one byte",
             frames(&[(FIN | CLOSE, b"\x03")]),
             Protocol,
@@ -283,6 +296,7 @@ fn cases() -> Vec<Case> {
             "5.5.1",
         ),
     ];
+    // RFC 6455 section 5.2: unknown-opcode-fails
     for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
         cases.push(client(
             "unknown opcode",
@@ -313,6 +327,8 @@ fn expected_close(code: CloseCode, reason: &str) -> Vec<u8> {
     out
 }
 
+// RFC 6455 section 5.4: frame-boundaries
+// RFC 6455 section 10.7: data-is-validated
 #[test]
 fn receive_gives_the_violation_at_any_cut() {
     for Case {

@@ -69,6 +69,7 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
+    // RFC 6455 section 4.1: waits-for-the-answer
     fn opened(&mut self, conn: usize, begun: u64) {
         self.states[conn] = State::Open;
         self.sessions[conn] = self.bounds.session();
@@ -83,6 +84,8 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
+    // RFC 6455 section 7.1.7: client-fails
+    // RFC 6455 section 7.2.1: handshake-fails
     fn refused(&mut self, conn: usize, cause: String) {
         self.outcome.failed += 1;
         self.shared.fail(cause);
@@ -105,6 +108,8 @@ impl<T: Traffic> Worker<T> {
                 Ok(Some(Frame::Message { kind, payload })) => {
                     self.traffic.message(conn, kind, payload, &mut io);
                 }
+                // RFC 6455 section 5.5.2: ping-is-answered
+                // RFC 6455 section 5.5.3: pong-repeats
                 Ok(Some(Frame::Ping(data))) if self.states[conn] == State::Open => {
                     io.stats.totals.pings_unanswered += io.links.pong(conn, data);
                 }
@@ -113,6 +118,7 @@ impl<T: Traffic> Worker<T> {
                 Ok(Some(Frame::Close { code, reason })) => {
                     break close_cause(code, reason);
                 }
+                // RFC 6455 section 7.1.7: client-fails
                 Err(violation) => {
                     let code = violation.code();
                     self.sessions[conn].close(code, violation.reason(), self.links.outgoing(conn));
@@ -140,6 +146,7 @@ impl<T: Traffic> Worker<T> {
     }
 
     /// The stream is over.
+    // RFC 6455 section 7.2.1: transport-lost
     fn ended(&mut self, conn: usize, error: Option<&std::io::Error>) {
         match self.states[conn] {
             State::Down | State::Gone => return,

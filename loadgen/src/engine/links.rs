@@ -76,6 +76,7 @@ impl Links {
     }
 
     /// Where the next bytes for `conn` go; they leave at the next [`flush`](Self::flush).
+    // RFC 6455 section 6.1: data-is-sent
     #[inline]
     pub fn outgoing(&mut self, conn: usize) -> &mut Vec<u8> {
         let link = &mut self.links[conn];

@@ -192,6 +192,7 @@ impl Opener {
             }
         }
         match &self.targets[opening.target].protocol {
+            // RFC 6455 section 4.1: sends-handshake
             Protocol::WebSocket(request) => {
                 request.write(&opening.key, links.outgoing(conn));
                 None
@@ -243,6 +244,7 @@ impl Opener {
     }
 
     /// The connect or the stream failed before the answer was complete; a sentence.
+    // RFC 6455 section 4.1: not-opened-fails
     pub fn failed(&mut self, conn: usize, error: Option<&io::Error>) -> String {
         let Some(opening) = self.in_flight.remove(&(conn as u32)) else {
             return "a connection failed".into();

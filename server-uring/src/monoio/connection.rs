@@ -444,6 +444,8 @@ async fn part(worker: &Worker, link: &Rc<Link>, incoming: &mut TcpOwnedReadHalf)
     let _ = try_part(worker, link, incoming).await;
 }
 
+// RFC 6455 section 5.5.1: tcp-is-closed, server-closes-at-once
+// RFC 6455 section 7.1.7: server-fails
 async fn try_part(
     worker: &Worker,
     link: &Rc<Link>,

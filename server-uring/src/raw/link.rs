@@ -246,6 +246,8 @@ impl Link {
     }
 
     /// Ends our direction: the peer reads the end of the stream after our last bytes.
+    // RFC 6455 section 5.5.1: tcp-is-closed, server-closes-at-once
+    // RFC 6455 section 7.1.7: server-fails
     pub(crate) fn shut_down(&self, ring: &mut Ring) {
         ring.deliver_on_close(self.socket);
         ring.shutdown(self.socket, Shutdown::Write, self.token());

@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
 
-use super::{MAX_HEAD_BYTES, MAX_HEADERS, Status, VERSION, is_token, list, list_has, values};
+use super::{MAX_HEAD_BYTES, MAX_HEADERS, Status, VERSION, is_token, list_has, values};
 use crate::random_key;
 
 /// Characters of 16 bytes in base64, padding included.
@@ -16,6 +16,7 @@ pub struct Key([u8; KEY_CHARS]);
 
 impl Key {
     /// A random key.
+    // RFC 6455 section 4.1: request-key, key-is-random
     #[must_use]
     pub fn generate() -> Self {
         let mut nonce = [0_u8; 16];
@@ -64,6 +65,7 @@ impl Request {
             return Err(RequestError::Host(host.to_owned()));
         }
         // A fragment never goes on the wire (section 3).
+        // RFC 6455 section 3: no-fragment, hash-is-escaped
         if !target.starts_with('/') || !is_plain(target) || target.contains('#') {
             return Err(RequestError::Target(target.to_owned()));
         }
@@ -99,6 +101,7 @@ impl Request {
     ///
     /// # Errors
     /// When it is no token or was offered already.
+    // RFC 6455 section 4.1: offers-are-tokens
     pub fn subprotocol(mut self, name: &str) -> Result<Self, RequestError> {
         if !is_token(name) || self.subprotocols.iter().any(|offered| offered == name) {
             return Err(RequestError::Subprotocol(name.to_owned()));
@@ -108,6 +111,10 @@ impl Request {
     }
 
     /// Appends the request to `out`. No extension is offered.
+    // RFC 6455 section 4.1: request-is-http, request-is-get, request-upgrade, request-connection
+    // RFC 6455 section 4.1: request-version, request-target, request-host
+    // RFC 6455 section 11.3.1: one-key
+    // RFC 6455 section 11.3.5: one-version
     pub fn write(&self, key: &Key, out: &mut Vec<u8>) {
         let mut put = |parts: &[&str]| {
             parts
@@ -178,6 +185,8 @@ pub struct Accepted<'a> {
 ///
 /// # Errors
 /// The server refused, or its answer does not establish a WebSocket connection: fail it.
+// RFC 6455 section 4.1: answer-is-validated, answer-conforms
+// RFC 6455 section 7.2.1: handshake-fails
 pub fn check_response<'a>(
     bytes: &'a [u8],
     key: &Key,
@@ -220,19 +229,27 @@ fn check_fields<'a>(
     key: &Key,
     request: &Request,
 ) -> Result<Option<&'a str>, HandshakeError> {
+    // RFC 6455 section 4.1: answer-upgrade
     if !list_has(headers, "upgrade", "websocket") {
         return Err(HandshakeError::NotUpgraded("Upgrade: websocket"));
     }
+    // RFC 6455 section 4.1: answer-connection
     if !list_has(headers, "connection", "upgrade") {
         return Err(HandshakeError::NotUpgraded("Connection: Upgrade"));
     }
+    // RFC 6455 section 4.1: answer-accept
+    // RFC 6455 section 11.3.3: one-accept
     let mut accepts = values(headers, "sec-websocket-accept");
     if accepts.next() != Some(derive_accept_key(&key.0).as_str()) || accepts.next().is_some() {
         return Err(HandshakeError::WrongAccept);
     }
-    if let Some(extension) = list(headers, "sec-websocket-extensions").next() {
+    // RFC 6455 section 4.1: answer-extension
+    // RFC 6455 section 9.1: malformed-extensions
+    if let Some(extension) = values(headers, "sec-websocket-extensions").next() {
         return Err(HandshakeError::Extension(extension.to_owned()));
     }
+    // RFC 6455 section 4.1: answer-subprotocol
+    // RFC 6455 section 11.3.4: one-protocol-field
     let mut chosen = values(headers, "sec-websocket-protocol");
     match (chosen.next(), chosen.next()) {
         (None, _) => Ok(None),
@@ -308,6 +325,10 @@ mod tests {
         ANSWER.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))
     }
 
+    // RFC 6455 section 4.1: request-is-http, request-is-get, request-target, request-host
+    // RFC 6455 section 4.1: request-upgrade, request-connection, request-key, request-version
+    // RFC 6455 section 11.3.1: one-key
+    // RFC 6455 section 11.3.5: one-version
     #[test]
     fn writes_the_request_of_the_rfc() {
         let request = request().header("Origin", "http://example.com").unwrap();
@@ -321,11 +342,14 @@ mod tests {
         );
     }
 
+    // RFC 6455 section 4.1: key-is-random
     #[test]
     fn keys_differ() {
         assert_ne!(Key::generate(), Key::generate());
     }
 
+    // RFC 6455 section 3: no-fragment, hash-is-escaped
+    // RFC 6455 section 4.1: offers-are-tokens
     #[test]
     fn a_request_cannot_be_broken_out_of() {
         for (host, target) in [
@@ -365,6 +389,11 @@ mod tests {
         }
     }
 
+    // RFC 6455 section 4.1: answer-is-validated, answer-conforms, answer-upgrade, answer-connection
+    // RFC 6455 section 4.1: answer-accept, answer-extension, answer-subprotocol
+    // RFC 6455 section 9.1: malformed-extensions
+    // RFC 6455 section 11.3.3: one-accept
+    // RFC 6455 section 11.3.4: one-protocol-field
     #[test]
     fn each_wrong_answer_has_its_error() {
         use HandshakeError::*;
@@ -400,9 +429,14 @@ mod tests {
                 with("Sec-WebSocket-Extensions: permessage-deflate"),
                 Extension("permessage-deflate".to_owned()),
             ),
+            (with("Sec-WebSocket-Extensions:"), Extension(String::new())),
             (
                 with("Sec-WebSocket-Protocol: soap"),
                 Subprotocol("soap".to_owned()),
+            ),
+            (
+                with("Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat"),
+                Subprotocol("chat".to_owned()),
             ),
             (with(&vec!["X: y"; MAX_HEADERS].join("\r\n")), TooLarge),
             (

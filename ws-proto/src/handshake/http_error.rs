@@ -33,6 +33,8 @@ impl HttpError {
     /// Appends the whole response to `out`: status line, `Connection: close`, `Content-Type:
     /// text/plain`, `Content-Length`, and where due `Allow: GET` (405) or `Upgrade: websocket` with
     /// `Sec-WebSocket-Version: 13` (426; RFC 9110 section 15.5.22 and RFC 6455 section 4.4).
+    // RFC 6455 section 4.2.2: other-version
+    // RFC 6455 section 4.4: all-versions
     pub fn write_response(&self, out: &mut Vec<u8>) {
         let (status, message) = (self.status, self.message);
         let extra = match status {

@@ -7,7 +7,8 @@ use base64::{
 use tungstenite::handshake::derive_accept_key;
 
 use super::{
-    HttpError, MAX_HEAD_BYTES, MAX_HEADERS, Status, VERSION, is_token, list, list_has, values,
+    HttpError, MAX_HEAD_BYTES, MAX_HEADERS, Status, VERSION, is_extension, is_list_of, is_token,
+    list, list_has, values,
 };
 
 /// RFC 4648 leaves it to the decoder whether unused bits must be zero; a nonce of 16 bytes is one
@@ -29,6 +30,7 @@ const NONCE_BYTES: usize = 16;
 /// * 431: more than [`MAX_HEADERS`] fields, or more than [`MAX_HEAD_BYTES`] without an end of the
 ///   head
 /// * 505: not HTTP/1.x
+// RFC 6455 section 4.2.1: bad-handshake
 pub fn parse_request(bytes: &[u8]) -> Result<Status<RequestHead<'_>>, HttpError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut fields);
@@ -45,6 +47,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Status<RequestHead<'_>>, HttpError>
         headers: request.headers.to_vec(),
         head_bytes,
     };
+    // RFC 6455 section 4.2.1: reads-host
     match values(&head.headers, "host").count() {
         1 => Ok(Status::Complete(head)),
         0 if head.minor_version == 0 => Ok(Status::Complete(head)),
@@ -125,9 +128,12 @@ impl<'a> RequestHead<'a> {
     /// * 505: HTTP/1.0
     /// * 400: a body is announced (`Content-Length` other than 0, or any `Transfer-Encoding`);
     ///   `Sec-WebSocket-Key` or `Sec-WebSocket-Version` given twice or missing; the key is not 16
-    ///   bytes of base64
+    ///   bytes of base64; `Sec-WebSocket-Extensions` or `Sec-WebSocket-Protocol` is malformed
     /// * 426: `Upgrade` does not name `websocket`, `Connection` does not name `upgrade`, or the
     ///   version is not 13
+    // RFC 6455 section 4.2.1: bad-handshake, reads-get, reads-upgrade, reads-connection, reads-key
+    // RFC 6455 section 4.2.1: reads-version
+    // RFC 6455 section 4.2.2: other-version
     pub fn upgrade(&self) -> Result<Upgrade<'a>, HttpError> {
         if self.method != "GET" {
             return Err(HttpError::new(405, "only GET is allowed here"));
@@ -170,6 +176,19 @@ impl<'a> RequestHead<'a> {
                 "Sec-WebSocket-Key is not 16 bytes in base64",
             ));
         }
+        // RFC 6455 section 9.1: malformed-extensions
+        if !is_list_of(&self.headers, "sec-websocket-extensions", is_extension) {
+            return Err(HttpError::new(
+                400,
+                "Sec-WebSocket-Extensions is no list of extensions",
+            ));
+        }
+        if !is_list_of(&self.headers, "sec-websocket-protocol", is_token) {
+            return Err(HttpError::new(
+                400,
+                "Sec-WebSocket-Protocol is no list of tokens",
+            ));
+        }
         Ok(Upgrade {
             key,
             subprotocols: list(&self.headers, "sec-websocket-protocol").collect(),
@@ -196,6 +215,8 @@ impl<'a> RequestHead<'a> {
         Ok(())
     }
 
+    // RFC 6455 section 11.3.1: one-key
+    // RFC 6455 section 11.3.5: one-version
     fn at_most_once(
         &self,
         name: &str,
@@ -247,6 +268,12 @@ impl<'a> Upgrade<'a> {
     /// Appends the `101 Switching Protocols` response to `out` (section 4.2.2). Extensions are
     /// declined by not naming any. A `subprotocol` that the client did not offer is left out, for
     /// the client would have to fail the connection (section 4.1).
+    // RFC 6455 section 4.2.2: accepts-with-101, sends-upgrade, sends-connection, sends-accept
+    // RFC 6455 section 4.2.2: subprotocol-is-offered, no-subprotocol, no-unlisted-extension
+    // RFC 6455 section 9: no-extension-unasked
+    // RFC 6455 section 11.3.2: one-extensions-field
+    // RFC 6455 section 11.3.3: one-accept
+    // RFC 6455 section 11.3.4: one-protocol-field
     pub fn write_response(&self, subprotocol: Option<&str>, out: &mut Vec<u8>) {
         let accept = derive_accept_key(self.key.as_bytes());
         out.extend_from_slice(
@@ -284,6 +311,8 @@ mod tests {
         GOOD.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))
     }
 
+    // RFC 6455 section 4.2.2: accepts-with-101, sends-upgrade, sends-connection, sends-accept
+    // RFC 6455 section 11.3.3: one-accept
     #[test]
     fn answers_the_example_of_the_rfc() {
         let bytes = [GOOD.as_bytes(), b"\x81\x80frame"].concat();
@@ -314,6 +343,10 @@ mod tests {
         }
     }
 
+    // RFC 6455 section 4.2.1: bad-handshake, reads-get, reads-host, reads-upgrade, reads-connection
+    // RFC 6455 section 4.2.1: reads-key, reads-version
+    // RFC 6455 section 8.1: invalid-utf8-fails
+    // RFC 6455 section 9.1: malformed-extensions
     #[test]
     fn each_fault_has_its_status() {
         let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
@@ -337,6 +370,12 @@ mod tests {
             (with("Content-Length: "), 400),
             (with("Content-Length: 0\r\nContent-Length: 1"), 400),
             (with("Transfer-Encoding: chunked"), 400),
+            (with("Sec-WebSocket-Extensions: a, b; c=\"d\", ,"), 101),
+            (with("Sec-WebSocket-Extensions: a; b=\"c d\""), 400),
+            (with("Sec-WebSocket-Extensions:"), 400),
+            (with("Sec-WebSocket-Protocol: a, b c"), 400),
+            (with("Sec-WebSocket-Protocol: \u{e9}"), 400),
+            (with("Sec-WebSocket-Protocol: ,"), 400),
             (with("Host: b"), 400),
             (with(key), 400),
             (with("sec-websocket-version: 13"), 400),
@@ -398,6 +437,8 @@ mod tests {
         assert_eq!(status(&fill(2 * MAX_HEAD_BYTES)[..MAX_HEAD_BYTES]), 431);
     }
 
+    // RFC 6455 section 4.2.2: subprotocol-is-offered, no-subprotocol
+    // RFC 6455 section 11.3.4: one-protocol-field
     #[test]
     fn subprotocols_are_offered_and_chosen() {
         let request = with("Sec-WebSocket-Protocol: chat, soap\r\nsec-websocket-protocol: mqtt");
@@ -416,6 +457,9 @@ mod tests {
         assert!(!response(None).contains("Protocol:"));
     }
 
+    // RFC 6455 section 4.2.2: no-unlisted-extension
+    // RFC 6455 section 9: no-extension-unasked
+    // RFC 6455 section 11.3.2: one-extensions-field
     #[test]
     fn extensions_are_declined() {
         let request = with("Sec-WebSocket-Extensions: permessage-deflate");
