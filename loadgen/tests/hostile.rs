@@ -22,8 +22,8 @@ use support::read_head;
 const LIMIT_BYTES: u64 = 40 << 20;
 /// Bytes that a server writes at a time.
 const CHUNK: usize = 64 << 10;
-/// Bytes that it writes to a connection in all: if the generator kept as many for each of them, that
-/// would be too many.
+/// Bytes that it writes to a connection in all: if the generator kept as many for each of them,
+/// that would be too many.
 const VOLUME: usize = 16 << 20;
 /// In empty frames: pongs for them have three times as many, more than the kernel keeps.
 const EMPTY_VOLUME: usize = 6 << 20;

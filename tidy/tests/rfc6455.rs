@@ -1,10 +1,5 @@
 //! Every requirement of RFC 6455 has code and a test, and the table in `docs/` says where.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a repository that cannot be read fails the test"
-)]
-
 use tidy::{Tree, assert_none, rfc};
 
 const LIST: &str = r#"
