@@ -2,12 +2,13 @@
 //! behind.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -264,6 +265,12 @@ impl Server {
         self.terminate().expect_clean()
     }
 
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        let process = self.process.as_ref();
+        process.map(Process::stderr_so_far).unwrap_or_default()
+    }
+
     /// CPU time used so far, user and system, of all processes that serve.
     #[track_caller]
     pub fn cpu_time(&self) -> Duration {
@@ -357,7 +364,8 @@ struct Process {
     child: Child,
     watchdog: Option<Child>,
     stdout: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Arc<Mutex<String>>,
+    stderr_reader: Option<JoinHandle<()>>,
     patience: Duration,
 }
 
@@ -382,11 +390,15 @@ impl Process {
                 }
             });
         }
-        let stderr = child.stderr.take().map(|mut pipe| {
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let stderr_reader = child.stderr.take().map(|pipe| {
+            let stderr = Arc::clone(&stderr);
             std::thread::spawn(move || {
-                let mut bytes = Vec::new();
-                let _ = pipe.read_to_end(&mut bytes);
-                String::from_utf8_lossy(&bytes).into_owned()
+                for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                    let mut so_far = stderr.lock().unwrap_or_else(PoisonError::into_inner);
+                    so_far.push_str(&String::from_utf8_lossy(&line));
+                    so_far.push('\n');
+                }
             })
         });
         Process {
@@ -394,6 +406,7 @@ impl Process {
             watchdog: Some(watchdog),
             stdout,
             stderr,
+            stderr_reader,
             patience,
         }
     }
@@ -438,16 +451,19 @@ impl Process {
 
     fn collect(&mut self, status: ExitStatus) -> Exit {
         let stdout = self.stdout.iter().collect();
-        let stderr = self
-            .stderr
-            .take()
-            .and_then(|reader| reader.join().ok())
-            .unwrap_or_default();
+        if let Some(reader) = self.stderr_reader.take() {
+            let _ = reader.join();
+        }
         Exit {
             status,
             stdout,
-            stderr,
+            stderr: self.stderr_so_far(),
         }
+    }
+
+    fn stderr_so_far(&self) -> String {
+        let stderr = self.stderr.lock();
+        stderr.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the child, politely first.

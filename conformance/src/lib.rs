@@ -174,6 +174,7 @@ macro_rules! conformance_list {
                 smoke max_connections_refuses_and_recovers: alone
                 full file_limit_is_raised
                 full out_of_files_is_survived: alone
+                full out_of_files_is_said_twice: alone
                 full resets_leave_the_count_right: alone
                 full churn_leaves_nothing_behind: alone
             }

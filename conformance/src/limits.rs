@@ -1,5 +1,6 @@
 //! Time, number and file limits: what they stop, whom they leave alone, and that they let go again.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::client::{Raw, eventually, upgrade_request};
@@ -224,6 +225,47 @@ pub fn out_of_files_is_survived(target: &Target) {
     let exit = server.terminate();
     let lines = exit.stderr.lines().count();
     assert!(lines < 100, "{lines} lines of log for one episode");
+    assert!(exit.expect_clean()["accept_errors"].as_u64() >= Some(1));
+}
+
+/// Out of file descriptors while clients come and go by the hundred: the log says when that begins
+/// and when it ends, not each time that a descriptor comes free and is gone again.
+pub fn out_of_files_is_said_twice(target: &Target) {
+    const BEGIN: &str = "cannot accept";
+    const END: &str = "accepting again";
+    let server = target.start_in_shell("ulimit -n 40", &["--workers", "1"]);
+    let request = upgrade_request("/ws", "");
+    let mut clients = VecDeque::new();
+    let churn = |clients: &mut VecDeque<Raw>, most: usize| {
+        let mut raw = server.raw();
+        raw.try_send(request.as_bytes());
+        clients.push_back(raw);
+        while clients.len() > most {
+            clients.pop_front();
+        }
+    };
+    eventually(server.patience, "descriptors have run out", || {
+        churn(&mut clients, 100);
+        server.stderr().contains(BEGIN).then_some(())
+    });
+    for _ in 0..2000 {
+        churn(&mut clients, 100);
+    }
+    drop(clients);
+    eventually(
+        server.patience,
+        "the log says that they suffice again",
+        || {
+            churn(&mut VecDeque::new(), 0);
+            server.stderr().contains(END).then_some(())
+        },
+    );
+    let exit = server.terminate();
+    // A machine that stands still for a second may end it, and let it begin anew.
+    let said = |what| exit.stderr.matches(what).count();
+    assert!((1..=3).contains(&said(BEGIN)), "{}", exit.stderr);
+    assert_eq!(said(BEGIN), said(END), "{}", exit.stderr);
+    assert!(exit.stderr.lines().count() < 10, "{}", exit.stderr);
     assert!(exit.expect_clean()["accept_errors"].as_u64() >= Some(1));
 }
 

@@ -12,6 +12,7 @@
 //! | [`endpoints`], [`admission`] | what a request head gets: an upgrade, a page, or an HTTP error |
 //! | [`rooms`] | who is in which room, and how a message crosses workers in batches |
 //! | [`outbox`] | what a connection still has to send, and what happens when it is too much |
+//! | [`shortage`] | what the log says of accepting without descriptors |
 //! | [`sweep`] | idle pings and timeouts without one timer per connection |
 //! | [`ebb`] | memory goes back when most connections have left |
 //! | [`control`] | the pings, pongs and Close reasons that every server sends |
@@ -30,5 +31,6 @@ pub mod options;
 pub mod outbox;
 pub mod processes;
 pub mod rooms;
+pub mod shortage;
 pub mod sweep;
 pub mod system;

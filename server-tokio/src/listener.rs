@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use server_core::options::ACCEPT_PAUSE;
 use server_core::system::is_out_of_descriptors;
@@ -17,7 +16,6 @@ pub(crate) async fn accept(listener: TcpListener, workers: Arc<[Arc<Worker>]>) {
     let drain_begins = server.drain_begins();
     tokio::pin!(drain_begins);
     let mut in_turn = workers.iter().cycle();
-    let mut last_complaint = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -25,6 +23,7 @@ pub(crate) async fn accept(listener: TcpListener, workers: Arc<[Arc<Worker>]>) {
         };
         match accepted {
             Ok((stream, _)) => {
+                server.shortage.accepted();
                 if let Some(worker) = in_turn.next() {
                     worker.counters().connections_accepted.add(1);
                     let alive = server.alive.enter();
@@ -34,7 +33,7 @@ pub(crate) async fn accept(listener: TcpListener, workers: Arc<[Arc<Worker>]>) {
             Err(error) => {
                 workers[0].counters().accept_errors.add(1);
                 if is_out_of_descriptors(&error) {
-                    complain(&mut last_complaint, &error);
+                    server.shortage.failed(&error);
                     tokio::select! {
                         () = wait_for_descriptors(&server) => {}
                         () = &mut drain_begins => return,
@@ -53,13 +52,4 @@ async fn wait_for_descriptors(server: &Server) {
     // Either way it is time to try again.
     let _ = tokio::time::timeout(ACCEPT_PAUSE, server.freed.notified()).await;
     server.starving.store(false, Ordering::Relaxed);
-}
-
-/// Says once in a while that descriptors ran out.
-fn complain(last: &mut Option<Instant>, error: &std::io::Error) {
-    let now = Instant::now();
-    if last.is_none_or(|last| now.duration_since(last) > Duration::from_secs(10)) {
-        tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more)");
-        *last = Some(now);
-    }
 }

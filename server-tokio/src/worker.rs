@@ -13,6 +13,7 @@ use server_core::ebb::{self, Ebb};
 use server_core::lifecycle::Alive;
 use server_core::options::{MAILBOX_BYTES, Settings};
 use server_core::rooms::Rooms;
+use server_core::shortage::Shortage;
 use server_core::sweep::{Sweep, Verdict};
 use server_core::system;
 use slab::Slab;
@@ -36,6 +37,7 @@ pub(crate) struct Server {
     /// An accept loop is out of descriptors and waits for `freed`.
     pub(crate) starving: AtomicBool,
     pub(crate) freed: Notify,
+    pub(crate) shortage: Shortage,
     sweep: Sweep,
     /// How often the threads were asked to [`collect`](ebb::collect).
     collections: AtomicUsize,
@@ -57,6 +59,7 @@ impl Server {
             draining: watch::Sender::new(false),
             starving: AtomicBool::new(false),
             freed: Notify::new(),
+            shortage: Shortage::new("raise `ulimit -n` for more"),
             sweep: Sweep::new(&settings),
             collections: AtomicUsize::new(0),
             settings,
@@ -70,6 +73,7 @@ impl Server {
         let open = self.gate.open() as u64;
         self.counters.worker(0).drained.add(open);
         self.draining.send_replace(true);
+        self.shortage.stop();
     }
 
     /// What each thread of a runtime does before it sleeps: it collects if it was asked to.
@@ -162,6 +166,7 @@ impl Worker {
             tokio::select! {
                 _ = interval.tick() => {
                     let now = self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+                    self.server.shortage.tick();
                     self.sweep_part(now).await;
                     if self.server.sweep.ends_round(now) {
                         self.give_memory_back(&mut ebb);

@@ -58,21 +58,31 @@ pub(crate) async fn accept(listener: Rc<Listener>, worker: Rc<Worker>) {
             Ok((stream, _)) => serve(&worker, stream),
             Err(_) if worker.is_draining() => return,
             Err(error) => {
-                worker.counters().accept_errors.add(1);
-                if !is_out_of_descriptors(&error) {
+                if !failed(&worker, &error) {
                     tracing::debug!(%error, "a connection was lost before it was accepted");
                 } else if listener.starving.get() {
                     wait_for_others(&listener, &worker).await;
                 } else {
                     listener.starve(&worker);
-                    accept_sparingly(&listener, &worker, error).await;
+                    accept_sparingly(&listener, &worker).await;
                 }
             }
         }
     }
 }
 
+/// Returns whether that was for want of descriptors.
+fn failed(worker: &Worker, error: &io::Error) -> bool {
+    worker.counters().accept_errors.add(1);
+    let starving = is_out_of_descriptors(error);
+    if starving {
+        worker.server.shortage.failed(error);
+    }
+    starving
+}
+
 fn serve(worker: &Rc<Worker>, stream: TcpStream) {
+    worker.server.shortage.accepted();
     worker.counters().connections_accepted.add(1);
     let alive = worker.server.alive.enter();
     ::monoio::spawn(connection::serve(Rc::clone(worker), stream, alive));
@@ -81,8 +91,7 @@ fn serve(worker: &Rc<Worker>, stream: TcpStream) {
 /// Out of descriptors, one loop goes on, and tries when there is somebody to accept and either a
 /// connection has closed or a moment has passed: descriptors may also come free elsewhere. Returns
 /// when there seem to be enough again.
-async fn accept_sparingly(listener: &Listener, worker: &Rc<Worker>, error: io::Error) {
-    tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more)");
+async fn accept_sparingly(listener: &Listener, worker: &Rc<Worker>) {
     let mut in_a_row = 0;
     while in_a_row < ACCEPTS && !worker.is_draining() {
         // The kernel takes the descriptor before it looks for a connection, so an accept may not
@@ -96,14 +105,12 @@ async fn accept_sparingly(listener: &Listener, worker: &Rc<Worker>, error: io::E
                 in_a_row += 1;
             }
             Err(error) => {
-                worker.counters().accept_errors.add(1);
-                tracing::debug!(%error, "still cannot accept");
+                failed(worker, &error);
                 in_a_row = 0;
                 raised(&worker.freed).await;
             }
         }
     }
-    tracing::info!("accepting again");
     listener.recover(worker);
 }
 

@@ -19,6 +19,7 @@ use server_core::ebb::{self, Ebb};
 use server_core::lifecycle::Alive;
 use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, MAILBOX_BYTES, Settings};
 use server_core::rooms::Rooms;
+use server_core::shortage::Shortage;
 use server_core::sweep::{Sweep, Verdict};
 use server_core::system;
 use slab::Slab;
@@ -40,6 +41,7 @@ pub(crate) struct Server {
     pub(crate) admission: Admission,
     pub(crate) rooms: Rooms<Seat>,
     pub(crate) alive: Alive,
+    pub(crate) shortage: Shortage,
     /// Becomes true once.
     pub(crate) draining: AtomicBool,
     /// One for each worker.
@@ -59,6 +61,7 @@ impl Server {
             admission: Admission::new(&settings, Arc::clone(&gate), Arc::clone(&counters)),
             rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
             alive: Alive::default(),
+            shortage: Shortage::new("raise `ulimit -n` for more"),
             draining: AtomicBool::new(false),
             bells: (0..settings.workers)
                 .map(Bell::new)
@@ -76,6 +79,7 @@ impl Server {
         let open = self.gate.open() as u64;
         self.counters.worker(0).drained.add(open);
         self.draining.store(true, Ordering::Release);
+        self.shortage.stop();
         // All of them before any worker says goodbye: no client that was told to go is let in by
         // another worker.
         for listener in self.listeners.get().into_iter().flatten() {
@@ -229,6 +233,7 @@ impl Worker {
                 if self.draining.get() {
                     continue;
                 }
+                self.server.shortage.tick();
                 self.sweep_part(now);
                 if self.server.sweep.ends_round(now) {
                     self.give_memory_back(&mut ebb);

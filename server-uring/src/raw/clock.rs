@@ -41,6 +41,12 @@ impl Clock {
         }
     }
 
+    /// The kernel could not start the beat.
+    pub(crate) fn restart(&mut self, ring: &mut Ring, token: Token) {
+        self.running = false;
+        self.start(ring, token);
+    }
+
     /// The beat has come. Goes on only when [`start`](Self::start)ed again.
     pub(crate) fn beat(&mut self) {
         self.running = false;

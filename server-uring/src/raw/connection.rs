@@ -10,6 +10,7 @@ use server_core::lifecycle::AliveGuard;
 use server_core::options::LINGER_BYTES;
 use server_core::rooms::Frames;
 use server_core::sweep::{Activity, Phase};
+use server_core::system::is_out_of_descriptors;
 use uring_net::{OpKind, ReceivedBuf, SendBuf, SocketId, Token};
 use ws_proto::{CloseCode, End, Reply, Role, Session, State};
 
@@ -374,8 +375,12 @@ impl Connection {
         }
     }
 
-    /// An operation has failed: the connection is broken.
+    /// An operation has failed: the connection is broken. A shutdown that finds no descriptor only
+    /// leaves the end of the stream to the close.
     pub(crate) fn failed(&mut self, worker: &mut Worker, op: OpKind, error: &io::Error) {
+        if op == OpKind::Shutdown && is_out_of_descriptors(error) {
+            return;
+        }
         if self.stage != Stage::Closed {
             tracing::debug!(%error, ?op, "a connection broke");
             if op == OpKind::Receive {

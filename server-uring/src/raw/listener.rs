@@ -52,9 +52,8 @@ impl Listener {
         connections: &mut Connections,
         socket: SocketId,
     ) {
-        if std::mem::take(&mut self.starving) {
-            tracing::info!("accepting again");
-        }
+        self.starving = false;
+        worker.server.shortage.accepted();
         worker.counters().connections_accepted.add(1);
         let mut connection = Connection::new(worker, socket);
         if worker.is_draining() {
@@ -75,9 +74,8 @@ impl Listener {
             self.retry(worker);
             return;
         }
-        if !std::mem::replace(&mut self.starving, true) {
-            tracing::warn!(%error, "cannot accept: waiting for connections to close (raise `ulimit -n` for more; with --direct more --workers do, too)");
-        }
+        self.starving = true;
+        worker.server.shortage.failed(error);
         worker.beat_later();
     }
 

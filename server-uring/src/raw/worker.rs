@@ -16,6 +16,7 @@ use server_core::ebb::{self, Ebb};
 use server_core::lifecycle::Alive;
 use server_core::options::{MAILBOX_BYTES, Settings};
 use server_core::rooms::Rooms;
+use server_core::shortage::Shortage;
 use server_core::sweep::{Activity, Sweep, Verdict};
 use server_core::system;
 use uring_net::{Completion, Event, OpKind, Pace, Ring, SocketId, Token};
@@ -42,6 +43,7 @@ pub(crate) struct Server {
     pub(crate) admission: Admission,
     pub(crate) rooms: Rooms<Seat>,
     pub(crate) alive: Alive,
+    pub(crate) shortage: Shortage,
     /// Becomes true once.
     draining: AtomicBool,
     /// Other handles of the sockets that the rings accept on.
@@ -61,6 +63,9 @@ impl Server {
             admission: Admission::new(&settings, Arc::clone(&gate), Arc::clone(&counters)),
             rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
             alive: Alive::default(),
+            shortage: Shortage::new(
+                "raise `ulimit -n` for more; with --direct more --workers do, too",
+            ),
             draining: AtomicBool::new(false),
             listeners: OnceLock::new(),
             sweep: Sweep::new(&settings),
@@ -77,6 +82,7 @@ impl Server {
         let open = self.gate.open() as u64;
         self.counters.worker(0).drained.add(open);
         self.draining.store(true, Ordering::Release);
+        self.shortage.stop();
         // All of them before any worker says goodbye: no client that was told to go is let in by
         // another worker.
         for listener in self.listeners.get().into_iter().flatten() {
@@ -152,6 +158,15 @@ impl Worker {
         self.ring.timeout(self.next_tick, SWEEP);
     }
 
+    /// The kernel had no memory for a timeout: nothing would be swept or ended without it.
+    fn time_again(&mut self, token: Token) {
+        if token == SWEEP {
+            self.ring.timeout(self.next_tick, SWEEP);
+        } else {
+            self.clock.restart(&mut self.ring, BEAT);
+        }
+    }
+
     /// Whether a peer was heard of within two rounds of the sweep.
     pub(crate) fn is_busy(&self, activity: &Activity) -> bool {
         self.server.sweep.is_busy(self.tick, activity)
@@ -196,7 +211,8 @@ impl Loop {
         while let Some(completion) = self.worker.ring.next_completion() {
             completions += 1;
             // A sweep judges by what has arrived, all of it.
-            sweep_is_due |= completion.token == SWEEP;
+            sweep_is_due |=
+                completion.token == SWEEP && matches!(completion.event, Event::TimedOut);
             self.handle(completion);
         }
         if sweep_is_due {
@@ -232,6 +248,13 @@ impl Loop {
                 }
             }
             (Event::TimedOut, _) if token == BEAT => self.beat(),
+            (
+                Event::Failed {
+                    op: OpKind::Timeout,
+                    ..
+                },
+                _,
+            ) => worker.time_again(token),
             (Event::Woken, _) => self.wake(),
             (
                 Event::Cancelled {
@@ -288,6 +311,7 @@ impl Loop {
             return;
         }
         worker.sweep_later();
+        worker.server.shortage.tick();
         let sweep = worker.server.sweep.clone();
         let now = worker.tick;
         let mut tick = sweep.tick(now, self.connections.end());
