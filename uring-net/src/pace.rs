@@ -9,7 +9,7 @@ use crate::ring::Ring;
 /// From so many completions in one turn on a worker is busy.
 const BUSY: usize = 32;
 /// The most it waits for. Without a bound the turns grow until half of the receives find no buffer
-/// in the pool; measured: ARCHITECTURE.md, *The size of its pool*.
+/// in the pool (measured: docs/experiments.md).
 const BATCH: usize = 64;
 /// How long a busy worker waits for a batch before it is content with less.
 const PATIENCE: Duration = Duration::from_micros(20);
