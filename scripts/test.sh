@@ -39,6 +39,13 @@ fi
 need 'command -v cc' build-essential "a C compiler and linker"
 need 'command -v python3' python3 "runs the Autobahn cases"
 need 'python3 -c "import venv, ensurepip"' python3-venv "runs the Autobahn cases"
+# Elsewhere the tests that look at the report in a browser say that they were skipped.
+case ",${RINGSIDE_REQUIRE:-}," in
+*,browser,*)
+    need 'command -v chromium || command -v chromium-browser || command -v google-chrome' \
+        chromium "shows the report"
+    ;;
+esac
 
 begin "format (cargo fmt --check)"
 cargo fmt --all --check
@@ -58,7 +65,7 @@ scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw --
 begin "workflows (GitHub's schema, actionlint)"
 scripts/lint_workflows.sh
 
-# Unit, property, conformance, import-rule and documentation tests.
+# Unit, property, conformance and documentation tests, and those of the tree itself (tidy).
 begin "tests (cargo test)"
 cargo test --workspace --all-features --locked
 

@@ -342,7 +342,13 @@ fn ipv6_works_where_there_is_one() {
             let record = record("echo -c 2 -d 100ms --warmup 0", address);
             assert!(record.messages.received > 0, "{:?}", record.validity);
         }
-        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable),
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: a run to ::1, which is not here"
+            );
+        }
     }
 }
 
