@@ -7,6 +7,7 @@ use loadgen::record::Record;
 use serde_json::json;
 
 use crate::config::{Contestant, Kind, Load, Protocol, Scenario, Suite};
+use crate::judge::metrics;
 use crate::machine::Machine;
 use crate::machine::proc::{KernelMemory, TreeMemory};
 use crate::record::environment::{Environment, Revision};
@@ -248,7 +249,19 @@ pub(crate) fn refused(mut run: RunRecord, reason: &str) -> RunRecord {
 
 /// Extracts the metrics again after a change.
 pub(crate) fn fill(run: &mut RunRecord) {
-    run.metrics = run.extract_metrics();
+    run.metrics = run
+        .loadgen
+        .as_ref()
+        .map(|record| {
+            metrics::extract(
+                run.scenario.kind,
+                record,
+                &run.server,
+                run.footprint.as_ref(),
+                run.capacity.as_ref(),
+            )
+        })
+        .unwrap_or_default();
 }
 
 /// The run as it would be if the server had died.

@@ -129,8 +129,8 @@ impl fmt::Display for Import {
     }
 }
 
-/// All paths of a file whose module is `module`, with `crate`, `bench` and `super` resolved: those of
-/// the crate begin with `crate`.
+/// All paths of a file whose module is `module`, with `crate`, `bench` and `super` resolved: those
+/// of the crate begin with `crate`.
 fn imports(source: &str, module: &[&str]) -> Vec<Import> {
     let tokens = tokens(source);
     let text = |i: usize| tokens.get(i).map_or("", |token| token.text.as_str());

@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use tidy::{Fault, Tree, assert_none, calls, width};
+use tidy::{Fault, Tree, assert_none, calls, figures, links, orphans, width};
 
 /// Files that may have more than [`width::LINES`] lines, each with the reason.
 const LONG_FILES: &[(&str, &str)] = &[];
@@ -83,4 +83,89 @@ fn tests_wait_for_a_condition_and_do_not_sleep() {
     assert_eq!(planted(calls::sleeps, "x/src/a.rs", text), [5]);
 
     assert_none(&calls::sleeps(&REPOSITORY));
+}
+
+#[test]
+fn links_in_markdown_lead_somewhere() {
+    let page = "# A page, `b`-ed\n[a](b/c.md#top) [b](#a-page-b-ed) [c](b)\n`[d](e)`\n\
+                ```\n[f](g)\n```\n[h](i.md)\n[j](#k)\n[l](../m) [n](https://o)\n[p]: q\n";
+    let tree = Tree::planted(&[("a.md", page), ("b/c.md", "## Top\n[r](../a.md#s)\n")]);
+    let faults = links::dead(&tree);
+    let places: Vec<_> = faults
+        .iter()
+        .map(|fault| (&fault.file[..], fault.line))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("a.md", 7),
+            ("a.md", 8),
+            ("a.md", 9),
+            ("a.md", 10),
+            ("b/c.md", 2)
+        ]
+    );
+
+    assert_none(&links::dead(&REPOSITORY));
+}
+
+#[test]
+fn every_file_is_referred_to() {
+    let tree = Tree::planted(&[
+        (
+            "a/src/lib.rs",
+            "pub mod b;\n#[cfg(test)] mod c;\nconst D: &str = \"d.txt\";",
+        ),
+        ("a/src/b.rs", "mod e;"),
+        ("a/src/b/e.rs", ""),
+        ("a/src/c/mod.rs", ""),
+        ("a/src/f.rs", "// f.rs names itself"),
+        ("a/src/d.txt", ""),
+        ("a/tests/g.rs", "mod support;"),
+        ("a/tests/support/mod.rs", ""),
+        ("a/tests/other/mod.rs", ""),
+        ("bench-results/one/summary.md", "bench-results/two"),
+        ("bench-results/two/summary.md", ""),
+        ("scripts/h.sh", ""),
+        ("README.md", "[one](bench-results/one), not the-h.sh"),
+    ]);
+    let faults = orphans::unreferenced(&tree);
+    let files: Vec<_> = faults.iter().map(|fault| &fault.file[..]).collect();
+    assert_eq!(
+        files,
+        [
+            "a/src/f.rs",
+            "a/tests/other/mod.rs",
+            "bench-results/two",
+            "scripts/h.sh"
+        ]
+    );
+
+    assert_none(&orphans::unreferenced(&REPOSITORY));
+}
+
+#[test]
+fn every_figure_is_of_a_committed_result() {
+    let tree = Tree::planted(&[
+        (
+            "docs/results.md",
+            "| **1.23x [1.10, 1.30]** | 0.97 [0.90, 1.04] |",
+        ),
+        (
+            "bench-results/a/summary.md",
+            "server-tokio 3.20x [1.50, 4.74]",
+        ),
+        (
+            "README.md",
+            "1.23x\n[1.10, 1.30], 0.97x [0.90, 1.04], 3.20x lower [1.50, 4.74] and 1.23x.\n\
+             1.24x [1.10, 1.30]\n1.23x [1.10, 1.31]\n9.99x\n1.00 [0.90, 1.10]\n",
+        ),
+    ]);
+    let lines: Vec<_> = figures::unfounded(&tree)
+        .iter()
+        .map(|fault| fault.line)
+        .collect();
+    assert_eq!(lines, [3, 4, 5, 6]);
+
+    assert_none(&figures::unfounded(&REPOSITORY));
 }

@@ -61,6 +61,7 @@ impl Stage {
             );
             fs::write(root.join(format!("scenarios/{name}.toml")), text).unwrap();
         }
+        // fakes/server.sh, fakes/loadgen.sh and fakes/conformance.sh.
         for name in ["server", "loadgen", "conformance"] {
             let source =
                 Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fakes/{name}.sh"));
