@@ -7,7 +7,6 @@ use loadgen::record::Record;
 use serde_json::json;
 
 use crate::config::{Contestant, Kind, Load, Protocol, Scenario, Suite};
-use crate::judge::metrics;
 use crate::machine::Machine;
 use crate::machine::proc::{KernelMemory, TreeMemory};
 use crate::record::environment::{Environment, Revision};
@@ -249,19 +248,7 @@ pub(crate) fn refused(mut run: RunRecord, reason: &str) -> RunRecord {
 
 /// Extracts the metrics again after a change.
 pub(crate) fn fill(run: &mut RunRecord) {
-    run.metrics = run
-        .loadgen
-        .as_ref()
-        .map(|record| {
-            metrics::extract(
-                run.scenario.kind,
-                record,
-                &run.server,
-                run.footprint.as_ref(),
-                run.capacity.as_ref(),
-            )
-        })
-        .unwrap_or_default();
+    run.metrics = run.extract_metrics();
 }
 
 /// The run as it would be if the server had died.

@@ -7,7 +7,7 @@ use loadgen::record::{Latency, Record};
 use super::memory::CONNECTIONS_FOR_MEMORY;
 use crate::config::{Kind, Load, Scenario};
 use crate::machine::proc::CpuTicks;
-use crate::record::{Footprint, Look, Search, ServerSide};
+use crate::record::{Footprint, Look, RunRecord, Search, ServerSide};
 use crate::stats::Direction::{self, HigherIsBetter, LowerIsBetter};
 use crate::stats::percentile_has_samples;
 use crate::units::Unit;
@@ -40,29 +40,27 @@ struct Facts<'a> {
     capacity: Option<&'a Search>,
 }
 
-/// All figures of a run, by key. Figures that the run cannot give are present as `None`.
-pub fn extract(
-    kind: Kind,
-    loadgen: &Record,
-    server: &ServerSide,
-    footprint: Option<&Footprint>,
-    capacity: Option<&Search>,
-) -> BTreeMap<String, Option<f64>> {
-    let facts = Facts {
-        loadgen,
-        server,
-        footprint,
-        capacity,
-    };
-    let finite = |value: &f64| value.is_finite();
-    of_kind(kind)
-        .map(|metric| {
-            (
-                metric.key.to_owned(),
-                (metric.extract)(&facts).filter(finite),
-            )
-        })
-        .collect()
+impl RunRecord {
+    /// All figures of the run, by key; none without the generator's record. Figures that the run
+    /// cannot give are present as `None`.
+    pub fn extract_metrics(&self) -> BTreeMap<String, Option<f64>> {
+        let Some(loadgen) = &self.loadgen else {
+            return BTreeMap::new();
+        };
+        let facts = Facts {
+            loadgen,
+            server: &self.server,
+            footprint: self.footprint.as_ref(),
+            capacity: self.capacity.as_ref(),
+        };
+        let finite = |value: &f64| value.is_finite();
+        of_kind(self.scenario.kind)
+            .map(|metric| {
+                let value = (metric.extract)(&facts).filter(finite);
+                (metric.key.to_owned(), value)
+            })
+            .collect()
+    }
 }
 
 /// The metrics of a kind, in the order of the report.
@@ -150,21 +148,21 @@ static METRICS: &[Metric] = &[
     metric!(Echo, "messages_per_s", "echoes/s", "echoes/s", PerSecond, UP,
         |f| Some(f.loadgen.throughput.messages_per_s)),
     metric!(Echo, "latency_intended_p50_ns", "p50 intended", "p50 int.", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+        |f| percentile(f.loadgen.latency_intended.as_ref(), 50.0)),
     metric!(Echo, "latency_intended_p90_ns", "p90 intended", "", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_intended.as_ref(), 90.0)),
+        |f| percentile(f.loadgen.latency_intended.as_ref(), 90.0)),
     metric!(Echo, "latency_intended_p99_ns", "p99 intended", "p99 int.", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+        |f| percentile(f.loadgen.latency_intended.as_ref(), 99.0)),
     metric!(Echo, "latency_intended_p99_9_ns", "p99.9 intended", "p99.9 int.", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
+        |f| percentile(f.loadgen.latency_intended.as_ref(), 99.9)),
     metric!(Echo, "latency_actual_p50_ns", "p50 actual", "p50 act.", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_actual.as_ref(), 50.0)),
+        |f| percentile(f.loadgen.latency_actual.as_ref(), 50.0)),
     metric!(Echo, "latency_actual_p90_ns", "p90 actual", "", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_actual.as_ref(), 90.0)),
+        |f| percentile(f.loadgen.latency_actual.as_ref(), 90.0)),
     metric!(Echo, "latency_actual_p99_ns", "p99 actual", "p99 act.", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_actual.as_ref(), 99.0)),
+        |f| percentile(f.loadgen.latency_actual.as_ref(), 99.0)),
     metric!(Echo, "latency_actual_p99_9_ns", "p99.9 actual", "", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_actual.as_ref(), 99.9)),
+        |f| percentile(f.loadgen.latency_actual.as_ref(), 99.9)),
     metric!(Echo, "server_cpu_ns_per_message", "server CPU/message", "CPU/msg", Nanoseconds, DOWN,
         |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
     metric!(Echo, "server_cpu_user_ns_per_message", "of it in user mode", "user", Nanoseconds, None,
@@ -190,7 +188,7 @@ static METRICS: &[Metric] = &[
     metric!(Broadcast, "latency_last_receiver_mean_ns", "last member, mean", "last",
         Nanoseconds, DOWN, |f| mean(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref())),
     metric!(Broadcast, "latency_last_receiver_p99_ns", "last member, p99", "last p99",
-        Nanoseconds, DOWN, |f| p(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 99.0)),
+        Nanoseconds, DOWN, |f| percentile(f.loadgen.broadcast.as_ref()?.last_receiver.as_ref(), 99.0)),
     metric!(Broadcast, "server_cpu_ns_per_delivery", "server CPU/delivery", "CPU/dlv",
         Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
     metric!(Broadcast, "server_cpu_user_ns_per_delivery", "of it in user mode", "user",
@@ -208,9 +206,9 @@ static METRICS: &[Metric] = &[
     metric!(Connect, "handshakes_per_s", "handshakes/s", "handshakes/s", PerSecond, UP,
         |f| Some(f.loadgen.connect.handshakes_per_s)),
     metric!(Connect, "latency_handshake_p50_ns", "p50", "p50", Nanoseconds, DOWN,
-        |f| p(f.loadgen.connect.handshake_latency.as_ref(), 50.0)),
+        |f| percentile(f.loadgen.connect.handshake_latency.as_ref(), 50.0)),
     metric!(Connect, "latency_handshake_p99_ns", "p99", "p99", Nanoseconds, DOWN,
-        |f| p(f.loadgen.connect.handshake_latency.as_ref(), 99.0)),
+        |f| percentile(f.loadgen.connect.handshake_latency.as_ref(), 99.0)),
     metric!(Connect, "server_cpu_ns_per_handshake", "server CPU/handshake", "CPU/handshake",
         Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.connect.handshakes_per_s)),
     metric!(Connect, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
@@ -245,11 +243,11 @@ static METRICS: &[Metric] = &[
         "all memory as `free` counts it (MemAvailable), all up", "by `free`", Bytes, None,
         no_longer_available),
     metric!(Scale, "latency_intended_p50_ns", "p50 intended", "p50 int.", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+        |f| percentile(f.loadgen.latency_intended.as_ref(), 50.0)),
     metric!(Scale, "latency_intended_p99_ns", "p99 intended", "p99 int.", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+        |f| percentile(f.loadgen.latency_intended.as_ref(), 99.0)),
     metric!(Scale, "latency_intended_p99_9_ns", "p99.9 intended", "p99.9 int.", Nanoseconds, DOWN,
-        |f| p(f.loadgen.latency_intended.as_ref(), 99.9)),
+        |f| percentile(f.loadgen.latency_intended.as_ref(), 99.9)),
     metric!(Scale, "pings_answered_per_s", "pings answered/s", "pings/s", PerSecond, None,
         pings_per_s),
     metric!(Scale, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
@@ -263,9 +261,9 @@ static METRICS: &[Metric] = &[
     metric!(Capacity, "capacity_per_s", "highest rate within the limit", "highest rate",
         PerSecond, UP, |f| f.capacity?.rate_per_s()),
     metric!(Capacity, "latency_intended_p50_ns", "p50 intended at that rate", "p50 int.",
-        Nanoseconds, None, |f| p(f.loadgen.latency_intended.as_ref(), 50.0)),
+        Nanoseconds, None, |f| percentile(f.loadgen.latency_intended.as_ref(), 50.0)),
     metric!(Capacity, "latency_intended_p99_ns", "p99 intended at that rate", "p99 int.",
-        Nanoseconds, None, |f| p(f.loadgen.latency_intended.as_ref(), 99.0)),
+        Nanoseconds, None, |f| percentile(f.loadgen.latency_intended.as_ref(), 99.0)),
     metric!(Capacity, "server_cpu_ns_per_message", "server CPU/message", "CPU/msg",
         Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
     metric!(Capacity, "server_cpu_share", "server CPU at that rate", "CPU", Share, None,
@@ -275,7 +273,7 @@ static METRICS: &[Metric] = &[
 ];
 
 /// A percentile with enough samples beyond it.
-fn p(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
+fn percentile(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
     let latency = latency?;
     let value = match percentile {
         50.0 => latency.p50_ns,
@@ -406,13 +404,7 @@ mod tests {
     #[test]
     fn figures_of_a_known_run() {
         let run = test_data::echo_run("server-uring", 1, 100_000.0);
-        let metrics = extract(
-            Kind::Echo,
-            run.loadgen.as_ref().unwrap(),
-            &run.server,
-            None,
-            None,
-        );
+        let metrics = run.extract_metrics();
         assert_eq!(metrics["messages_per_s"], Some(100_000.0));
         // 0.9 s of CPU for 100,000 messages in a window of 1 s.
         assert_eq!(metrics["server_cpu_ns_per_message"], Some(9_000.0));

@@ -2,8 +2,7 @@
 
 use super::bisection::{self, Step, Strain};
 use super::checks::faults;
-use super::metrics;
-use crate::config::{Kind, LOWEST_RATE_PER_S, Scenario};
+use crate::config::{LOWEST_RATE_PER_S, Scenario};
 use crate::record::{
     Check, CheckStatus, Found, Goal, Limiter, Outcome, Probe, Role, RunRecord, Search, Status,
 };
@@ -235,13 +234,8 @@ pub fn conclude(record: &mut RunRecord, search: Search) {
         record.reasons.extend(check.reason.clone());
         record.checks.push(check);
     }
-    record.metrics = match &record.loadgen {
-        Some(loadgen) => {
-            metrics::extract(Kind::Capacity, loadgen, &record.server, None, Some(&search))
-        }
-        None => Default::default(),
-    };
     record.capacity = Some(search);
+    record.metrics = record.extract_metrics();
 }
 
 #[cfg(test)]

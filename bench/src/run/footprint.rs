@@ -5,55 +5,70 @@ use std::time::{Duration, Instant};
 
 use super::interrupt::Interrupt;
 use super::process::POLL;
-use crate::machine::proc;
+use crate::machine::proc::{self, KernelMemory};
 use crate::record::{Footprint, Layout, Look};
 
 /// How long the kernel (which frees sockets after a grace period) and the server get to give memory
 /// back.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 
-impl Footprint {
-    /// Looks before the server is started; without `/proc` there is no footprint.
-    pub fn begin(layout: Layout, connections: u64) -> Option<Self> {
-        let before = proc::read_kernel_memory()?;
-        Some(Self {
-            layout,
+/// Memory while the connections come up.
+#[derive(Debug)]
+pub(super) struct Ascent {
+    connections: u64,
+    before: KernelMemory,
+    ready: Look,
+    up: Option<Look>,
+    peak_used_bytes: u64,
+}
+
+impl Ascent {
+    /// `before` was seen before the server was started, `ready` when it was ready.
+    pub(super) fn begin(before: KernelMemory, ready: Option<Look>, connections: u64) -> Self {
+        Self {
             connections,
             before,
-            ready: Look::default(),
+            ready: ready.unwrap_or_default(),
             up: None,
             peak_used_bytes: before.used_bytes,
-            drain_ns: None,
-            emptied: None,
-            emptied_after_ns: 0,
-            ended: None,
-        })
-    }
-
-    /// The server is ready.
-    pub fn look_when_ready(&mut self, server: u32) {
-        if let Some(look) = look(server, None) {
-            self.ready = look;
         }
     }
 
     /// Cheap, until both ends of all connections are there; then it looks closely, once.
-    pub fn look_again(&mut self, server: u32, generator: u32) {
+    pub(super) fn look(&mut self, server: u32, generator: u32) {
         let Some(kernel) = proc::read_kernel_memory() else {
             return;
         };
         self.peak_used_bytes = self.peak_used_bytes.max(kernel.used_bytes);
         let all_up = self.ready.kernel.tcp_sockets + 2 * self.connections;
         if self.up.is_none() && kernel.tcp_sockets >= all_up {
-            self.up = look(server, Some(generator));
+            self.up = memory_now(server, Some(generator));
         }
     }
 
+    /// The load is over; what comes after it is not known yet.
+    pub(super) fn end(self, layout: Layout, drain_ns: Option<u64>) -> Footprint {
+        Footprint {
+            layout,
+            connections: self.connections,
+            before: self.before,
+            ready: self.ready,
+            up: self.up,
+            peak_used_bytes: self.peak_used_bytes,
+            drain_ns,
+            emptied: None,
+            emptied_after_ns: 0,
+            ended: None,
+        }
+    }
+}
+
+impl Footprint {
     /// The generator has ended: waits until everything is given back, or does not come back.
-    pub fn look_when_emptied(&mut self, server: u32, interrupt: &Interrupt) {
+    pub(super) fn wait_until_emptied(&mut self, server: u32, interrupt: &Interrupt) {
         let begun = Instant::now();
         loop {
-            self.emptied = look(server, None);
+            self.emptied = memory_now(server, None);
             self.emptied_after_ns = begun.elapsed().as_nanos() as u64;
             let back = self.emptied.is_none() || self.missing().is_empty();
             if back || begun.elapsed() > BACK_WITHIN || interrupt.is_set() {
@@ -64,7 +79,7 @@ impl Footprint {
     }
 
     /// The server has ended: the same.
-    pub fn look_when_ended(&mut self, interrupt: &Interrupt) {
+    pub(super) fn wait_until_ended(&mut self, interrupt: &Interrupt) {
         let begun = Instant::now();
         loop {
             self.ended = proc::read_kernel_memory();
@@ -77,7 +92,7 @@ impl Footprint {
     }
 }
 
-fn look(server: u32, generator: Option<u32>) -> Option<Look> {
+pub(super) fn memory_now(server: u32, generator: Option<u32>) -> Option<Look> {
     Some(Look {
         kernel: proc::read_kernel_memory()?,
         server: proc::read_tree_memory(server)?,

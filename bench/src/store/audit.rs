@@ -7,7 +7,6 @@ use loadgen::record::{Latency, Record, Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::judge::metrics;
 use crate::judge::ruling::{Evidence, other_load_share, rule, steal_share};
 use crate::record::environment::Environment;
 use crate::record::{RunRecord, Search, Status};
@@ -38,14 +37,7 @@ pub fn audit(summary: &Summary, environment: &Environment, runs: &[RunRecord]) -
 fn audit_run(run: &RunRecord, environment: &Environment) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(record) = &run.loadgen {
-        let kind = run.scenario.kind;
-        let follow = metrics::extract(
-            kind,
-            record,
-            &run.server,
-            run.footprint.as_ref(),
-            run.capacity.as_ref(),
-        );
+        let follow = run.extract_metrics();
         differences("metrics", &json(&run.metrics), &json(&follow), &mut found);
         if run.status.counts() {
             found.extend(contradictions(record));

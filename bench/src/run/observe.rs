@@ -1,0 +1,304 @@
+//! What is seen of a run: the server before, under and after the load.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use loadgen::record::Record;
+use rustix::process::Signal;
+
+use super::footprint::{Ascent, memory_now};
+use super::generator::{self, Outputs, Target};
+use super::process::{Guarded, POLL, describe};
+use super::sampler::Sampler;
+use super::server::Server;
+use super::{Run, Testbed};
+use crate::config::Kind;
+use crate::machine::{CpuSet, proc};
+use crate::record::{Footprint, GeneratorSide, Layout, MemoryLook, ServerSide, WindowUse};
+use crate::store::{self, Unwritable};
+
+/// Between two samples of the server.
+const SAMPLE_EVERY: Duration = Duration::from_millis(50);
+/// Between two samples of memory, which cost more.
+const SAMPLE_MEMORY_EVERY: Duration = Duration::from_millis(200);
+/// Between two samples of both where there are dozens of processes, and the window is long.
+const SAMPLE_SCALE_EVERY: Duration = Duration::from_millis(500);
+/// Connections that come up per second at worst, when there are many: what a run may take follows
+/// from it.
+const SLOWEST_CONNECTS_PER_S: f64 = 4000.0;
+/// A generator that takes this much longer than its plan is stuck.
+const GENERATOR_GRACE: Duration = Duration::from_secs(60);
+
+/// A run before it is judged.
+#[derive(Debug)]
+pub struct Observation {
+    /// The server under test.
+    pub server: ServerSide,
+    /// The generator's side.
+    pub generator: GeneratorSide,
+    /// Memory of a scale step.
+    pub footprint: Option<Footprint>,
+    /// The generator's record, if it wrote one.
+    pub loadgen: Option<Record>,
+    /// Why there was no run, or not a whole one.
+    pub failures: Vec<String>,
+}
+
+/// What was seen while the generator ran.
+struct Load {
+    generator: GeneratorSide,
+    record: Option<Record>,
+    window: Option<WindowUse>,
+    ascent: Option<Ascent>,
+    drain_ns: Option<u64>,
+    failures: Vec<String>,
+}
+
+impl Testbed {
+    /// Server up, generator through, server down. Errors of the contestants are failures inside;
+    /// only those of the result folder come back.
+    pub fn observe(&self, run: Run<'_>, layout: Option<Layout>, stem: &str) -> Result<Observation> {
+        let memory_before = layout.and_then(|_| proc::read_kernel_memory());
+        let command = self.server_command(run, layout);
+        let started = Server::start(
+            &self.launcher,
+            &command,
+            &self.server_cpus,
+            &self.folder,
+            stem,
+            &self.interrupt,
+        );
+        let mut server = match started {
+            Ok(server) => server,
+            Err(error) if error.is::<Unwritable>() => return Err(error),
+            Err(error) => return Ok(self.no_server(run, layout, vec![format!("{error:#}")])),
+        };
+        let pid = server.pid();
+        let ready = server.ready.clone();
+        let before = look_at_memory(pid);
+        let ascent = memory_before
+            .map(|memory| Ascent::begin(memory, memory_now(pid, None), run.scenario.connections));
+
+        let load = self.load(run, stem, &mut server, ascent)?;
+
+        let mut footprint = layout
+            .zip(load.ascent)
+            .map(|(layout, ascent)| ascent.end(layout, load.drain_ns));
+        if let Some(footprint) = &mut footprint {
+            footprint.wait_until_emptied(pid, &self.interrupt);
+        }
+        let after = look_at_memory(pid);
+        let cpu_ticks = proc::read_cpu_ticks(pid);
+        let ended = server.stop();
+        if let Some(footprint) = &mut footprint {
+            footprint.wait_until_ended(&self.interrupt);
+        }
+        Ok(Observation {
+            server: ServerSide {
+                command,
+                cpus: self.server_cpus.clone(),
+                pid: Some(pid),
+                ready: Some(ready),
+                final_line: ended.final_line,
+                exit: Some(ended.exit),
+                window: load.window,
+                before,
+                after,
+                cpu_ticks,
+            },
+            generator: load.generator,
+            footprint,
+            loadgen: load.record,
+            failures: load.failures.into_iter().chain(ended.failure).collect(),
+        })
+    }
+
+    /// What is seen of a run whose server was not started, or not up.
+    pub fn no_server(
+        &self,
+        run: Run<'_>,
+        layout: Option<Layout>,
+        failures: Vec<String>,
+    ) -> Observation {
+        Observation {
+            server: ServerSide {
+                command: self.server_command(run, layout),
+                cpus: self.server_cpus.clone(),
+                pid: None,
+                ready: None,
+                final_line: None,
+                exit: None,
+                window: None,
+                before: MemoryLook::default(),
+                after: MemoryLook::default(),
+                cpu_ticks: None,
+            },
+            generator: GeneratorSide {
+                command: Vec::new(),
+                cpus: self.generator_cpus.clone(),
+                rate_per_s: run.rate_per_s,
+                exit: None,
+            },
+            footprint: None,
+            loadgen: None,
+            failures,
+        }
+    }
+
+    fn server_command(&self, run: Run<'_>, layout: Option<Layout>) -> Vec<String> {
+        let (contestant, program, cpus) = (run.contestant, run.program, &self.server_cpus);
+        match layout {
+            Some(layout) => Server::scale_command(contestant, program, cpus, layout, run.scenario),
+            None => Server::command(contestant, program, cpus),
+        }
+    }
+
+    /// The generator, from its start to its record.
+    fn load(
+        &self,
+        run: Run<'_>,
+        stem: &str,
+        server: &mut Server,
+        mut ascent: Option<Ascent>,
+    ) -> Result<Load> {
+        let outputs = Outputs {
+            json: self.folder.file(format!("{stem}.loadgen.json"))?,
+            hgrm: self.folder.file(format!("{stem}.hgrm"))?,
+            hlog: self.folder.file(format!("{stem}.hlog"))?,
+        };
+        let target = Target {
+            address: server.address,
+            protocol: run.contestant.protocol,
+        };
+        let command = generator::command(
+            &self.loadgen,
+            run.scenario,
+            run.timing,
+            target,
+            &self.generator_cpus,
+            run.rate_per_s,
+            &outputs,
+        );
+        let (_, stdout) = self.folder.log(format!("{stem}.loadgen.stdout"))?;
+        let (stderr_path, stderr) = self.folder.log(format!("{stem}.loadgen.stderr"))?;
+        let (program, args) = command.split_first().context("no generator")?;
+        let with_pss = run.scenario.kind == Kind::Idle;
+        let mut sampler = Sampler::new(server.pid(), self.cpus_apart(&self.server_cpus), with_pss);
+        // The window may begin as soon as the generator does.
+        sampler.look();
+        let process =
+            self.launcher
+                .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
+
+        let opening = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
+        let limit = run.timing.warmup
+            + run.timing.duration
+            + GENERATOR_GRACE
+            + Duration::from_secs_f64(opening);
+        let (exit, overtime) = self.watch(process, server, &mut sampler, ascent.as_mut(), limit);
+        let ended_unix_ns = proc::unix_ns();
+
+        let mut failures: Vec<String> = overtime.into_iter().collect();
+        let record = match generator::read_record(&outputs.json) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                if !self.interrupt.is_set() {
+                    let exit = exit.as_deref().unwrap_or("did not end");
+                    failures.push(format!(
+                        "{error:#}; it {exit}: {}",
+                        store::tail(&stderr_path)
+                    ));
+                }
+                None
+            }
+        };
+        // The record is inside ours; a second copy would only double the folder.
+        store::remove(&outputs.json);
+        store::remove(&self.folder.path().join(format!("{stem}.loadgen.stdout")));
+        store::remove_if_empty(&stderr_path);
+        Ok(Load {
+            generator: GeneratorSide {
+                command,
+                cpus: self.generator_cpus.clone(),
+                rate_per_s: run.rate_per_s,
+                exit,
+            },
+            window: record.as_ref().and_then(|record| {
+                let (start, end) = (record.window_start_unix_ns, record.window_end_unix_ns);
+                sampler.window(start, end, self.server_cpus.len())
+            }),
+            ascent,
+            drain_ns: record
+                .as_ref()
+                .and_then(|record| ended_unix_ns.checked_sub(record.window_end_unix_ns)),
+            record,
+            failures,
+        })
+    }
+
+    /// `cpus` if the server has them to itself.
+    fn cpus_apart(&self, cpus: &CpuSet) -> Vec<usize> {
+        let generators = self.generator_cpus.cpus();
+        let shared = cpus.cpus().iter().any(|cpu| generators.contains(cpu));
+        if shared {
+            Vec::new()
+        } else {
+            cpus.cpus().to_vec()
+        }
+    }
+
+    /// Samples the server until the generator ends: how that ended, and what was wrong if it was
+    /// still running after `limit`.
+    fn watch(
+        &self,
+        mut generator: Guarded,
+        server: &mut Server,
+        sampler: &mut Sampler,
+        mut ascent: Option<&mut Ascent>,
+        limit: Duration,
+    ) -> (Option<String>, Option<String>) {
+        let (server_pid, generator_pid) = (server.pid(), generator.pid());
+        let (sample_every, sample_memory_every) = match ascent {
+            Some(_) => (SAMPLE_SCALE_EVERY, SAMPLE_SCALE_EVERY),
+            None => (SAMPLE_EVERY, SAMPLE_MEMORY_EVERY),
+        };
+        let deadline = Instant::now() + limit;
+        let (mut next_sample, mut next_memory) = (Instant::now(), Instant::now());
+        loop {
+            if let Some(status) = generator.try_wait() {
+                sampler.look();
+                return (Some(describe(status)), None);
+            }
+            let now = Instant::now();
+            if now >= next_sample {
+                sampler.look();
+                next_sample = now + sample_every;
+            }
+            if now >= next_memory {
+                sampler.look_at_memory();
+                if let Some(ascent) = &mut ascent {
+                    ascent.look(server_pid, generator_pid);
+                }
+                next_memory = now + sample_memory_every;
+            }
+            let out_of_time = now >= deadline;
+            // `Server::stop` says how a dead server died.
+            if out_of_time || server.ended().is_some() || self.interrupt.is_set() {
+                let (status, _) = generator.end(Signal::INT, Duration::from_secs(3));
+                let overtime = out_of_time.then(|| {
+                    format!("the generator was still running after {limit:?} and was ended")
+                });
+                return (status.map(describe), overtime);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+fn look_at_memory(pid: u32) -> MemoryLook {
+    MemoryLook {
+        rss_bytes: proc::sample_tree(pid).map(|sample| sample.rss_bytes),
+        pss_bytes: proc::read_pss_bytes(pid),
+        kernel: proc::read_kernel_memory(),
+    }
+}
