@@ -17,12 +17,12 @@ Exit codes:
 
 The last line on stdout is the result folder.";
 
-/// Starts contestants, interleaves their runs, checks that the runs are valid, and says who won by
-/// how much.
+/// Starts contestants, interleaves their runs, checks that the runs are valid, and says which
+/// contestant was better by how much.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version, about, after_help = AFTER, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What else to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// How to run a suite.
@@ -30,7 +30,7 @@ pub struct Cli {
     pub options: Options,
 }
 
-/// What else the referee does.
+/// The subcommands of the referee.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Lists the result folders in a folder
@@ -84,8 +84,8 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Adds the headline figures of a result to a file that `report --history` draws: JSON lines;
-    /// what it has already is left out
+    /// Adds the headline figures of a result to a file that `report --history` draws: JSON lines.
+    /// Results already in the file are skipped
     History {
         /// History file; made if it is missing.
         file: PathBuf,

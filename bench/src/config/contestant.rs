@@ -44,7 +44,7 @@ pub struct Contestant {
     /// runs no conformance cases.
     #[serde(default)]
     pub foreign: bool,
-    /// What it speaks.
+    /// Its protocol.
     #[serde(default)]
     pub protocol: Protocol,
     /// Enters when no contestants are named.
@@ -55,7 +55,7 @@ pub struct Contestant {
     pub again: Option<Again>,
 }
 
-/// What a contestant speaks, and so what it can be asked.
+/// Protocol of a contestant; it decides in which bouts the contestant can run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {

@@ -1,4 +1,4 @@
-//! What the TOML files of `bench/` say: contestants, scenarios, suites.
+//! The user's input: TOML files of contestants, scenarios and suites, and the options of a suite.
 
 mod contestant;
 mod options;
@@ -89,11 +89,11 @@ mod tests {
         let contestants = load_contestants(&config_dir().join("contestants-referee.toml")).unwrap();
         let names: Vec<&str> = contestants.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, suite.contestants);
-        let weights: Vec<&str> = contestants
+        let delays: Vec<&str> = contestants
             .iter()
             .map(|one| one.args.last().map_or("0", String::as_str))
             .collect();
-        assert_eq!(weights, ["0", "400", "800", "1600"]);
+        assert_eq!(delays, ["0", "400", "800", "1600"]);
         for scenario in &suite.scenarios {
             load_scenario(config_dir(), scenario).unwrap();
         }

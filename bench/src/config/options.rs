@@ -1,4 +1,4 @@
-//! How to run a suite, as the command line says it and a result keeps it.
+//! Options of a suite, from the command line; a result keeps them.
 
 use std::path::PathBuf;
 

@@ -148,7 +148,7 @@ impl Scenario {
         }
     }
 
-    /// Name of the capacity of echoes of this size over so many connections.
+    /// Name of the capacity of echoes of this size over this many connections.
     pub fn shape_key(&self) -> String {
         format!("capacity-{}b-c{}", self.size_bytes, self.connections)
     }

@@ -1,10 +1,10 @@
 //! The highest rate at which a server keeps its promise, found by probing: bisection on a
 //! logarithmic scale, then runs at the rate found that must confirm it. Pure: the next rate is a
-//! function of the outcomes so far, so whoever has the probes can repeat the search.
+//! function of the outcomes so far, so the search can be repeated from its probes.
 //!
-//! A probe is one noisy look. A rate counts as broken only when two probes at it broke, for a
-//! hiccup of the machine must not cost a server half of its capacity; and as found only when most
-//! of the confirming runs held, for luck must not give it any.
+//! One probe is noisy. A rate counts as missed only when two probes at it missed, so that one stall
+//! does not halve the result; and as found only when most of the confirming runs met the target, so
+//! that one lucky probe does not raise it.
 
 use super::checks::{GENERATOR_FULL, SERVER_FULL, STEAL_SHARE};
 use crate::record::{Found, Goal, Limiter, Outcome, Role};
@@ -19,7 +19,7 @@ const BREAKS: usize = 2;
 const VOIDS: usize = 3;
 /// A search that takes longer has no end.
 const MOST_PROBES: usize = 60;
-/// Where the machine as a whole has no time left, whoever used it.
+/// The share of all CPUs above which the machine is full.
 const MACHINE_FULL: f64 = 0.95;
 /// Socket buffers beyond this share of what the kernel calls pressure (`net.ipv4.tcp_mem`).
 const BUFFERS_FULL: f64 = 0.9;
@@ -139,7 +139,7 @@ impl<'a> Bisection<'a> {
                 confirmed: self.holds,
             });
         }
-        // It had held by luck: the search goes on below, in growing steps.
+        // One probe was lucky: the search goes on below, in growing steps.
         (self.held, self.broke) = (None, Some(self.rate));
         (self.role, self.step) = (Role::Search, 1.0 + goal.resolution);
         let lower = rounded((self.rate / self.stride()).max(goal.min_per_s));
@@ -182,7 +182,7 @@ pub struct Strain {
     pub server_cpu: f64,
     /// Of the generator's busiest CPU.
     pub generator_cpu: f64,
-    /// Of all CPUs of the machine, by whomever.
+    /// Of all CPUs of the machine, by all programs.
     pub machine_cpu: f64,
     /// Of all CPUs, taken by the hypervisor.
     pub steal: f64,

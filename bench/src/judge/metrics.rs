@@ -80,7 +80,7 @@ pub fn server_cpu(kind: Kind) -> Option<&'static Metric> {
 
 /// The metrics that a comparison of two contestants in this scenario is about, its headline first.
 ///
-/// At a fixed rate the throughput is the rate, whoever serves; it is not compared.
+/// At a fixed rate the throughput of every contestant is the rate; it is not compared.
 pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
     let fixed_rate = matches!(
         scenario.load,
@@ -284,8 +284,8 @@ fn percentile(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
     percentile_has_samples(percentile, latency.count).then_some(value as f64)
 }
 
-/// The mean needs no hundred samples: a broadcast to many has few messages per second, and the runs
-/// show its spread.
+/// No minimum sample count for the mean: large broadcasts have few messages per second, and
+/// variation shows between runs.
 fn mean(latency: Option<&Latency>) -> Option<f64> {
     latency
         .filter(|latency| latency.count > 0)

@@ -56,7 +56,7 @@ impl Softirqd {
         }
     }
 
-    /// What they have used until now.
+    /// CPU time of the threads until now.
     pub fn read(&self, cpus: &[usize]) -> SoftirqdTime {
         let mut time = SoftirqdTime::default();
         for thread in &self.threads {

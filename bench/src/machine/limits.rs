@@ -1,5 +1,5 @@
-//! What connections take from a machine: one set of constants for the check of the machine and for
-//! the layout of a scale step.
+//! Files and memory that connections need: one set of constants for the check of the machine and
+//! for the layout of a scale step.
 
 /// Files of a server or generator besides its connections: binaries, logs, epoll and io_uring
 /// instances, listeners (about 40 with 64 workers), with room to spare.

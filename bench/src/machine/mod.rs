@@ -1,4 +1,4 @@
-//! What this computer is and allows, read once at the start; what `/proc` says of it meanwhile.
+//! The facts and limits of this computer, read once at the start, and its `/proc` during runs.
 
 pub mod cpus;
 pub mod ksoftirqd;
@@ -87,8 +87,8 @@ pub struct Machine {
     pub schedstat: bool,
     /// User id is 0.
     pub root: bool,
-    /// Nice value that servers and generator get; `None`: that of the referee, for this user may
-    /// not have another.
+    /// Nice value that servers and generator get; `None`: that of the referee, because this
+    /// user may not raise it.
     #[serde(default)]
     pub run_nice: Option<i32>,
     /// Queueing discipline of the loopback interface.
@@ -181,7 +181,7 @@ pub fn output(program: &str, args: &[&str]) -> Option<String> {
     Some(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// What the kernel's own configuration says, in the two places where it may be.
+/// Reads the kernel's configuration, in one of its two places.
 fn interrupts_accounted_apart(release: &str) -> Option<bool> {
     let zipped = Command::new("zcat").arg("/proc/config.gz").output().ok();
     let config = zipped

@@ -1,22 +1,23 @@
-//! Is this machine fit for the bouts? Each finding comes with the command that mends it. Pure.
+//! Checks whether this machine can run the bouts. Each finding names the command that mends it.
+//! Pure.
 
 use serde::{Deserialize, Serialize};
 
 use super::Machine;
 use super::limits::{BYTES_PER_CONNECTION, SPARE_BYTES, SPARE_FILES};
 
-/// Something about the machine that hurts.
+/// Something about the machine that harms a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Fatal: the suite cannot run.
     pub fatal: bool,
-    /// What is wrong and what follows from it.
+    /// The fault and its consequence.
     pub problem: String,
     /// A command, or what else to do.
     pub fix: String,
 }
 
-/// What the suite asks of the machine.
+/// The demand of the suite on the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Demand {
     /// Most connections at once.

@@ -1,6 +1,6 @@
-//! Runs go before what else wants the CPUs, where this user may have it so.
+//! Raises the scheduling priority of runs, if the user has permission.
 //!
-//! A daemon that watches a machine is often a little more urgent than everybody else, and one that
+//! A daemon that watches a machine often has a higher priority than other programs, and one that
 //! lists the open files of a server with 250,000 connections delayed one message in a hundred by 80
 //! ms (and by less than 2 ms with this; n = 5).
 //!
@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use rustix::process::{getpriority_process, setpriority_process, setsid};
 
-/// As urgent as such a daemon. Not more: at -20 the kernel, clearing up behind a process that had
-/// ended, spun for minutes, waiting for a daemon that the spinning kept from the CPU.
+/// The priority of such a daemon, and no higher: at -20 the kernel, clearing up after a process
+/// that had ended, spun for minutes, waiting for a daemon that the spinning kept from the CPU.
 const NICE: i32 = -10;
 /// Name and nice value of the session of the process that reads it: `/autogroup-1 nice 0`.
 const SESSION: &str = "/proc/self/autogroup";

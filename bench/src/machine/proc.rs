@@ -1,5 +1,5 @@
-//! What `/proc` says about a process and the machine. Parsers are pure; readers return `None` for
-//! what is not there (a process that has ended, a kernel without the file), never a guess.
+//! Figures of a process and of the machine from `/proc`. Parsers are pure; readers return `None`
+//! for what is not there (a process that has ended, a kernel without the file), never a guess.
 
 use std::fs;
 use std::path::Path;
@@ -87,7 +87,7 @@ pub struct KernelMemory {
 }
 
 impl KernelMemory {
-    /// What the kernel keeps for connections, and for the processes that hold them.
+    /// Memory of the kernel for connections and for the processes that hold them.
     pub fn kernel_bytes(&self) -> u64 {
         self.slab_bytes + self.tcp_buffer_bytes + self.page_table_bytes + self.stack_bytes
     }

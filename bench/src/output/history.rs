@@ -35,7 +35,7 @@ pub struct Entry {
     pub bout: String,
     /// Its kind.
     pub kind: Kind,
-    /// Who.
+    /// Name of the contestant.
     pub contestant: String,
     /// Key of the headline metric.
     pub metric: String,

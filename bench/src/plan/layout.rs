@@ -1,5 +1,5 @@
-//! A step of the suite `scale`: how a contestant is laid out so that the limits in force hold its
-//! connections, and whether this machine holds the step at all. Pure.
+//! Plans a step of the suite `scale`: processes and workers that hold the connections within the
+//! limits in force, or why this machine cannot hold the step. Pure.
 
 use crate::config::{Contestant, ScaleBy, Scenario};
 use crate::machine::Machine;

@@ -1,4 +1,4 @@
-//! What the command line chose, checked before anything starts.
+//! The plan of a suite: what the options name, loaded and checked before anything starts.
 
 pub mod dry_run;
 pub mod estimate;
@@ -69,7 +69,7 @@ impl Candidate {
 pub struct Until {
     /// All headline intervals are at most this wide to each side, as a share.
     pub half_width: f64,
-    /// Or so many blocks were run.
+    /// Or this many blocks were run.
     pub max_repeats: usize,
 }
 
@@ -279,7 +279,7 @@ fn choose(all: Vec<Contestant>, names: &[String], file: &Path) -> Result<Vec<Con
 }
 
 /// The first contestant that plays everywhere once more, in the A/A bouts among `scenarios`, or in
-/// the first scenario if none of them is one; nobody if the suite has no A/A bout.
+/// the first scenario if none of them is one; none if the suite has no A/A bout.
 fn again(
     contestants: &[Contestant],
     bouts: &[String],

@@ -26,7 +26,7 @@ pub struct Footprint {
     pub connections: u64,
     /// Before the server was started.
     pub before: KernelMemory,
-    /// The server was ready, nobody connected.
+    /// The server was ready, without a connection.
     pub ready: Look,
     /// Both ends of all connections were sockets.
     pub up: Option<Look>,

@@ -87,7 +87,7 @@ pub enum Status {
     Invalid,
     /// It did not run to its end.
     Failed,
-    /// Somebody ended the suite during the run.
+    /// The suite was ended during the run.
     Interrupted,
     /// Not run: this machine cannot hold it.
     Refused,

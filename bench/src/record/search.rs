@@ -50,7 +50,7 @@ pub struct Probe {
     pub server_cpu_share: Option<f64>,
     /// Of the generator's busiest CPU.
     pub generator_cpu_share: Option<f64>,
-    /// Of all CPUs, by whomever.
+    /// Of all CPUs, by all programs.
     pub machine_cpu_share: Option<f64>,
     /// Of all CPUs, taken by the hypervisor.
     pub steal_share: Option<f64>,

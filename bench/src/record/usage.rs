@@ -50,7 +50,7 @@ impl WindowUse {
 pub struct MachineUse {
     /// What the CPUs could have given.
     pub all_ns: u64,
-    /// Used by whomever, the kernel included.
+    /// Used by all programs and the kernel.
     pub busy_ns: u64,
     /// Of it in interrupts and `softirq`.
     pub interrupts_ns: u64,

@@ -1,5 +1,4 @@
-//! What many connections take from the machine and give back: looks at memory from before the
-//! server's start until after its end.
+//! Samples memory from before the server's start until after its end.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! One run: a fresh server is started, observed under load and stopped; the run is judged and stored.
+//! One run: a fresh server is started, observed under load and stopped; the run is judged and
+//! stored.
 
 mod footprint;
 pub mod generator;
@@ -25,7 +26,7 @@ use interrupt::Interrupt;
 use observe::Observation;
 use process::Launcher;
 
-/// What all runs of a suite share.
+/// The parts that all runs of a suite share.
 #[derive(Debug)]
 pub struct Testbed {
     /// Starts children.
@@ -38,22 +39,22 @@ pub struct Testbed {
     pub server_cpus: CpuSet,
     /// The generator's CPUs.
     pub generator_cpus: CpuSet,
-    /// What limits a scale step.
+    /// The machine, whose limits decide how a scale step is laid out.
     pub machine: Machine,
-    /// Somebody wants to end the suite.
+    /// The suite is to end.
     pub interrupt: Interrupt,
 }
 
 /// Which run.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
-    /// Who.
+    /// The contestant.
     pub contestant: &'a Contestant,
     /// The contestant's binary.
     pub program: &'a std::path::Path,
-    /// What.
+    /// The scenario.
     pub scenario: &'a Scenario,
-    /// How long.
+    /// Warm-up and window.
     pub timing: Timing,
     /// Rate in force, for open loops.
     pub rate_per_s: Option<f64>,
@@ -156,7 +157,7 @@ impl Testbed {
         record.metrics = record.extract_metrics();
         self.folder.write_json(format!("{stem}.json"), &record)?;
         if record.status.counts() {
-            // What the servers log about a run that went well is their start and their end.
+            // After a valid run the log of the server holds only its start and its end.
             store::remove(&self.folder.path().join(format!("{stem}.server.stderr")));
         }
         Ok(record)

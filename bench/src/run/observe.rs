@@ -1,4 +1,4 @@
-//! What is seen of a run: the server before, under and after the load.
+//! Observes a run: the server before, under and after the load.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ pub struct Observation {
     pub failures: Vec<String>,
 }
 
-/// What was seen while the generator ran.
+/// The part of an observation during which the generator ran.
 struct Load {
     generator: GeneratorSide,
     record: Option<Record>,
@@ -113,7 +113,7 @@ impl Testbed {
         })
     }
 
-    /// What is seen of a run whose server was not started, or not up.
+    /// The observation of a run whose server was not started, or did not become ready.
     pub fn no_server(
         &self,
         run: Run<'_>,
@@ -247,8 +247,8 @@ impl Testbed {
         }
     }
 
-    /// Samples the server until the generator ends: how that ended, and what was wrong if it was
-    /// still running after `limit`.
+    /// Samples the server until the generator ends. Returns how the generator ended, and a failure
+    /// if it was still running after `limit`.
     fn watch(
         &self,
         mut generator: Guarded,

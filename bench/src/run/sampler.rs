@@ -65,7 +65,7 @@ impl Sampler {
         });
     }
 
-    /// What was used between two instants, by a server on `cpus` CPUs. `None` if the looks do not
+    /// The use of a server on `cpus` CPUs between two instants. `None` if the looks do not
     /// reach around the window.
     pub fn window(&self, start_unix_ns: u64, end_unix_ns: u64, cpus: usize) -> Option<WindowUse> {
         let start = interpolate(&self.samples, start_unix_ns)?;

@@ -63,7 +63,7 @@ impl Testbed {
     }
 }
 
-/// What the probes of a scenario are: echoes at a fixed rate.
+/// The scenario of the probes: echoes at a fixed rate.
 fn probe_scenario(scenario: &Scenario) -> Scenario {
     Scenario {
         kind: Kind::Echo,

@@ -41,7 +41,7 @@ pub struct Ended {
     pub exit: String,
     /// Its last line, if that was one of final counters.
     pub final_line: Option<Value>,
-    /// What was wrong with its end.
+    /// Why its end was a failure, if it was.
     pub failure: Option<String>,
 }
 

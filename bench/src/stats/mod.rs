@@ -1,6 +1,6 @@
 //! Statistics over runs. Pure functions; the run is the unit, never the message.
 //!
-//! Every formula here is written out for strangers in `docs/method.md`; change both or
+//! Every formula here is written out in `docs/method.md`; change both or
 //! neither.
 
 mod direction;

@@ -1,4 +1,4 @@
-//! The one source of chance: SplitMix64, so that a stranger can repeat every draw.
+//! The only random source: SplitMix64, seeded, so that anyone can reproduce every draw.
 //!
 //! Orders of runs and bootstrap resamples come from here. The generator is five lines in any
 //! language (`bench-results/README.md` has it in Python), so an interval in `summary.json` can be

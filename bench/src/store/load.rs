@@ -49,7 +49,7 @@ impl Results {
         })
     }
 
-    /// For who must not go on with a result that was tampered with.
+    /// Fails if the result folder is inconsistent.
     ///
     /// # Errors
     /// When something in it does not follow from the rest.

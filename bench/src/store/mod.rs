@@ -112,7 +112,7 @@ impl std::fmt::Display for Unwritable {
 
 impl std::error::Error for Unwritable {}
 
-/// Removes a file that nobody needs.
+/// Removes a file that is no longer needed.
 pub fn remove(path: &Path) {
     let _ = fs::remove_file(path);
 }

@@ -1,4 +1,4 @@
-//! Before the bouts: does each contestant start, and does it keep the rules?
+//! Admits contestants before the bouts: each must start, and pass the conformance cases.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::store::{self, Unwritable};
 /// The smoke cases take seconds; one that hangs must not hang the suite.
 const CONFORMANCE_WITHIN: Duration = Duration::from_secs(120);
 
-/// What came of it.
+/// The result of an admission.
 pub struct Admission {
     /// Its `ready` line, if it started.
     pub ready: Option<Value>,

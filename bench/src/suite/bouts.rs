@@ -99,8 +99,8 @@ impl Referee {
             return true;
         }
         let whole = self.whole_blocks(scenario);
-        // A bout of several blocks without a whole one is not unlucky, it is broken; of a single
-        // one nobody knows.
+        // If none of several blocks is valid, the scenario is broken: a retry would not mend it.
+        // With one block this cannot be told, so it is tried again.
         let may_be_luck = whole > 0 || self.plan.repeats == 1;
         let makes_up = may_be_luck && whole < self.plan.repeats;
         match self.plan.until {
@@ -112,7 +112,7 @@ impl Referee {
         }
     }
 
-    /// One block of a bout, unless time is up or somebody wants to end: then false.
+    /// One block of a bout, unless the time is up or the suite is interrupted: then false.
     fn bout_block(
         &mut self,
         scenario: &Scenario,
@@ -155,7 +155,7 @@ impl Referee {
         Ok(!self.testbed.interrupt.is_set())
     }
 
-    /// One run of every contestant, in random order. Ends early when somebody wants to end.
+    /// One run of every contestant, in random order. Ends early when the suite is interrupted.
     pub(super) fn block(
         &self,
         scenario: &Scenario,
@@ -194,8 +194,8 @@ impl Referee {
         Ok(runs)
     }
 
-    /// What a closed loop of this shape gave for this contestant, if that was measured: where a
-    /// search begins.
+    /// The throughput of this contestant in a closed loop of this shape, if that was measured:
+    /// where a search begins.
     fn known_capacity(&self, run: Run<'_>) -> Option<f64> {
         let capacity = self.capacities.get(&run.scenario.shape_key())?;
         let own = capacity.messages_per_s.get(&run.contestant.name);
@@ -217,7 +217,7 @@ impl Referee {
     }
 }
 
-/// What a block reports while it runs.
+/// The events that a block reports while it runs.
 pub(super) enum Said<'a> {
     Begin(&'a str),
     End(&'a RunRecord),
@@ -236,7 +236,7 @@ impl Pace {
         self.taken += taken;
     }
 
-    /// What an estimate has come to so far.
+    /// An estimate, corrected by the runs so far.
     fn expect(&self, estimate: Duration) -> Duration {
         if self.estimated.is_zero() {
             return estimate;

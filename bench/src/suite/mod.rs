@@ -163,7 +163,7 @@ impl Referee {
         })
     }
 
-    /// All phases; whatever ends them, what was recorded is summed up.
+    /// All phases; the runs that were recorded are summed up, however the phases end.
     fn run_suite(mut self) -> u8 {
         let carried_out = self.carry_out();
         let aborted = carried_out.as_ref().err().map(|error| format!("{error:#}"));
@@ -252,8 +252,8 @@ impl Referee {
         );
     }
 
-    /// A scale suite takes long: who is laid out how, how long each step takes, and what this
-    /// machine cannot hold.
+    /// A scale suite takes long: says how each contestant is laid out, how long each step takes,
+    /// and what this machine cannot hold.
     fn announce_steps(&self) {
         let steps = self.plan.scenarios.iter();
         for scenario in steps.filter(|one| one.kind == Kind::Scale) {
@@ -352,7 +352,7 @@ impl Referee {
     }
 }
 
-/// What a summary says of a contestant.
+/// The entry of a contestant in the summary.
 fn entrant(candidate: &Candidate) -> Entrant {
     let contestant = &candidate.contestant;
     Entrant {

@@ -1,4 +1,4 @@
-//! What the referee says while it works, on stderr: a bar on a terminal; elsewhere a line per
+//! Progress of a suite on stderr: a bar on a terminal; elsewhere a line per
 //! round, and one per run that does not count, without control characters.
 
 use std::io::IsTerminal;
@@ -20,7 +20,7 @@ pub struct Progress {
     place: String,
     /// How the last bout stood after its block.
     verdict: Option<String>,
-    /// Runs that were done when the last round was told.
+    /// Runs that were done when the last line of a round was printed.
     told: usize,
 }
 
@@ -69,7 +69,7 @@ impl Progress {
         }
     }
 
-    /// A run is over. A run that does not count is told at once, wherever.
+    /// A run is over. A run that does not count gets a line at once.
     pub fn end(&mut self, record: &RunRecord) {
         self.done += 1;
         if let Some(bar) = &self.bar {

@@ -1,5 +1,5 @@
-//! `--resume DIR`: what an interrupted suite left behind, and whether going on would be the same
-//! suite.
+//! `--resume DIR`: reads the folder of an interrupted suite, and checks that the rest of the suite
+//! would be comparable.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,12 +15,12 @@ use crate::record::{RunRecord, Status};
 use crate::store::load::{load_runs, read_json};
 use crate::summary::Capacity;
 
-/// What is in the folder of an interrupted suite.
+/// The content of the folder of an interrupted suite.
 #[derive(Debug, Clone)]
 pub struct Left {
     /// The folder.
     pub root: PathBuf,
-    /// What made the runs in it.
+    /// The environment of its runs.
     pub environment: Environment,
     /// Measured before the bouts; empty if that was not finished.
     pub capacities: BTreeMap<String, Capacity>,
@@ -73,12 +73,12 @@ impl Left {
         })
     }
 
-    /// What is no longer as it was; an error that names it unless `force` accepts it.
+    /// The changes since the interruption; an error that names them unless `force` accepts them.
     pub fn check(&self, now: &Environment, force: bool) -> Result<Vec<String>> {
         let changed = changes(&self.environment, now);
         ensure!(
             changed.is_empty() || force,
-            "{} cannot be resumed, for its runs would not be comparable: {}. Start anew, or mix them with --force (the summary will say so)",
+            "{} cannot be resumed, because its runs would not be comparable: {}. Start anew, or mix them with --force (the summary will say so)",
             self.root.display(),
             changed.join("; ")
         );

@@ -1,4 +1,4 @@
-//! What makes two result folders different measurements, apart from the servers.
+//! The mismatches, apart from the servers, that make two result folders different measurements.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -180,7 +180,7 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, unlike: &[Unlike]) -> Ta
     table
 }
 
-/// Who takes part, each under one name.
+/// The contestants, each under one name.
 fn contestants<'a>(results: &'a Results, scenario: &Scenario) -> Vec<&'a str> {
     let entrants = results.summary.setting.contestants.iter();
     entrants

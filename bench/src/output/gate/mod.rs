@@ -33,9 +33,9 @@ pub struct Gate {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
-    /// What must be so.
+    /// The condition that must hold.
     expect: Expression,
-    /// Why, for whoever breaks it.
+    /// Why: printed when it is broken.
     because: Option<String>,
 }
 
@@ -205,7 +205,7 @@ fn bout_figures(
     }
 }
 
-/// Everybody in a bout, and every pair in both directions.
+/// Every contestant of a bout, and every pair in both directions.
 fn contestants_and_pairs(bout: &Bout) -> Vec<String> {
     let single = bout
         .contestants

@@ -1,4 +1,5 @@
-//! What all charts have in common: a drawing with the table of its figures, and who is drawn how.
+//! What all charts have in common: a drawing, the table of its figures, and the mark of each
+//! contestant.
 
 use serde::Serialize;
 
@@ -28,7 +29,7 @@ impl Chart {
     }
 }
 
-/// Who is drawn how: the place of each contestant in the suite.
+/// The mark of each contestant: its place in the suite.
 #[derive(Debug)]
 pub(super) struct Legend<'a>(pub(super) &'a [String]);
 

@@ -10,7 +10,7 @@ use crate::output::history::Entry;
 use crate::output::table::Table;
 use crate::units;
 
-/// At most so many dates under a chart.
+/// At most this many dates under a chart.
 const DATES: usize = 6;
 
 /// A chart per bout and machine: figures of different machines are not on one line.
@@ -35,7 +35,7 @@ pub(super) fn charts(history: &[Entry], legend: &Legend<'_>) -> Vec<Chart> {
         .collect()
 }
 
-/// Who is in a history, in the order of their first appearance.
+/// The contestants of a history, in the order of their first appearance.
 pub(super) fn names(history: &[Entry]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for entry in history {

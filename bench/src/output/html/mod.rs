@@ -32,7 +32,7 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 /// Colours and strokes of drawings, also in a drawing that stands alone.
 const MARKS: &str = include_str!("marks.css");
-/// What such a drawing gets from the page else.
+/// Styles that such a drawing otherwise gets from the page.
 const ALONE: &str = include_str!("alone.css");
 
 /// The page; `history` is drawn behind the results, if there is any.

@@ -201,7 +201,7 @@ impl Svg {
     }
 
     /// The drawing as an `<svg>` element that scales with its surroundings; `label` is what it
-    /// shows, for those who do not see it.
+    /// shows, for screen readers.
     pub(super) fn finish(self, label: &str) -> String {
         let Self {
             width,

@@ -6,7 +6,7 @@ use crate::judge::metrics;
 use crate::summary::verdict::Verdict;
 use crate::summary::{Bout, Summary};
 
-/// What one contestant loses.
+/// The bouts in which one contestant is slower.
 #[derive(Debug, Serialize)]
 pub(super) struct Losses {
     contestant: String,
