@@ -57,7 +57,7 @@ fn resolve(file: &str, path: &str) -> Option<String> {
 }
 
 /// Lines of a page that are no code block, from 1.
-fn prose(page: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn prose(page: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut in_code = false;
     page.lines().enumerate().filter_map(move |(at, line)| {
         let is_fence = line.trim_start().starts_with("```");

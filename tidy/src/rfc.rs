@@ -156,8 +156,9 @@ pub fn table(tree: &Tree) -> Result<String, Fault> {
     let mut text = format!(
         "# RFC 6455, requirement by requirement\n\n\
          Made by `cargo run -p tidy` from [tidy/rfc6455.toml](../tidy/rfc6455.toml) and the tags \
-         beside code and tests; `cargo test -p tidy` fails when it differs, or when a requirement \
-         has no code or no test. {} requirements, {} of them exempt with the reason.\n",
+         beside\ncode and tests; `cargo test -p tidy` fails when this page differs from what they \
+         give, or when a\nrequirement has no code or no test. {} requirements, {} of them exempt, \
+         with the reason.\n",
         requirements.len(),
         exempt.count(),
     );

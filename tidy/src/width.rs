@@ -1,6 +1,6 @@
 //! Width of lines and length of files.
 
-use crate::{Fault, Tree};
+use crate::{Fault, Tree, links::prose};
 
 /// Columns of code and of comments.
 pub const COLUMNS: usize = 100;
@@ -32,6 +32,23 @@ pub fn wide_lines(tree: &Tree) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// Lines of Markdown that are wider than [`COLUMNS`]: not those of tables and of code blocks, and
+/// not those that hold a link, which cannot be cut.
+#[must_use]
+pub fn wide_prose(tree: &Tree) -> Vec<Fault> {
+    let pages = tree.texts(&[".md"]);
+    // The summaries of results are made by bench, for a renderer.
+    let pages = pages.filter(|(file, _)| !file.ends_with("/summary.md"));
+    let lines = pages.flat_map(|(file, text)| prose(text).map(move |line| (file, line)));
+    lines
+        .filter(|(_, (_, line))| {
+            let may_stand = line.trim_start().starts_with('|') || line.contains("](");
+            line.chars().count() > COLUMNS && !may_stand
+        })
+        .map(|(file, (at, _))| Fault::new(file, at, format!("wrap at {COLUMNS} columns")))
+        .collect()
 }
 
 /// Files longer than [`LINES`], but for those in `exempt`; and entries of `exempt` that are not

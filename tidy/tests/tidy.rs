@@ -34,6 +34,12 @@ fn lines_are_not_wider_than_code() {
     assert_eq!(planted(width::wide_lines, "a.rs", &exact), [2]);
 
     assert_none(&width::wide_lines(&REPOSITORY));
+
+    let (wide, row) = ("a ".repeat(51), format!("| {} |", "a".repeat(99)));
+    let page = format!("{wide}\n{row}\n```\n{wide}\n```\n[a](b) {wide}\n- {wide}\n");
+    assert_eq!(planted(width::wide_prose, "a.md", &page), [1, 7]);
+
+    assert_none(&width::wide_prose(&REPOSITORY));
 }
 
 #[test]

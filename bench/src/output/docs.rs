@@ -19,15 +19,15 @@ use crate::summary::{Advantage, Bout, Showing, Summary};
 const HEAD: &str = "\
 # Results
 
-Made by `bench docs` from the folders that [results.toml](results.toml) lists; a test fails when this
-page differs from what they give. Do not edit it.
+Made by `bench docs` from the folders that [results.toml](results.toml) lists; a test fails when
+this page differs from what they give. Do not edit it.
 
-How to read it: *median* is that of n runs, ± their median absolute deviation. *x REF* is how many times
-better than the contestant REF, with its 95% interval: the median ratio of paired runs, above 1 is
-better, in every metric. **Bold**: a difference is shown (interval and signed-rank test agree, n is 10 or
-more); otherwise no difference is detectable at this n. `10 ?3` are ten runs that count, three of them
-marked doubtful. [method.md](method.md) says how a result is made, [bias.md](bias.md) what may bend it.
-Each folder has every comparison of every pair, and every run.
+How to read it: *median* is that of n runs, ± their median absolute deviation. *x REF* is how many
+times better than the contestant REF, with its 95% interval: the median ratio of paired runs, above
+1 is better, in every metric. **Bold**: a difference is shown (interval and signed-rank test agree,
+n is 10 or more); otherwise no difference is detectable at this n. `10 ?3` are ten runs that count,
+three of them marked doubtful. [method.md](method.md) says how a result is made, [bias.md](bias.md)
+what may bend it. Each folder has every comparison of every pair, and every run.
 ";
 
 /// What the page shows: `docs/results.toml`.
