@@ -238,6 +238,19 @@ pub fn half_closed_client_gets_its_answers(target: &Target) {
     server.await_metric("connections_open", 0);
 }
 
+/// As a member of a room, it gets what it published last.
+pub fn half_closed_member_gets_its_messages(target: &Target) {
+    let server = target.start(&[]);
+    let mut raw = server.upgraded_with_small_buffer("/broadcast/half");
+    // Long enough that its last bytes and the end of the stream come together.
+    let message = pattern(4093).repeat(700);
+    raw.send(&wire::binary(&message));
+    raw.finish_sending();
+    raw.expect(BINARY, &message);
+    raw.expect_closed();
+    server.await_metric("connections_open", 0);
+}
+
 /// An echo to a client that does not read is not hoarded: the server stops reading until there is
 /// room.
 pub fn echo_pushes_back_on_a_client_that_does_not_read(target: &Target) {

@@ -135,6 +135,7 @@ macro_rules! conformance_list {
                 full close_without_a_code
                 full messages_around_a_close: alone
                 full half_closed_client_gets_its_answers
+                full half_closed_member_gets_its_messages: alone
                 full echo_pushes_back_on_a_client_that_does_not_read
                 full connections_do_not_mix
             }

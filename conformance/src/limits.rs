@@ -264,7 +264,7 @@ pub fn out_of_files_is_said_twice(target: &Target) {
     // A machine that stands still for a second may end it, and let it begin anew.
     let said = |what| exit.stderr.matches(what).count();
     assert!((1..=3).contains(&said(BEGIN)), "{}", exit.stderr);
-    assert_eq!(said(BEGIN), said(END), "{}", exit.stderr);
+    assert_eq!(said(BEGIN), said("accepts failed"), "{}", exit.stderr);
     assert!(exit.stderr.lines().count() < 10, "{}", exit.stderr);
     assert!(exit.expect_clean()["accept_errors"].as_u64() >= Some(1));
 }

@@ -60,13 +60,15 @@ impl Shortage {
     #[inline]
     pub fn tick(&self) {
         if self.has_begun.load(Relaxed) {
-            self.end(|state| state.accepted && state.failed_last.elapsed() >= SETTLED);
+            self.end("accepting again", |state| {
+                state.accepted && state.failed_last.elapsed() >= SETTLED
+            });
         }
     }
 
     /// Nothing will be accepted any more.
     pub fn stop(&self) {
-        self.end(|_| true);
+        self.end("no more is accepted", |_| true);
     }
 
     /// Returns whether it is the first.
@@ -86,13 +88,13 @@ impl Shortage {
         first
     }
 
-    fn end(&self, is_over: impl FnOnce(&mut State) -> bool) {
+    fn end(&self, how: &str, is_over: impl FnOnce(&mut State) -> bool) {
         let mut state = self.lock();
         if let Some(over) = state.take_if(is_over) {
             self.has_begun.store(false, Relaxed);
             let seconds = over.began.elapsed().as_secs();
             let failures = over.failures;
-            tracing::info!("accepting again: {failures} accepts failed within {seconds} s");
+            tracing::info!("{how}: {failures} accepts failed within {seconds} s");
         }
     }
 

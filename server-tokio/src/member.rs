@@ -59,19 +59,15 @@ pub(crate) async fn serve(
     };
     drop(early);
     loop {
-        if turn == Turn::Eof {
-            link.outbox().end();
-        }
-        if turn != Turn::GoOn || member.session.state() != State::Open {
+        if member.session.state() != State::Open {
             member.deliver_on_close();
         }
         match turn {
             Turn::GoOn => {}
-            Turn::Eof => return Ending::Gone,
-            Turn::Over if member.publication.is_none() => break,
-            Turn::Over => {}
+            Turn::Eof | Turn::Over if member.publication.is_none() => break,
+            Turn::Eof | Turn::Over => {}
         }
-        let over = turn == Turn::Over;
+        let over = turn != Turn::GoOn;
         match member.wait(&membership.room, over).await {
             Wake::Ordered(_) if over => {}
             Wake::Ordered(order) => {

@@ -94,11 +94,7 @@ pub(crate) async fn serve(
             break;
         };
         let Ok(mut buf) = filled(outcome) else {
-            link.outbox().end();
-            if !link.is_writing() {
-                link.deliver_on_close();
-            }
-            return Ending::Gone;
+            break;
         };
         link.activity.touch(worker.tick());
         let received = buf.len();

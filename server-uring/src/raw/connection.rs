@@ -360,6 +360,9 @@ impl Connection {
     /// The peer has ended its stream. What it asked for before, it gets.
     pub(crate) fn eof(&mut self, worker: &mut Worker) {
         self.link.ended();
+        if let (Stage::Open, Serving::Member(member)) = (self.stage, &mut self.serving) {
+            member.finish(worker, self.link.socket);
+        }
         match self.stage {
             Stage::Handshake | Stage::Open => self.finish_if_ended(worker),
             Stage::Discarding => self.close(worker),

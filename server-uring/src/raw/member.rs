@@ -116,6 +116,14 @@ impl Member {
         self.outbox.close(std::mem::take(&mut self.farewell));
     }
 
+    /// The peer sends no more. What it published last is to reach itself, too.
+    pub(crate) fn finish(&mut self, worker: &Worker, socket: SocketId) {
+        self.over = true;
+        if self.publication.is_none() {
+            self.leave(worker, socket);
+        }
+    }
+
     /// Takes in what was received, or keeps it for later while there is something to be published.
     pub(crate) fn received(
         &mut self,
@@ -217,7 +225,7 @@ impl Member {
                 }
             }
             self.publication = None;
-            if self.over {
+            if self.over && (self.held.is_empty() || self.session.state() == State::Closed) {
                 self.leave(worker, link.socket);
                 return Taken::Waiting;
             }
