@@ -17,16 +17,19 @@ use std::{mem, ptr};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
-use crate::completion::Token;
+use crate::completion::{OpKind, Token};
 use crate::kernel::BUFFER_GROUP;
 use crate::net::LINGER_OFF;
 use crate::op::{Body, Handle, Op, OperationId, ReceiveState, Shots, Target, UserData};
+use crate::reap::cancelled;
 use crate::ring::Ring;
 use crate::slab::Key;
 
 /// The most bytes one send operation asks for; the ring continues. Far below the limit of 2 GiB, so
 /// that the continuation is an everyday path.
 const PIECE: u32 = 16 << 20;
+/// Most shutdowns of direct sockets that the kernel holds at a time: each has a descriptor.
+const MOST_SHUTDOWNS: usize = 8;
 /// What a poll waits for: bytes, or their end. Errors count by themselves.
 const SOMETHING_TO_RECEIVE: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
 
@@ -79,8 +82,10 @@ impl Ring {
             },
             None => return self.refuse(token, libc::EBADF, body),
         };
-        let entry = entry(file, self.direct.takes_accepted(), &body);
-        let key = self.ops.insert(Op::new(token, body));
+        // The entry is made from where the operation stays: a box that moves may not be reached by
+        // a pointer taken before (Stacked Borrows).
+        let (key, op) = self.ops.insert_and_get(Op::new(token, body));
+        let entry = entry(file, self.direct.takes_accepted(), &op.body);
         slot.in_flight += 1;
         slot.exclusive = Some(key);
         self.in_flight += 1;
@@ -94,9 +99,10 @@ impl Ring {
 
     /// Starts a timeout.
     pub(crate) fn begin_timeout(&mut self, token: Token, deadline: Box<Timespec>) -> OperationId {
-        let body = Body::Timeout { deadline };
-        let entry = entry(File::NONE, false, &body);
-        let key = self.ops.insert(Op::new(token, body));
+        let (key, op) = self
+            .ops
+            .insert_and_get(Op::new(token, Body::Timeout { deadline }));
+        let entry = entry(File::NONE, false, &op.body);
         self.in_flight += 1;
         let name = UserData::new(Target::Operation, key);
         // SAFETY: the time is boxed in the body, see the head of this file.
@@ -104,15 +110,18 @@ impl Ring {
         OperationId(name)
     }
 
-    /// Hands the rest of a send, or an accept that the kernel ended, to the kernel again. It is
-    /// still counted.
+    /// Hands the rest of a send, an accept that the kernel ended, or a timeout that it had no memory
+    /// for, to the kernel again. It is still counted.
     pub(crate) fn arm_again(&mut self, key: Key) {
         let Some(op) = self.ops.get(key) else { return };
-        let Some(file) = op
-            .body
-            .socket()
-            .and_then(|socket| File::of(&self.sockets.get(socket)?.handle))
-        else {
+        let file = match op.body.socket() {
+            None => Some(File::NONE),
+            Some(socket) => self
+                .sockets
+                .get(socket)
+                .and_then(|slot| File::of(&slot.handle)),
+        };
+        let Some(file) = file else {
             debug_assert!(false, "nothing is armed again on a closing socket");
             return;
         };
@@ -143,16 +152,49 @@ impl Ring {
         unsafe { self.kernel.push(&entry) };
     }
 
-    /// Asks for a descriptor of a direct socket, to shut it down with. The kernel looks the slot up
-    /// at once, in the order of submission: a later close does not change whose descriptor this is.
-    pub(crate) fn begin_shutdown(&mut self, socket: Key, slot: u32, how: Shutdown, token: Token) {
-        let entry = opcode::FixedFdInstall::new(Fixed(slot), 0).build();
-        let body = Body::Shutdown { socket, how };
-        let key = self.ops.insert(Op::new(token, body));
+    /// Has a direct socket shut down, now or when others have been. The caller has counted it with
+    /// its socket.
+    pub(crate) fn begin_shutdown(&mut self, socket: Key, how: Shutdown, token: Token) {
+        let key = self
+            .ops
+            .insert(Op::new(token, Body::Shutdown { socket, how }));
         self.in_flight += 1;
-        let name = UserData::new(Target::Operation, key);
-        // SAFETY: the entry points to no memory.
-        unsafe { self.kernel.push(&entry.user_data(name.0)) };
+        self.waiting_shutdowns.push_back(key);
+        self.start_shutdowns();
+    }
+
+    /// Asks for descriptors of direct sockets, to shut those down with. Each is there from the
+    /// submission until its completion is taken, so that many at a time could be too many. The
+    /// kernel looks the slot up at once, in the order of submission: a later close does not change
+    /// whose descriptor this is.
+    pub(crate) fn start_shutdowns(&mut self) {
+        while self.shutdowns < MOST_SHUTDOWNS
+            && let Some(key) = self.waiting_shutdowns.pop_front()
+        {
+            let Some(op) = self.ops.get(key) else {
+                continue;
+            };
+            let slot = op.body.socket().and_then(|socket| self.sockets.get(socket));
+            let Some(&Handle::Direct(slot)) = slot.map(|slot| &slot.handle) else {
+                // Closed while it waited. In this order: `Closed` is the last of a socket.
+                self.ready
+                    .push_back(cancelled(op.token, OpKind::Shutdown, None));
+                self.finish(key);
+                continue;
+            };
+            self.shutdowns += 1;
+            let entry = opcode::FixedFdInstall::new(Fixed(slot), 0).build();
+            let name = UserData::new(Target::Operation, key);
+            // SAFETY: the entry points to no memory.
+            unsafe { self.kernel.push(&entry.user_data(name.0)) };
+        }
+    }
+
+    /// The kernel has never heard of them.
+    pub(crate) fn drop_waiting_shutdowns(&mut self) {
+        while let Some(key) = self.waiting_shutdowns.pop_front() {
+            self.finish(key);
+        }
     }
 
     /// Switches `SO_LINGER` of a direct socket off, which has no descriptor to do it with. Only a

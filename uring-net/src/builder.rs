@@ -129,6 +129,9 @@ impl RingBuilder {
                 });
             }
         }
+        // Before the buffers: after them nothing can fail, so they are never unmapped while they are
+        // registered. (That would harm nothing: no request has been submitted that could use them.)
+        self.register_table(&kernel)?;
         let count = self.buffer_count.clamp(1, MAX_BUFFERS).next_power_of_two();
         let pool = BufferPool::new(count, self.buffer_size.max(1)).map_err(at(Step::Buffers))?;
         // SAFETY: the pool's mapping is page-aligned and holds `count` entries that name buffers of
@@ -136,7 +139,6 @@ impl RingBuilder {
         // fails, nothing was registered.
         unsafe { kernel.register_buffers(pool.entries_address(), count) }
             .map_err(at(Step::BufferRing))?;
-        self.register_table(&kernel)?;
         let params = kernel.params();
         let setup = Setup {
             sq_entries: params.sq_entries(),

@@ -92,8 +92,6 @@ pub enum OpKind {
     Close,
     /// [`Ring::timeout`](crate::Ring::timeout).
     Timeout,
-    /// The internal read behind [`Ring::waker`](crate::Ring::waker).
-    Wake,
 }
 
 /// Bytes to send, owned by the ring until the send completes.

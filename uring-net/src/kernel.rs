@@ -7,9 +7,14 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
+use std::thread;
+use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, Submitter, squeue};
+
+/// How long a ring waits when the kernel has no memory for a request, before it tries again.
+const MEMORY_PATIENCE: Duration = Duration::from_millis(1);
 
 /// The buffer group of the one provided-buffer ring.
 pub(crate) const BUFFER_GROUP: u16 = 0;
@@ -33,8 +38,9 @@ pub(crate) struct Kernel {
     /// everything in the queue.
     spill: VecDeque<squeue::Entry>,
     registered: bool,
-    /// The kernel had no memory for a completion that did not fit into the queue, and dropped it.
-    lost: bool,
+    /// Why this ring can not go on: the kernel had no memory for a completion that did not fit into
+    /// the queue, and dropped it (`EBADR`); or what [`fail`](Self::fail) was told.
+    broken: Option<i32>,
     wait_flags: EnterFlags,
     /// Submissions forced by a full queue.
     pub(crate) forced: u64,
@@ -68,7 +74,7 @@ impl Kernel {
             ring,
             spill: VecDeque::new(),
             registered,
-            lost: false,
+            broken: None,
             wait_flags,
             forced: 0,
             enters: 0,
@@ -215,8 +221,8 @@ impl Kernel {
     /// completions. A passed deadline and a signal are no errors, and neither is a refusal while
     /// there are completions to take: taking them is the cure.
     ///
-    /// `deadline` is absolute or relative as [`absolute`](Self::absolute) says. `EBADR`, for good:
-    /// a completion was dropped by the kernel for want of memory.
+    /// `deadline` is absolute or relative as [`absolute`](Self::absolute) says. Once the ring is
+    /// broken, every wait says so.
     pub(crate) fn wait(
         &mut self,
         min: usize,
@@ -231,17 +237,33 @@ impl Kernel {
                 return Ok(());
             }
         }
-        match self.enter(min, min_wait_micros, deadline) {
-            Ok(()) if self.lost => Err(io::Error::from_raw_os_error(libc::EBADR)),
+        let outcome = match self.enter(min, min_wait_micros, deadline) {
             Ok(()) => Ok(()),
             Err(error) => self.ride_out(error),
+        };
+        match self.broken {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => outcome,
         }
     }
 
+    /// The ring cannot go on: every wait from the next one on fails with `errno`.
+    #[cold]
+    pub(crate) fn fail(&mut self, errno: i32) {
+        self.broken.get_or_insert(errno);
+    }
+
+    #[cold]
     fn ride_out(&self, error: io::Error) -> io::Result<()> {
         match error.raw_os_error() {
             Some(libc::ETIME | libc::EINTR) => Ok(()),
             Some(libc::EBUSY | libc::EAGAIN) if self.ready() => Ok(()),
+            // No memory for a request. Others may give some back, or the kernel ends a process; a
+            // test can not bring this about.
+            Some(libc::EAGAIN) => {
+                thread::sleep(MEMORY_PATIENCE);
+                Ok(())
+            }
             _ => Err(error),
         }
     }
@@ -270,7 +292,9 @@ impl Kernel {
             Ok(_) => Ok(()),
             Err(error) => {
                 // The kernel says it once; we remember.
-                self.lost |= error.raw_os_error() == Some(libc::EBADR);
+                if error.raw_os_error() == Some(libc::EBADR) {
+                    self.fail(libc::EBADR);
+                }
                 Err(error)
             }
         }

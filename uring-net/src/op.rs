@@ -8,7 +8,7 @@ use io_uring::types::Timespec;
 use socket2::SockAddr;
 
 use crate::completion::{OpKind, SendBuf, Token};
-use crate::slab::Key;
+use crate::slab::{INDEX_BITS, Key};
 
 /// Names a socket that the ring owns. Copyable; goes stale when the socket is closed, and a stale
 /// id never reaches the socket that has taken its place.
@@ -57,22 +57,22 @@ pub(crate) enum Target {
     Wake = 4,
 }
 
-/// 8 bits of target, 24 bits of generation, 32 bits of index.
+/// 4 bits of target, 28 bits of index, 32 bits of generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct UserData(pub(crate) u64);
 
 impl UserData {
     pub(crate) const NOTHING: Self = Self(Target::Nothing as u64);
-    pub(crate) const WAKE: Self = Self((Target::Wake as u64) << 56);
+    pub(crate) const WAKE: Self = Self((Target::Wake as u64) << 60);
 
     #[inline]
     pub(crate) fn new(target: Target, key: Key) -> Self {
-        Self((target as u64) << 56 | u64::from(key.generation) << 32 | u64::from(key.index))
+        Self((target as u64) << 60 | u64::from(key.index) << 32 | u64::from(key.generation))
     }
 
     #[inline]
     pub(crate) fn target(self) -> Target {
-        match self.0 >> 56 {
+        match self.0 >> 60 {
             1 => Target::Receive,
             2 => Target::Operation,
             3 => Target::Close,
@@ -85,8 +85,8 @@ impl UserData {
     #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
     pub(crate) fn key(self) -> Key {
         Key {
-            index: self.0 as u32,
-            generation: (self.0 >> 32) as u32 & 0x00ff_ffff,
+            index: (self.0 >> 32) as u32 & ((1 << INDEX_BITS) - 1),
+            generation: self.0 as u32,
         }
     }
 }
@@ -263,8 +263,8 @@ mod tests {
     #[test]
     fn user_data_carries_target_and_key() {
         let key = Key {
-            index: 0xdead_beef,
-            generation: 0x00ab_cdef,
+            index: 0x0dea_dbee,
+            generation: 0x89ab_cdef,
         };
         for target in [
             Target::Receive,

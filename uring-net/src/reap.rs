@@ -21,6 +21,12 @@ impl Ring {
     pub fn next_completion(&mut self) -> Option<Completion> {
         loop {
             if let Some(completion) = self.ready.pop_front() {
+                if matches!(completion.event, Event::Closed)
+                    && let Some(key) = self.closed.pop_front()
+                {
+                    // Before that a new socket could be called as this one still is.
+                    self.sockets.remove(key);
+                }
                 return Some(completion);
             }
             let cqe = self.kernel.pop()?;
@@ -56,10 +62,14 @@ impl Ring {
                     return None;
                 }
             }
-            Body::SendNow { .. }
-            | Body::Connect { .. }
-            | Body::Shutdown { .. }
-            | Body::Timeout { .. } => {}
+            Body::Timeout { .. } => {
+                // Of memory for the timeout itself: its owner waits for nothing but this.
+                if cqe.result == -libc::ENOMEM && !op.cancelled && !dying {
+                    self.arm_again(key);
+                    return None;
+                }
+            }
+            Body::SendNow { .. } | Body::Connect { .. } | Body::Shutdown { .. } => {}
         }
         let op = self.finish(key)?;
         let token = op.token;
@@ -84,10 +94,15 @@ impl Ring {
                 self.spare_addresses.push(address);
                 outcome(cqe.result, kind, Event::Connected)
             }
-            Body::Shutdown { how, .. } => shut_down(installed(cqe.result).and_then(|fd| {
-                // A descriptor for this call only; the socket stays where it is.
-                SockRef::from(&fd).shutdown(how)
-            })),
+            Body::Shutdown { how, .. } => {
+                let outcome = installed(cqe.result).and_then(|fd| {
+                    // A descriptor for this call only; the socket stays where it is.
+                    SockRef::from(&fd).shutdown(how)
+                });
+                self.shutdowns -= 1;
+                self.start_shutdowns();
+                shut_down(outcome)
+            }
             Body::Timeout { deadline } => {
                 self.spare_times.push(deadline);
                 let result = if cqe.result == -libc::ETIME {
@@ -113,27 +128,22 @@ impl Ring {
             if more {
                 self.spare_the_last_slots(key);
             } else if over {
-                self.finish(key);
+                // In this order: `Closed` is the last of a socket.
                 self.ready.push_back(cancelled(token, OpKind::Accept, None));
+                self.finish(key);
             } else if let Some(full) = self.accept_on(key) {
                 self.ready.push_back(full);
             }
             let event = Event::Accepted(socket);
             return Some(Completion { token, event });
         }
-        // A peer that gave up while it waited in the queue is no reason to stop, and neither are
-        // we, when only the way of accepting changes.
-        let transient = match -cqe.result {
-            libc::ECONNABORTED | libc::EINTR => true,
-            libc::ECANCELED => matches!(
-                op.body,
-                Body::Accept {
-                    shots: Shots::Ending,
-                    ..
-                }
-            ),
-            _ => false,
-        };
+        // No reason to stop: a peer gave up while it waited in the queue, the ring changes the way
+        // of accepting, or nobody asked for it (Linux 6.0 ended a multishot so when the completion
+        // queue was full).
+        let transient = matches!(
+            -cqe.result,
+            libc::ECONNABORTED | libc::EINTR | libc::ECANCELED
+        );
         if transient && !over {
             return if more { None } else { self.accept_on(key) };
         }
@@ -214,17 +224,21 @@ impl Ring {
             let event = Event::Woken;
             return Some(Completion { token, event });
         }
-        if matches!(-cqe.result, libc::EINTR | libc::EAGAIN) {
+        if matches!(
+            -cqe.result,
+            libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::ECANCELED
+        ) {
             self.arm_wake();
-            return None;
+        } else {
+            // No kernel is known to do this. Without wakers the ring would be deaf for good.
+            self.kernel.fail(-cqe.result);
         }
-        let event = failure(cqe.result, OpKind::Wake, None);
-        Some(Completion { token, event })
+        None
     }
 
     /// Removes an operation whose last completion has been taken.
     #[inline]
-    fn finish(&mut self, key: Key) -> Option<Op> {
+    pub(crate) fn finish(&mut self, key: Key) -> Option<Op> {
         let op = self.ops.remove(key)?;
         match op.body.socket() {
             Some(socket) => {
@@ -256,7 +270,7 @@ impl Ring {
         slot.in_flight -= 1;
         if slot.is_closing() && slot.in_flight == 0 {
             let token = slot.token;
-            self.sockets.remove(key);
+            self.closed.push_back(key);
             let event = Event::Closed;
             self.ready.push_back(Completion { token, event });
         }
@@ -265,10 +279,9 @@ impl Ring {
 
 #[inline]
 fn sent(result: i32, all: bool, buf: SendBuf, bytes: usize) -> Event {
-    if all {
-        return Event::Sent { buf, bytes };
-    }
     match result {
+        // Of no bytes "all" are sent from the beginning.
+        0.. if all => Event::Sent { buf, bytes },
         0 => Event::Failed {
             op: OpKind::Send,
             error: io::Error::from(io::ErrorKind::WriteZero),
@@ -331,4 +344,92 @@ pub(crate) fn refused(token: Token, errno: i32, op: OpKind, buf: Option<SendBuf>
     let error = io::Error::from_raw_os_error(errno);
     let event = Event::Failed { op, error, buf };
     Completion { token, event }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::op::OperationId;
+
+    fn next(ring: &mut Ring) -> Event {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(completion) = ring.next_completion() {
+                return completion.event;
+            }
+            ring.wait(1, Some(deadline)).unwrap();
+            assert!(Instant::now() < deadline, "no completion came in time");
+        }
+    }
+
+    /// The kernel ends what nobody has asked to end.
+    fn cancel_unasked(ring: &mut Ring, operation: OperationId) {
+        ring.submit().unwrap();
+        ring.arm_cancel(operation.0);
+        ring.submit().unwrap();
+    }
+
+    #[test]
+    fn accepts_and_receives_go_on_that_nobody_has_cancelled() {
+        let mut ring = Ring::builder().build().unwrap();
+        let std_listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = std_listener.local_addr().unwrap();
+        let listener = ring.adopt(std_listener).unwrap();
+        let accept = ring.accept(listener, Token(1));
+        cancel_unasked(&mut ring, accept);
+        let mut peer = TcpStream::connect(address).unwrap();
+        let Event::Accepted(socket) = next(&mut ring) else {
+            panic!("nothing accepted")
+        };
+        for receive in [Ring::receive, Ring::receive_sparingly] {
+            let receive = receive(&mut ring, socket, Token(2));
+            cancel_unasked(&mut ring, receive);
+            std::io::Write::write_all(&mut peer, b"hello").unwrap();
+            let event = next(&mut ring);
+            assert!(matches!(&event, Event::Received(_)), "{event:?}");
+            ring.cancel(receive);
+            let event = next(&mut ring);
+            assert!(matches!(&event, Event::Cancelled { .. }), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_that_the_kernel_had_no_memory_for_is_started_again() {
+        let mut ring = Ring::builder().build().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let timeout = ring.timeout(deadline, Token(1));
+        let cqe = Cqe {
+            user_data: timeout.0.0,
+            result: -libc::ENOMEM,
+            flags: 0,
+        };
+        assert!(ring.operated(timeout.0.key(), cqe).is_none());
+        assert!(matches!(next(&mut ring), Event::TimedOut));
+        assert!(Instant::now() >= deadline);
+    }
+
+    #[test]
+    fn a_ring_that_cannot_be_woken_says_so() {
+        let mut ring = Ring::builder().build().unwrap();
+        let waker = ring.waker(Token(1)).unwrap();
+        ring.wait(0, None).unwrap();
+        let mut fail = |errno: i32| {
+            // As if it were the completion of the read, which is in flight.
+            ring.in_flight += 1;
+            let cqe = Cqe {
+                user_data: UserData::WAKE.0,
+                result: -errno,
+                flags: 0,
+            };
+            assert!(ring.woken(cqe).is_none());
+            ring.wait(0, None)
+        };
+        assert!(fail(libc::EINTR).is_ok());
+        waker.wake();
+        assert!(fail(libc::EIO).is_err());
+        assert!(fail(libc::EINTR).is_err(), "for good");
+    }
 }

@@ -108,24 +108,33 @@ impl Ring {
     }
 
     /// Arms starved receives again, at most as many as there are buffers, in the order in which
-    /// they starved.
+    /// they starved. Those behind them wait for the next turn, also when the ones that were armed
+    /// have nothing to receive: so a wait must not sleep while
+    /// [`feedable`](Self::feedable).
     #[inline]
     pub(crate) fn feed_starved(&mut self) {
         if self.starved.is_empty() {
             return;
         }
-        for _ in 0..self.pool.free() {
-            let Some(key) = self.starved.pop_front() else {
-                return;
-            };
+        let mut buffers = self.pool.free();
+        while buffers > 0
+            && let Some(key) = self.starved.pop_front()
+        {
             // It may have been cancelled or closed meanwhile, or even have starved again under a
             // newer entry.
             if let Some(slot) = self.open(key)
                 && slot.receive == ReceiveState::Starved
             {
                 self.arm_receive_now(key);
+                buffers -= 1;
             }
         }
+    }
+
+    /// Whether a starved receive can be armed in the next turn.
+    #[inline]
+    pub(crate) fn feedable(&self) -> bool {
+        !self.starved.is_empty() && self.pool.free() > 0
     }
 
     /// A completion of a receive, or of the poll before it.
@@ -197,14 +206,18 @@ impl Ring {
                 self.arm_receive(key);
                 None
             }
-            // The poll was wrong, or the ring itself has cancelled the multishot.
-            libc::EAGAIN | libc::ECANCELED
-                if wanted && matches!(state, ReceiveState::Taking | ReceiveState::Turning) =>
-            {
+            // The poll was wrong.
+            libc::EAGAIN if wanted && state == ReceiveState::Taking => {
                 self.arm_receive(key);
                 None
             }
-            libc::EAGAIN | libc::ECANCELED | libc::ENOBUFS | libc::EINTR => {
+            // The ring has cancelled the multishot, to go on otherwise; or nobody has: Linux 6.0
+            // did so to a multishot when the completion queue was full.
+            libc::ECANCELED if wanted => {
+                self.arm_receive(key);
+                None
+            }
+            libc::EAGAIN | libc::ECANCELED | libc::ENOBUFS | libc::EINTR if !wanted => {
                 Some(Event::Cancelled {
                     op: OpKind::Receive,
                     buf: None,

@@ -54,8 +54,15 @@ pub struct Ring {
     pub(crate) wake: Option<Wake>,
     /// Receives that wait for a buffer.
     pub(crate) starved: VecDeque<Key>,
+    /// Shutdowns of direct sockets that wait for others to give back their descriptors, and how
+    /// many the kernel holds.
+    pub(crate) waiting_shutdowns: VecDeque<Key>,
+    pub(crate) shutdowns: usize,
     /// Completions that the ring made itself; taken before the kernel's.
     pub(crate) ready: VecDeque<Completion>,
+    /// The sockets of the [`Closed`](crate::Event::Closed) among them, in the same order: their
+    /// places are given away again when it is taken, not before.
+    pub(crate) closed: VecDeque<Key>,
     /// Operations that the kernel holds.
     pub(crate) in_flight: usize,
     #[expect(
@@ -82,7 +89,10 @@ impl Ring {
             pool: Rc::new(pool),
             wake: None,
             starved: VecDeque::new(),
+            waiting_shutdowns: VecDeque::new(),
+            shutdowns: 0,
             ready: VecDeque::new(),
+            closed: VecDeque::new(),
             in_flight: 0,
             spare_addresses: Vec::new(),
             spare_times: Vec::new(),
@@ -231,7 +241,7 @@ impl Ring {
     /// Not through io_uring's own operation: that runs on a thread of the kernel's pool, which
     /// looks the descriptor, or the slot, up when it gets there. By then the socket may be closed
     /// and its descriptor another connection's. So this is the system call; a direct socket gets a
-    /// descriptor for it.
+    /// descriptor for it, a few of them at a time: a table is for processes with few descriptors.
     pub fn shutdown(&mut self, socket: SocketId, how: Shutdown, token: Token) {
         let key = socket.0;
         let outcome = match self.open(key) {
@@ -241,10 +251,10 @@ impl Ring {
                 Handle::Direct(_) if slot.shutting_down => {
                     Err(io::Error::from_raw_os_error(libc::EBUSY))
                 }
-                &Handle::Direct(place) => {
+                Handle::Direct(_) => {
                     slot.shutting_down = true;
                     slot.in_flight += 1;
-                    return self.begin_shutdown(key, place, how, token);
+                    return self.begin_shutdown(key, how, token);
                 }
                 Handle::Gone | Handle::Leaving(_) => Err(io::Error::from_raw_os_error(libc::EBADF)),
             },
@@ -393,7 +403,7 @@ impl Ring {
             }
         });
         let (min, patience) = match patience {
-            _ if !self.ready.is_empty() => (0, 0),
+            _ if !self.ready.is_empty() || self.feedable() => (0, 0),
             Duration::ZERO => (min, 0),
             _ if !absolute => (min.min(1), 0),
             patience => (min, u32::try_from(patience.as_micros()).unwrap_or(u32::MAX)),
@@ -416,7 +426,9 @@ impl Ring {
         self.ops.shrink_to_fit();
         self.direct.shrink_to_fit();
         self.starved.shrink_to_fit();
+        self.waiting_shutdowns.shrink_to_fit();
         self.ready.shrink_to_fit();
+        self.closed.shrink_to_fit();
         self.spare_addresses = Vec::new();
         self.spare_times = Vec::new();
     }
@@ -484,6 +496,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         self.dying = true;
         self.starved.clear();
+        self.drop_waiting_shutdowns();
         let patience = Instant::now() + DROP_PATIENCE;
         while self.in_flight > 0 {
             let now = Instant::now();

@@ -1,8 +1,8 @@
 //! A slab whose keys carry a generation, so that a stale key finds nothing.
 
-/// Generations are 24 bits wide: they travel in the kernel's user data beside a 32-bit index and an
-/// 8-bit kind.
-const GENERATION_MASK: u32 = 0x00ff_ffff;
+/// Indices are 28 bits wide: they travel in the kernel's user data beside a generation of 32 bits and
+/// a kind of 4. So many sockets would take the kernel 500 GB.
+pub(crate) const INDEX_BITS: u32 = 28;
 
 /// Names an entry: its place, and which of the successive owners of that place is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,7 +21,8 @@ struct Entry<T> {
 /// behind, which would be a good part of the memory of hundreds of thousands of idle sockets.
 const CHUNK: usize = 1024;
 
-/// Entries in chunks; places are used again last in, first out, so that few cache lines stay hot.
+/// Entries in chunks; places are used again last in, first out, so that few cache lines stay hot. A
+/// place whose generations are used up is not: no key is ever valid again.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     /// Each is whole, or without memory: then it is one of `gone`.
@@ -45,24 +46,32 @@ impl<T> Slab<T> {
 
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
-        loop {
-            if let Some(index) = self.free.pop()
-                && let Some(entry) = self.entry_mut(index)
-            {
-                entry.value = Some(value);
-                return Key {
-                    index,
-                    generation: entry.generation,
-                };
+        self.insert_and_get(value).0
+    }
+
+    /// As [`insert`](Self::insert); with the value where it stays until it is removed.
+    #[inline]
+    pub(crate) fn insert_and_get(&mut self, value: T) -> (Key, &mut T) {
+        let index = loop {
+            match self.free.pop() {
+                Some(index) => break index,
+                None => self.grow(),
             }
-            self.grow();
-        }
+        };
+        let entry = &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK];
+        let key = Key {
+            index,
+            generation: entry.generation,
+        };
+        (key, entry.value.insert(value))
     }
 
     #[cold]
     fn grow(&mut self) {
         let at = self.gone.pop().unwrap_or(self.chunks.len());
-        let end = u32::try_from((at + 1) * CHUNK).expect("memory ends before 2^32 entries");
+        let end = (at + 1) * CHUNK;
+        assert!(end <= 1 << INDEX_BITS, "memory ends before 2^28 entries");
+        let end = end as u32;
         let entry = || Entry {
             generation: self.first_generation,
             value: None,
@@ -83,7 +92,9 @@ impl<T> Slab<T> {
                 continue;
             }
             let last = chunk.iter().map(|entry| entry.generation).max();
-            let next = last.unwrap_or_default().wrapping_add(1) & GENERATION_MASK;
+            let Some(next) = last.unwrap_or_default().checked_add(1) else {
+                continue;
+            };
             self.first_generation = self.first_generation.max(next);
             *chunk = Vec::new();
             self.gone.push(at);
@@ -128,8 +139,10 @@ impl<T> Slab<T> {
             return None;
         }
         let value = entry.value.take()?;
-        entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
-        self.free.push(key.index);
+        if let Some(next) = entry.generation.checked_add(1) {
+            entry.generation = next;
+            self.free.push(key.index);
+        }
         Some(value)
     }
 }
@@ -154,15 +167,38 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_wraps_inside_its_24_bits() {
+    fn a_key_is_stale_however_often_its_place_was_used_again() {
+        let mut slab = Slab::new();
+        let first = slab.insert(0);
+        slab.remove(first);
+        for reuse in 0..1 << 24 {
+            let key = slab.insert(reuse);
+            assert_eq!(key.index, first.index);
+            slab.remove(key);
+        }
+        slab.insert(1);
+        assert_eq!(slab.get(first), None);
+    }
+
+    #[test]
+    fn a_place_whose_generations_are_used_up_is_not_used_again() {
         let mut slab = Slab::new();
         let key = slab.insert(1);
         slab.remove(key);
-        slab.chunks[0][0].generation = GENERATION_MASK;
+        slab.chunks[0][0].generation = u32::MAX;
         let last = slab.insert(2);
-        assert_eq!(last.generation, GENERATION_MASK);
+        assert_eq!((last.index, last.generation), (0, u32::MAX));
         assert_eq!(slab.remove(last), Some(2));
-        assert_eq!(slab.insert(3).generation, 0);
+        assert_eq!(slab.insert(3).index, 1);
+        assert_eq!(slab.get(last), None);
+        let key = slab.insert(4);
+        slab.remove(key);
+        slab.shrink_to_fit();
+        assert_eq!(
+            slab.chunks[0].len(),
+            CHUNK,
+            "its generations would begin anew"
+        );
     }
 
     #[test]

@@ -422,3 +422,64 @@ fn pieces_larger_than_a_socket_buffer_arrive_whole() {
     assert!(matches!(next(&mut ring).event, Event::Sent { .. }));
     assert!(reader.join().unwrap().unwrap() == bytes);
 }
+
+/// Each takes a descriptor for a moment.
+#[test]
+fn many_shutdowns_at_a_time_need_few_descriptors() {
+    const SOCKETS: usize = 64;
+    if !alone("many_shutdowns_at_a_time_need_few_descriptors") {
+        return;
+    }
+    let mut ring = Ring::builder()
+        .direct_adopted(SOCKETS as u32)
+        .build()
+        .unwrap();
+    let (sockets, mut peers): (Vec<_>, Vec<_>) = (0..SOCKETS).map(|_| pair(&mut ring)).unzip();
+    let limit = getrlimit(Resource::Nofile);
+    let few = Rlimit {
+        current: Some(open_descriptors() as u64 + 10),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, few).unwrap();
+    for socket in &sockets {
+        ring.shutdown(*socket, Shutdown::Write, SHUTDOWN);
+    }
+    // The last is closed before its turn has come.
+    ring.close(sockets[SOCKETS - 1], CLOSE);
+    let mut done = 0;
+    let mut last = Vec::new();
+    while done < SOCKETS - 1 || last.len() < 2 {
+        let completion = next(&mut ring);
+        match completion.event {
+            Event::ShutDown => done += 1,
+            _ => last.push(completion),
+        }
+    }
+    assert!(
+        matches!(
+            &last[..],
+            [
+                Completion {
+                    token: SHUTDOWN,
+                    event: Event::Cancelled {
+                        op: OpKind::Shutdown,
+                        ..
+                    }
+                },
+                Completion {
+                    token: CLOSE,
+                    event: Event::Closed
+                },
+            ]
+        ),
+        "{last:?}"
+    );
+    for peer in &mut peers {
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    }
+    // What waits when a ring is dropped was never the kernel's.
+    for socket in &sockets[..SOCKETS - 1] {
+        ring.shutdown(*socket, Shutdown::Read, SHUTDOWN);
+    }
+    drop(ring);
+}

@@ -358,3 +358,52 @@ fn closing_frees_descriptors_and_the_address() {
     );
     TcpListener::bind(address).unwrap();
 }
+
+#[test]
+fn a_place_is_given_away_when_closed_has_been_told() {
+    for mut ring in of_each_kind(&Ring::builder()) {
+        // Kept: dropped, they would close the sockets.
+        let (spare, _spare_peer) = {
+            let (listener, address) = listener();
+            let ours = std::net::TcpStream::connect(address).unwrap();
+            (ours, listener.accept().unwrap())
+        };
+        let (socket, _peer) = pair(&mut ring);
+        ring.send(socket, vec![0; 64 << 20], Token(1));
+        // The socket is full: what is left of the send ends after the close.
+        assert!(settle(&mut ring).is_empty());
+        ring.close(socket, Token(2));
+        let completion = next(&mut ring);
+        assert_eq!(completion.token, Token(1), "{completion:?}");
+        // `Closed` is not taken yet.
+        let other = ring.adopt(spare).unwrap();
+        assert_ne!(other.index(), socket.index());
+        let completion = next(&mut ring);
+        assert!(matches!(
+            completion,
+            Completion {
+                token: Token(2),
+                event: Event::Closed
+            }
+        ));
+    }
+}
+
+#[test]
+fn a_send_of_nothing_fails_like_any_other() {
+    let mut ring = ring();
+    let (socket, _peer) = pair(&mut ring);
+    ring.send(socket, Vec::new(), Token(1));
+    let event = next(&mut ring).event;
+    assert!(matches!(event, Event::Sent { bytes: 0, .. }), "{event:?}");
+    ring.shutdown(socket, std::net::Shutdown::Write, Token(2));
+    assert!(matches!(next(&mut ring).event, Event::ShutDown));
+    ring.send(socket, Vec::new(), Token(1));
+    match next(&mut ring).event {
+        Event::Failed { error, buf, .. } => {
+            assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+            assert!(buf.is_some());
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -219,3 +219,54 @@ fn a_process_without_descriptors_is_told_so() {
         (Step::Setup, &Cause::Descriptors)
     );
 }
+
+/// A ring of two buffers, both held by the caller, and five sockets that wait for one: the first
+/// four as `spend` leaves them, the last with bytes to receive.
+fn starve(spend: fn(&mut Ring, Vec<SocketId>)) {
+    let mut ring = Ring::builder().buffers(2, 64).build().unwrap();
+    let (first, mut giver) = pair(&mut ring);
+    ring.receive(first, RECEIVE);
+    giver.write_all(&[1; 128]).unwrap();
+    let held = [next(&mut ring), next(&mut ring)];
+    let mut peers = Vec::new();
+    let mut waiting = Vec::new();
+    for index in 0..5 {
+        let (socket, peer) = pair(&mut ring);
+        ring.receive(socket, Token(10 + index));
+        // One after the other: this is the order in which they starve.
+        assert!(settle(&mut ring).is_empty());
+        waiting.push(socket);
+        peers.push(peer);
+    }
+    peers[4].write_all(b"here").unwrap();
+    waiting.pop();
+    spend(&mut ring, waiting);
+    drop(held);
+    // The first wait that could sleep must not sleep for ever.
+    let deadline = Instant::now() + PATIENCE;
+    let completion = loop {
+        ring.wait(1, Some(deadline)).unwrap();
+        assert!(Instant::now() < deadline, "asleep with buffers free");
+        if let Some(completion) = ring.next_completion() {
+            break completion;
+        }
+    };
+    assert_eq!(completion.token, Token(14), "{completion:?}");
+    assert!(matches!(completion.event, Event::Received(_)));
+}
+
+#[test]
+fn bytes_behind_silent_sockets_are_received() {
+    starve(|_, silent| assert_eq!(silent.len(), 4));
+}
+
+#[test]
+fn bytes_behind_closed_sockets_are_received() {
+    starve(|ring, silent| {
+        for socket in silent {
+            ring.close(socket, CLOSE);
+        }
+        let closed = settle(ring);
+        assert_eq!(closed.len(), 4, "{closed:?}");
+    });
+}

@@ -113,11 +113,12 @@ pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<Header>, Rule
     if after_length != 2 && after_length != length_end(payload_len) {
         return Err(Rule::NonMinimalLength);
     }
-    let payload_len = usize::try_from(payload_len).unwrap_or(usize::MAX);
     // RFC 6455 section 10.4: limits-hold
-    if opcode < CLOSE && payload_len > expect.room {
+    // Compared before it is converted: where a usize has 32 bits, all lengths beyond would be one.
+    if opcode < CLOSE && payload_len > expect.room as u64 {
         return Err(Rule::MessageTooBig);
     }
+    let payload_len = usize::try_from(payload_len).map_err(|_| Rule::MessageTooBig)?;
     if !expect.masked {
         return Ok(Some(Header {
             fin,

@@ -224,7 +224,10 @@ impl Session {
             let header = frame::parse(bytes.get(read..)?, self.expect_fragment(frames, total))
                 .ok()
                 .flatten()?;
-            read += header.len + header.payload_len;
+            // A usize of 32 bits may end before the largest message does.
+            read = read
+                .checked_add(header.len)?
+                .checked_add(header.payload_len)?;
             if header.is_control() || read > bytes.len() {
                 return None;
             }
