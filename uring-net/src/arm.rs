@@ -17,11 +17,11 @@ use std::{mem, ptr};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
-use crate::completion::{OpKind, Token};
+use crate::completion::{OpKind, Token, cancelled};
+use crate::ids::{OperationId, Target, UserData};
 use crate::kernel::BUFFER_GROUP;
 use crate::net::LINGER_OFF;
-use crate::op::{Body, Handle, Op, OperationId, ReceiveState, Shots, Target, UserData};
-use crate::reap::cancelled;
+use crate::op::{AcceptMode, Body, Handle, Op, ReceiveMode, ReceiveState};
 use crate::ring::Ring;
 use crate::slab::Key;
 
@@ -34,30 +34,29 @@ const MOST_SHUTDOWNS: usize = 8;
 const SOMETHING_TO_RECEIVE: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
 
 impl Ring {
-    /// Arms the receive of an open socket: a multishot, or the poll of a sparing one.
+    /// Arms the receive of an open socket: a multishot, or a poll.
     #[inline]
     pub(crate) fn arm_receive(&mut self, key: Key) {
         self.arm_receive_as(key, ReceiveState::Watching);
     }
 
-    /// As [`arm_receive`](Self::arm_receive) where something should be there already: a sparing
-    /// receive needs no poll to know it.
+    /// As [`arm_receive`](Self::arm_receive) where something should be there already: no poll is
+    /// needed to know it.
     pub(crate) fn arm_receive_now(&mut self, key: Key) {
-        self.arm_receive_as(key, ReceiveState::Taking);
+        self.arm_receive_as(key, ReceiveState::Reading);
     }
 
-    /// Arms a sparing receive as `sparing`, any other as a multishot.
-    fn arm_receive_as(&mut self, key: Key, sparing: ReceiveState) {
+    /// Arms a receive by polls as `polled`, any other as a multishot.
+    fn arm_receive_as(&mut self, key: Key, polled: ReceiveState) {
         let Some(slot) = self.sockets.get_mut(key) else {
             return;
         };
         let Some(file) = File::of(&slot.handle) else {
             return;
         };
-        let state = if slot.sparing {
-            sparing
-        } else {
-            ReceiveState::Armed
+        let state = match slot.mode {
+            ReceiveMode::Poll => polled,
+            ReceiveMode::Multishot => ReceiveState::Armed,
         };
         let entry = receive(file, state).user_data(UserData::new(Target::Receive, key).0);
         slot.receive = state;
@@ -132,7 +131,7 @@ impl Ring {
     }
 
     /// Asks the kernel to cancel what carries `target`. Only a failed cancellation gives a
-    /// completion (which nobody needs).
+    /// completion (which says nothing new).
     pub(crate) fn arm_cancel(&mut self, target: UserData) {
         let entry = opcode::AsyncCancel::new(target.0)
             .build()
@@ -198,7 +197,7 @@ impl Ring {
     }
 
     /// Switches `SO_LINGER` of a direct socket off, which has no descriptor to do it with. Only a
-    /// failure gives a completion (which nobody needs). Direct sockets need Linux 6.13, this 6.7.
+    /// failure gives a completion (which says nothing new). Direct sockets need Linux 6.13, this 6.7.
     pub(crate) fn arm_linger_off(&mut self, slot: u32) {
         let entry = opcode::SetSockOpt::new(
             Fixed(slot),
@@ -284,7 +283,7 @@ fn receive(file: File, state: ReceiveState) -> squeue::Entry {
     let entry = match state {
         ReceiveState::Watching => opcode::PollAdd::new(file.number, SOMETHING_TO_RECEIVE).build(),
         // The poll may have been wrong: never waits, for that is what costs memory.
-        ReceiveState::Taking => opcode::Recv::new(file.number, ptr::null_mut(), 0)
+        ReceiveState::Reading => opcode::Recv::new(file.number, ptr::null_mut(), 0)
             .buf_group(BUFFER_GROUP)
             .flags(libc::MSG_DONTWAIT)
             .build()
@@ -299,7 +298,7 @@ fn receive(file: File, state: ReceiveState) -> squeue::Entry {
 fn entry(file: File, direct: bool, body: &Body) -> squeue::Entry {
     let fd = file.number;
     let entry = match body {
-        Body::Accept { shots, .. } => accept(fd, *shots, direct),
+        Body::Accept { mode, .. } => accept(fd, *mode, direct),
         Body::Connect { address, .. } => {
             opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build()
         }
@@ -328,15 +327,15 @@ fn entry(file: File, direct: bool, body: &Body) -> squeue::Entry {
     entry.flags(file.flags)
 }
 
-fn accept(fd: Fd, shots: Shots, direct: bool) -> squeue::Entry {
+fn accept(fd: Fd, mode: AcceptMode, direct: bool) -> squeue::Entry {
     // A slot of the table has no close-on-exec flag, and the kernel refuses one.
     let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
-    match shots {
-        Shots::Many | Shots::Ending => opcode::AcceptMulti::new(fd)
+    match mode {
+        AcceptMode::Multishot | AcceptMode::Ending => opcode::AcceptMulti::new(fd)
             .allocate_file_index(direct)
             .flags(flags)
             .build(),
-        Shots::One => opcode::Accept::new(fd, ptr::null_mut(), ptr::null_mut())
+        AcceptMode::Single => opcode::Accept::new(fd, ptr::null_mut(), ptr::null_mut())
             .file_index(direct.then(DestinationSlot::auto_target))
             .flags(flags)
             .build(),

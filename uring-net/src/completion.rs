@@ -6,7 +6,7 @@ use std::ops::{Deref, Range};
 use bytes::Bytes;
 
 use crate::buffers::ReceivedBuf;
-use crate::op::SocketId;
+use crate::ids::SocketId;
 
 /// The caller's own name for an operation, for example a connection index and a small kind.
 ///
@@ -154,4 +154,67 @@ impl From<Bytes> for SendBuf {
 pub(crate) fn clamp(range: Range<usize>, len: usize) -> Range<usize> {
     let end = range.end.min(len);
     range.start.min(end)..end
+}
+
+/// The event of a send that ended with `result`; `all` bytes had been sent by then.
+#[inline]
+pub(crate) fn sent(result: i32, all: bool, buf: SendBuf, bytes: usize) -> Event {
+    match result {
+        // Of no bytes "all" are sent from the beginning.
+        0.. if all => Event::Sent { buf, bytes },
+        0 => Event::Failed {
+            op: OpKind::Send,
+            error: io::Error::from(io::ErrorKind::WriteZero),
+            buf: Some(buf),
+        },
+        // Partly sent, then cancelled.
+        1.. => failure(-libc::ECANCELED, OpKind::Send, Some(buf)),
+        _ => failure(result, OpKind::Send, Some(buf)),
+    }
+}
+
+/// The event of a shutdown.
+pub(crate) fn shut_down(outcome: io::Result<()>) -> Event {
+    match outcome {
+        Ok(()) => Event::ShutDown,
+        Err(error) => Event::Failed {
+            op: OpKind::Shutdown,
+            error,
+            buf: None,
+        },
+    }
+}
+
+/// The event of an operation that succeeds with any number.
+pub(crate) fn outcome(result: i32, op: OpKind, success: Event) -> Event {
+    if result < 0 {
+        failure(result, op, None)
+    } else {
+        success
+    }
+}
+
+/// The event of an operation that ended with an error, or was cancelled.
+#[cold]
+pub(crate) fn failure(result: i32, op: OpKind, buf: Option<SendBuf>) -> Event {
+    if result == -libc::ECANCELED {
+        return Event::Cancelled { op, buf };
+    }
+    let error = io::Error::from_raw_os_error(-result);
+    Event::Failed { op, error, buf }
+}
+
+/// The last completion of an operation that was cancelled.
+#[cold]
+pub(crate) fn cancelled(token: Token, op: OpKind, buf: Option<SendBuf>) -> Completion {
+    let event = Event::Cancelled { op, buf };
+    Completion { token, event }
+}
+
+/// The completion of an operation that could not be started.
+#[cold]
+pub(crate) fn refused(token: Token, errno: i32, op: OpKind, buf: Option<SendBuf>) -> Completion {
+    let error = io::Error::from_raw_os_error(errno);
+    let event = Event::Failed { op, error, buf };
+    Completion { token, event }
 }

@@ -6,7 +6,7 @@
 //! may not find one. The slot of an adopted socket the ring chooses itself, for which it must know
 //! which are free: that is why a table is for the one kind or for the other.
 
-use crate::op::Shots;
+use crate::op::AcceptMode;
 
 /// Slots that a multishot accept leaves: what it may take before the ring sees the first of it. The
 /// queue of a listener is 4,096 long by default (`net.core.somaxconn`).
@@ -86,14 +86,14 @@ impl DirectTable {
     }
 
     /// How many connections the next accept may take; `None`: there is no slot left.
-    pub(crate) fn shots(&self) -> Option<Shots> {
+    pub(crate) fn accept_mode(&self) -> Option<AcceptMode> {
         if !self.takes_accepted() {
-            return Some(Shots::Many);
+            return Some(AcceptMode::Multishot);
         }
         match self.slots.saturating_sub(self.taken) {
             0 => None,
-            1..=RESERVE => Some(Shots::One),
-            _ => Some(Shots::Many),
+            1..=RESERVE => Some(AcceptMode::Single),
+            _ => Some(AcceptMode::Multishot),
         }
     }
 
@@ -109,28 +109,28 @@ mod tests {
     #[test]
     fn an_accept_takes_no_more_than_there_are_slots() {
         let none = DirectTable::new(0, Holds::Accepted);
-        assert_eq!(none.shots(), Some(Shots::Many));
+        assert_eq!(none.accept_mode(), Some(AcceptMode::Multishot));
         let mut table = DirectTable::new(RESERVE + 1, Holds::Accepted);
-        assert_eq!(table.shots(), Some(Shots::Many));
+        assert_eq!(table.accept_mode(), Some(AcceptMode::Multishot));
         table.take();
-        assert_eq!(table.shots(), Some(Shots::One));
+        assert_eq!(table.accept_mode(), Some(AcceptMode::Single));
         for _ in 0..RESERVE {
             table.take();
         }
-        assert_eq!(table.shots(), None);
+        assert_eq!(table.accept_mode(), None);
         table.release(0);
-        assert_eq!(table.shots(), Some(Shots::One));
+        assert_eq!(table.accept_mode(), Some(AcceptMode::Single));
         for slot in 1..=RESERVE {
             table.release(slot);
         }
-        assert_eq!(table.shots(), Some(Shots::Many));
+        assert_eq!(table.accept_mode(), Some(AcceptMode::Multishot));
     }
 
     #[test]
     fn adopted_sockets_get_each_slot_once() {
         let mut table = DirectTable::new(3, Holds::Adopted);
         // Not the kernel's business.
-        assert_eq!(table.shots(), Some(Shots::Many));
+        assert_eq!(table.accept_mode(), Some(AcceptMode::Multishot));
         assert_eq!(table.choose(), Some(0));
         assert_eq!(table.choose(), Some(1));
         table.release(0);

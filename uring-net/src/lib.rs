@@ -30,7 +30,7 @@
 //! # Memory
 //! A receive that waits costs the kernel 864 bytes for each connection, a poll 256 (6.18,
 //! `/proc/slabinfo`): connections that are expected to be silent are received from with
-//! [`Ring::receive_sparingly`], which goes over to a receive that waits, and back, without a word.
+//! [`Ring::receive_by_poll`]; it goes over to a receive that waits, and back, with no event.
 //!
 //! # Kernel
 //! Linux 6.1 or newer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, provided-buffer rings, multishot accept
@@ -48,6 +48,7 @@ mod clock;
 mod completion;
 mod direct;
 mod error;
+mod ids;
 mod kernel;
 mod op;
 mod pace;
@@ -64,7 +65,7 @@ pub use buffers::ReceivedBuf;
 pub use builder::{MAX_DIRECT_SLOTS, RingBuilder, Setup, probe};
 pub use completion::{Completion, Event, OpKind, SendBuf, Token};
 pub use error::{Cause, KernelVersion, SetupError, Step};
-pub use op::{OperationId, SocketId};
+pub use ids::{OperationId, SocketId};
 pub use pace::Pace;
 pub use ring::Ring;
 pub use stats::Stats;

@@ -1,5 +1,4 @@
-//! Operations: what callers hold of them, what the ring keeps of them, and how the kernel's user
-//! data names them.
+//! What the ring keeps of sockets and operations.
 
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -8,88 +7,7 @@ use io_uring::types::Timespec;
 use socket2::SockAddr;
 
 use crate::completion::{OpKind, SendBuf, Token};
-use crate::slab::{INDEX_BITS, Key};
-
-/// Names a socket that the ring owns. Copyable; goes stale when the socket is closed, and a stale
-/// id never reaches the socket that has taken its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SocketId(pub(crate) Key);
-
-impl SocketId {
-    /// A small number, unique among the open sockets of this ring: good as an index into the
-    /// caller's own table.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self.0.index as usize
-    }
-}
-
-/// Names an operation in flight, for [`Ring::cancel`](crate::Ring::cancel). Goes stale at its last
-/// completion (a receive's: when its socket is closed).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OperationId(pub(crate) UserData);
-
-impl OperationId {
-    /// The id of an operation that failed before it began: stale from the start.
-    pub(crate) const STALE: Self = Self(UserData(0));
-
-    /// The receive of `socket`, whichever is in flight: there is no need to keep what
-    /// [`Ring::receive`](crate::Ring::receive) returned.
-    #[must_use]
-    pub fn receive_of(socket: SocketId) -> Self {
-        Self(UserData::new(Target::Receive, socket.0))
-    }
-}
-
-/// What a completion's user data refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Target {
-    /// Nothing: the completion of a cancellation.
-    Nothing = 0,
-    /// The receive of the socket with this key, or the poll before it.
-    Receive = 1,
-    /// The operation with this key.
-    Operation = 2,
-    /// The close of the socket with this key.
-    Close = 3,
-    /// The read behind the wakers.
-    Wake = 4,
-}
-
-/// 4 bits of target, 28 bits of index, 32 bits of generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct UserData(pub(crate) u64);
-
-impl UserData {
-    pub(crate) const NOTHING: Self = Self(Target::Nothing as u64);
-    pub(crate) const WAKE: Self = Self((Target::Wake as u64) << 60);
-
-    #[inline]
-    pub(crate) fn new(target: Target, key: Key) -> Self {
-        Self((target as u64) << 60 | u64::from(key.index) << 32 | u64::from(key.generation))
-    }
-
-    #[inline]
-    pub(crate) fn target(self) -> Target {
-        match self.0 >> 60 {
-            1 => Target::Receive,
-            2 => Target::Operation,
-            3 => Target::Close,
-            4 => Target::Wake,
-            _ => Target::Nothing,
-        }
-    }
-
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "takes the fields apart")]
-    pub(crate) fn key(self) -> Key {
-        Key {
-            index: (self.0 >> 32) as u32 & ((1 << INDEX_BITS) - 1),
-            generation: self.0 as u32,
-        }
-    }
-}
+use crate::slab::Key;
 
 /// What the ring keeps of a socket. An idle connection costs this much and its slab entry's
 /// generation.
@@ -104,8 +22,8 @@ pub(crate) struct SocketSlot {
     /// shutdown and the close.
     pub(crate) in_flight: u8,
     pub(crate) receive: ReceiveState,
-    /// How the receive is to be armed next time: by a poll, or as a multishot.
-    pub(crate) sparing: bool,
+    /// How the receive is to be armed next time.
+    pub(crate) mode: ReceiveMode,
     /// A shutdown is in flight.
     pub(crate) shutting_down: bool,
 }
@@ -123,6 +41,15 @@ pub(crate) enum Handle {
     Leaving(u32),
 }
 
+/// How a socket is received from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReceiveMode {
+    /// A poll waits, and what is there is received when it fires: 256 bytes of the kernel's.
+    Poll,
+    /// A receive waits: 864 bytes.
+    Multishot,
+}
+
 /// Where a socket's receive stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReceiveState {
@@ -133,10 +60,10 @@ pub(crate) enum ReceiveState {
     /// The kernel holds a poll, which says when there is something to receive.
     Watching,
     /// The kernel holds a receive of what is there now.
-    Taking,
-    /// The kernel holds a multishot that the ring has cancelled, to go on otherwise: nobody hears
-    /// of it.
-    Turning,
+    Reading,
+    /// The kernel holds a multishot that the ring has cancelled, to go on by polls: no event says
+    /// so.
+    Switching,
     /// The kernel holds one of these and was asked to cancel it for good.
     Cancelling,
     /// The kernel gave it back for want of a buffer; it waits in the ring's queue.
@@ -157,7 +84,7 @@ impl SocketSlot {
             exclusive: None,
             in_flight: 0,
             receive: ReceiveState::Off,
-            sparing: false,
+            mode: ReceiveMode::Multishot,
             shutting_down: false,
         }
     }
@@ -173,7 +100,7 @@ impl SocketSlot {
 #[derive(Debug)]
 pub(crate) struct Op {
     pub(crate) token: Token,
-    /// Somebody wants it to end: do not start it again.
+    /// It was cancelled: it is not started again.
     pub(crate) cancelled: bool,
     pub(crate) body: Body,
 }
@@ -195,7 +122,7 @@ impl Op {
 pub(crate) enum Body {
     Accept {
         socket: Key,
-        shots: Shots,
+        mode: AcceptMode,
     },
     Connect {
         socket: Key,
@@ -225,12 +152,13 @@ pub(crate) enum Body {
 
 /// How many connections an accept takes before it is armed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shots {
+pub(crate) enum AcceptMode {
     /// As many as come.
-    Many,
-    /// As many as come until its cancellation: it goes on as `One`.
+    Multishot,
+    /// As many as come until its cancellation: it goes on as `Single`.
     Ending,
-    One,
+    /// One.
+    Single,
 }
 
 impl Body {
@@ -259,26 +187,6 @@ impl Body {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn user_data_carries_target_and_key() {
-        let key = Key {
-            index: 0x0dea_dbee,
-            generation: 0x89ab_cdef,
-        };
-        for target in [
-            Target::Receive,
-            Target::Operation,
-            Target::Close,
-            Target::Wake,
-        ] {
-            let data = UserData::new(target, key);
-            assert_eq!(data.target(), target);
-            assert_eq!(data.key(), key);
-        }
-        assert_eq!(UserData::NOTHING.target(), Target::Nothing);
-        assert_eq!(UserData::WAKE.target(), Target::Wake);
-    }
 
     #[test]
     fn an_idle_socket_is_small() {

@@ -17,8 +17,7 @@ const PATIENCE: Duration = Duration::from_micros(20);
 /// Decides how long to wait. The rule:
 ///
 /// - Work left over: do not wait at all.
-/// - Few completions in the last turn: wait for one. With `--spin-us`, poll so long before
-///   sleeping.
+/// - Few completions in the last turn: wait for one, after polling for as long as was asked for.
 /// - Many: wait for as many again as came last, half of them at least being new arrivals (the sends
 ///   that the wait itself starts complete within it and count), but no more than `BATCH` and no
 ///   longer than `PATIENCE`. A larger number also lets the kernel run more of its deferred work in

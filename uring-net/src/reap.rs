@@ -8,9 +8,12 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 use socket2::SockRef;
 
-use crate::completion::{Completion, Event, OpKind, SendBuf, Token};
+use crate::completion::{
+    Completion, Event, OpKind, cancelled, failure, outcome, refused, sent, shut_down,
+};
+use crate::ids::{SocketId, Target, UserData};
 use crate::kernel::Cqe;
-use crate::op::{Body, Handle, Op, Shots, SocketId, SocketSlot, Target, UserData};
+use crate::op::{AcceptMode, Body, Handle, Op, SocketSlot};
 use crate::ring::Ring;
 use crate::slab::Key;
 
@@ -170,12 +173,12 @@ impl Ring {
 
     /// Ends a multishot accept when slots become scarce: one that finds none loses a connection.
     fn spare_the_last_slots(&mut self, key: Key) {
-        if self.direct.shots() != Some(Shots::Many)
+        if self.direct.accept_mode() != Some(AcceptMode::Multishot)
             && let Some(op) = self.ops.get_mut(key)
-            && let Body::Accept { shots, .. } = &mut op.body
-            && *shots == Shots::Many
+            && let Body::Accept { mode, .. } = &mut op.body
+            && *mode == AcceptMode::Multishot
         {
-            *shots = Shots::Ending;
+            *mode = AcceptMode::Ending;
             self.arm_cancel(UserData::new(Target::Operation, key));
         }
     }
@@ -183,12 +186,12 @@ impl Ring {
     /// Arms an accept again that the kernel has ended. When there is no slot left it fails.
     fn accept_on(&mut self, key: Key) -> Option<Completion> {
         let op = self.ops.get_mut(key)?;
-        match (self.direct.shots(), &mut op.body) {
-            (Some(next), Body::Accept { shots, .. }) => {
-                if *shots == Shots::Many {
+        match (self.direct.accept_mode(), &mut op.body) {
+            (Some(next), Body::Accept { mode, .. }) => {
+                if *mode == AcceptMode::Multishot {
                     self.stats.rearmed += 1;
                 }
-                *shots = next;
+                *mode = next;
                 self.arm_again(key);
                 None
             }
@@ -277,22 +280,6 @@ impl Ring {
     }
 }
 
-#[inline]
-fn sent(result: i32, all: bool, buf: SendBuf, bytes: usize) -> Event {
-    match result {
-        // Of no bytes "all" are sent from the beginning.
-        0.. if all => Event::Sent { buf, bytes },
-        0 => Event::Failed {
-            op: OpKind::Send,
-            error: io::Error::from(io::ErrorKind::WriteZero),
-            buf: Some(buf),
-        },
-        // A part was sent, and then nobody wanted the rest to be.
-        1.. => failure(-libc::ECANCELED, OpKind::Send, Some(buf)),
-        _ => failure(result, OpKind::Send, Some(buf)),
-    }
-}
-
 /// The descriptor that the kernel gave for a slot.
 fn installed(result: i32) -> io::Result<OwnedFd> {
     if result < 0 {
@@ -303,56 +290,14 @@ fn installed(result: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
-/// The event of a shutdown.
-pub(crate) fn shut_down(outcome: io::Result<()>) -> Event {
-    match outcome {
-        Ok(()) => Event::ShutDown,
-        Err(error) => Event::Failed {
-            op: OpKind::Shutdown,
-            error,
-            buf: None,
-        },
-    }
-}
-
-fn outcome(result: i32, op: OpKind, success: Event) -> Event {
-    if result < 0 {
-        failure(result, op, None)
-    } else {
-        success
-    }
-}
-
-#[cold]
-fn failure(result: i32, op: OpKind, buf: Option<SendBuf>) -> Event {
-    if result == -libc::ECANCELED {
-        return Event::Cancelled { op, buf };
-    }
-    let error = io::Error::from_raw_os_error(-result);
-    Event::Failed { op, error, buf }
-}
-
-#[cold]
-pub(crate) fn cancelled(token: Token, op: OpKind, buf: Option<SendBuf>) -> Completion {
-    let event = Event::Cancelled { op, buf };
-    Completion { token, event }
-}
-
-/// The completion of an operation that could not be started.
-#[cold]
-pub(crate) fn refused(token: Token, errno: i32, op: OpKind, buf: Option<SendBuf>) -> Completion {
-    let error = io::Error::from_raw_os_error(errno);
-    let event = Event::Failed { op, error, buf };
-    Completion { token, event }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::op::OperationId;
+    use crate::completion::Token;
+    use crate::ids::OperationId;
 
     fn next(ring: &mut Ring) -> Event {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -384,7 +329,7 @@ mod tests {
         let Event::Accepted(socket) = next(&mut ring) else {
             panic!("nothing accepted")
         };
-        for receive in [Ring::receive, Ring::receive_sparingly] {
+        for receive in [Ring::receive, Ring::receive_by_poll] {
             let receive = receive(&mut ring, socket, Token(2));
             cancel_unasked(&mut ring, receive);
             std::io::Write::write_all(&mut peer, b"hello").unwrap();

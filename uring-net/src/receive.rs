@@ -1,5 +1,4 @@
-//! Receiving: eagerly, by a multishot, or sparingly, by a poll and a receive of what is there when
-//! it fires.
+//! Receiving: by a multishot, or by a poll and a receive of what is there when it fires.
 //!
 //! A receive that waits in the kernel holds an `io_kiocb` (256 B), an `io_async_msghdr` (512 B) and
 //! an `async_poll` (96 B): 864 B for each connection, measured on 6.18 by `/proc/slabinfo`. A poll
@@ -15,10 +14,10 @@ use std::io;
 
 use io_uring::cqueue;
 
-use crate::completion::{Completion, Event, OpKind, Token};
+use crate::completion::{Completion, Event, OpKind, Token, cancelled, refused};
+use crate::ids::{OperationId, SocketId, Target, UserData};
 use crate::kernel::Cqe;
-use crate::op::{OperationId, ReceiveState, SocketId, Target, UserData};
-use crate::reap::{cancelled, refused};
+use crate::op::{ReceiveMode, ReceiveState};
 use crate::ring::Ring;
 use crate::slab::Key;
 
@@ -36,7 +35,7 @@ impl Ring {
             }
             Some(slot) => {
                 slot.token = token;
-                slot.sparing = false;
+                slot.mode = ReceiveMode::Multishot;
                 self.arm_receive(socket.0);
                 OperationId::receive_of(socket)
             }
@@ -47,9 +46,9 @@ impl Ring {
     /// 256 bytes for it instead of 864 (Linux 6.18), and each piece costs one more entry and
     /// completion.
     ///
-    /// A receive in flight, of either kind, goes on sparingly, under the new token: nothing is
-    /// lost, and no event says so.
-    pub fn receive_sparingly(&mut self, socket: SocketId, token: Token) -> OperationId {
+    /// A receive in flight, of either kind, goes on so, under the new token: nothing is lost, and no
+    /// event says so.
+    pub fn receive_by_poll(&mut self, socket: SocketId, token: Token) -> OperationId {
         let key = socket.0;
         let Some(slot) = self.open(key) else {
             return self.refuse_receive(token, libc::EBADF);
@@ -59,29 +58,29 @@ impl Ring {
             return self.refuse_receive(token, libc::EBUSY);
         }
         slot.token = token;
-        slot.sparing = true;
+        slot.mode = ReceiveMode::Poll;
         match state {
             ReceiveState::Off => self.arm_receive(key),
             ReceiveState::Armed => {
-                slot.receive = ReceiveState::Turning;
+                slot.receive = ReceiveState::Switching;
                 self.arm_cancel(UserData::new(Target::Receive, key));
             }
             // They are armed as wanted when they have ended.
             ReceiveState::Watching
-            | ReceiveState::Taking
-            | ReceiveState::Turning
+            | ReceiveState::Reading
+            | ReceiveState::Switching
             | ReceiveState::Starved
             | ReceiveState::Cancelling => {}
         }
         OperationId::receive_of(socket)
     }
 
-    /// A sparing receive in flight goes on as [`receive`](Ring::receive) does, from its next piece
+    /// A receive in flight by polls goes on as [`receive`](Ring::receive) does, from its next piece
     /// on. Otherwise nothing happens.
     #[inline]
-    pub fn receive_eagerly(&mut self, socket: SocketId) {
+    pub fn receive_by_multishot(&mut self, socket: SocketId) {
         if let Some(slot) = self.open(socket.0) {
-            slot.sparing = false;
+            slot.mode = ReceiveMode::Multishot;
         }
     }
 
@@ -97,8 +96,8 @@ impl Ring {
         match slot.receive {
             ReceiveState::Armed
             | ReceiveState::Watching
-            | ReceiveState::Taking
-            | ReceiveState::Turning => {
+            | ReceiveState::Reading
+            | ReceiveState::Switching => {
                 slot.receive = ReceiveState::Cancelling;
                 self.arm_cancel(UserData::new(Target::Receive, key));
             }
@@ -177,7 +176,7 @@ impl Ring {
         Some(Completion { token, event })
     }
 
-    /// The kernel gave the receive back although the stream goes on: it was sparing, or a multishot
+    /// The kernel gave the receive back although the stream goes on: it was one of what was there, or a multishot
     /// for which the completion queue had no room, ...
     fn receive_on(&mut self, key: Key) {
         self.leave(key);
@@ -207,7 +206,7 @@ impl Ring {
                 None
             }
             // The poll was wrong.
-            libc::EAGAIN if wanted && state == ReceiveState::Taking => {
+            libc::EAGAIN if wanted && state == ReceiveState::Reading => {
                 self.arm_receive(key);
                 None
             }
@@ -231,7 +230,7 @@ impl Ring {
         }
     }
 
-    /// Has `arm` arm the receive again, unless somebody wants it to end.
+    /// Has `arm` arm the receive again, unless it was cancelled.
     fn go_on(&mut self, key: Key, arm: fn(&mut Self, Key)) {
         let state = self.sockets.get(key).map(|slot| slot.receive);
         if state == Some(ReceiveState::Cancelling) || self.dying {

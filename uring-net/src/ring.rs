@@ -16,13 +16,11 @@ use socket2::{SockAddr, SockRef};
 use crate::buffers::BufferPool;
 use crate::builder::{RingBuilder, Setup};
 use crate::clock::{Clock, timespec};
-use crate::completion::{Completion, OpKind, SendBuf, Token, clamp};
+use crate::completion::{Completion, OpKind, SendBuf, Token, clamp, refused, shut_down};
 use crate::direct::{DirectTable, Holds};
+use crate::ids::{OperationId, SocketId, Target, UserData};
 use crate::kernel::Kernel;
-use crate::op::{
-    Body, Handle, Op, OperationId, ReceiveState, SocketId, SocketSlot, Target, UserData,
-};
-use crate::reap::{refused, shut_down};
+use crate::op::{Body, Handle, Op, ReceiveState, SocketSlot};
 use crate::slab::{Key, Slab};
 use crate::stats::Stats;
 use crate::waker::{Wake, Waker};
@@ -167,8 +165,8 @@ impl Ring {
     /// queue.
     pub fn accept(&mut self, listener: SocketId, token: Token) -> OperationId {
         let socket = listener.0;
-        match self.direct.shots() {
-            Some(shots) => self.begin(socket, token, Body::Accept { socket, shots }),
+        match self.direct.accept_mode() {
+            Some(mode) => self.begin(socket, token, Body::Accept { socket, mode }),
             None => {
                 self.ready
                     .push_back(refused(token, libc::ENFILE, OpKind::Accept, None));
@@ -517,8 +515,7 @@ impl Drop for Ring {
             mem::forget(self.wake.take());
         }
         if self.direct.exists() {
-            // The kernel would do it, too, but some time later: who drops a ring may want its peers
-            // to know at once.
+            // The kernel would do it, too, but some time later; peers are to see the end at once.
             let _ = self.kernel.unregister_table();
         }
         if self.in_flight > 0 || self.kernel.unregister_buffers().is_err() {

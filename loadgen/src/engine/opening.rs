@@ -188,7 +188,7 @@ impl Opener {
             if conn < self.busy {
                 links.ring().receive(socket, token);
             } else {
-                links.ring().receive_sparingly(socket, token);
+                links.ring().receive_by_poll(socket, token);
             }
         }
         match &self.targets[opening.target].protocol {

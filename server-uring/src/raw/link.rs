@@ -79,7 +79,7 @@ impl Link {
             end: 0,
             pending: Vec::new(),
         };
-        ring.receive_sparingly(socket, link.token());
+        ring.receive_by_poll(socket, link.token());
         link
     }
 
@@ -220,7 +220,7 @@ impl Link {
     pub(crate) fn receive_eagerly(&mut self, ring: &mut Ring) {
         if self.receiving == Receiving::Sparingly {
             self.receiving = Receiving::Eagerly;
-            ring.receive_eagerly(self.socket);
+            ring.receive_by_multishot(self.socket);
         }
     }
 
@@ -228,7 +228,7 @@ impl Link {
     pub(crate) fn receive_sparingly(&mut self, ring: &mut Ring) {
         if self.receiving == Receiving::Eagerly {
             self.receiving = Receiving::Sparingly;
-            ring.receive_sparingly(self.socket, self.token());
+            ring.receive_by_poll(self.socket, self.token());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Sparing receives: the same events in the same order as from a multishot, and the way from one to
+//! Receives by polls: the same events in the same order as from a multishot, and the way from one to
 //! the other without a word.
 
 #![allow(clippy::unwrap_used)]
@@ -54,7 +54,7 @@ fn bytes_arrive_in_order_through_many_small_buffers_and_then_the_end() {
             peer.shutdown(Shutdown::Write).unwrap();
             peer
         });
-        ring.receive_sparingly(socket, RECEIVE);
+        ring.receive_by_poll(socket, RECEIVE);
         assert!(receive_exactly(&mut ring, RECEIVE, sent.len()) == sent);
         assert_eof(&next(&mut ring), RECEIVE);
         drop(writer.join().unwrap());
@@ -67,7 +67,7 @@ fn bytes_arrive_in_order_through_many_small_buffers_and_then_the_end() {
 fn a_piece_that_comes_after_a_long_silence_is_received_as_well() {
     for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
-        ring.receive_sparingly(socket, RECEIVE);
+        ring.receive_by_poll(socket, RECEIVE);
         for piece in [&b"one"[..], b"two", b"three"] {
             assert!(settle(&mut ring).is_empty());
             peer.write_all(piece).unwrap();
@@ -82,7 +82,7 @@ fn a_piece_that_comes_after_a_long_silence_is_received_as_well() {
 fn a_reset_ends_it_with_its_error() {
     for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, peer) = pair(&mut ring);
-        ring.receive_sparingly(socket, RECEIVE);
+        ring.receive_by_poll(socket, RECEIVE);
         reset_ends_receive(&mut ring, peer, RECEIVE);
     }
 }
@@ -92,7 +92,7 @@ fn close_ends_it_silently_whether_it_watches_or_takes() {
     for mut ring in of_each_kind(&Ring::builder()) {
         for unread in [false, true] {
             let (socket, mut peer) = pair(&mut ring);
-            ring.receive_sparingly(socket, RECEIVE);
+            ring.receive_by_poll(socket, RECEIVE);
             ring.submit().unwrap();
             if unread {
                 peer.write_all(b"never seen").unwrap();
@@ -126,7 +126,7 @@ fn cancel_ends_it_with_one_event_and_it_can_be_started_again() {
         let (socket, mut peer) = pair(&mut ring);
         // Not yet handed to the kernel, watching, and with a poll that has fired.
         for (submitted, arrived) in [(false, false), (true, false), (true, true)] {
-            let receive = ring.receive_sparingly(socket, RECEIVE);
+            let receive = ring.receive_by_poll(socket, RECEIVE);
             if submitted {
                 ring.submit().unwrap();
             }
@@ -142,7 +142,7 @@ fn cancel_ends_it_with_one_event_and_it_can_be_started_again() {
         }
         ring.cancel(OperationId::receive_of(socket));
         assert!(settle(&mut ring).is_empty());
-        ring.receive_sparingly(socket, OTHER);
+        ring.receive_by_poll(socket, OTHER);
         assert_eq!(receive_exactly(&mut ring, OTHER, 5), b"later");
     }
 }
@@ -150,7 +150,7 @@ fn cancel_ends_it_with_one_event_and_it_can_be_started_again() {
 /// Neither kind starts while a cancellation is under way.
 fn refuses_to_start(ring: &mut Ring, socket: SocketId) {
     ring.receive(socket, OTHER);
-    ring.receive_sparingly(socket, OTHER);
+    ring.receive_by_poll(socket, OTHER);
     for _ in 0..2 {
         match next(ring) {
             Completion {
@@ -167,8 +167,8 @@ fn a_stale_socket_is_refused() {
     for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, _peer) = pair(&mut ring);
         ring.close(socket, CLOSE);
-        ring.receive_eagerly(socket);
-        ring.receive_sparingly(socket, RECEIVE);
+        ring.receive_by_multishot(socket);
+        ring.receive_by_poll(socket, RECEIVE);
         match next(&mut ring) {
             Completion {
                 token: RECEIVE,
@@ -180,10 +180,10 @@ fn a_stale_socket_is_refused() {
 }
 
 #[test]
-fn a_receive_that_is_over_is_not_begun_again_by_a_wish_for_eagerness() {
+fn a_receive_that_is_over_is_not_begun_again_by_asking_for_a_multishot() {
     for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
-        ring.receive_eagerly(socket);
+        ring.receive_by_multishot(socket);
         peer.write_all(b"nobody receives").unwrap();
         assert!(settle(&mut ring).is_empty());
     }
@@ -191,7 +191,7 @@ fn a_receive_that_is_over_is_not_begun_again_by_a_wish_for_eagerness() {
 
 #[test]
 fn running_out_of_buffers_loses_nothing() {
-    more_than_all_buffers(Ring::receive_sparingly);
+    more_than_all_buffers(Ring::receive_by_poll);
 }
 
 #[test]
@@ -199,8 +199,8 @@ fn a_starved_one_is_cancelled_and_closed_like_any_other() {
     for mut ring in of_each_kind(&Ring::builder().buffers(1, 16)) {
         let (first, mut first_peer) = pair(&mut ring);
         let (second, mut second_peer) = pair(&mut ring);
-        let receive = ring.receive_sparingly(first, RECEIVE);
-        ring.receive_sparingly(second, OTHER);
+        let receive = ring.receive_by_poll(first, RECEIVE);
+        ring.receive_by_poll(second, OTHER);
         first_peer.write_all(&pattern(100)).unwrap();
         second_peer.write_all(&pattern(100)).unwrap();
         let held = settle(&mut ring);
@@ -216,28 +216,28 @@ fn a_starved_one_is_cancelled_and_closed_like_any_other() {
 }
 
 #[test]
-fn a_multishot_goes_on_sparingly_under_the_new_token_and_back() {
+fn a_multishot_goes_on_by_polls_under_the_new_token_and_back() {
     for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         ring.receive(socket, RECEIVE);
         peer.write_all(b"eager").unwrap();
         assert_eq!(receive_exactly(&mut ring, RECEIVE, 5), b"eager");
-        ring.receive_sparingly(socket, OTHER);
+        ring.receive_by_poll(socket, OTHER);
         assert!(settle(&mut ring).is_empty(), "no event says so");
         peer.write_all(b"sparing").unwrap();
         assert_eq!(receive_exactly(&mut ring, OTHER, 7), b"sparing");
-        ring.receive_eagerly(socket);
+        ring.receive_by_multishot(socket);
         for _ in 0..3 {
             peer.write_all(b"again").unwrap();
             assert_eq!(receive_exactly(&mut ring, OTHER, 5), b"again");
         }
         // Both at once, in either order: the last one counts, and the receive goes on.
-        ring.receive_sparingly(socket, RECEIVE);
-        ring.receive_eagerly(socket);
+        ring.receive_by_poll(socket, RECEIVE);
+        ring.receive_by_multishot(socket);
         assert!(settle(&mut ring).is_empty());
         peer.write_all(b"more").unwrap();
         assert_eq!(receive_exactly(&mut ring, RECEIVE, 4), b"more");
-        ring.receive_sparingly(socket, RECEIVE);
+        ring.receive_by_poll(socket, RECEIVE);
         ring.cancel(OperationId::receive_of(socket));
         assert_cancelled(&settle(&mut ring));
         assert_eq!(ring.stats().rearmed, 0);
@@ -245,7 +245,7 @@ fn a_multishot_goes_on_sparingly_under_the_new_token_and_back() {
 }
 
 #[test]
-fn eagerness_spares_the_polls() {
+fn a_multishot_needs_no_polls() {
     for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         let enters = |ring: &mut Ring, peer: &mut TcpStream| {
@@ -256,12 +256,15 @@ fn eagerness_spares_the_polls() {
             }
             ring.stats().enters - before
         };
-        ring.receive_sparingly(socket, RECEIVE);
-        let sparing = enters(&mut ring, &mut peer);
-        ring.receive_eagerly(socket);
-        let eager = enters(&mut ring, &mut peer);
-        assert!(sparing >= 100, "a poll and a receive for each: {sparing}");
-        assert!(eager < 60, "only the first has a poll before it: {eager}");
+        ring.receive_by_poll(socket, RECEIVE);
+        let polled = enters(&mut ring, &mut peer);
+        ring.receive_by_multishot(socket);
+        let multishot = enters(&mut ring, &mut peer);
+        assert!(polled >= 100, "a poll and a receive for each: {polled}");
+        assert!(
+            multishot < 60,
+            "only the first has a poll before it: {multishot}"
+        );
     }
 }
 
@@ -311,7 +314,7 @@ fn switching_at_random_under_traffic_loses_nothing() {
                     }
                 }
             }));
-            ring.receive_sparingly(socket, Token(index));
+            ring.receive_by_poll(socket, Token(index));
             streams.push(Stream {
                 socket,
                 received: Vec::new(),
@@ -331,12 +334,12 @@ fn switching_at_random_under_traffic_loses_nothing() {
                 }
                 Event::Eof => stream.ended = true,
                 Event::Cancelled { .. } => {
-                    assert!(stream.cancelling, "nobody hears of a switch");
+                    assert!(stream.cancelling, "no event says so");
                     stream.cancelling = false;
                     if chance.below(2) == 0 {
                         ring.receive(socket, token);
                     } else {
-                        ring.receive_sparingly(socket, token);
+                        ring.receive_by_poll(socket, token);
                     }
                 }
                 other => panic!("{other:?}"),
@@ -348,9 +351,9 @@ fn switching_at_random_under_traffic_loses_nothing() {
                 continue;
             }
             match chance.below(8) {
-                0 | 1 => ring.receive_eagerly(socket),
+                0 | 1 => ring.receive_by_multishot(socket),
                 2..4 => {
-                    ring.receive_sparingly(socket, token);
+                    ring.receive_by_poll(socket, token);
                 }
                 4 if chance.below(4) == 0 => {
                     stream.cancelling = true;
@@ -378,7 +381,7 @@ fn a_ring_that_is_dropped_with_armed_polls_leaves_nothing_behind() {
         for mut ring in of_each_kind(&Ring::builder().buffers(2, 64)) {
             let pairs: Vec<_> = (0..8).map(|_| pair(&mut ring)).collect();
             for (socket, mut peer) in pairs.iter().map(|(socket, peer)| (*socket, peer)) {
-                ring.receive_sparingly(socket, RECEIVE);
+                ring.receive_by_poll(socket, RECEIVE);
                 if socket.index() % 2 == 0 {
                     peer.write_all(&pattern(1000)).unwrap();
                 }
