@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::{
     config::Config,
     engine::{
+        fan_out_timing::FanOutTiming,
+        second::SecondPart,
         shared::Shared,
-        spread::Spreads,
-        stats::SecondPart,
         worker::{ThreadResult, merge_handshakes},
     },
     histogram::{self, Latencies},
@@ -54,7 +54,7 @@ pub struct Remains<'a> {
     /// What the threads measured.
     pub results: Vec<ThreadResult>,
     /// Kind `broadcast`.
-    pub spreads: &'a Spreads,
+    pub timing: &'a FanOutTiming,
     /// The processes, if there were several.
     pub shards: Vec<Shard>,
     /// One of them died: some counts are of a time when others were not.
@@ -141,7 +141,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         (None, _) => record.latency_actual = summary,
     }
     match config.kind {
-        Kind::Broadcast => record.broadcast = Some(broadcast(&record, config, remains.spreads)),
+        Kind::Broadcast => record.broadcast = Some(broadcast(&record, config, remains.timing)),
         Kind::Idle => record.idle = Some(idle(results, config, &record)),
         Kind::Echo | Kind::Connect => {}
     }
@@ -320,7 +320,7 @@ fn generator(remains: &Remains<'_>, messages: u64) -> Generator {
     }
 }
 
-fn broadcast(record: &Record, config: &Config, spreads: &Spreads) -> Broadcast {
+fn broadcast(record: &Record, config: &Config, timing: &FanOutTiming) -> Broadcast {
     let mut section = Broadcast {
         members: config.connections,
         publishers: config.traffic.publishers.unwrap_or(0),
@@ -331,7 +331,7 @@ fn broadcast(record: &Record, config: &Config, spreads: &Spreads) -> Broadcast {
         out_of_order: record.messages.reordered,
         ..Broadcast::default()
     };
-    spreads.fill(&mut section);
+    timing.fill(&mut section);
     section
 }
 

@@ -10,7 +10,6 @@
 pub mod assemble;
 pub mod cli;
 pub mod config;
-mod crew;
 pub mod engine;
 pub mod files;
 pub mod histogram;
@@ -29,3 +28,4 @@ pub mod show;
 pub mod target;
 pub mod verdict;
 mod wire;
+mod worker_pool;

@@ -14,12 +14,12 @@ use std::{
 use crate::{
     assemble::{Finished, Remains, assemble},
     config::Config,
-    crew::Crew,
-    engine::{shared::Shared, spread::Spreads},
+    engine::{fan_out_timing::FanOutTiming, shared::Shared},
     plan::Plan,
     progress::Progress,
     record::Kind,
     target::Target,
+    worker_pool::WorkerPool,
 };
 
 /// How often the run is looked after.
@@ -48,7 +48,7 @@ pub fn run(
     if config.kind == Kind::Connect {
         shared.begin_at(shared.clock.now());
     }
-    let crew = Crew::start(
+    let pool = WorkerPool::start(
         config,
         &plan,
         0..plan.threads,
@@ -57,17 +57,17 @@ pub fn run(
         rand::random(),
         Arc::default(),
     );
-    let mut spreads = Spreads::new(plan.threads);
+    let mut timing = FanOutTiming::new(plan.threads);
     let interrupted = watch(
         config,
-        &crew,
+        &pool,
         &shared,
-        &mut spreads,
+        &mut timing,
         interrupted,
         &mut progress,
     );
-    let (results, parts) = crew.collect();
-    parts.into_iter().for_each(|part| spreads.add(part));
+    let (results, parts) = pool.collect();
+    parts.into_iter().for_each(|part| timing.add(part));
     progress.clear();
     assemble(Remains {
         config,
@@ -76,7 +76,7 @@ pub fn run(
         epoch,
         interrupted,
         results,
-        spreads: &spreads,
+        timing: &timing,
         shards: Vec::new(),
         incomplete: false,
     })
@@ -86,17 +86,17 @@ pub fn run(
 /// it was interrupted.
 fn watch(
     config: &Config,
-    crew: &Crew,
+    pool: &WorkerPool,
     shared: &Shared,
-    spreads: &mut Spreads,
+    timing: &mut FanOutTiming,
     interrupted: &AtomicBool,
     progress: &mut Progress,
 ) -> bool {
     let connections = config.connections;
     let mut was_interrupted = false;
-    while !crew.is_finished() {
-        match crew.parts.recv_timeout(LOOK) {
-            Ok(finished) => finished.into_iter().for_each(|part| spreads.add(part)),
+    while !pool.is_finished() {
+        match pool.parts.recv_timeout(LOOK) {
+            Ok(finished) => finished.into_iter().for_each(|part| timing.add(part)),
             Err(RecvTimeoutError::Timeout) => {}
             // All threads have dropped their ends: they are finishing.
             Err(RecvTimeoutError::Disconnected) => thread::sleep(Duration::from_millis(1)),

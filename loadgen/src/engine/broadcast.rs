@@ -19,9 +19,9 @@ use ws_proto::Kind;
 
 use crate::{
     engine::{
-        board::Board,
+        delivery_tracker::DeliveryTracker,
+        fan_out_timing::{FinishedPart, Part},
         shared::Times,
-        spread::{FinishedPart, Part},
         stats::Stats,
         traffic::{Io, Traffic},
     },
@@ -57,7 +57,7 @@ pub struct Broadcast {
     publishers: usize,
     /// Schedules of all threads; empty: closed loop.
     pacers: Vec<Option<Pacer>>,
-    board: Option<Arc<Board>>,
+    tracker: Option<Arc<DeliveryTracker>>,
     parts: Sender<Vec<FinishedPart>>,
     outbox: Vec<FinishedPart>,
     /// Next sequence number per own publisher.
@@ -117,7 +117,7 @@ pub struct BroadcastPlan {
     /// Messages per second in all; `None`: closed loop.
     pub rate_per_s: Option<f64>,
     /// Closed loop: shared by the threads.
-    pub board: Option<Arc<Board>>,
+    pub tracker: Option<Arc<DeliveryTracker>>,
     /// Messages published by all threads, shared by them; those of other processes are added when
     /// they have stopped.
     pub published: Arc<AtomicU64>,
@@ -148,7 +148,7 @@ impl Broadcast {
             own_publishers,
             publishers: plan.publishers,
             pacers,
-            board: plan.board,
+            tracker: plan.tracker,
             parts: plan.parts,
             outbox: Vec::new(),
             next_seq: vec![0; own_publishers],
@@ -195,11 +195,11 @@ impl Broadcast {
             return;
         }
         let publisher = self.plan.global(self.thread, local) as u32;
-        if let Some(board) = &self.board {
-            board.published(publisher, seq);
+        if let Some(tracker) = &self.tracker {
+            tracker.published(publisher, seq);
         }
         self.payload
-            .write_frame(publisher, seq, io.now, io.links.outgoing(local));
+            .write_frame(publisher, seq, io.now, io.sockets.outgoing(local));
         let meant = self.meant(publisher, seq, io.now, &io.times);
         io.stats.sent(&io.times, io.now, meant);
         self.published.fetch_add(1, Relaxed);
@@ -224,12 +224,12 @@ impl Broadcast {
                 self.publish(local, io);
                 self.issued += 1;
             }
-            io.links.flush();
+            io.sockets.flush();
             if !more {
                 // The wait that comes next hands them to the kernel.
                 return;
             }
-            io.links.submit_sends();
+            io.sockets.submit_sends();
             io.now = io.clock.now();
         }
     }
@@ -286,8 +286,8 @@ impl Broadcast {
     }
 
     fn tell_publisher(&mut self, publisher: u32, seq: u64, sent: u64, io: &mut Io<'_>) {
-        let Some(board) = &self.board else { return };
-        if !board.received(publisher, seq, self.thread) {
+        let Some(tracker) = &self.tracker else { return };
+        if !tracker.received(publisher, seq, self.thread) {
             return;
         }
         io.stats.landed(&io.times, io.now, sent);
@@ -329,8 +329,8 @@ impl Traffic for Broadcast {
     }
 
     fn tick(&mut self, io: &mut Io<'_>) {
-        if let Some(board) = self.board.clone() {
-            for local in board.take_freed(self.thread) {
+        if let Some(tracker) = self.tracker.clone() {
+            for local in tracker.take_freed(self.thread) {
                 self.refill(local as usize, io);
             }
         }

@@ -113,7 +113,7 @@ impl Echo {
         self.sent_at[slot] = io.now;
         let name = self.name(conn);
         self.payload
-            .write_frame(name, seq, 0, io.links.outgoing(conn));
+            .write_frame(name, seq, 0, io.sockets.outgoing(conn));
         let meant = self.meant(conn, seq, io.now, &io.times);
         io.stats.sent(&io.times, io.now, meant);
     }
@@ -151,12 +151,12 @@ impl Echo {
                 }
                 self.issued += 1;
             }
-            io.links.flush();
+            io.sockets.flush();
             if !more {
                 // The wait that comes next hands them to the kernel.
                 return;
             }
-            io.links.submit_sends();
+            io.sockets.submit_sends();
             io.now = io.clock.now();
         }
     }
@@ -207,7 +207,7 @@ impl Echo {
         io.stats.corrupted(&io.times, Some(meant));
         io.stats.landed(&io.times, io.now, sent);
         // Garbage costs a server two bytes, whatever the size of the request that it asks for.
-        if io.links.has_room(conn) {
+        if io.sockets.has_room(conn) {
             self.refill(conn, io);
         }
     }
@@ -233,8 +233,8 @@ impl Traffic for Echo {
                 }
             }
             if conn as u64 % BATCH == BATCH - 1 {
-                io.links.flush();
-                io.links.submit_sends();
+                io.sockets.flush();
+                io.sockets.submit_sends();
                 io.now = io.clock.now();
             }
         }

@@ -23,13 +23,13 @@ impl<T: Traffic> Worker<T> {
         match completion.event {
             Event::Received(mut bytes) => self.received(conn, &mut bytes),
             Event::Sent { buf, .. } => {
-                let pongs = self.links.sent(conn, Some(buf));
+                let pongs = self.sockets.sent(conn, Some(buf));
                 if pongs > 0 {
                     self.stats.pinged(&self.shared.times(), self.now, pongs);
                 }
             }
             Event::Connected => {
-                if let Some(begun) = self.opener.connected(conn, &mut self.links, self.now) {
+                if let Some(begun) = self.opener.connected(conn, &mut self.sockets, self.now) {
                     self.opened(conn, begun);
                 }
             }
@@ -37,7 +37,7 @@ impl<T: Traffic> Worker<T> {
             Event::Closed => self.closed(conn),
             Event::Failed { op, error, buf } => {
                 if op == OpKind::Send {
-                    self.links.sent(conn, buf);
+                    self.sockets.sent(conn, buf);
                 }
                 if matches!(op, OpKind::Connect | OpKind::Receive | OpKind::Send) {
                     self.ended(conn, Some(&error));
@@ -96,7 +96,7 @@ impl<T: Traffic> Worker<T> {
     fn frames(&mut self, conn: usize, bytes: &mut [u8]) {
         let mut input = Input::new(bytes);
         let mut io = Io {
-            links: &mut self.links,
+            sockets: &mut self.sockets,
             stats: &mut self.stats,
             times: self.shared.times(),
             clock: self.shared.clock,
@@ -111,7 +111,7 @@ impl<T: Traffic> Worker<T> {
                 // RFC 6455 section 5.5.2: ping-is-answered
                 // RFC 6455 section 5.5.3: pong-repeats
                 Ok(Some(Frame::Ping(data))) if self.states[conn] == State::Open => {
-                    io.stats.totals.pings_unanswered += io.links.pong(conn, data);
+                    io.stats.totals.pings_unanswered += io.sockets.pong(conn, data);
                 }
                 // A ping that crossed our Close: the server reads nothing behind that.
                 Ok(Some(Frame::Ping(_) | Frame::Pong(_))) => {}
@@ -121,7 +121,11 @@ impl<T: Traffic> Worker<T> {
                 // RFC 6455 section 7.1.7: client-fails
                 Err(violation) => {
                     let code = violation.code();
-                    self.sessions[conn].close(code, violation.reason(), self.links.outgoing(conn));
+                    self.sessions[conn].close(
+                        code,
+                        violation.reason(),
+                        self.sockets.outgoing(conn),
+                    );
                     let section = violation.section();
                     if code == CloseCode::Size {
                         let most = self.bounds.message_bytes;
@@ -138,7 +142,7 @@ impl<T: Traffic> Worker<T> {
         if self.is_tcp {
             return self.close_socket(conn);
         }
-        self.sessions[conn].answer_close(self.links.outgoing(conn));
+        self.sessions[conn].answer_close(self.sockets.outgoing(conn));
         // What answers the Close still leaves; the server ends the stream.
         if self.states[conn] == State::Open {
             self.set_closing(conn);
@@ -182,7 +186,7 @@ impl<T: Traffic> Worker<T> {
                 );
                 self.close_socket(conn);
             }
-            next = self.links.take_overfull();
+            next = self.sockets.take_overfull();
         }
     }
 
@@ -203,9 +207,9 @@ impl<T: Traffic> Worker<T> {
 
     pub(super) fn start_closing(&mut self, conn: usize, code: CloseCode, reason: &str) {
         if self.is_tcp {
-            self.links.shutdown_write(conn);
+            self.sockets.shutdown_write(conn);
         } else {
-            self.sessions[conn].close(code, reason, self.links.outgoing(conn));
+            self.sessions[conn].close(code, reason, self.sockets.outgoing(conn));
         }
         self.outcome.open -= 1;
         self.shared.up.fetch_sub(1, Relaxed);
@@ -221,12 +225,12 @@ impl<T: Traffic> Worker<T> {
 
     pub(super) fn close_socket(&mut self, conn: usize) {
         self.states[conn] = State::Gone;
-        self.links.close(conn);
+        self.sockets.close(conn);
     }
 
     fn closed(&mut self, conn: usize) {
         self.states[conn] = State::Down;
-        self.links.reset(conn);
+        self.sockets.reset(conn);
         if self.recycles {
             self.opener.again(conn);
         }

@@ -4,17 +4,18 @@
 //! Threads share nothing in the hot path. What they do share ([`shared::Shared`]) is looked at a
 //! few times per second.
 
-pub mod board;
 pub mod bounds;
 pub mod broadcast;
-pub mod churn;
+pub mod delivery_tracker;
 pub mod echo;
 mod events;
-pub mod links;
+pub mod fan_out_timing;
 pub mod opening;
 mod pongs;
+pub mod reconnect_loop;
+pub mod second;
 pub mod shared;
-pub mod spread;
+pub mod sockets;
 pub mod stats;
 pub mod traffic;
 pub mod usage;

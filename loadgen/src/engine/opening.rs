@@ -15,7 +15,7 @@ use ws_proto::handshake::{
 };
 
 use crate::{
-    engine::links::Links,
+    engine::sockets::Sockets,
     pacer::Pacer,
     plan::Plan,
     target::{Protocol, Target},
@@ -132,7 +132,7 @@ impl Opener {
     pub fn begin(
         &mut self,
         now: u64,
-        links: &mut Links,
+        sockets: &mut Sockets,
         mut begun: impl FnMut(usize),
     ) -> Result<(), String> {
         while self.in_flight.len() < self.plan.most_in_flight() {
@@ -146,13 +146,13 @@ impl Opener {
                 return Ok(());
             };
             self.begun += 1;
-            self.begin_one(conn, now, links)?;
+            self.begin_one(conn, now, sockets)?;
             begun(conn as usize);
         }
         Ok(())
     }
 
-    fn begin_one(&mut self, conn: u32, now: u64, links: &mut Links) -> Result<(), String> {
+    fn begin_one(&mut self, conn: u32, now: u64, sockets: &mut Sockets) -> Result<(), String> {
         let global = self.plan.global(self.thread, conn as usize);
         // A place that is opened again moves on to the next source address.
         let attempt = self.attempts / self.plan.count(self.thread).max(1);
@@ -161,12 +161,12 @@ impl Opener {
         let address = self.targets[target].address;
         let socket = make_socket(address, source.map(|ip| SocketAddr::new(ip, 0)))
             .map_err(|error| socket_error(&error, address, source))?;
-        let ring = links.ring();
+        let ring = sockets.ring();
         let socket = ring
             .adopt(socket)
             .map_err(|error| format!("cannot set up a socket: {error}"))?;
         ring.connect(socket, address, Token(u64::from(conn)));
-        links.attach(conn as usize, socket);
+        sockets.attach(conn as usize, socket);
         self.in_flight.insert(
             conn,
             Opening {
@@ -181,20 +181,20 @@ impl Opener {
 
     /// TCP is connected: listens, and asks for the upgrade. Where there is none to ask for, the
     /// connection is up: says when it was begun.
-    pub fn connected(&mut self, conn: usize, links: &mut Links, now: u64) -> Option<u64> {
+    pub fn connected(&mut self, conn: usize, sockets: &mut Sockets, now: u64) -> Option<u64> {
         let opening = self.in_flight.get(&(conn as u32))?;
-        if let Some(socket) = links.socket(conn) {
+        if let Some(socket) = sockets.socket(conn) {
             let token = Token(conn as u64);
             if conn < self.busy {
-                links.ring().receive(socket, token);
+                sockets.ring().receive(socket, token);
             } else {
-                links.ring().receive_by_poll(socket, token);
+                sockets.ring().receive_by_poll(socket, token);
             }
         }
         match &self.targets[opening.target].protocol {
             // RFC 6455 section 4.1: sends-handshake
             Protocol::WebSocket(request) => {
-                request.write(&opening.key, links.outgoing(conn));
+                request.write(&opening.key, sockets.outgoing(conn));
                 None
             }
             Protocol::Tcp => {

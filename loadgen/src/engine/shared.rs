@@ -15,7 +15,7 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    engine::stats::SecondPart,
+    engine::second::SecondPart,
     histogram::{self, Latencies},
 };
 

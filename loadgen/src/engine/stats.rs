@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::shared::{Shared, Times},
+    engine::{
+        second::SecondPart,
+        shared::{Shared, Times},
+    },
     histogram::{self, Latencies},
     record::{Messages, Totals},
     wire,
@@ -11,8 +14,7 @@ use crate::{
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// One thread's counters and histograms. What a shard tells of them is what [`Latest`] does not
-/// hold.
+/// One thread's counters and histograms. A shard sends only the fields that are not in [`Latest`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Stats {
     /// Messages of the measured window. `expected`, `lost` and `unsent` are worked out when the
@@ -54,18 +56,6 @@ pub struct Stats {
     seconds: Vec<SecondPart>,
     #[serde(skip)]
     current: SecondPart,
-}
-
-/// One thread's part of one second of the series.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecondPart {
-    /// Messages sent.
-    pub sent: u64,
-    /// Replies received.
-    pub received: u64,
-    /// Their latencies, [packed](histogram::pack).
-    #[serde(with = "wire::packed")]
-    pub latencies: Vec<u8>,
 }
 
 /// Histograms and series of a thread that has finished.

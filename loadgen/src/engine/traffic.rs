@@ -3,8 +3,8 @@
 use ws_proto::Kind;
 
 use crate::engine::{
-    links::Links,
     shared::{Clock, Times},
+    sockets::Sockets,
     stats::Stats,
 };
 
@@ -12,7 +12,7 @@ use crate::engine::{
 #[derive(Debug)]
 pub struct Io<'a> {
     /// The sockets.
-    pub links: &'a mut Links,
+    pub sockets: &'a mut Sockets,
     /// The counters.
     pub stats: &'a mut Stats,
     /// The phases.

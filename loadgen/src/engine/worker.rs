@@ -14,9 +14,9 @@ use ws_proto::{CloseCode, Session};
 use crate::{
     engine::{
         bounds::Bounds,
-        links::Links,
         opening::Opener,
         shared::Shared,
+        sockets::Sockets,
         stats::{Latest, Stats},
         traffic::{Io, Traffic},
         usage::CpuTime,
@@ -27,10 +27,10 @@ use crate::{
 
 /// Longest sleep: how soon a thread sees that the run begins or ends.
 const TICK_NS: u64 = 20_000_000;
-/// Most sends whose completions a wait looks past, which saves a system call. With more of them the
-/// call is shared by many messages anyway, and the kernel, which runs its deferred work 20 pieces
-/// at a time or as many as are waited for, would only make larger heaps.
-const MOST_AWAITED: usize = 16;
+/// With at most this many sends started, a wait asks for that many completions more, which saves a
+/// system call. With more, the call is shared by many messages anyway, and the kernel, which runs its
+/// deferred work 20 pieces at a time or as many as are waited for, would only make larger heaps.
+const MAX_BATCHED_COMPLETIONS: usize = 16;
 /// How long a wait looks past completions of sends. They are there at once, unless a socket is full
 /// all of a sudden: the one case in which an arrival is noticed later than it could be, by this
 /// much at most.
@@ -70,7 +70,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub struct Worker<T> {
     pub(super) shared: Arc<Shared>,
-    pub(super) links: Links,
+    pub(super) sockets: Sockets,
     pub(super) states: Vec<State>,
     pub(super) sessions: Vec<Session>,
     pub(super) bounds: Bounds,
@@ -180,7 +180,7 @@ impl<T: Traffic> Worker<T> {
         let mut sessions = Vec::new();
         sessions.resize_with(connections, || plan.bounds.session());
         Self {
-            links: Links::new(plan.ring, connections, plan.bounds.unsent_bytes),
+            sockets: Sockets::new(plan.ring, connections, plan.bounds.unsent_bytes),
             states: vec![State::Down; connections],
             sessions,
             bounds: plan.bounds,
@@ -256,7 +256,7 @@ impl<T: Traffic> Worker<T> {
 
     fn open_more(&mut self) {
         let states = &mut self.states;
-        let begun = self.opener.begin(self.now, &mut self.links, |conn| {
+        let begun = self.opener.begin(self.now, &mut self.sockets, |conn| {
             states[conn] = State::Opening;
         });
         if let Some(cause) = begun.err().or_else(|| self.opener.overdue(self.now)) {
@@ -329,7 +329,7 @@ impl<T: Traffic> Worker<T> {
         Spent {
             at: self.now,
             cpu: CpuTime::of_this_thread(),
-            enters: self.links.ring().stats().enters,
+            enters: self.sockets.ring().stats().enters,
         }
     }
 
@@ -355,8 +355,8 @@ impl<T: Traffic> Worker<T> {
 
     /// Sends what is to be sent, waits until something happens or `deadline`, and handles it.
     fn turn(&mut self, deadline: u64) -> Result<(), String> {
-        self.links.flush();
-        if let Some(conn) = self.links.take_overfull() {
+        self.sockets.flush();
+        if let Some(conn) = self.sockets.take_overfull() {
             self.end_overfull(Some(conn));
         }
         let clock = self.shared.clock;
@@ -366,11 +366,11 @@ impl<T: Traffic> Worker<T> {
         self.now = clock.now();
         self.note_stall(asleep_until);
         let mut taken = 0;
-        while let Some(completion) = self.links.ring().next_completion() {
+        while let Some(completion) = self.sockets.ring().next_completion() {
             self.handle(completion);
             taken += 1;
             if taken % COMPLETIONS_PER_READING == 0 {
-                self.links.flush();
+                self.sockets.flush();
                 self.now = clock.now();
             }
         }
@@ -384,16 +384,18 @@ impl<T: Traffic> Worker<T> {
     /// thread could first know of it.
     fn wait(&mut self, deadline: u64) -> io::Result<()> {
         let until = Some(self.shared.clock.instant(deadline));
-        let started = self.links.begin_wait();
+        let started = self.sockets.begin_wait();
         if deadline <= self.now {
-            return self.links.ring().wait(0, None);
+            return self.sockets.ring().wait(0, None);
         }
         if self.spin_ns > 0 && self.poll(deadline)? {
             return Ok(());
         }
-        let ring = self.links.ring();
+        let ring = self.sockets.ring();
         match started {
-            Some(started @ 1..=MOST_AWAITED) => ring.wait_batch(started + 1, SEND_PATIENCE, until),
+            Some(started @ 1..=MAX_BATCHED_COMPLETIONS) => {
+                ring.wait_batch(started + 1, SEND_PATIENCE, until)
+            }
             _ => ring.wait(1, until),
         }
     }
@@ -402,7 +404,7 @@ impl<T: Traffic> Worker<T> {
     fn poll(&mut self, deadline: u64) -> io::Result<bool> {
         let end = deadline.min(self.now + self.spin_ns);
         let clock = self.shared.clock;
-        let ring = self.links.ring();
+        let ring = self.sockets.ring();
         loop {
             ring.wait(0, None)?;
             if ring.has_completions() {
@@ -498,7 +500,7 @@ impl<T: Traffic> Worker<T> {
 
     pub(super) fn with_traffic<R>(&mut self, act: impl FnOnce(&mut T, &mut Io<'_>) -> R) -> R {
         let mut io = Io {
-            links: &mut self.links,
+            sockets: &mut self.sockets,
             stats: &mut self.stats,
             times: self.shared.times(),
             clock: self.shared.clock,

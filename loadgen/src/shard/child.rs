@@ -23,14 +23,14 @@ use nix::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{
-    crew::Crew,
     engine::{
         shared::{Clock, ClosedSecond, Shared},
         usage::pin,
     },
     record::Kind,
-    shard::protocol::{Done, Gauges, Job, Order, Report, tell},
+    shard::protocol::{Command, Done, Gauges, Job, Report, tell},
     target,
+    worker_pool::WorkerPool,
 };
 
 /// How often the threads are looked after, at least, and the parent hears how things stand. Fifty
@@ -80,16 +80,16 @@ fn read_job(input: &mut StdinLock<'_>) -> Result<Job, String> {
 /// A shard at work.
 struct Shard {
     shared: Arc<Shared>,
-    crew: Crew,
+    pool: WorkerPool,
     connections: u64,
     seconds: Receiver<ClosedSecond>,
     signalled: Arc<AtomicBool>,
-    told: Told,
+    reported: Reported,
 }
 
 /// What the parent knows already.
 #[derive(Default)]
-struct Told {
+struct Reported {
     gauges: Option<Instant>,
     all_open: bool,
     failure: bool,
@@ -112,24 +112,24 @@ impl Shard {
         let shared = Arc::new(shared);
         let published = Arc::new(AtomicU64::new(0));
         let (began, begun) = mpsc::channel();
-        let orders = Orders {
+        let commands = CommandReader {
             shared: shared.clone(),
             published: published.clone(),
             began,
         };
-        thread::spawn(move || orders.follow());
+        thread::spawn(move || commands.run());
         if config.kind == Kind::Connect {
             // Such a run does nothing else but what it measures.
             let _ = begun.recv();
         }
-        let crew = Crew::start(config, plan, own, targets, &shared, job.nonce, published);
+        let pool = WorkerPool::start(config, plan, own, targets, &shared, job.nonce, published);
         Ok(Self {
             connections: plan.count_of_shard(job.shard) as u64,
             shared,
-            crew,
+            pool,
             seconds,
             signalled,
-            told: Told::default(),
+            reported: Reported::default(),
         })
     }
 
@@ -138,8 +138,8 @@ impl Shard {
         let mut report = |what: Report| {
             tell(&mut output, &what).map_err(|error| format!("nobody listens: {error}"))
         };
-        while !self.crew.is_finished() {
-            match self.crew.parts.recv_timeout(LOOK) {
+        while !self.pool.is_finished() {
+            match self.pool.parts.recv_timeout(LOOK) {
                 Ok(parts) => report(Report::Parts(parts))?,
                 Err(RecvTimeoutError::Timeout) => {}
                 // All threads have dropped their ends: they are finishing.
@@ -150,7 +150,7 @@ impl Shard {
             }
         }
         let last = self.news();
-        let (results, parts) = self.crew.collect();
+        let (results, parts) = self.pool.collect();
         for news in last.into_iter().chain([Report::Parts(parts)]) {
             report(news)?;
         }
@@ -163,12 +163,12 @@ impl Shard {
 
     fn news(&mut self) -> Vec<Report> {
         let mut news = Vec::new();
-        let (shared, told) = (&self.shared, &mut self.told);
+        let (shared, reported) = (&self.shared, &mut self.reported);
         let all_open = shared.opened.load(Relaxed) == self.connections;
-        let is_due = told.gauges.is_none_or(|at| at.elapsed() >= LOOK);
-        if is_due || (all_open && !told.all_open) {
-            told.gauges = Some(Instant::now());
-            told.all_open = all_open;
+        let is_due = reported.gauges.is_none_or(|at| at.elapsed() >= LOOK);
+        if is_due || (all_open && !reported.all_open) {
+            reported.gauges = Some(Instant::now());
+            reported.all_open = all_open;
             news.push(Report::Gauges(Gauges {
                 up: shared.up.load(Relaxed),
                 opened: shared.opened.load(Relaxed),
@@ -176,47 +176,47 @@ impl Shard {
                 received: shared.received.load(Relaxed),
             }));
         }
-        if !told.failure
+        if !reported.failure
             && let Some(cause) = shared.failure()
         {
-            told.failure = true;
+            reported.failure = true;
             news.push(Report::Failed(cause));
         }
-        if self.signalled.load(Relaxed) && !told.signal {
-            told.signal = true;
+        if self.signalled.load(Relaxed) && !reported.signal {
+            reported.signal = true;
             news.push(Report::Signalled);
         }
         let seconds: Vec<ClosedSecond> = self.seconds.try_iter().collect();
         if !seconds.is_empty() {
             news.push(Report::Seconds(seconds));
         }
-        if shared.own_threads_stopped() && !told.stopped {
-            told.stopped = true;
-            let published = self.crew.published.load(Relaxed);
+        if shared.own_threads_stopped() && !reported.stopped {
+            reported.stopped = true;
+            let published = self.pool.published.load(Relaxed);
             news.push(Report::Stopped { published });
         }
         news
     }
 }
 
-/// Follows what the parent says, as soon as it says it.
-struct Orders {
+/// Reads what the parent asks for, and does it at once.
+struct CommandReader {
     shared: Arc<Shared>,
     published: Arc<AtomicU64>,
     began: Sender<()>,
 }
 
-impl Orders {
-    fn follow(self) {
+impl CommandReader {
+    fn run(self) {
         for line in io::stdin().lock().lines() {
-            let Ok(Ok(order)) = line.map(|line| serde_json::from_str(&line)) else {
+            let Ok(Ok(command)) = line.map(|line| serde_json::from_str(&line)) else {
                 break;
             };
-            match order {
-                Order::Begin { at_ns } => self.shared.begin_at(at_ns),
+            match command {
+                Command::Begin { at_ns } => self.shared.begin_at(at_ns),
                 // What was sent before this was heard of belongs to the window.
-                Order::End { at_ns } => self.shared.end_at(at_ns.max(self.shared.clock.now())),
-                Order::AllStopped { published } => {
+                Command::End { at_ns } => self.shared.end_at(at_ns.max(self.shared.clock.now())),
+                Command::AllStopped { published } => {
                     self.published.store(published, Relaxed);
                     self.shared.others_stopped();
                 }
@@ -224,7 +224,7 @@ impl Orders {
             // Only the first is waited for.
             let _ = self.began.send(());
         }
-        // The parent is gone, or out of its mind: nobody wants what this process does.
+        // The parent has exited or sent an invalid command.
         process::exit(1);
     }
 }

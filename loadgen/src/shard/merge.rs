@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     engine::{
+        second::SecondPart,
         shared::{ClosedSecond, Times},
-        stats::{Latest, SecondPart, Stats},
+        stats::{Latest, Stats},
         worker::{Outcome, ThreadResult},
     },
     histogram::{self, Latencies},
@@ -13,14 +14,14 @@ use crate::{
     shard::protocol::Gauges,
 };
 
-/// The seconds that a shard has told of, of each of its threads. As they came, packed: fifty shards
+/// The seconds that a shard has reported, of each of its threads. As they came, packed: fifty shards
 /// tell of fifty histograms a second.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct PartialResult {
     seconds: BTreeMap<u64, Vec<SecondPart>>,
 }
 
-impl Told {
+impl PartialResult {
     /// One more part; gives its latencies back.
     pub(super) fn add(&mut self, (second, part): ClosedSecond) -> Latencies {
         let latencies = unpack(&part);
@@ -28,7 +29,7 @@ impl Told {
         latencies
     }
 
-    /// As if the shard had ended after the last second it told of: its connections are lost from
+    /// As if the shard had ended after the last second it reported: its connections are lost from
     /// there on.
     pub(super) fn into_result(
         self,
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_is_kept() {
+    fn what_was_reported_is_kept() {
         let part = |values: &[u64]| {
             let mut latencies = histogram::new();
             values
@@ -110,9 +111,9 @@ mod tests {
                 latencies: histogram::pack(&latencies),
             }
         };
-        let mut told = Told::default();
+        let mut partial = PartialResult::default();
         for second in [(0, part(&[10, 20])), (0, part(&[30])), (2, part(&[40]))] {
-            told.add(second);
+            partial.add(second);
         }
         let times = Times {
             start: 0,
@@ -125,7 +126,7 @@ mod tests {
             sent: 30,
             received: 9,
         };
-        let result = told.into_result(8, gauges, &times, false);
+        let result = partial.into_result(8, gauges, &times, false);
         assert_eq!(
             (result.stats.window.sent, result.stats.window.received),
             (15, 4)

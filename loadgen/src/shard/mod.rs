@@ -1,7 +1,7 @@
 //! A run in several processes: where one may not open enough files, or one is not wanted.
 //!
 //! The first process makes the plan and starts itself again, as `loadgen shard`, once per shard.
-//! Both sides speak lines of JSON (`protocol`): orders come to a shard's standard input, reports
+//! Both sides speak lines of JSON (`protocol`): commands come to a shard's standard input, reports
 //! from its standard output. A shard runs its part of the plan's threads as a run of its own would,
 //! but by the common clock (the system's monotonic one) and by the common phases: the load begins
 //! when the connections of *all* shards are up, and the drain ends when *all* have stopped sending.
@@ -9,7 +9,7 @@
 //! interleave exactly as threads do.
 //!
 //! What threads measured is merged once, at the end, by the same [`assemble`](crate::assemble) as
-//! in a run of one process. Until then every second that is over is told, so that of a shard that
+//! in a run of one process. Until then every second that is over is reported, so that of a shard that
 //! dies only its last second is missing in the record of the (invalid) run.
 //!
 //! Nothing outlives the first process: the kernel kills its shards with it, and a shard whose input

@@ -4,7 +4,7 @@
 use std::{
     io::{self, BufRead, BufReader},
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    process::{self, Child, ChildStdin, ChildStdout, ExitStatus, Stdio},
     sync::{
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -19,8 +19,8 @@ use crate::{
     assemble::{Finished, Remains, assemble},
     config::Config,
     engine::{
+        fan_out_timing::FanOutTiming,
         shared::{Clock, Shared, monotonic_ns},
-        spread::Spreads,
         worker::ThreadResult,
     },
     plan::Plan,
@@ -28,8 +28,8 @@ use crate::{
     record::{self, Kind},
     run::SETTLE_NS,
     shard::{
-        merge::Told,
-        protocol::{Done, Gauges, Job, Order, Report, tell},
+        merge::PartialResult,
+        protocol::{Command, Done, Gauges, Job, Report, tell},
     },
     target::Target,
 };
@@ -70,7 +70,7 @@ pub fn run(
         plan,
         shared: &shared,
         shards: Vec::new(),
-        spreads: Spreads::new(plan.threads),
+        timing: FanOutTiming::new(plan.threads),
         ended: false,
         all_stopped: false,
         signalled: None,
@@ -101,26 +101,26 @@ enum News {
 struct Shard {
     process: Child,
     /// Until it is gone.
-    orders: Option<ChildStdin>,
+    commands: Option<ChildStdin>,
     connections: u64,
     threads: u64,
     heard: Instant,
     gauges: Gauges,
-    told: Told,
+    partial: PartialResult,
     published: Option<u64>,
     done: Option<Done>,
 }
 
 impl Shard {
-    fn order(&mut self, order: Order) {
-        if let Some(orders) = &mut self.orders {
+    fn command(&mut self, command: Command) {
+        if let Some(commands) = &mut self.commands {
             // A shard that is gone says so by the end of its output.
-            let _ = tell(orders, &order);
+            let _ = tell(commands, &command);
         }
     }
 
     fn is_gone(&self) -> bool {
-        self.orders.is_none()
+        self.commands.is_none()
     }
 }
 
@@ -130,7 +130,7 @@ struct Shards<'a> {
     plan: &'a Plan,
     shared: &'a Shared,
     shards: Vec<Shard>,
-    spreads: Spreads,
+    timing: FanOutTiming,
     /// They know that the load ends early.
     ended: bool,
     /// They know that all have stopped sending.
@@ -161,40 +161,42 @@ impl Shards<'_> {
     }
 
     fn start_one(&self, job: &Job, news: &Sender<(usize, News)>) -> io::Result<Shard> {
-        let mut process = Command::new(THIS_PROGRAM)
+        let mut process = process::Command::new(THIS_PROGRAM)
             .arg0("loadgen")
             .arg("shard")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let missing = || io::Error::other("it has no pipes");
-        let mut orders = process.stdin.take().ok_or_else(missing)?;
+        let mut commands = process.stdin.take().ok_or_else(missing)?;
         let output = process.stdout.take().ok_or_else(missing)?;
         let (number, news) = (job.shard, news.clone());
         thread::Builder::new().spawn(move || read(number, output, &news))?;
         // Should it be dead already, the reader says so.
-        let _ = tell(&mut orders, job);
+        let _ = tell(&mut commands, job);
         Ok(Shard {
             process,
-            orders: Some(orders),
+            commands: Some(commands),
             connections: self.plan.count_of_shard(number) as u64,
             threads: self.plan.threads_of(number).len() as u64,
             heard: Instant::now(),
             gauges: Gauges::default(),
-            told: Told::default(),
+            partial: PartialResult::default(),
             published: None,
             done: None,
         })
     }
 
-    fn order_all(&mut self, order: Order) {
-        self.shards.iter_mut().for_each(|shard| shard.order(order));
+    fn command_all(&mut self, command: Command) {
+        self.shards
+            .iter_mut()
+            .for_each(|shard| shard.command(command));
     }
 
     fn begin(&mut self) {
         let at_ns = self.shared.clock.now() + SETTLE_NS + SETTLE_EACH_NS * self.plan.shards as u64;
         self.shared.begin_at(at_ns);
-        self.order_all(Order::Begin { at_ns });
+        self.command_all(Command::Begin { at_ns });
     }
 
     /// Until all shards are gone. True when the run was interrupted.
@@ -247,13 +249,13 @@ impl Shards<'_> {
         if shared.ended_early() && !self.ended {
             self.ended = true;
             let at_ns = shared.times().to.min(shared.clock.now());
-            self.order_all(Order::End { at_ns });
+            self.command_all(Command::End { at_ns });
         }
         let has_stopped = |shard: &Shard| shard.published.is_some() || shard.is_gone();
         if !self.all_stopped && self.shards.iter().all(has_stopped) {
             self.all_stopped = true;
             let published = self.shards.iter().filter_map(|shard| shard.published).sum();
-            self.order_all(Order::AllStopped { published });
+            self.command_all(Command::AllStopped { published });
         }
     }
 
@@ -268,11 +270,11 @@ impl Shards<'_> {
             }
             News::Report(Report::Seconds(seconds)) => {
                 for second in seconds {
-                    self.shared.show(&shard.told.add(second));
+                    self.shared.show(&shard.partial.add(second));
                 }
             }
             News::Report(Report::Parts(parts)) => {
-                parts.into_iter().for_each(|part| self.spreads.add(part));
+                parts.into_iter().for_each(|part| self.timing.add(part));
             }
             News::Report(Report::Stopped { published }) => shard.published = Some(published),
             News::Report(Report::Done(done)) => {
@@ -287,7 +289,7 @@ impl Shards<'_> {
 
     fn gone(&mut self, number: usize, cause: Option<String>) {
         let shard = &mut self.shards[number];
-        shard.orders = None;
+        shard.commands = None;
         if cause.is_some() {
             // It may not know itself.
             let _ = shard.process.kill();
@@ -343,10 +345,12 @@ impl Shards<'_> {
                 Some(done) => (done.results, done.peak_rss_bytes),
                 None => {
                     incomplete = true;
-                    let result =
-                        shard
-                            .told
-                            .into_result(shard.connections, shard.gauges, &times, open_loop);
+                    let result = shard.partial.into_result(
+                        shard.connections,
+                        shard.gauges,
+                        &times,
+                        open_loop,
+                    );
                     (vec![result], 0)
                 }
             };
@@ -369,7 +373,7 @@ impl Shards<'_> {
             epoch,
             interrupted,
             results,
-            spreads: &self.spreads,
+            timing: &self.timing,
             shards,
             incomplete,
         })

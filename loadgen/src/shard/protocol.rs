@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    engine::{shared::ClosedSecond, spread::FinishedPart, worker::ThreadResult},
+    engine::{fan_out_timing::FinishedPart, shared::ClosedSecond, worker::ThreadResult},
     plan::Plan,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Job {
 
 /// The further lines to a shard.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) enum Order {
+pub(super) enum Command {
     /// All connections of all shards are up: the load begins.
     Begin { at_ns: u64 },
     /// The load ends before its time.
@@ -96,7 +96,7 @@ mod tests {
     use crate::{
         assemble::{Finished, Remains, assemble},
         cli::Cli,
-        engine::{shared::Shared, spread::Spreads, stats::Stats, worker::Outcome},
+        engine::{fan_out_timing::FanOutTiming, shared::Shared, stats::Stats, worker::Outcome},
         histogram,
         limits::Machine,
         record::ThreadUsage,
@@ -153,7 +153,7 @@ mod tests {
             epoch: SystemTime::UNIX_EPOCH,
             interrupted: false,
             results,
-            spreads: &Spreads::new(1),
+            timing: &FanOutTiming::new(1),
             shards: Vec::new(),
             incomplete: false,
         });

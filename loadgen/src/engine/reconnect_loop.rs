@@ -10,9 +10,9 @@ use crate::engine::{
 
 /// Handshakes, nothing else.
 #[derive(Debug, Default)]
-pub struct Churn;
+pub struct ReconnectLoop;
 
-impl Traffic for Churn {
+impl Traffic for ReconnectLoop {
     fn opened(&mut self, begun: u64, io: &mut Io<'_>) -> Opened {
         // A handshake is a message of its own: counted and timed like one, begun in the window it
         // belongs to.

@@ -10,7 +10,7 @@ use uring_net::Waker;
 
 /// Shared by the threads of a closed-loop broadcast.
 #[derive(Debug)]
-pub struct Board {
+pub struct DeliveryTracker {
     threads: usize,
     window: u64,
     /// Per publisher and place in its window: threads whose members have not all received the
@@ -26,7 +26,7 @@ struct Mailbox {
     waker: OnceLock<Waker>,
 }
 
-impl Board {
+impl DeliveryTracker {
     /// For `publishers` with `window` places each.
     pub fn new(threads: usize, publishers: usize, window: u64) -> Self {
         let mut places = Vec::new();
@@ -92,15 +92,18 @@ mod tests {
 
     #[test]
     fn the_last_thread_tells_the_owner() {
-        let board = Board::new(2, 3, 1);
-        board.published(1, 0);
-        assert!(!board.received(1, 0, 1));
-        assert!(board.take_freed(1).is_empty());
-        assert!(board.received(1, 0, 0));
-        assert_eq!(board.take_freed(1), [0]);
-        board.published(2, 0);
-        assert!(!board.received(2, 0, 1));
-        assert!(board.received(2, 0, 0), "the owner itself needs no letter");
-        assert!(board.take_freed(0).is_empty());
+        let tracker = DeliveryTracker::new(2, 3, 1);
+        tracker.published(1, 0);
+        assert!(!tracker.received(1, 0, 1));
+        assert!(tracker.take_freed(1).is_empty());
+        assert!(tracker.received(1, 0, 0));
+        assert_eq!(tracker.take_freed(1), [0]);
+        tracker.published(2, 0);
+        assert!(!tracker.received(2, 0, 1));
+        assert!(
+            tracker.received(2, 0, 0),
+            "the owner itself needs no letter"
+        );
+        assert!(tracker.take_freed(0).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! How a published message spread over the members: first, median and last receiver.
 //!
 //! Each thread notes when its members got a message, as runs of equal times; when the last of them
-//! has it, the part is handed over. [`Spreads`] puts the parts of all threads together.
+//! has it, the part is handed over. [`FanOutTiming`] puts the parts of all threads together.
 
 use std::collections::HashMap;
 
@@ -37,7 +37,7 @@ impl Part {
     }
 }
 
-/// A part that is complete, on its way to [`Spreads`].
+/// A part that is complete, on its way to [`FanOutTiming`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishedPart {
     /// Which message.
@@ -48,9 +48,9 @@ pub struct FinishedPart {
     pub part: Part,
 }
 
-/// The spreads of all messages of the measured window.
+/// The timing of all messages of the measured window.
 #[derive(Debug)]
-pub struct Spreads {
+pub struct FanOutTiming {
     /// Threads that own members.
     parts_each: usize,
     pending: HashMap<MessageId, Vec<Part>>,
@@ -60,7 +60,7 @@ pub struct Spreads {
     last: Latencies,
 }
 
-impl Spreads {
+impl FanOutTiming {
     /// `threads` parts make a message complete.
     pub fn new(threads: usize) -> Self {
         Self {
@@ -155,14 +155,14 @@ mod tests {
             part: part(times),
         };
         assert_eq!(part(&[1, 1, 2]).runs, [(1, 2), (2, 1)]);
-        let mut spreads = Spreads::new(2);
-        spreads.add(finished((0, 0), &[110, 130]));
-        spreads.add(finished((0, 1), &[110, 130]));
+        let mut timing = FanOutTiming::new(2);
+        timing.add(finished((0, 0), &[110, 130]));
+        timing.add(finished((0, 1), &[110, 130]));
         let mut section = Broadcast::default();
-        spreads.fill(&mut section);
+        timing.fill(&mut section);
         assert_eq!(section.complete_messages, 0);
-        spreads.add(finished((0, 0), &[105, 106, 107]));
-        spreads.fill(&mut section);
+        timing.add(finished((0, 0), &[105, 106, 107]));
+        timing.fill(&mut section);
         assert_eq!(section.complete_messages, 1);
         assert_eq!(section.first_receiver.unwrap().max_ns, 5);
         assert_eq!(section.median_receiver.unwrap().max_ns, 7);

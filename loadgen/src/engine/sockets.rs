@@ -13,8 +13,8 @@ const POOLED_CAPACITY: usize = 64 << 10;
 
 /// One connection's socket.
 #[derive(Debug, Default)]
-struct Link {
-    socket: Option<SocketId>,
+struct Socket {
+    id: Option<SocketId>,
     /// Bytes behind the send in flight.
     out: Vec<u8>,
     sending: bool,
@@ -24,32 +24,32 @@ struct Link {
 }
 
 /// Each of hundreds of thousands of idle connections has one.
-const _: () = assert!(size_of::<Link>() <= 40);
+const _: () = assert!(size_of::<Socket>() <= 40);
 
 /// The sockets of a thread, by connection.
 #[derive(Debug)]
-pub struct Links {
+pub struct Sockets {
     ring: Ring,
-    links: Vec<Link>,
+    sockets: Vec<Socket>,
     dirty: Vec<u32>,
     pool: Vec<Vec<u8>>,
     pongs: Pongs,
     /// The most bytes that may wait behind a send in flight, and connections that have more.
     most_unsent: usize,
     overfull: Vec<u32>,
-    /// Sends in flight, and those of them that were started since the last [`Links::begin_wait`].
+    /// Sends in flight, and those of them that were started since the last [`Sockets::begin_wait`].
     in_flight: usize,
     fresh: usize,
 }
 
-impl Links {
+impl Sockets {
     /// No sockets yet. More than `most_unsent` bytes never wait for a server that reads.
     pub fn new(ring: Ring, connections: usize, most_unsent: usize) -> Self {
-        let mut links = Vec::new();
-        links.resize_with(connections, Link::default);
+        let mut sockets = Vec::new();
+        sockets.resize_with(connections, Socket::default);
         Self {
             ring,
-            links,
+            sockets,
             dirty: Vec::new(),
             pool: Vec::new(),
             pongs: Pongs::default(),
@@ -67,43 +67,43 @@ impl Links {
 
     /// `conn` has a socket from now on.
     pub fn attach(&mut self, conn: usize, socket: SocketId) {
-        self.links[conn].socket = Some(socket);
+        self.sockets[conn].id = Some(socket);
     }
 
     /// The socket of `conn`.
     pub fn socket(&self, conn: usize) -> Option<SocketId> {
-        self.links[conn].socket
+        self.sockets[conn].id
     }
 
     /// Where the next bytes for `conn` go; they leave at the next [`flush`](Self::flush).
     // RFC 6455 section 6.1: data-is-sent
     #[inline]
     pub fn outgoing(&mut self, conn: usize) -> &mut Vec<u8> {
-        let link = &mut self.links[conn];
-        if !link.dirty {
-            link.dirty = true;
+        let socket = &mut self.sockets[conn];
+        if !socket.dirty {
+            socket.dirty = true;
             self.dirty.push(conn as u32);
         }
-        if link.out.capacity() == 0
+        if socket.out.capacity() == 0
             && let Some(buffer) = self.pool.pop()
         {
-            link.out = buffer;
+            socket.out = buffer;
         }
-        &mut link.out
+        &mut socket.out
     }
 
     /// Answers a ping of `conn`. How many pings, 1 or 0, get no pong of their own by that: when too
     /// many pongs wait, only the last ping will be answered.
     pub fn pong(&mut self, conn: usize, payload: &[u8]) -> u64 {
         self.outgoing(conn);
-        let link = &mut self.links[conn];
-        link.has_pongs = true;
-        self.pongs.answer(conn, payload, &mut link.out)
+        let socket = &mut self.sockets[conn];
+        socket.has_pongs = true;
+        self.pongs.answer(conn, payload, &mut socket.out)
     }
 
     /// Whether `conn` may be given more to send.
     pub fn has_room(&self, conn: usize) -> bool {
-        self.links[conn].out.len() <= self.most_unsent
+        self.sockets[conn].out.len() <= self.most_unsent
     }
 
     /// A connection for which more bytes wait than may wait.
@@ -114,32 +114,32 @@ impl Links {
     /// Starts a send for every connection that has bytes to send and no send in flight.
     pub fn flush(&mut self) {
         while let Some(conn) = self.dirty.pop() {
-            self.links[conn as usize].dirty = false;
+            self.sockets[conn as usize].dirty = false;
             self.start_send(conn as usize);
         }
     }
 
     fn start_send(&mut self, conn: usize) {
-        let link = &mut self.links[conn];
-        if link.sending {
-            if link.out.len() > self.most_unsent {
+        let socket = &mut self.sockets[conn];
+        if socket.sending {
+            if socket.out.len() > self.most_unsent {
                 self.overfull.push(conn as u32);
             }
             return;
         }
-        if link.out.is_empty() {
+        if socket.out.is_empty() {
             return;
         }
-        let buffer = std::mem::take(&mut link.out);
-        if link.has_pongs {
+        let buffer = std::mem::take(&mut socket.out);
+        if socket.has_pongs {
             self.pongs.sending(conn);
         }
-        match link.socket {
-            Some(socket) => {
-                link.sending = true;
+        match socket.id {
+            Some(id) => {
+                socket.sending = true;
                 self.in_flight += 1;
                 self.fresh += 1;
-                self.ring.send(socket, buffer, Token(conn as u64));
+                self.ring.send(id, buffer, Token(conn as u64));
             }
             None => self.recycle(buffer),
         }
@@ -152,12 +152,12 @@ impl Links {
         if let Some(buffer) = buffer.and_then(SendBuf::into_vec) {
             self.recycle(buffer);
         }
-        let link = &mut self.links[conn];
-        link.sending = false;
+        let socket = &mut self.sockets[conn];
+        socket.sending = false;
         let mut pongs = 0;
-        if link.has_pongs {
-            pongs = self.pongs.sent(conn, &mut link.out);
-            link.has_pongs = self.pongs.has(conn);
+        if socket.has_pongs {
+            pongs = self.pongs.sent(conn, &mut socket.out);
+            socket.has_pongs = self.pongs.has(conn);
         }
         self.in_flight -= 1;
         self.start_send(conn);
@@ -180,7 +180,7 @@ impl Links {
 
     /// Nothing in flight and nothing waiting.
     pub fn is_quiet(&self, conn: usize) -> bool {
-        !self.links[conn].sending && self.links[conn].out.is_empty()
+        !self.sockets[conn].sending && self.sockets[conn].out.is_empty()
     }
 
     #[inline]
@@ -193,37 +193,36 @@ impl Links {
 
     /// No more bytes will be written.
     pub fn shutdown_write(&mut self, conn: usize) {
-        if let Some(socket) = self.links[conn].socket {
-            self.ring
-                .shutdown(socket, Shutdown::Write, Token(conn as u64));
+        if let Some(id) = self.sockets[conn].id {
+            self.ring.shutdown(id, Shutdown::Write, Token(conn as u64));
         }
     }
 
     /// Closes the socket; `Closed` comes when it is gone.
     pub fn close(&mut self, conn: usize) {
-        let link = &mut self.links[conn];
-        link.out = Vec::new();
-        if let Some(socket) = link.socket.take() {
-            self.ring.close(socket, Token(conn as u64));
+        let socket = &mut self.sockets[conn];
+        socket.out = Vec::new();
+        if let Some(id) = socket.id.take() {
+            self.ring.close(id, Token(conn as u64));
         }
     }
 
     /// The socket is gone: the place may be used again.
     pub fn reset(&mut self, conn: usize) {
-        let Link {
+        let Socket {
             dirty,
             sending,
             has_pongs,
             ..
-        } = self.links[conn];
+        } = self.sockets[conn];
         if has_pongs {
             self.pongs.forget(conn);
         }
         // Cancelled together with the socket.
         self.in_flight -= usize::from(sending);
-        self.links[conn] = Link {
+        self.sockets[conn] = Socket {
             dirty,
-            ..Link::default()
+            ..Socket::default()
         };
     }
 }
@@ -243,83 +242,83 @@ mod tests {
     #[test]
     fn a_wait_knows_which_completions_say_nothing_new() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut links = Links::new(Ring::builder().build().unwrap(), 1, 100);
-        let socket = links.ring().adopt(ours).unwrap();
-        links.attach(0, socket);
-        assert_eq!(links.begin_wait(), Some(0));
-        links.outgoing(0).extend_from_slice(b"hello");
-        links.flush();
-        assert_eq!(links.begin_wait(), Some(1));
+        let mut sockets = Sockets::new(Ring::builder().build().unwrap(), 1, 100);
+        let socket = sockets.ring().adopt(ours).unwrap();
+        sockets.attach(0, socket);
+        assert_eq!(sockets.begin_wait(), Some(0));
+        sockets.outgoing(0).extend_from_slice(b"hello");
+        sockets.flush();
+        assert_eq!(sockets.begin_wait(), Some(1));
         // The send is finished within the wait, which goes on for the completion that does not
         // come.
         let deadline = Instant::now() + Duration::from_millis(20);
-        links.ring().wait(2, Some(deadline)).unwrap();
+        sockets.ring().wait(2, Some(deadline)).unwrap();
         assert!(Instant::now() >= deadline);
-        take_sent(&mut links);
-        assert!(links.is_quiet(0));
-        assert_eq!(links.begin_wait(), Some(0));
+        take_sent(&mut sockets);
+        assert!(sockets.is_quiet(0));
+        assert_eq!(sockets.begin_wait(), Some(0));
         // More than the socket takes: its completion is news, whenever it comes.
-        links.outgoing(0).resize(8 << 20, 1);
-        links.flush();
-        assert_eq!(links.begin_wait(), Some(1));
-        links.ring().wait(0, None).unwrap();
-        assert!(links.ring().next_completion().is_none());
-        assert_eq!(links.begin_wait(), None);
+        sockets.outgoing(0).resize(8 << 20, 1);
+        sockets.flush();
+        assert_eq!(sockets.begin_wait(), Some(1));
+        sockets.ring().wait(0, None).unwrap();
+        assert!(sockets.ring().next_completion().is_none());
+        assert_eq!(sockets.begin_wait(), None);
         drop(theirs);
     }
 
-    fn take_sent(links: &mut Links) {
-        let completion = links.ring().next_completion().unwrap();
+    fn take_sent(sockets: &mut Sockets) {
+        let completion = sockets.ring().next_completion().unwrap();
         let Event::Sent { buf, .. } = completion.event else {
             panic!("{completion:?}");
         };
-        links.sent(0, Some(buf));
+        sockets.sent(0, Some(buf));
     }
 
     #[test]
     fn what_a_server_does_not_read_is_bounded() {
         const ROOM: usize = 100;
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut links = Links::new(Ring::builder().build().unwrap(), 1, ROOM);
-        let socket = links.ring().adopt(ours).unwrap();
-        links.attach(0, socket);
-        links.outgoing(0).resize(8 << 20, 1);
-        links.flush();
-        links.ring().wait(0, None).unwrap();
+        let mut sockets = Sockets::new(Ring::builder().build().unwrap(), 1, ROOM);
+        let socket = sockets.ring().adopt(ours).unwrap();
+        sockets.attach(0, socket);
+        sockets.outgoing(0).resize(8 << 20, 1);
+        sockets.flush();
+        sockets.ring().wait(0, None).unwrap();
         // Behind what is being sent.
-        links.outgoing(0).resize(ROOM, 1);
-        links.flush();
-        assert!(links.has_room(0));
-        assert_eq!(links.take_overfull(), None);
-        links.outgoing(0).push(1);
-        links.flush();
-        assert!(!links.has_room(0));
-        assert_eq!(links.take_overfull(), Some(0));
+        sockets.outgoing(0).resize(ROOM, 1);
+        sockets.flush();
+        assert!(sockets.has_room(0));
+        assert_eq!(sockets.take_overfull(), None);
+        sockets.outgoing(0).push(1);
+        sockets.flush();
+        assert!(!sockets.has_room(0));
+        assert_eq!(sockets.take_overfull(), Some(0));
         drop(theirs);
     }
 
     #[test]
     fn a_pong_counts_when_it_has_left() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut links = Links::new(Ring::builder().build().unwrap(), 1, usize::MAX);
-        let socket = links.ring().adopt(ours).unwrap();
-        links.attach(0, socket);
-        links.outgoing(0).resize(8 << 20, 1);
-        links.flush();
+        let mut sockets = Sockets::new(Ring::builder().build().unwrap(), 1, usize::MAX);
+        let socket = sockets.ring().adopt(ours).unwrap();
+        sockets.attach(0, socket);
+        sockets.outgoing(0).resize(8 << 20, 1);
+        sockets.flush();
         for ping in 0..10_000_u32 {
-            links.pong(0, &ping.to_be_bytes());
+            sockets.pong(0, &ping.to_be_bytes());
         }
-        links.flush();
-        assert!(links.links[0].out.len() < 2 * MOST_WAITING_BYTES);
+        sockets.flush();
+        assert!(sockets.sockets[0].out.len() < 2 * MOST_WAITING_BYTES);
         let reader = std::thread::spawn(move || std::io::copy(&mut theirs, &mut std::io::sink()));
         let mut left = Vec::new();
-        while !links.is_quiet(0) {
-            links.ring().wait(1, None).unwrap();
-            while let Some(completion) = links.ring().next_completion() {
+        while !sockets.is_quiet(0) {
+            sockets.ring().wait(1, None).unwrap();
+            while let Some(completion) = sockets.ring().next_completion() {
                 let Event::Sent { buf, .. } = completion.event else {
                     panic!("{completion:?}");
                 };
-                left.push(links.sent(0, Some(buf)));
+                left.push(sockets.sent(0, Some(buf)));
             }
         }
         let waited = MOST_WAITING_BYTES.div_ceil(2 + 4 + 4) as u64;
@@ -328,7 +327,7 @@ mod tests {
             [0, waited + 1],
             "none before its own send, and the last ping's"
         );
-        drop(links);
+        drop(sockets);
         reader.join().unwrap().unwrap();
     }
 }

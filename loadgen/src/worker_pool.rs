@@ -15,14 +15,14 @@ use uring_net::{KernelVersion, MAX_DIRECT_SLOTS, Ring};
 use crate::{
     config::Config,
     engine::{
-        board::Board,
         bounds::Bounds,
         broadcast::{Broadcast, BroadcastPlan},
-        churn::Churn,
+        delivery_tracker::DeliveryTracker,
         echo::{Echo, EchoPlan},
+        fan_out_timing::FinishedPart,
         opening::Opener,
+        reconnect_loop::ReconnectLoop,
         shared::Shared,
-        spread::FinishedPart,
         traffic::Traffic,
         usage::{pin, sharpen_timers},
         worker::{NO_CONNECTION, ThreadResult, Worker, WorkerPlan},
@@ -44,7 +44,7 @@ const COMPLETIONS: Range<usize> = 2_048..16_384;
 
 /// The threads of one process.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub(crate) struct WorkerPool {
     threads: Vec<Thread>,
     /// What they have found out of broadcast messages.
     pub(crate) parts: Receiver<Vec<FinishedPart>>,
@@ -59,12 +59,12 @@ struct Common {
     plan: Arc<Plan>,
     targets: Arc<Vec<Target>>,
     shared: Arc<Shared>,
-    board: Option<Arc<Board>>,
+    tracker: Option<Arc<DeliveryTracker>>,
     published: Arc<AtomicU64>,
     nonce: u32,
 }
 
-impl Crew {
+impl WorkerPool {
     /// Starts the threads `own` of the plan's. `nonce` marks the messages of a run; messages
     /// broadcast are counted in `published`.
     pub(crate) fn start(
@@ -80,8 +80,13 @@ impl Crew {
         let closed_broadcast = publishers > 0 && config.traffic.rate_per_s.is_none();
         let common = Common {
             config: Arc::new(config.clone()),
-            board: closed_broadcast
-                .then(|| Arc::new(Board::new(plan.threads, publishers, config.traffic.window))),
+            tracker: closed_broadcast.then(|| {
+                Arc::new(DeliveryTracker::new(
+                    plan.threads,
+                    publishers,
+                    config.traffic.window,
+                ))
+            }),
             plan: Arc::new(plan.clone()),
             targets: Arc::new(targets),
             shared: shared.clone(),
@@ -158,11 +163,11 @@ fn thread_main(
         plan.threads,
         plan.count(thread),
     )?;
-    if let Some(board) = &common.board {
+    if let Some(tracker) = &common.tracker {
         let waker = ring
             .waker(NO_CONNECTION)
             .map_err(|error| format!("cannot make an eventfd: {error}"))?;
-        board.register(thread, waker);
+        tracker.register(thread, waker);
     }
     let start = Start {
         thread,
@@ -172,7 +177,7 @@ fn thread_main(
     };
     let rate = config.traffic.rate_per_s;
     match config.kind {
-        Kind::Connect => start.run(Churn),
+        Kind::Connect => start.run(ReconnectLoop),
         Kind::Echo | Kind::Idle => {
             let active = match config.kind {
                 Kind::Idle => config.traffic.active_connections.unwrap_or(0) as usize,
@@ -201,7 +206,7 @@ fn thread_main(
                 window: config.traffic.window,
                 publishers: config.traffic.publishers.unwrap_or(0) as usize,
                 rate_per_s: rate,
-                board: common.board.clone(),
+                tracker: common.tracker.clone(),
                 published: common.published.clone(),
                 parts,
             });
