@@ -18,8 +18,8 @@ use loadgen::record::Record;
 use socket2::{Domain, Socket, Type};
 use support::read_head;
 
-/// Resident memory of a generator with four connections: 13 to 23 MB were measured.
-const LIMIT_BYTES: u64 = 40 << 20;
+/// Resident memory of a generator with two connections: 13 to 18 MB were measured.
+const LIMIT_BYTES: u64 = 36 << 20;
 /// Bytes that a server writes at a time.
 const CHUNK: usize = 64 << 10;
 /// Bytes that it writes to a connection in all: if the generator kept as many for each of them,
@@ -111,7 +111,7 @@ fn resident(pid: u32) -> Option<u64> {
 fn bounded(args: &str, address: SocketAddr, what: &str) -> Record {
     let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
         .args(args.split_whitespace())
-        .args("-c 4 -d 1m --warmup 0 --drain-timeout 100ms -q --format json".split(' '))
+        .args("-c 2 -d 1m --warmup 0 --drain-timeout 100ms -q --format json".split(' '))
         .arg(format!("ws://{address}/"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
