@@ -141,7 +141,7 @@ impl Ring {
             return Some(Completion { token, event });
         }
         // No reason to stop: a peer gave up while it waited in the queue, the ring changes the way
-        // of accepting, or nobody asked for it (Linux 6.0 ended a multishot so when the completion
+        // of accepting, or the kernel did so by itself (Linux 6.0 ended a multishot so when the completion
         // queue was full).
         let transient = matches!(
             -cqe.result,
@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// The kernel ends what nobody has asked to end.
+    /// The kernel ends an operation by itself.
     fn cancel_unasked(ring: &mut Ring, operation: OperationId) {
         ring.submit().unwrap();
         ring.arm_cancel(operation.0);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_and_receives_go_on_that_nobody_has_cancelled() {
+    fn accepts_and_receives_go_on_that_the_kernel_has_cancelled() {
         let mut ring = Ring::builder().build().unwrap();
         let std_listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = std_listener.local_addr().unwrap();

@@ -210,7 +210,7 @@ impl Ring {
                 self.arm_receive(key);
                 None
             }
-            // The ring has cancelled the multishot, to go on otherwise; or nobody has: Linux 6.0
+            // The ring has cancelled the multishot, to go on by polls, or the kernel has: Linux 6.0
             // did so to a multishot when the completion queue was full.
             libc::ECANCELED if wanted => {
                 self.arm_receive(key);

@@ -161,7 +161,7 @@ impl Ring {
     /// Accepted sockets are owned by the ring. After a [`Failed`](crate::Event::Failed) (`EMFILE`,
     /// ...) the accept is over; call again to go on. The limit on open files counts as it was when
     /// the accept was started. `ENFILE` also when all slots for direct sockets are taken, until one
-    /// is [`Closed`](crate::Event::Closed): whoever connects meanwhile waits in the listener's
+    /// is [`Closed`](crate::Event::Closed): peers that connect meanwhile wait in the listener's
     /// queue.
     pub fn accept(&mut self, listener: SocketId, token: Token) -> OperationId {
         let socket = listener.0;

@@ -106,7 +106,7 @@ struct Open {
 pub struct BroadcastPlan {
     /// Messages to build; stamped.
     pub payload: Payload,
-    /// Who owns which connection.
+    /// Which thread has which connections.
     pub plan: Arc<Plan>,
     /// This thread.
     pub thread: usize,
@@ -310,7 +310,7 @@ impl Broadcast {
 
     fn hand_over(&mut self) {
         if !self.outbox.is_empty() {
-            // Nobody listens any more: the run is over.
+            // The receiver is gone: the run is over.
             let _ = self.parts.send(std::mem::take(&mut self.outbox));
         }
     }

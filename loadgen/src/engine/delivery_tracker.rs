@@ -1,5 +1,5 @@
-//! Closed-loop broadcast over several threads: who still has members that wait for a message, and
-//! whom to tell.
+//! Closed-loop broadcast over several threads: which of them have members that wait for a message,
+//! and which one to wake.
 
 use std::sync::{
     Mutex, OnceLock, PoisonError,

@@ -107,7 +107,7 @@ impl Opener {
         self.targets.iter().any(Target::is_tcp)
     }
 
-    /// Who opens what.
+    /// Which thread opens which connections.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }

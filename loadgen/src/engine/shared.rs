@@ -193,7 +193,7 @@ impl Shared {
         self.others_stopped.store(true, Release);
     }
 
-    /// Nobody will start another message: only now is "nothing outstanding" the end.
+    /// No thread will start another message: only now is "nothing outstanding" the end.
     pub fn all_stopped(&self) -> bool {
         self.own_threads_stopped() && self.others_stopped.load(Acquire)
     }
@@ -245,7 +245,7 @@ impl Shared {
     pub fn second_closed(&self, second: u64, part: &SecondPart, latencies: &Latencies) {
         self.show(latencies);
         if let Some(feed) = &self.feed {
-            // Nobody listens any more: the run is over.
+            // The receiver is gone: the run is over.
             let _ = feed.send((second, part.clone()));
         }
     }
@@ -265,7 +265,7 @@ impl Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What is kept is complete after every statement, whoever panicked.
+    // What is kept is complete after every statement: a panic cannot have left a half of it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

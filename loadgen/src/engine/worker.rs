@@ -316,7 +316,7 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
-    /// How long outstanding replies are waited for; whoever interrupts a run does not want to wait.
+    /// How long outstanding replies are waited for: less after an interrupt.
     fn patience(&self) -> u64 {
         if self.shared.ended_early() {
             self.drain_ns.min(INTERRUPTED_DRAIN_NS)
@@ -441,7 +441,7 @@ impl<T: Traffic> Worker<T> {
     /// Closes politely for as long as the server keeps up within reason, then without further ado.
     fn close_all(&mut self) -> Result<(), String> {
         self.recycles = false;
-        // Whoever interrupts a run does not want to wait.
+        // After an interrupt the end should come soon.
         let each = match self.shared.ended_early() {
             true => INTERRUPTED_CLOSING_EACH_NS,
             false => CLOSING_EACH_NS,

@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
 }
 
 fn live() -> Result<(), String> {
-    // Whoever kills the parent does not mean to leave its shards behind. Where the kernel cannot do
+    // When the parent is killed, its shards must not stay behind. Where the kernel cannot do
     // that, the end of the input does.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let _ = prctl::set_name(c"loadgen-shard");

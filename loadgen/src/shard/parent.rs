@@ -135,7 +135,7 @@ struct Shards<'a> {
     ended: bool,
     /// They know that all have stopped sending.
     all_stopped: bool,
-    /// Which one was told to end by somebody else.
+    /// The one that a signal told to end.
     signalled: Option<String>,
 }
 

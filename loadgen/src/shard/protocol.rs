@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Job {
     /// Which shard of the plan's.
     pub(super) shard: usize,
-    /// Who sends this.
+    /// The process that sends this.
     pub(super) parent_pid: u32,
     /// The whole run.
     pub(super) config: Config,
@@ -48,11 +48,11 @@ pub(super) enum Report {
     Gauges(Gauges),
     /// The shard's part cannot go on; its cause.
     Failed(String),
-    /// Somebody told the shard to end.
+    /// A signal told the shard to end.
     Signalled,
     /// Parts of seconds that are over.
     Seconds(Vec<ClosedSecond>),
-    /// Who has got which broadcast message.
+    /// Which members have got which broadcast message.
     Parts(Vec<FinishedPart>),
     /// All threads have stopped sending; so many messages have they broadcast.
     Stopped { published: u64 },
