@@ -131,7 +131,7 @@ fn section(entry: &Entry, summary: &Summary) -> String {
     for (what, value) in [
         (
             "suite",
-            format!("`{}`, {} blocks", setting.suite, setting.repeats),
+            format!("`{}`, blocks: {}", setting.suite, setting.repeats),
         ),
         ("when", setting.started_utc.clone()),
         ("revision", setting.revision.clone()),
