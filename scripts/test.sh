@@ -4,6 +4,7 @@
 # as root on Debian or Ubuntu what is missing is installed, elsewhere it is named.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/common.sh
 
 step="start"
 trap 'status=$?; [ $status -eq 0 ] || echo "test.sh: FAILED in step: $step" >&2' EXIT
@@ -56,17 +57,25 @@ cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 begin "documentation (cargo doc)"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 
-# The same release build as scripts/bench.sh makes, so that it is made once.
+# The servers that the tests below start, too: no release build for what is judged by its answers.
+begin "build of all tests"
+cargo test --workspace --all-features --locked --no-run
+
 begin "Autobahn cases on every server"
-cargo build --release --workspace --exclude peers --bins --locked
-target="${CARGO_TARGET_DIR:-target}/release"
-scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw --direct=off" "$target/server-uring --engine raw --direct=on" "$target/server-tokio" "$target/server-tokio --flavor per-core"
+target="$(target_folder)/debug"
+scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw --direct=off" \
+    "$target/server-uring --engine raw --direct=on" \
+    "$target/server-tokio" "$target/server-tokio --flavor per-core"
 
 begin "workflows (GitHub's schema, actionlint)"
 scripts/lint_workflows.sh
 
-# Unit, property, conformance and documentation tests, and those of the tree itself (tidy).
+# Its cases mostly wait for a server, so many run at a time.
+begin "conformance (every engine)"
+RUST_TEST_THREADS=8 cargo test --workspace --all-features --locked --test conformance
+
+# Unit, property and documentation tests, and those of the tree itself (tidy).
 begin "tests (cargo test)"
-cargo test --workspace --all-features --locked
+cargo test --workspace --all-features --locked -- --skip conformance::
 
 begin "all steps passed"

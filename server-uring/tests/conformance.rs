@@ -1,26 +1,31 @@
-//! The conformance suite of `server-core` against both engines, in one process and in two, and
+//! The conformance suite against both engines, in one process and in two, and
 //! against the raw one with its connections in either kind of table.
+//!
+//! One module around all, so that `--skip conformance::` leaves them out: scripts/test.sh runs them
+//! apart, many at a time, for they mostly wait.
 
-mod monoio {
-    conformance::tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio"] }
-}
-
-mod monoio_processes {
-    conformance::tests_of_processes! {
-        binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio", "--processes", "2"]
+mod conformance {
+    mod monoio {
+        ::conformance::tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio"] }
     }
-}
 
-mod raw_processes {
-    conformance::tests_of_processes! {
-        binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--processes", "2"]
+    mod monoio_processes {
+        ::conformance::tests_of_processes! {
+            binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "monoio", "--processes", "2"]
+        }
     }
-}
 
-mod raw {
-    conformance::tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--direct=off"] }
-}
+    mod raw_processes {
+        ::conformance::tests_of_processes! {
+            binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--processes", "2"]
+        }
+    }
 
-mod raw_direct {
-    conformance::tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--direct=on"] }
+    mod raw {
+        ::conformance::tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--direct=off"] }
+    }
+
+    mod raw_direct {
+        ::conformance::tests! { binary: env!("CARGO_BIN_EXE_server-uring"), args: ["--engine", "raw", "--direct=on"] }
+    }
 }
