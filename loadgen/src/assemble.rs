@@ -14,7 +14,7 @@ use crate::{
     plan::Plan,
     record::{
         Broadcast, ConnectPhase, Connections, Generator, Idle, Kind, LittlesLaw, Messages, Record,
-        SCHEMA_VERSION, Second, Shard, Throughput, Totals,
+        SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput, Totals,
     },
     show::show_ns,
     verdict::{Evidence, judge},
@@ -129,6 +129,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
                 elapsed_ns: window_ns,
                 handshakes_per_s: per_second(counts.replies_in_window),
                 handshake_latency: summary,
+                subprotocols: record.connect.subprotocols.take(),
             };
             record.messages = Messages::default();
             record.throughput = Throughput::default();
@@ -291,12 +292,17 @@ fn connect_phase(results: &[ThreadResult]) -> ConnectPhase {
         .map(|result| result.stats.totals.handshakes)
         .sum();
     let elapsed_ns = last.saturating_sub(first);
+    let mut subprotocols = Subprotocols::default();
+    for result in results {
+        subprotocols.add(&result.stats.subprotocols);
+    }
     ConnectPhase {
         completed,
         failed: results.iter().map(|result| result.outcome.failed).sum(),
         elapsed_ns,
         handshakes_per_s: rate(completed, elapsed_ns),
         handshake_latency: histogram::summarise(&merge_handshakes(results)),
+        subprotocols: (subprotocols != Subprotocols::default()).then_some(subprotocols),
     }
 }
 

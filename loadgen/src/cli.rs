@@ -121,7 +121,8 @@ pub struct Common {
     /// 127.0.0.0/8 where needed]
     #[arg(long, value_name = "IP,IP", value_delimiter = ',')]
     pub source_ips: Vec<IpAddr>,
-    /// Extra request header; repeatable
+    /// Request header; repeatable. Host, Origin and User-Agent are yours to set, and recorded with
+    /// their values; of others the record has the names, for values may be secrets
     #[arg(short = 'H', long, value_name = "NAME: VALUE")]
     pub header: Vec<String>,
     /// Subprotocol to offer; repeatable

@@ -118,6 +118,7 @@ impl Config {
             connect_rate_per_s: self.connect_rate_per_s,
             source_ips: plan.source_ips().iter().map(ToString::to_string).collect(),
             header_names: self.headers.iter().map(|(name, _)| name.clone()).collect(),
+            header_values: self.headers.iter().filter_map(public).cloned().collect(),
             subprotocols: self.subprotocols.clone(),
             publishers: self.traffic.publishers,
             active_fraction: self.traffic.active_fraction,
@@ -134,6 +135,15 @@ impl Config {
             Kind::Connect => false,
         }
     }
+}
+
+/// A header whose value is no secret.
+fn public(header: &(String, String)) -> Option<&(String, String)> {
+    let is = |name: &&str| header.0.eq_ignore_ascii_case(name);
+    ["Host", "Origin", "User-Agent"]
+        .iter()
+        .any(is)
+        .then_some(header)
 }
 
 impl Verification {

@@ -161,6 +161,9 @@ pub struct Options {
     /// Names of the extra request headers (values may be secrets and are not recorded).
     #[serde(default)]
     pub header_names: Vec<String>,
+    /// Values of those that are no secrets: Host, Origin, User-Agent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub header_values: BTreeMap<String, String>,
     /// Subprotocols offered.
     #[serde(default)]
     pub subprotocols: Vec<String>,
@@ -248,6 +251,44 @@ pub struct ConnectPhase {
     /// From the begin of the TCP connect to the accepted upgrade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_latency: Option<Latency>,
+    /// What was chosen of the subprotocols offered; absent where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subprotocols: Option<Subprotocols>,
+}
+
+/// What servers chose of the subprotocols offered, by handshakes. To choose none is allowed (RFC
+/// 6455 section 4.2.2); to choose another one fails the handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Subprotocols {
+    /// Handshakes per subprotocol.
+    #[serde(default)]
+    pub chosen: BTreeMap<String, u64>,
+    /// Handshakes without one.
+    #[serde(default)]
+    pub none: u64,
+}
+
+impl Subprotocols {
+    /// One more handshake.
+    pub fn count(&mut self, chosen: Option<&str>) {
+        match chosen {
+            None => self.none += 1,
+            Some(name) => match self.chosen.get_mut(name) {
+                Some(count) => *count += 1,
+                None => {
+                    self.chosen.insert(name.to_owned(), 1);
+                }
+            },
+        }
+    }
+
+    /// Those of another thread.
+    pub fn add(&mut self, other: &Self) {
+        self.none += other.none;
+        for (name, count) in &other.chosen {
+            *self.chosen.entry(name.clone()).or_default() += count;
+        }
+    }
 }
 
 /// Messages that belong to the measured window.

@@ -20,6 +20,7 @@ impl Display for Report<'_> {
         heading(record, f)?;
         verdict(record, f)?;
         connections(record, f)?;
+        subprotocols(record, f)?;
         match record.kind {
             Kind::Connect => handshakes(record, f)?,
             Kind::Idle => {
@@ -121,6 +122,24 @@ fn connections(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         );
     }
     line(f, "connections", &text)
+}
+
+/// What servers chose, where not all chose one of the subprotocols offered.
+fn subprotocols(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(subprotocols) = &record.connect.subprotocols else {
+        return Ok(());
+    };
+    let all = subprotocols.none + subprotocols.chosen.values().sum::<u64>();
+    if subprotocols.none == 0 {
+        return Ok(());
+    }
+    let text = format!(
+        "none of those offered ({}) was chosen in {} of {} handshakes",
+        record.options.subprotocols.join(", "),
+        show_count(subprotocols.none as f64),
+        show_count(all as f64)
+    );
+    line(f, "subprotocol", &text)
 }
 
 fn handshakes(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use url::{Host, Url};
-use ws_proto::handshake::client::Request;
+use ws_proto::handshake::client::{Request, RequestError};
 
 use crate::{config::Config, record::Kind};
 
@@ -114,9 +114,15 @@ fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
 
 fn request(text: &str, url: &Url, host: &Host<&str>, config: &Config) -> Result<Request, String> {
     // RFC 6455 section 4.1: request-target, request-host
-    let host_field = match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_string(),
+    let is_host = |header: &&(String, String)| header.0.eq_ignore_ascii_case("host");
+    let mut given_hosts = config.headers.iter().filter(is_host);
+    let host_field = match (given_hosts.next(), given_hosts.next(), url.port()) {
+        (Some(_), Some(_), _) => {
+            return Err("a request has one Host: leave out the other -H".into());
+        }
+        (Some((_, given)), None, _) => given.clone(),
+        (None, _, Some(port)) => format!("{host}:{port}"),
+        (None, _, None) => host.to_string(),
     };
     let target = match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
@@ -124,10 +130,8 @@ fn request(text: &str, url: &Url, host: &Host<&str>, config: &Config) -> Result<
     };
     let mut request =
         Request::new(&host_field, &target).map_err(|error| format!("{text}: {error}"))?;
-    for (name, value) in &config.headers {
-        request = request
-            .header(name, value)
-            .map_err(|error| error.to_string())?;
+    for (name, value) in config.headers.iter().filter(|header| !is_host(header)) {
+        request = request.header(name, value).map_err(header_error)?;
     }
     for name in &config.subprotocols {
         request = request
@@ -135,6 +139,28 @@ fn request(text: &str, url: &Url, host: &Host<&str>, config: &Config) -> Result<
             .map_err(|error| error.to_string())?;
     }
     Ok(request)
+}
+
+/// What to write instead of a header that is not the user's.
+fn header_error(error: RequestError) -> String {
+    let RequestError::Reserved(name) = &error else {
+        return format!("-H: {error}");
+    };
+    let instead = match name.to_ascii_lowercase().as_str() {
+        "sec-websocket-protocol" => "offer a subprotocol with --subprotocol NAME",
+        "sec-websocket-key" => {
+            "every connection gets a fresh key (RFC 6455 section 4.1): leave it out"
+        }
+        "sec-websocket-version" => "13 is sent, the only version spoken here: leave it out",
+        "sec-websocket-extensions" => {
+            "no extension is spoken here, so none is offered: leave it out"
+        }
+        "sec-websocket-accept" => "this is the server's to send: leave it out",
+        "upgrade" | "connection" => "the handshake sends it: leave it out",
+        "content-length" | "transfer-encoding" => "the request has no body: leave it out",
+        _ => "Sec-WebSocket-* belongs to the handshake (RFC 6455 section 11.3): leave it out",
+    };
+    format!("-H '{name}: ...': {instead}")
 }
 
 fn parse(text: &str) -> Result<Url, String> {
@@ -306,7 +332,46 @@ mod tests {
     #[test]
     fn headers_are_checked() {
         let mut config = config("ws://127.0.0.1/");
-        config.headers = vec![("Host".into(), "other".into())];
-        assert!(resolve_all(&config).unwrap_err().contains("Host"));
+        for (name, hint) in [
+            ("Sec-WebSocket-Protocol", "--subprotocol"),
+            ("sec-websocket-key", "fresh key"),
+            ("Sec-WebSocket-Version", "13 is sent"),
+            ("Sec-WebSocket-Extensions", "no extension"),
+            ("Sec-WebSocket-Foo", "section 11.3"),
+            ("Upgrade", "the handshake sends it"),
+            ("Content-Length", "no body"),
+            ("a b", "invalid header name"),
+        ] {
+            config.headers = vec![(name.into(), "x".into())];
+            let error = resolve_all(&config).unwrap_err();
+            assert!(error.contains(hint) && error.contains(name), "{error}");
+        }
+        config.headers = vec![("Host".into(), "a".into()), ("host".into(), "b".into())];
+        assert!(resolve_all(&config).unwrap_err().contains("one Host"));
+        config.headers = vec![("Host".into(), "a b".into())];
+        assert!(resolve_all(&config).unwrap_err().contains("invalid host"));
+    }
+
+    #[test]
+    fn host_origin_and_user_agent_are_the_users() {
+        let mut config = config("ws://127.0.0.1:9/");
+        config.headers = [
+            ("host", "chat.example"),
+            ("Origin", "http://a"),
+            ("User-Agent", "b"),
+        ]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into();
+        let target = resolve_all(&config).unwrap().remove(0);
+        let Protocol::WebSocket(request) = target.protocol else {
+            panic!("a WebSocket")
+        };
+        let mut sent = Vec::new();
+        request.write(&ws_proto::handshake::client::Key::generate(), &mut sent);
+        let sent = String::from_utf8(sent).unwrap();
+        for line in ["Host: chat.example", "Origin: http://a", "User-Agent: b"] {
+            assert!(sent.contains(&format!("\r\n{line}\r\n")), "{sent}");
+        }
+        assert_eq!(sent.to_lowercase().matches("\r\nhost:").count(), 1);
     }
 }

@@ -166,7 +166,10 @@ fn usage_exits_2_and_says_what_to_do() {
             &format!("echo --json /nonexistent/r.json {target}"),
             "/nonexistent/r.json",
         ),
-        (&format!("echo -H Host:x {target}"), "Host"),
+        (
+            &format!("echo -H Sec-WebSocket-Protocol:x {target}"),
+            "--subprotocol",
+        ),
     ] {
         let output = run(args);
         let stderr = text(&output.stderr);

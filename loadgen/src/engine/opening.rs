@@ -11,13 +11,14 @@ use socket2::{Domain, Socket, Type};
 use uring_net::{Token, net::set_bind_address_no_port};
 use ws_proto::handshake::{
     Status,
-    client::{HandshakeError, Key, check_response},
+    client::{Accepted, HandshakeError, Key, check_response},
 };
 
 use crate::{
     engine::sockets::Sockets,
     pacer::Pacer,
     plan::Plan,
+    record::Subprotocols,
     target::{Protocol, Target},
 };
 
@@ -27,6 +28,8 @@ const TIMEOUT_NS: u64 = 10_000_000_000;
 const MOST_TIMEOUT_NS: u64 = 60_000_000_000;
 /// How often openings are looked over for that.
 const SWEEP_NS: u64 = 500_000_000;
+/// How long the rest of a refusal is waited for at least: its first line often says why.
+const REFUSAL_NS: u64 = 200_000_000;
 
 /// Opens the connections of one thread.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub struct Opener {
     begun: u64,
     attempts: usize,
     next_sweep: u64,
+    /// What was chosen of the subprotocols offered.
+    pub subprotocols: Subprotocols,
     /// When the first connect began and the last handshake ended.
     pub first_begun: Option<u64>,
     /// See `first_begun`.
@@ -56,6 +61,8 @@ struct Opening {
     begun: u64,
     /// The answer so far, when it came in pieces.
     answer: Vec<u8>,
+    /// When it turned out to be a refusal, of which more may come.
+    refused: Option<u64>,
 }
 
 /// What an answer means.
@@ -96,6 +103,7 @@ impl Opener {
             begun: 0,
             attempts: 0,
             next_sweep: 0,
+            subprotocols: Subprotocols::default(),
             first_begun: None,
             last_done: 0,
             plan,
@@ -174,6 +182,7 @@ impl Opener {
                 key: Key::generate(),
                 begun: now,
                 answer: Vec::new(),
+                refused: None,
             },
         );
         Ok(())
@@ -226,11 +235,22 @@ impl Opener {
             &opening.answer
         };
         let head = match check_response(whole, &opening.key, request) {
-            Ok(Status::Complete(accepted)) => accepted.head_bytes,
-            Ok(Status::Partial) => {
-                if opening.answer.is_empty() {
-                    opening.answer.extend_from_slice(bytes);
+            Ok(Status::Complete(Accepted {
+                head_bytes,
+                subprotocol,
+            })) => {
+                if request.offers_subprotocols() {
+                    self.subprotocols.count(subprotocol);
                 }
+                head_bytes
+            }
+            Err(HandshakeError::Refused(refusal)) if refusal.is_partial => {
+                opening.refused.get_or_insert(now);
+                opening.keep(bytes);
+                return Answer::Partial;
+            }
+            Ok(Status::Partial) => {
+                opening.keep(bytes);
                 return Answer::Partial;
             }
             Err(error) => return Answer::Refused(refusal(&error, target)),
@@ -249,7 +269,11 @@ impl Opener {
         let Some(opening) = self.in_flight.remove(&(conn as u32)) else {
             return "a connection failed".into();
         };
-        let Target { url, address, .. } = &self.targets[opening.target];
+        let target = &self.targets[opening.target];
+        if let Some(cause) = opening.refusal(target) {
+            return cause;
+        }
+        let Target { url, address, .. } = target;
         match error {
             None if opening.answer.is_empty() => format!(
                 "{url}: {address} closed the connection without answering the handshake: is it a WebSocket server?"
@@ -265,6 +289,13 @@ impl Opener {
             return None;
         }
         self.next_sweep = now + SWEEP_NS;
+        let is_refused = |opening: &&Opening| {
+            let since = opening.refused;
+            since.is_some_and(|since| now.saturating_sub(since) > REFUSAL_NS)
+        };
+        if let Some(refused) = self.in_flight.values().find(is_refused) {
+            return refused.refusal(&self.targets[refused.target]);
+        }
         let late = self.in_flight.values().find(|opening| {
             let stalled = now.saturating_sub(opening.begun.max(self.last_done));
             stalled > TIMEOUT_NS || now.saturating_sub(opening.begun) > MOST_TIMEOUT_NS
@@ -279,6 +310,25 @@ impl Opener {
     /// Connections on their way.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+}
+
+impl Opening {
+    /// Keeps the first piece of an answer; later ones are there already.
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.answer.is_empty() {
+            self.answer.extend_from_slice(bytes);
+        }
+    }
+
+    /// The refusal as far as it has come; a sentence.
+    fn refusal(&self, target: &Target) -> Option<String> {
+        self.refused?;
+        let Protocol::WebSocket(request) = &target.protocol else {
+            return None;
+        };
+        let error = check_response(&self.answer, &self.key, request).err()?;
+        Some(refusal(&error, target))
     }
 }
 
@@ -323,9 +373,12 @@ fn refusal(error: &HandshakeError, target: &Target) -> String {
     let Target { url, address, .. } = target;
     let hint = match error {
         HandshakeError::NotHttp(_) => ": this is no WebSocket server",
-        HandshakeError::Refused { status, .. } => match status {
+        HandshakeError::Refused(refusal) => match refusal.status {
+            300..=399 => ": give the URL that it names",
+            401 => ": it wants credentials (-H 'Authorization: ...')",
+            403 => ": it wants a header or another origin (-H 'Origin: ...')",
             404 => ": the path is wrong",
-            401 | 403 => ": it wants a header or an origin (-H)",
+            429 => ": it wants fewer connections at a time (--connect-rate slows down)",
             503 => ": it has no room for so many connections (its --max-connections?)",
             _ => ": it speaks HTTP, but does not upgrade here",
         },

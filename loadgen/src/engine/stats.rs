@@ -8,7 +8,7 @@ use crate::{
         shared::{Shared, Times},
     },
     histogram::{self, Latencies},
-    record::{Messages, Totals},
+    record::{Messages, Subprotocols, Totals},
     wire,
 };
 
@@ -22,6 +22,8 @@ pub struct Stats {
     pub window: Messages,
     /// Messages of the whole run.
     pub totals: Totals,
+    /// What was chosen of the subprotocols offered.
+    pub subprotocols: Subprotocols,
     /// Pings answered inside the window.
     pub pings_in_window: u64,
     /// Window messages that got a reply of whatever content.
@@ -77,6 +79,7 @@ impl Stats {
         Self {
             window: Messages::default(),
             totals: Totals::default(),
+            subprotocols: Subprotocols::default(),
             pings_in_window: 0,
             settled: 0,
             settled_in_all: 0,

@@ -219,6 +219,7 @@ impl<T: Traffic> Worker<T> {
         self.publish();
         self.outcome.still_up = self.outcome.open;
         self.close_all()?;
+        self.stats.subprotocols = std::mem::take(&mut self.opener.subprotocols);
         Ok(ThreadResult {
             stats: self.stats,
             latest,

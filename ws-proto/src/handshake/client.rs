@@ -4,6 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
 
+use super::refusal::{Refusal, clip};
 use super::{MAX_HEAD_BYTES, MAX_HEADERS, Status, VERSION, is_token, list_has, values};
 use crate::random_key;
 
@@ -82,10 +83,13 @@ impl Request {
     /// # Errors
     /// When the name is no token, the value holds a control character, or the field belongs to the
     /// handshake itself (`Host`, `Upgrade`, `Connection`, `Content-Length`, `Transfer-Encoding`,
-    /// any `Sec-WebSocket-*`).
+    /// any `Sec-WebSocket-*`): then [`RequestError::Reserved`].
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, RequestError> {
-        if !is_token(name) || is_reserved(name) {
+        if !is_token(name) {
             return Err(RequestError::HeaderName(name.to_owned()));
+        }
+        if is_reserved(name) {
+            return Err(RequestError::Reserved(name.to_owned()));
         }
         if value
             .bytes()
@@ -108,6 +112,11 @@ impl Request {
         }
         self.subprotocols.push(name.to_owned());
         Ok(self)
+    }
+
+    /// Whether any subprotocol is offered.
+    pub fn offers_subprotocols(&self) -> bool {
+        !self.subprotocols.is_empty()
     }
 
     /// Appends the request to `out`. No extension is offered.
@@ -160,9 +169,12 @@ pub enum RequestError {
     /// Target is not a path, or holds a character that would break the request.
     #[error("invalid target {0:?}: it must start with '/' and hold no blanks")]
     Target(String),
-    /// Not a header name, or one that the handshake itself writes.
-    #[error("invalid header name {0:?}: not a token, or one that the handshake writes itself")]
+    /// Not a header name.
+    #[error("invalid header name {0:?}: letters, digits and !#$%&'*+-.^_`|~ only")]
     HeaderName(String),
+    /// A header that the handshake writes itself, or that would announce a body.
+    #[error("the handshake writes the header {0} itself, or has no use for it")]
+    Reserved(String),
     /// The value holds a control character.
     #[error("invalid value of header {0}")]
     HeaderValue(String),
@@ -201,8 +213,8 @@ pub fn check_response<'a>(
     };
     let status = response.code.unwrap_or_default();
     if status != 101 {
-        let reason = response.reason.unwrap_or_default().to_owned();
-        return Err(HandshakeError::Refused { status, reason });
+        let refusal = Refusal::new(&response, &bytes[head_bytes..]);
+        return Err(HandshakeError::Refused(refusal));
     }
     if response.version != Some(1) {
         return Err(HandshakeError::NotHttp("101 in HTTP/1.0"));
@@ -246,7 +258,7 @@ fn check_fields<'a>(
     // RFC 6455 section 4.1: answer-extension
     // RFC 6455 section 9.1: malformed-extensions
     if let Some(extension) = values(headers, "sec-websocket-extensions").next() {
-        return Err(HandshakeError::Extension(extension.to_owned()));
+        return Err(HandshakeError::Extension(clip(extension)));
     }
     // RFC 6455 section 4.1: answer-subprotocol
     // RFC 6455 section 11.3.4: one-protocol-field
@@ -256,7 +268,7 @@ fn check_fields<'a>(
         (Some(name), None) if request.subprotocols.iter().any(|offered| offered == name) => {
             Ok(Some(name))
         }
-        (Some(name), _) => Err(HandshakeError::Subprotocol(name.to_owned())),
+        (Some(name), _) => Err(HandshakeError::Subprotocol(clip(name))),
     }
 }
 
@@ -271,13 +283,8 @@ pub enum HandshakeError {
     #[error("response head exceeds 16 KiB or 64 fields")]
     TooLarge,
     /// Any status but 101.
-    #[error("server answered {status} {reason}")]
-    Refused {
-        /// HTTP status code.
-        status: u16,
-        /// Its reason phrase.
-        reason: String,
-    },
+    #[error("server answered {0}")]
+    Refused(Refusal),
     /// `Upgrade: websocket` or `Connection: Upgrade` is missing.
     #[error("101 without `{0}`")]
     NotUpgraded(&'static str),
@@ -285,10 +292,10 @@ pub enum HandshakeError {
     #[error("Sec-WebSocket-Accept does not match the key")]
     WrongAccept,
     /// An extension that was not offered (none is).
-    #[error("server chose an extension that was not offered: {0}")]
+    #[error("server chose an extension that was not offered (RFC 6455 section 4.1): {0}")]
     Extension(String),
-    /// A subprotocol that was not offered.
-    #[error("server chose a subprotocol that was not offered: {0}")]
+    /// A subprotocol that was not offered, or two.
+    #[error("server chose a subprotocol that was not offered (RFC 6455 section 4.1): {0}")]
     Subprotocol(String),
 }
 
@@ -401,10 +408,13 @@ mod tests {
         let table = [
             (
                 "HTTP/1.1 404 Not Found\r\n\r\n".to_owned(),
-                Refused {
+                Refused(Refusal {
                     status: 404,
                     reason: "Not Found".to_owned(),
-                },
+                    fields: Vec::new(),
+                    body: String::new(),
+                    is_partial: true,
+                }),
             ),
             (
                 "SSH-2.0-OpenSSH_9\r\n\r\n".to_owned(),

@@ -1,9 +1,11 @@
 //! The opening handshake, RFC 6455 section 4, as HTTP/1.1 heads in and out.
 
 pub use http_error::HttpError;
+pub use refusal::Refusal;
 
 pub mod client;
 mod http_error;
+mod refusal;
 pub mod server;
 
 /// Largest request or response head accepted, in bytes, its final empty line included.
