@@ -95,7 +95,7 @@ pub struct Common {
     #[arg(
         required = true,
         value_name = "URL",
-        help = "Targets, ws://HOST[:PORT][/PATH]; connections take turns. For echo also tcp://HOST:PORT, a server that sends back every byte"
+        help = "Targets, ws://HOST[:PORT][/PATH]; connections take turns. A link-local address names its interface: ws://[fe80::1%25eth0]:9001. For echo also tcp://HOST:PORT, a server that sends back every byte"
     )]
     pub urls: Vec<String>,
     /// Connections in all
@@ -117,8 +117,8 @@ pub struct Common {
     /// Connects begun per second, in all [default: as fast as they succeed]
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub connect_rate: Option<f64>,
-    /// Addresses to connect from, in turn [default: the kernel's choice; for loopback targets
-    /// 127.0.0.0/8 where needed]
+    /// Addresses of this host to connect from, in turn, IPv4 or IPv6 [default: the kernel's choice;
+    /// for targets in 127.0.0.0/8 addresses in it where needed]
     #[arg(long, value_name = "IP,IP", value_delimiter = ',')]
     pub source_ips: Vec<IpAddr>,
     /// Request header; repeatable. Host, Origin and User-Agent are yours to set, and recorded with

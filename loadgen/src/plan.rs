@@ -8,7 +8,7 @@
 //! below that. Shards search at the same time, so on loopback each gets addresses of its own.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Range,
 };
 
@@ -164,15 +164,17 @@ impl Plan {
         if connections > most {
             return Err(format!(
                 "{connections} connections to {target} from {sources} source address(es) need more than the {ports} ports each has \
-                 (net.ipv4.ip_local_port_range): {sources} x {ports} = {most}. Give at least {needed} addresses of this host with \
-                 --source-ips, or at least {} targets",
-                needed.div_ceil(sources)
+                 (net.ipv4.ip_local_port_range): {sources} x {ports} = {most}. Give at least {} targets, or at least {needed} addresses \
+                 of this host with --source-ips{}",
+                needed.div_ceil(sources),
+                ipv6_sources(target, needed)
             ));
         }
         if connections > sources * PER_TRIPLE {
             self.warnings.push(format!(
                 "{connections} connections to {target} from {sources} source address(es): beyond {PER_TRIPLE} each the kernel's search for a \
-                 free port makes connecting slow; give {needed} addresses with --source-ips"
+                 free port makes connecting slow; give {needed} addresses with --source-ips{}",
+                ipv6_sources(target, needed)
             ));
         }
         Ok(())
@@ -273,6 +275,17 @@ fn own_source(shard: usize, each: u32, turn: usize) -> IpAddr {
 /// True when both ends of a connection to `target` are on this machine.
 pub fn is_loopback(target: SocketAddr) -> bool {
     target.ip().to_canonical().is_loopback()
+}
+
+/// How to come by more source addresses for a target on IPv6 loopback, which has one of its own.
+fn ipv6_sources(target: SocketAddr, needed: u64) -> String {
+    if target.ip() != Ipv6Addr::LOCALHOST {
+        return String::new();
+    }
+    format!(
+        ": as root run `for i in $(seq {needed}); do ip -6 addr add fd00::$i/128 dev lo; done` and give \
+         `--source-ips $(seq -s, -f fd00::%g {needed})`"
+    )
 }
 
 fn given_sources(config: &Config, target: SocketAddr) -> Result<Vec<IpAddr>, String> {
@@ -397,7 +410,10 @@ mod tests {
             error.contains("28232") && error.contains("at least 3"),
             "{error}"
         );
-        assert!(plan("echo -c 30k", &["[::1]:80"]).is_err());
+        let error = plan("echo -c 30k", &["[::1]:80"]).unwrap_err();
+        assert!(error.contains("seq 3"), "{error}");
+        let slow = plan("echo -c 19k", &["[::1]:80"]).unwrap();
+        assert!(slow.warnings[0].contains("dev lo"), "{:?}", slow.warnings);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! verifying costs what it costs with `ws://`.
 
 use std::{
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs},
     time::Duration,
 };
 
@@ -75,7 +75,8 @@ impl Target {
 }
 
 fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Target, String> {
-    let url = parse(text)?;
+    let (plain, zone) = without_zone(text);
+    let url = parse(text, &plain)?;
     let host = url.host().ok_or_else(|| format!("{text}: no host"))?;
     let (port, protocol) = if url.scheme() == "tcp" {
         (tcp_port(text, &url, config)?, Protocol::Tcp)
@@ -88,7 +89,7 @@ fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Tar
         url: text.to_owned(),
         address: match known {
             Some(known) => known,
-            None => address(&host, port).map_err(|error| format!("{text}: {error}"))?,
+            None => address(&host, zone, port).map_err(|error| format!("{text}: {error}"))?,
         },
         protocol,
     })
@@ -163,11 +164,28 @@ fn header_error(error: RequestError) -> String {
     format!("-H '{name}: ...': {instead}")
 }
 
-fn parse(text: &str) -> Result<Url, String> {
+/// Takes the zone out of `[fe80::1%25eth0]` (RFC 6874) or `[fe80::1%eth0]`: the URLs of browsers,
+/// which [`Url`] reads, have none, and it is not sent to the server.
+fn without_zone(text: &str) -> (String, Option<&str>) {
+    let parts = text.split_once("://[").and_then(|(scheme, rest)| {
+        let (inside, behind) = rest.split_once(']')?;
+        let (address, zone) = inside.split_once('%')?;
+        Some((scheme, address, zone, behind))
+    });
+    let Some((scheme, address, zone, behind)) = parts else {
+        return (text.to_owned(), None);
+    };
+    let escaped = zone.strip_prefix("25").filter(|zone| !zone.is_empty());
+    let plain = format!("{scheme}://[{address}]{behind}");
+    (plain, Some(escaped.unwrap_or(zone)))
+}
+
+/// Checks `plain`, which is `text` without its zone.
+fn parse(text: &str, plain: &str) -> Result<Url, String> {
     // RFC 6455 section 3: hash-is-escaped
     // RFC 6455 section 4.1: uri-is-valid
     // RFC 6455 section 11.1.1: host-to-ascii, path-to-ascii
-    let url = Url::parse(text)
+    let url = Url::parse(plain)
         .map_err(|error| format!("{text}: {error}; write ws://HOST[:PORT][/PATH]"))?;
     match url.scheme() {
         "ws" | "tcp" => {}
@@ -195,13 +213,32 @@ fn parse(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// An IPv6 address, with the interface that a link-local one needs.
+fn ipv6_address(ip: Ipv6Addr, zone: Option<&str>, port: u16) -> Result<SocketAddr, String> {
+    match (zone, ip.is_unicast_link_local()) {
+        (None, false) => Ok((ip, port).into()),
+        (None, true) => Err(format!(
+            "{ip} is on every interface: name one, as in [{ip}%25eth0] (`ip -6 addr` shows which)"
+        )),
+        (Some(zone), false) => Err(format!(
+            "%{zone} is for link-local addresses (fe80::...): leave it out"
+        )),
+        // The resolver reads names and numbers of interfaces.
+        (Some(zone), true) => (format!("{ip}%{zone}").as_str(), port)
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut found| found.next())
+            .ok_or_else(|| format!("there is no interface {zone} (`ip link` lists them)")),
+    }
+}
+
 /// The address of a host. A name with several addresses (`localhost` often has two) is probed with
 /// a plain TCP connect, in the resolver's order, because a server rarely listens on all; if none
 /// answers, the first is taken and the run will say what is wrong.
-fn address(host: &Host<&str>, port: u16) -> Result<SocketAddr, String> {
+fn address(host: &Host<&str>, zone: Option<&str>, port: u16) -> Result<SocketAddr, String> {
     let name = match host {
         Host::Ipv4(ip) => return Ok((*ip, port).into()),
-        Host::Ipv6(ip) => return Ok((*ip, port).into()),
+        Host::Ipv6(ip) => return ipv6_address(*ip, zone, port),
         Host::Domain(name) => name,
     };
     let mut addresses: Vec<SocketAddr> = (*name, port)
@@ -225,7 +262,7 @@ fn address(host: &Host<&str>, port: u16) -> Result<SocketAddr, String> {
 mod tests {
     use super::*;
     use crate::config::Traffic;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
     use ws_proto::handshake::client::Key;
 
     fn config(url: &str) -> Config {
@@ -263,6 +300,16 @@ mod tests {
             let targets = resolve_all(&config(url)).unwrap();
             assert_eq!(targets[0].address, expected, "{url}");
         }
+        for zone in ["%25lo", "%lo", "%251", "%1"] {
+            let targets = resolve_all(&config(&format!("ws://[fe80::1{zone}]:9/"))).unwrap();
+            assert_eq!(targets[0].address, "[fe80::1%1]:9".parse().unwrap());
+            let mut sent = Vec::new();
+            if let Protocol::WebSocket(request) = &targets[0].protocol {
+                request.write(&ws_proto::handshake::client::Key::generate(), &mut sent);
+            }
+            let sent = String::from_utf8(sent).unwrap();
+            assert!(sent.contains("\r\nHost: [fe80::1]:9\r\n"), "{sent}");
+        }
         let localhost = resolve_all(&config("ws://localhost:9/")).unwrap();
         assert!(localhost[0].address.ip().is_loopback());
     }
@@ -281,6 +328,9 @@ mod tests {
             ("ws://a/#b", "#fragment"),
             ("ws://me:secret@a/", "Authorization"),
             ("ws://name.invalid/ws", "cannot resolve"),
+            ("ws://[fe80::1]:9/", "[fe80::1%25eth0]"),
+            ("ws://[fe80::1%25eth99]:9/", "no interface eth99"),
+            ("ws://[::1%25lo]:9/", "leave it out"),
         ] {
             let error = resolve_all(&config(url)).unwrap_err();
             assert!(error.contains(hint), "{url}: {error}");

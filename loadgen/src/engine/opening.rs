@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     sync::Arc,
 };
 
@@ -167,7 +167,7 @@ impl Opener {
         self.attempts += 1;
         let (target, source) = self.plan.route(global, attempt);
         let address = self.targets[target].address;
-        let socket = make_socket(address, source.map(|ip| SocketAddr::new(ip, 0)))
+        let socket = make_socket(address, source.map(|ip| bind_address(ip, address)))
             .map_err(|error| socket_error(&error, address, source))?;
         let ring = sockets.ring();
         let socket = ring
@@ -332,6 +332,17 @@ impl Opening {
     }
 }
 
+/// Where to bind before connecting to `target`: any port of `source`, and where that is link-local
+/// on the interface of the target.
+fn bind_address(source: IpAddr, target: SocketAddr) -> SocketAddr {
+    match (source, target) {
+        (IpAddr::V6(ip), SocketAddr::V6(target)) if ip.is_unicast_link_local() => {
+            SocketAddrV6::new(ip, 0, 0, target.scope_id()).into()
+        }
+        _ => SocketAddr::new(source, 0),
+    }
+}
+
 fn make_socket(target: SocketAddr, source: Option<SocketAddr>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     socket.set_tcp_nodelay(true)?;
@@ -342,7 +353,7 @@ fn make_socket(target: SocketAddr, source: Option<SocketAddr>) -> io::Result<Soc
     Ok(socket)
 }
 
-fn socket_error(error: &io::Error, target: SocketAddr, source: Option<std::net::IpAddr>) -> String {
+fn socket_error(error: &io::Error, target: SocketAddr, source: Option<IpAddr>) -> String {
     match (error.kind(), source) {
         (io::ErrorKind::AddrNotAvailable, Some(source)) => format!(
             "cannot connect from {source}: it is no address of this host; give one that `ip address` shows with --source-ips"
