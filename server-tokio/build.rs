@@ -1,18 +1,8 @@
 //! Tells the program which tokio it was built with, for the `ready` line.
 
-fn main() {
-    println!("cargo::rerun-if-changed=../Cargo.lock");
-    let version = std::fs::read_to_string("../Cargo.lock")
-        .ok()
-        .and_then(|lock| locked_version(&lock, "tokio").map(str::to_owned))
-        .unwrap_or_else(|| "unknown".into());
-    println!("cargo::rustc-env=TOKIO_VERSION={version}");
-}
+#[path = "../scripts/locked_version.rs"]
+mod locked_version;
 
-fn locked_version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
-    let entry = lock
-        .split("[[package]]")
-        .find(|entry| entry.contains(&format!("name = \"{package}\"\n")))?;
-    let version = entry.lines().find_map(|l| l.strip_prefix("version = "))?;
-    Some(version.trim_matches('"'))
+fn main() {
+    locked_version::export(&[("tokio", "TOKIO_VERSION")]);
 }

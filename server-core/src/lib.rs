@@ -18,9 +18,11 @@
 //! | [`control`] | the pings, pongs and Close reasons that every server sends |
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
+//! | [`child`] | what a server of several processes tells each of them |
 //! | [`processes`] | several processes on one port, and the parent that speaks for them |
 
 pub mod admission;
+pub mod child;
 pub mod control;
 pub mod counters;
 pub mod ebb;

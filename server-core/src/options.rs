@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub use units::HELP as UNITS_HELP;
 use units::{CpuList, parse_duration, parse_size};
 
+use crate::child::Child;
 use crate::listen::{self, ListenError, ListenOn, Listeners};
-use crate::processes::Child;
 use crate::system;
 
 /// Receive buffer of a worker in bytes. One per thread, shared by all its connections.

@@ -6,33 +6,23 @@
 //! same signals. The children are ordinary servers which share its fate: they are killed when it
 //! ends, however it ends, and when one of them ends early, so does everything.
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{self, ChildStdout, Command, ExitStatus, Stdio};
-use std::str::FromStr;
-use std::{env, fmt};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 
+use crate::child::Child;
 use crate::counters::Totals;
 use crate::lifecycle::{Final, Ready, Shutdown, print_line};
 use crate::listen::{self, ListenError};
 use crate::options::Settings;
 use crate::system::{self, SystemError};
-
-/// What the parent tells a child: `INDEX,PARENT,ADDRESS[,ADDRESS]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Child {
-    /// Which of the processes it is, from 0.
-    pub index: usize,
-    /// Where all of them listen; ports are never 0.
-    pub addresses: Vec<SocketAddr>,
-    parent: i32,
-}
 
 /// Why several processes could not begin, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -79,10 +69,14 @@ pub fn run<E: From<ProcessesError>>(
     settings: Settings,
     serve: impl FnOnce(Settings) -> Result<(), E>,
 ) -> Result<(), E> {
-    match &settings.child {
-        Some(child) => child.share_fate()?,
-        None if settings.processes > 1 => return Ok(supervise(&settings)?),
-        None => {}
+    let Some(child) = &settings.child else {
+        return match settings.processes {
+            1 => serve(settings),
+            _ => Ok(supervise(&settings)?),
+        };
+    };
+    if !child.share_fate().map_err(ProcessesError::from)? {
+        return Err(ProcessesError::Orphaned.into());
     }
     serve(settings)
 }
@@ -221,63 +215,5 @@ impl Drop for Process {
         // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-impl Child {
-    /// Has the kernel kill this process when its parent ends.
-    fn share_fate(&self) -> Result<(), ProcessesError> {
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
-        // It may have ended just before.
-        if Pid::as_raw(getppid()) == self.parent {
-            Ok(())
-        } else {
-            Err(ProcessesError::Orphaned)
-        }
-    }
-}
-
-impl fmt::Display for Child {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},{}", self.index, self.parent)?;
-        let mut addresses = self.addresses.iter();
-        addresses.try_for_each(|address| write!(f, ",{address}"))
-    }
-}
-
-impl FromStr for Child {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parse = || {
-            let mut parts = text.split(',');
-            let child = Self {
-                index: parts.next()?.parse().ok()?,
-                parent: parts.next()?.parse().ok()?,
-                addresses: parts.map(str::parse).collect::<Result<Vec<_>, _>>().ok()?,
-            };
-            (!child.addresses.is_empty()).then_some(child)
-        };
-        parse().ok_or("only a server started with --processes says this, to its children")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_child_is_told_reads_back() {
-        for addresses in [vec!["127.0.0.1:8080"], vec!["[::1]:1", "[fe80::1%7]:1"]] {
-            let told = Child {
-                index: 51,
-                parent: 4711,
-                addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-            };
-            assert_eq!(told.to_string().parse(), Ok(told));
-        }
-        for text in ["", "1", "1,2", "1,2,3", "x,2,127.0.0.1:80"] {
-            assert!(text.parse::<Child>().is_err(), "{text}");
-        }
     }
 }
