@@ -163,7 +163,7 @@ fn where_all_chose_or_none_was_offered_there_is_nothing_to_tell() {
     assert_eq!(none.connect.subprotocols, None);
 }
 
-/// RFC 6455 section 4.1: the client must fail the connection.
+// RFC 6455 section 4.1: answer-subprotocol
 #[test]
 fn a_subprotocol_that_was_not_offered_is_a_violation() {
     let record = record(
