@@ -369,15 +369,6 @@ impl Raw {
             .unwrap_or_else(|e| panic!("cannot set SO_LINGER: {e}"));
     }
 
-    /// The port on this side.
-    #[track_caller]
-    pub fn local_port(&self) -> u16 {
-        self.stream
-            .local_addr()
-            .unwrap_or_else(|e| panic!("no local address: {e}"))
-            .port()
-    }
-
     fn set_timeouts(&self, read: Duration, write: Duration) {
         let set = self
             .stream

@@ -51,7 +51,7 @@ impl Drop for Permit {
 /// What a request head gets.
 #[derive(Debug)]
 pub enum Admitted {
-    /// It is not complete: call again with more behind it.
+    /// It is not complete: call again with what comes next.
     NeedMore,
     /// Send the response; then it is a WebSocket.
     Upgrade(Upgrade),
@@ -67,8 +67,8 @@ pub struct Upgrade {
     pub endpoint: Endpoint,
     /// The whole 101 response.
     pub response: Vec<u8>,
-    /// Length of the request head. Bytes behind it belong to the WebSocket.
-    pub head_bytes: usize,
+    /// What came behind the request head: bytes of the WebSocket.
+    pub early: Vec<u8>,
     /// To be kept as long as the connection lives.
     pub permit: Permit,
 }
@@ -93,18 +93,29 @@ impl Admission {
         }
     }
 
-    /// WebSocket connections open now.
-    pub fn open(&self) -> usize {
-        self.gate.open()
+    /// Judges what a connection of worker `worker` has received `just_now`, behind what it has
+    /// `kept` of earlier receives, and counts the outcome there. Bytes are kept only when the head
+    /// does not come in one piece.
+    pub fn read_head(&self, worker: usize, kept: &mut Vec<u8>, just_now: &[u8]) -> Admitted {
+        if kept.is_empty() {
+            let admitted = self.admit(worker, just_now);
+            if matches!(admitted, Admitted::NeedMore) {
+                kept.extend_from_slice(just_now);
+            }
+            return admitted;
+        }
+        kept.extend_from_slice(just_now);
+        self.admit(worker, kept)
     }
 
-    /// Judges all bytes received so far on a connection of worker `worker`, and counts the outcome
-    /// there.
-    pub fn admit(&self, worker: usize, received: &[u8]) -> Admitted {
+    fn admit(&self, worker: usize, received: &[u8]) -> Admitted {
         let counters = self.counters.worker(worker);
         let admitted = match parse_request(received) {
             Ok(Status::Partial) => return Admitted::NeedMore,
-            Ok(Status::Complete(head)) => without_body_for_head(&head, self.answer(worker, &head)),
+            Ok(Status::Complete(head)) => {
+                let early = &received[head.head_bytes()..];
+                without_body_for_head(&head, self.answer(worker, &head, early))
+            }
             Err(error) => respond_error(error),
         };
         match &admitted {
@@ -122,12 +133,12 @@ impl Admission {
         response
     }
 
-    fn answer(&self, worker: usize, head: &RequestHead<'_>) -> Admitted {
+    fn answer(&self, worker: usize, head: &RequestHead<'_>, early: &[u8]) -> Admitted {
         match route(head.path()) {
             Route::WebSocket(Endpoint::Broadcast(_)) if self.process.is_some() => {
                 respond_error(HttpError::new(501, NO_ROOMS))
             }
-            Route::WebSocket(endpoint) => self.upgrade(worker, head, endpoint),
+            Route::WebSocket(endpoint) => self.upgrade(worker, head, endpoint, early),
             // RFC 6455 section 4.2.2: unknown-resource
             Route::NotFound => respond_error(HttpError::new(404, "no such page")),
             Route::Demo => respond_page(head, "text/html; charset=utf-8", || DEMO_PAGE.into()),
@@ -138,7 +149,13 @@ impl Admission {
         }
     }
 
-    fn upgrade(&self, worker: usize, head: &RequestHead<'_>, endpoint: Endpoint) -> Admitted {
+    fn upgrade(
+        &self,
+        worker: usize,
+        head: &RequestHead<'_>,
+        endpoint: Endpoint,
+        early: &[u8],
+    ) -> Admitted {
         let upgrade = match head.upgrade() {
             Ok(upgrade) => upgrade,
             Err(error) => return respond_error(error),
@@ -158,7 +175,7 @@ impl Admission {
         Admitted::Upgrade(Upgrade {
             endpoint,
             response,
-            head_bytes: head.head_bytes(),
+            early: early.to_vec(),
             permit,
         })
     }
@@ -249,11 +266,21 @@ mod tests {
         let admission = admission(None);
         let request = upgrade_request("/ws");
         for end in 0..request.len() {
-            let admitted = admission.admit(0, &request.as_bytes()[..end]);
-            assert!(matches!(admitted, Admitted::NeedMore), "{end}");
+            let (head, rest) = request.as_bytes().split_at(end);
+            let mut kept = Vec::new();
+            for piece in [&head[..end / 2], &head[end / 2..]] {
+                let admitted = admission.read_head(0, &mut kept, piece);
+                assert!(matches!(admitted, Admitted::NeedMore), "{end}");
+            }
+            assert_eq!(kept, head);
+            let upgraded = admission.read_head(0, &mut kept, &[rest, b"early"].concat());
+            assert!(
+                matches!(&upgraded, Admitted::Upgrade(upgrade) if upgrade.early == b"early"),
+                "{upgraded:?}"
+            );
         }
-        let upgrade = upgrade(&admission, &(request.clone() + "early"));
-        assert_eq!(upgrade.head_bytes, request.len());
+        let upgrade = upgrade(&admission, &request);
+        assert_eq!(upgrade.early, b"");
         assert_eq!(upgrade.endpoint, Endpoint::Echo);
         let response = String::from_utf8(upgrade.response).unwrap();
         assert!(response.starts_with("HTTP/1.1 101 "));
@@ -277,10 +304,10 @@ mod tests {
         let (first, _second) = (upgrade(&admission, &request), upgrade(&admission, &request));
         assert!(response(&admission, &request).starts_with("HTTP/1.1 503 "));
         assert_eq!(admission.counters.totals().refused, 1);
-        assert_eq!(admission.open(), 2);
+        assert_eq!(admission.gate.open(), 2);
         drop(first.permit);
         let _third = upgrade(&admission, &request);
-        assert_eq!(admission.open(), 2);
+        assert_eq!(admission.gate.open(), 2);
         assert_eq!(admission.counters.totals().handshakes, 3);
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
+use ws_proto::{Echo, End, Violation};
 
 /// A number that only grows. Relaxed: it is read for reports only.
 #[derive(Debug, Default)]
@@ -43,6 +44,30 @@ macro_rules! counters {
             /// Bytes in and out of WebSocket connections.
             pub fn traffic_bytes(&self) -> u64 {
                 self.bytes_received.get() + self.bytes_sent.get()
+            }
+
+            /// Counts what an echo made of `received` bytes.
+            #[inline]
+            pub fn count_echo(&self, received: usize, echo: &Echo) {
+                self.bytes_received.add(received as u64);
+                self.messages_received.add(echo.messages);
+                self.messages_sent.add(echo.messages);
+                if echo.pings > 0 {
+                    self.pings_received.add(echo.pings);
+                }
+                if echo.pongs > 0 {
+                    self.pongs_received.add(echo.pongs);
+                }
+                if let Some(End::Violation(violation)) = &echo.end {
+                    self.count_violation(violation);
+                }
+            }
+
+            /// Counts and logs that a peer broke the protocol.
+            #[cold]
+            pub fn count_violation(&self, violation: &Violation) {
+                self.violations.add(1);
+                tracing::debug!(%violation, section = violation.section(), "closing");
             }
         }
 
@@ -91,6 +116,68 @@ counters! {
     slow_consumers_closed: "Connections closed because they did not read fast enough",
     accept_errors: "Failed accepts, such as for want of file descriptors",
     drained: "Connections open when the server began to drain",
+}
+
+/// Counting without atomics: the sums of one turn or receive, added to those of the worker at once.
+#[derive(Debug, Default)]
+pub struct LocalCounters {
+    /// As in [`WorkerCounters`], like all of these.
+    pub messages_received: u64,
+    #[expect(missing_docs)]
+    pub messages_sent: u64,
+    #[expect(missing_docs)]
+    pub bytes_received: u64,
+    #[expect(missing_docs)]
+    pub bytes_sent: u64,
+    #[expect(missing_docs)]
+    pub pings_received: u64,
+    #[expect(missing_docs)]
+    pub pings_sent: u64,
+    #[expect(missing_docs)]
+    pub pongs_received: u64,
+}
+
+impl LocalCounters {
+    /// Counts what an echo made of `received` bytes, but for a violation.
+    #[inline]
+    pub fn count_echo(&mut self, received: usize, echo: &Echo) {
+        self.bytes_received += received as u64;
+        self.messages_received += echo.messages;
+        self.messages_sent += echo.messages;
+        self.pings_received += echo.pings;
+        self.pongs_received += echo.pongs;
+    }
+
+    /// Adds what another has counted.
+    #[inline]
+    pub fn add(&mut self, other: &Self) {
+        self.messages_received += other.messages_received;
+        self.messages_sent += other.messages_sent;
+        self.bytes_received += other.bytes_received;
+        self.bytes_sent += other.bytes_sent;
+        self.pings_received += other.pings_received;
+        self.pings_sent += other.pings_sent;
+        self.pongs_received += other.pongs_received;
+    }
+
+    /// Adds everything to the counters that others see, and begins anew.
+    #[inline]
+    pub fn hand_over(&mut self, counters: &WorkerCounters) {
+        let sums = std::mem::take(self);
+        for (counter, sum) in [
+            (&counters.messages_received, sums.messages_received),
+            (&counters.messages_sent, sums.messages_sent),
+            (&counters.bytes_received, sums.bytes_received),
+            (&counters.bytes_sent, sums.bytes_sent),
+            (&counters.pings_received, sums.pings_received),
+            (&counters.pings_sent, sums.pings_sent),
+            (&counters.pongs_received, sums.pongs_received),
+        ] {
+            if sum > 0 {
+                counter.add(sum);
+            }
+        }
+    }
 }
 
 /// The counters of all workers.

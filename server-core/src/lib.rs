@@ -11,13 +11,15 @@
 //! | [`system`] | file limit, CPU affinity |
 //! | [`endpoints`], [`admission`] | what a request head gets: an upgrade, a page, or an HTTP error |
 //! | [`rooms`] | who is in which room, and how a message crosses workers in batches |
+//! | [`member`] | what a member of a room makes of what it receives |
 //! | [`outbox`] | what a connection still has to send, and what happens when it is too much |
 //! | [`shortage`] | what the log says of accepting without descriptors |
 //! | [`sweep`] | idle pings and timeouts without one timer per connection |
-//! | [`ebb`] | memory goes back when most connections have left |
+//! | [`ebb`] | memory goes back when most connections have left, or much traffic has ended |
 //! | [`control`] | the pings, pongs and Close reasons that every server sends |
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
+//! | [`program`], [`workers`] | a server's program from start to end, its threads, and what they share |
 //! | [`child`] | what a server of several processes tells each of them |
 //! | [`processes`] | several processes on one port, and the parent that speaks for them |
 
@@ -29,10 +31,13 @@ pub mod ebb;
 pub mod endpoints;
 pub mod lifecycle;
 pub mod listen;
+pub mod member;
 pub mod options;
 pub mod outbox;
 pub mod processes;
+pub mod program;
 pub mod rooms;
 pub mod shortage;
 pub mod sweep;
 pub mod system;
+pub mod workers;

@@ -285,10 +285,19 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
 
 impl Settings {
     /// The CPU that worker `index` of this process is to stay on, when CPUs were named.
-    pub fn cpu_of_worker(&self, index: usize) -> Option<usize> {
+    fn cpu_of_worker(&self, index: usize) -> Option<usize> {
         let process = self.child.as_ref().map_or(0, |child| child.index);
         let place = process * self.workers + index;
         self.cpus.as_ref().map(|cpus| cpus[place % cpus.len()])
+    }
+
+    /// Keeps the calling thread on the CPU of worker `index`, where CPUs were named.
+    pub fn pin_worker(&self, index: usize) {
+        if let Some(cpu) = self.cpu_of_worker(index)
+            && let Err(error) = system::confine_thread(&[cpu])
+        {
+            tracing::warn!(%error, "worker {index} is not pinned");
+        }
     }
 
     /// Opens the sockets of `workers`, which share their ports where there are several, or several

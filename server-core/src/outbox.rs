@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+use crate::counters::WorkerCounters;
 use crate::options::{SendQueue, SlowConsumer};
 use crate::rooms::Frames;
 
@@ -76,11 +77,6 @@ impl Outbox {
         self.0.as_ref().is_none_or(|queue| queue.pieces.is_empty())
     }
 
-    /// Messages not yet wholly sent.
-    pub fn messages(&self) -> usize {
-        self.0.as_ref().map_or(0, |queue| queue.messages)
-    }
-
     /// Bytes not yet sent that are not of messages: responses, pongs, pings, a Close.
     pub fn control_bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.control_bytes)
@@ -136,6 +132,28 @@ impl Outbox {
                 }
                 self.end();
                 Pushed::Overflow
+            }
+        }
+    }
+
+    /// As [`push`](Self::push), and counts what is lost. Whether the receiver is too slow and is to
+    /// be closed with [`SLOW_CONSUMER`](crate::control::SLOW_CONSUMER): said once.
+    pub fn push_counted(
+        &mut self,
+        frames: Frames,
+        sent: usize,
+        bound: SendQueue,
+        counters: &WorkerCounters,
+    ) -> bool {
+        match self.push(frames, sent, bound) {
+            Pushed::Queued | Pushed::Ended => false,
+            Pushed::Dropped(messages) => {
+                counters.dropped.add(messages.into());
+                false
+            }
+            Pushed::Overflow => {
+                counters.slow_consumers_closed.add(1);
+                true
             }
         }
     }
@@ -360,6 +378,13 @@ mod tests {
             builder.push(Kind::Binary, &[number; 3]);
         }
         builder.take().unwrap()
+    }
+
+    impl Outbox {
+        /// Messages not yet wholly sent.
+        fn messages(&self) -> usize {
+            self.0.as_ref().map_or(0, |queue| queue.messages)
+        }
     }
 
     /// Everything the writer would send.

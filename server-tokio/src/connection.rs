@@ -16,7 +16,7 @@ use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
 use server_core::sweep::Phase;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
-use ws_proto::{CloseCode, End, Reply, Role, Session, State};
+use ws_proto::{CloseCode, Reply, Role, Session, State};
 
 use crate::link::{Link, Order, Wake};
 use crate::member;
@@ -78,17 +78,17 @@ enum Serving {
 }
 
 /// Begins to serve the WebSocket that a request has become.
-fn open(registered: &mut Registered, opened: Opened) -> Serving {
-    let Opened { upgrade, early } = opened;
+fn open(registered: &mut Registered, upgrade: Upgrade) -> Serving {
     registered.permit = Some(upgrade.permit);
     let (worker, link) = (&registered.worker, &registered.link);
     link.activity.touch(worker.tick());
     link.set_phase(Phase::Open);
     match upgrade.endpoint {
-        Endpoint::Echo => Serving::Echo(Echo::new(worker, upgrade.response, early)),
+        Endpoint::Echo => Serving::Echo(Echo::new(worker, upgrade.response, upgrade.early)),
         Endpoint::Broadcast(room) => {
             let (worker, link) = (Arc::clone(worker), Arc::clone(link));
             let (place, response) = (registered.place, upgrade.response);
+            let early = upgrade.early;
             Serving::Member(Box::pin(async move {
                 member::serve(&worker, &link, place, room, response, early).await
             }))
@@ -137,14 +137,8 @@ impl Drop for Registered {
     }
 }
 
-/// A request that was granted, and what the client sent behind it.
-struct Opened {
-    upgrade: Upgrade,
-    early: Vec<u8>,
-}
-
-async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Opened>, Ending> {
-    let mut received = Vec::new();
+async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Upgrade>, Ending> {
+    let mut kept = Vec::new();
     loop {
         match link.wait(false).await {
             Wake::Ready => {}
@@ -159,17 +153,14 @@ async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Opened>, Ending> 
             }
             Wake::Ordered(_) => continue,
         }
-        let (admitted, behind_head) = match read_head(worker, link, &mut received) {
+        let admitted = match read_head(worker, link, &mut kept) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => return Err(Ending::Gone),
             Ok(admitted) => admitted,
         };
         match admitted {
             Admitted::NeedMore => {}
-            Admitted::Upgrade(upgrade) => {
-                let early = behind_head;
-                return Ok(Box::new(Opened { upgrade, early }));
-            }
+            Admitted::Upgrade(upgrade) => return Ok(Box::new(upgrade)),
             Admitted::Respond(response) => {
                 link.outbox().push_control(response);
                 return Err(Ending::Part);
@@ -178,32 +169,14 @@ async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Opened>, Ending> 
     }
 }
 
-/// Reads once and judges what has been received. Bytes are kept only when the head does not come in
-/// one piece. The second value is what follows the head of an upgrade.
-fn read_head(
-    worker: &Worker,
-    link: &Link,
-    received: &mut Vec<u8>,
-) -> io::Result<(Admitted, Vec<u8>)> {
-    with_scratch(|scratch| {
-        let n = link.try_read(&mut scratch.buf)?;
-        if n == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+/// Reads once and judges what has been received.
+fn read_head(worker: &Worker, link: &Link, kept: &mut Vec<u8>) -> io::Result<Admitted> {
+    with_scratch(|scratch| match link.try_read(&mut scratch.buf)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        n => {
+            let admission = &worker.server.admission;
+            Ok(admission.read_head(worker.index, kept, &scratch.buf[..n]))
         }
-        let mut all = &scratch.buf[..n];
-        if !received.is_empty() {
-            received.extend_from_slice(all);
-            all = received;
-        }
-        let admitted = worker.server.admission.admit(worker.index, all);
-        let behind_head = match &admitted {
-            Admitted::Upgrade(upgrade) => all[upgrade.head_bytes..].to_vec(),
-            _ => Vec::new(),
-        };
-        if received.is_empty() && matches!(admitted, Admitted::NeedMore) {
-            received.extend_from_slice(&scratch.buf[..n]);
-        }
-        Ok((admitted, behind_head))
     })
 }
 
@@ -326,16 +299,7 @@ fn echo_bytes(
     send: impl FnOnce(&[u8]) -> io::Result<()>,
 ) -> io::Result<Turn> {
     let echo = session.echo(received, spill);
-    let counters = worker.counters();
-    counters.bytes_received.add(received.len() as u64);
-    counters.messages_received.add(echo.messages);
-    counters.messages_sent.add(echo.messages);
-    if echo.pings > 0 {
-        counters.pings_received.add(echo.pings);
-    }
-    if echo.pongs > 0 {
-        counters.pongs_received.add(echo.pongs);
-    }
+    worker.counters().count_echo(received.len(), &echo);
     match echo.reply {
         Reply::None => {}
         Reply::InPlace(range) => send(&received[range])?,
@@ -346,15 +310,10 @@ fn echo_bytes(
             outcome?;
         }
     }
-    match echo.end {
-        None => return Ok(Turn::GoOn),
-        Some(End::PeerClosed(_)) => {}
-        Some(End::Violation(violation)) => {
-            counters.violations.add(1);
-            tracing::debug!(%violation, section = violation.section(), "closing");
-        }
-    }
-    Ok(Turn::Over)
+    Ok(match echo.end {
+        None => Turn::GoOn,
+        Some(_) => Turn::Over,
+    })
 }
 
 /// Replies that the socket did not take yet. No memory while there are none.

@@ -4,7 +4,6 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use server_core::outbox::Pushed;
 use server_core::rooms::{Batch, Frames, RoomTable};
 
 use crate::link::{Link, Order};
@@ -74,16 +73,9 @@ fn deliver(worker: &Worker, link: &Link, frames: &Frames, sent: &mut Sent) {
         }
     }
     let bound = worker.server.settings.send_queue;
-    match outbox.push(frames.clone(), written, bound) {
-        Pushed::Queued | Pushed::Ended => {}
-        Pushed::Dropped(messages) => worker.counters().dropped.add(messages.into()),
-        Pushed::Overflow => {
-            worker.counters().slow_consumers_closed.add(1);
-            link.order(Order::TOO_SLOW);
-            return;
-        }
-    }
-    if idle {
+    if outbox.push_counted(frames.clone(), written, bound, worker.counters()) {
+        link.order(Order::TOO_SLOW);
+    } else if idle {
         link.order(Order::FLUSH);
     }
 }

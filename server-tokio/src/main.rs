@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
-use server_core::lifecycle::{Final, Ready, Shutdown, init_logging, print_line};
-use server_core::options::{ServerOptions, Settings, UNITS_HELP};
-use server_core::{processes, system};
+use server_core::options::{ServerOptions, UNITS_HELP};
+use server_core::program::{Program, Serving, name_of};
+use server_core::system;
 
 use crate::worker::Server;
 
@@ -44,72 +43,27 @@ enum Flavor {
 fn main() -> ExitCode {
     system::use_small_pages();
     let cli = Cli::parse();
-    if let Err(error) = init_logging() {
-        eprintln!("error: {error}");
-        return ExitCode::from(2);
-    }
-    let settings = match cli.server.resolve() {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    match processes::run(settings, |settings| run(settings, cli.flavor)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(settings: Settings, flavor: Flavor) -> anyhow::Result<()> {
-    let open_files = system::raise_file_limit();
-    if let Some(cpus) = &settings.cpus {
-        system::confine_thread(cpus)?;
-    }
-    let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
-    let listeners = match flavor {
-        Flavor::Multi => settings.listeners(1)?,
-        Flavor::PerCore => settings.listeners(settings.workers)?,
-    };
-    let cpus = match &settings.cpus {
-        Some(cpus) => cpus.clone(),
-        None => system::available_cpus()?,
-    };
-    let ready = Ready {
-        server: env!("CARGO_PKG_NAME").into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        runtime: concat!("tokio ", env!("TOKIO_VERSION")).into(),
-        flavor: flavor.to_possible_value().map(|v| v.get_name().into()),
+    let program = Program {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        runtime: concat!("tokio ", env!("TOKIO_VERSION")),
+        flavor: name_of(&cli.flavor),
         engine: None,
-        address: listeners.addresses[0],
-        addresses: listeners.addresses,
-        processes: 1,
-        pids: Vec::new(),
-        workers: settings.workers,
-        cpus,
-        pid: std::process::id(),
-        options: settings.in_force(open_files),
+        shares_sockets: cli.flavor == Flavor::Multi,
+        check: || Ok(()),
     };
-    let drain_timeout = settings.drain_timeout;
-    let server = Arc::new(Server::new(settings));
-    let running = match flavor {
-        Flavor::Multi => worker::start_multi(&server, listeners.of_workers)?,
-        Flavor::PerCore => worker::start_per_core(&server, listeners.of_workers)?,
-    };
-    print_line(&ready).context("cannot print the ready line")?;
-
-    shutdown.wait();
-    server.begin_drain();
-    let drained_in_time = server.alive.wait_for_none(drain_timeout);
-    let totals = server.counters.totals();
-    running.stop();
-    print_line(&Final {
-        drained_in_time,
-        enters: None,
-        totals,
+    program.run(&cli.server, |settings, listeners, _ready| {
+        let server = Arc::new(Server::new(settings));
+        let running = match cli.flavor {
+            Flavor::Multi => worker::start_multi(&server, listeners)?,
+            Flavor::PerCore => worker::start_per_core(&server, listeners)?,
+        };
+        Ok(Serving {
+            alive: server.alive.clone(),
+            counters: Arc::clone(&server.counters),
+            counts_enters: false,
+            begin_drain: Box::new(move || server.begin_drain()),
+            stop: Box::new(move || running.stop()),
+        })
     })
-    .context("cannot print the final line")
 }

@@ -2,20 +2,17 @@
 
 use std::cell::Cell;
 use std::net::TcpListener;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
-use server_core::admission::{Admission, Gate};
-use server_core::counters::{Counters, WorkerCounters};
+use server_core::counters::WorkerCounters;
 use server_core::ebb::{self, Ebb};
-use server_core::lifecycle::Alive;
-use server_core::options::{MAILBOX_BYTES, Settings};
-use server_core::rooms::Rooms;
-use server_core::shortage::Shortage;
-use server_core::sweep::{Sweep, Verdict};
-use server_core::system;
+use server_core::options::Settings;
+use server_core::sweep::Verdict;
+use server_core::workers::Shared;
 use slab::Slab;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
@@ -26,19 +23,12 @@ use crate::listener;
 
 /// What all workers share.
 pub(crate) struct Server {
-    pub(crate) settings: Settings,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) admission: Admission,
-    pub(crate) rooms: Rooms<Seat>,
-    pub(crate) alive: Alive,
+    shared: Shared<Seat>,
     /// Becomes true once.
     pub(crate) draining: watch::Sender<bool>,
     /// An accept loop is out of descriptors and waits for `freed`.
     pub(crate) starving: AtomicBool,
     pub(crate) freed: Notify,
-    pub(crate) shortage: Shortage,
-    sweep: Sweep,
     /// How often the threads were asked to [`collect`](ebb::collect).
     collections: AtomicUsize,
 }
@@ -48,32 +38,29 @@ thread_local! {
     static COLLECTED: Cell<usize> = const { Cell::new(0) };
 }
 
+impl Deref for Server {
+    type Target = Shared<Seat>;
+
+    fn deref(&self) -> &Shared<Seat> {
+        &self.shared
+    }
+}
+
 impl Server {
     pub(crate) fn new(settings: Settings) -> Self {
-        let counters = Arc::new(Counters::new(settings.workers));
-        let gate = Gate::new(settings.max_connections);
         Self {
-            admission: Admission::new(&settings, Arc::clone(&gate), Arc::clone(&counters)),
-            rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
-            alive: Alive::default(),
+            shared: Shared::new(settings, "raise `ulimit -n` for more"),
             draining: watch::Sender::new(false),
             starving: AtomicBool::new(false),
             freed: Notify::new(),
-            shortage: Shortage::new("raise `ulimit -n` for more"),
-            sweep: Sweep::new(&settings),
             collections: AtomicUsize::new(0),
-            settings,
-            counters,
-            gate,
         }
     }
 
     /// Tells every worker to stop accepting and to close its connections.
     pub(crate) fn begin_drain(&self) {
-        let open = self.gate.open() as u64;
-        self.counters.worker(0).drained.add(open);
+        self.note_drain();
         self.draining.send_replace(true);
-        self.shortage.stop();
     }
 
     /// What each thread of a runtime does before it sleeps: it collects if it was asked to.
@@ -259,7 +246,7 @@ pub(crate) fn start_multi(
         .enable_all()
         .on_thread_start(move || {
             let index = started.fetch_add(1, Ordering::Relaxed);
-            pin_worker(&settings, index);
+            settings.pin_worker(index);
         })
         .on_thread_park(server.collector())
         .build()
@@ -299,7 +286,7 @@ pub(crate) fn start_per_core(
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                pin_worker(&worker.server.settings, index);
+                worker.server.settings.pin_worker(index);
                 runtime.spawn(Arc::clone(&worker).sweep());
                 runtime.spawn(fanout::run(Arc::clone(&worker)));
                 let workers: Arc<[_]> = Arc::new([worker]);
@@ -311,13 +298,4 @@ pub(crate) fn start_per_core(
             .context("cannot start a worker")?;
     }
     Ok(Running::PerCore)
-}
-
-/// Keeps the calling thread on the CPU of worker `index`, where CPUs were named.
-fn pin_worker(settings: &Settings, index: usize) {
-    if let Some(cpu) = settings.cpu_of_worker(index)
-        && let Err(error) = system::confine_thread(&[cpu])
-    {
-        tracing::warn!(%error, "worker {index} is not pinned");
-    }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
-use server_core::counters::Counters;
-use server_core::lifecycle::{Alive, Final, Ready, Shutdown, init_logging, print_line};
+use server_core::lifecycle::Ready;
 use server_core::options::{ServerOptions, Settings, UNITS_HELP};
-use server_core::{processes, system};
+use server_core::program::{Program, Serving, name_of};
+use server_core::system;
 
 use crate::raw::direct::Direct;
 use crate::raw::ring::Sizes;
@@ -42,7 +42,7 @@ struct Cli {
     direct: Option<Direct>,
     /// Completions of a worker's ring that fit without overflowing into the kernel's memory (raw
     /// engine) [default: 16384; less when workers share CPUs]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536), hide = true)]
     cq_entries: Option<u32>,
 }
 
@@ -71,102 +71,35 @@ enum Engine {
 fn main() -> ExitCode {
     system::use_small_pages();
     let cli = Cli::parse();
-    if let Err(error) = init_logging() {
-        eprintln!("error: {error}");
-        return ExitCode::from(2);
-    }
-    let settings = match cli.server.resolve() {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(2);
-        }
-    };
     if let Some(option) = cli.misplaced() {
         eprintln!("error: {option} works with --engine raw only");
         return ExitCode::from(2);
     }
-    match processes::run(settings, |settings| run(settings, &cli)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(settings: Settings, cli: &Cli) -> anyhow::Result<()> {
-    // Asked of the kernel itself, and first: this server never serves on anything but io_uring.
-    if let Err(error) = uring_net::probe() {
-        // The error names its source itself.
-        bail!("this server needs io_uring, and there is no substitute: {error}");
-    }
-    let open_files = system::raise_file_limit();
-    if let Some(cpus) = &settings.cpus {
-        system::confine_thread(cpus)?;
-    }
-    let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
-    let listeners = settings.listeners(settings.workers)?;
-    let cpus = match &settings.cpus {
-        Some(cpus) => cpus.clone(),
-        None => system::available_cpus()?,
-    };
-    let mut ready = Ready {
-        server: env!("CARGO_PKG_NAME").into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        runtime: concat!("monoio ", env!("MONOIO_VERSION")).into(),
+    let program = Program {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        runtime: match cli.engine {
+            Engine::Monoio => concat!("monoio ", env!("MONOIO_VERSION")),
+            Engine::Raw => concat!("io-uring ", env!("IO_URING_VERSION")),
+        },
         flavor: None,
-        engine: cli.engine.to_possible_value().map(|v| v.get_name().into()),
-        address: listeners.addresses[0],
-        addresses: listeners.addresses,
-        processes: 1,
-        pids: Vec::new(),
-        workers: settings.workers,
-        cpus,
-        pid: std::process::id(),
-        options: settings.in_force(open_files),
+        engine: name_of(&cli.engine),
+        shares_sockets: false,
+        check: probe,
     };
-    let drain_timeout = settings.drain_timeout;
-    let serving = match cli.engine {
-        Engine::Monoio => serve_on_monoio(settings, listeners.of_workers)?,
-        Engine::Raw => {
-            ready.runtime = concat!("io-uring ", env!("IO_URING_VERSION")).into();
-            ready.options.spin_us = Some(cli.spin_us);
-            let direct = cli.direct.unwrap_or(Direct::Auto);
-            let slots = direct.slots(&settings, open_files);
-            let workers = settings.workers * settings.processes;
-            let sizes = Sizes::new(workers, ready.cpus.len(), cli.cq_entries, slots);
-            ready.options.direct_descriptors = Some(slots > 0);
-            ready.options.cq_entries = Some(sizes.cq_entries);
-            ready.options.read_buffer_bytes = sizes.pool_bytes();
-            serve_raw(
-                settings,
-                listeners.of_workers,
-                sizes,
-                Duration::from_micros(cli.spin_us),
-            )?
-        }
-    };
-    print_line(&ready).context("cannot print the ready line")?;
-
-    shutdown.wait();
-    (serving.begin_drain)();
-    let drained_in_time = serving.alive.wait_for_none(drain_timeout);
-    let totals = serving.counters.totals();
-    print_line(&Final {
-        drained_in_time,
-        // monoio keeps its ring to itself.
-        enters: (cli.engine == Engine::Raw).then(|| serving.counters.enters()),
-        totals,
+    program.run(&cli.server, |settings, listeners, ready| match cli.engine {
+        Engine::Monoio => serve_on_monoio(settings, listeners),
+        Engine::Raw => serve_raw(settings, listeners, &cli, ready),
     })
-    .context("cannot print the final line")
 }
 
-/// An engine at work.
-struct Serving {
-    alive: Alive,
-    counters: Arc<Counters>,
-    begin_drain: Box<dyn FnOnce()>,
+/// Asks the kernel itself: this server never serves on anything but io_uring.
+fn probe() -> anyhow::Result<()> {
+    match uring_net::probe() {
+        Ok(_) => Ok(()),
+        // The error names its source itself.
+        Err(error) => bail!("this server needs io_uring, and there is no substitute: {error}"),
+    }
 }
 
 fn serve_on_monoio(
@@ -180,23 +113,37 @@ fn serve_on_monoio(
     Ok(Serving {
         alive: server.alive.clone(),
         counters: Arc::clone(&server.counters),
+        // monoio keeps its ring to itself.
+        counts_enters: false,
         begin_drain: Box::new(move || server.begin_drain()),
+        stop: Box::new(|| {}),
     })
 }
 
 fn serve_raw(
     settings: Settings,
     listeners: Vec<Vec<TcpListener>>,
-    sizes: Sizes,
-    spin: Duration,
+    cli: &Cli,
+    ready: &mut Ready,
 ) -> anyhow::Result<Serving> {
     use raw::worker::{Server, start};
 
+    let direct = cli.direct.unwrap_or(Direct::Auto);
+    let slots = direct.slots(&settings, ready.options.open_files);
+    let workers = settings.workers * settings.processes;
+    let sizes = Sizes::new(workers, ready.cpus.len(), cli.cq_entries, slots);
+    ready.options.spin_us = Some(cli.spin_us);
+    ready.options.direct_descriptors = Some(slots > 0);
+    ready.options.cq_entries = Some(sizes.cq_entries);
+    ready.options.read_buffer_bytes = sizes.pool_bytes();
+    let spin = Duration::from_micros(cli.spin_us);
     let server = Arc::new(Server::new(settings, sizes, spin));
     let workers = start(&server, listeners)?;
     Ok(Serving {
         alive: server.alive.clone(),
         counters: Arc::clone(&server.counters),
+        counts_enters: true,
         begin_drain: Box::new(move || server.begin_drain(&workers)),
+        stop: Box::new(|| {}),
     })
 }

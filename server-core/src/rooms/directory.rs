@@ -124,7 +124,8 @@ impl<M> Rooms<M> {
     }
 
     /// How many rooms have members.
-    pub fn room_count(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn room_count(&self) -> usize {
         self.lock().rooms.len()
     }
 

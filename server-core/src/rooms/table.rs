@@ -67,7 +67,8 @@ impl<M> RoomTable<M> {
     }
 
     /// Whether nobody is in any room.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
         self.rooms.is_empty()
     }
 

@@ -16,7 +16,7 @@ use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
 use server_core::sweep::Phase;
-use ws_proto::{CloseCode, End, Reply, Role, Session, State};
+use ws_proto::{CloseCode, Reply, Role, Session, State};
 
 use crate::monoio::buffers::Intake;
 use crate::monoio::link::{Link, Order, Wake};
@@ -61,7 +61,7 @@ pub(crate) fn serve(
         let registered = Registered::new(&worker, &link);
         let (ending, mut incoming) = {
             let serving = match Box::pin(handshake(&worker, &link, &mut incoming)).await {
-                Ok(opened) => Ok(open(&worker, &link, incoming, registered.key, opened)),
+                Ok(upgrade) => Ok(open(&worker, &link, incoming, registered.key, upgrade)),
                 Err(ending) => Err((ending, incoming)),
             };
             match serving {
@@ -90,13 +90,17 @@ fn open<'a>(
     link: &'a Rc<Link>,
     mut incoming: TcpOwnedReadHalf,
     key: MemberKey,
-    opened: Opened,
+    upgrade: Upgrade,
 ) -> Pin<Box<dyn Future<Output = (Ending, TcpOwnedReadHalf)> + 'a>> {
     link.activity.touch(worker.tick());
     link.set_phase(Phase::Open);
-    let Opened { upgrade, early } = opened;
-    let (response, permit) = (upgrade.response, upgrade.permit);
-    match upgrade.endpoint {
+    let Upgrade {
+        endpoint,
+        response,
+        early,
+        permit,
+    } = upgrade;
+    match endpoint {
         Endpoint::Echo => {
             let (mut echo, turn) = Echo::new(worker, link, response, early);
             Box::pin(async move {
@@ -132,12 +136,6 @@ impl Drop for Registered<'_> {
     }
 }
 
-/// A request that was granted, and what the client sent behind it.
-struct Opened {
-    upgrade: Upgrade,
-    early: Vec<u8>,
-}
-
 /// Size of the receive buffer for a request head. Most heads come whole in it.
 const HEAD_BYTES: usize = 1024;
 
@@ -145,8 +143,8 @@ async fn handshake(
     worker: &Worker,
     link: &Link,
     incoming: &mut TcpOwnedReadHalf,
-) -> Result<Opened, Ending> {
-    let mut received = Vec::new();
+) -> Result<Upgrade, Ending> {
+    let mut kept = Vec::new();
     let mut buf = Vec::with_capacity(HEAD_BYTES);
     loop {
         let mut read = pin!(incoming.read(buf));
@@ -169,15 +167,10 @@ async fn handshake(
                 Wake::Expired => return Err(Ending::Gone),
             }
         };
-        let (admitted, behind_head) = read_head(worker, &buf, &mut received);
-        match admitted {
+        let admission = &worker.server.admission;
+        match admission.read_head(worker.index, &mut kept, &buf) {
             Admitted::NeedMore => {}
-            Admitted::Upgrade(upgrade) => {
-                return Ok(Opened {
-                    upgrade,
-                    early: behind_head,
-                });
-            }
+            Admitted::Upgrade(upgrade) => return Ok(upgrade),
             Admitted::Respond(response) => {
                 link.outbox().push_control(response);
                 return Err(Ending::Part);
@@ -199,25 +192,6 @@ fn bytes_or_end(outcome: BufResult<usize, Vec<u8>>) -> ControlFlow<Turn, Vec<u8>
         Ok(buf) => ControlFlow::Continue(buf),
         Err(_) => ControlFlow::Break(Turn::Eof),
     }
-}
-
-/// Judges what has been received. Bytes are kept only when the head does not come in one piece. The
-/// second value is what follows the head of an upgrade.
-fn read_head(worker: &Worker, just_now: &[u8], received: &mut Vec<u8>) -> (Admitted, Vec<u8>) {
-    let mut all = just_now;
-    if !received.is_empty() {
-        received.extend_from_slice(all);
-        all = received;
-    }
-    let admitted = worker.server.admission.admit(worker.index, all);
-    let behind_head = match &admitted {
-        Admitted::Upgrade(upgrade) => all[upgrade.head_bytes..].to_vec(),
-        _ => Vec::new(),
-    };
-    if received.is_empty() && matches!(admitted, Admitted::NeedMore) {
-        received.extend_from_slice(just_now);
-    }
-    (admitted, behind_head)
 }
 
 /// Sends everything back. While a reply cannot be written the connection is not read.
@@ -411,25 +385,12 @@ impl<'a> Echo<'a> {
     /// Lets the session reply to `received`. What cannot be in place is in `unsent`.
     fn reply_to(&mut self, received: &mut [u8]) -> (Reply, Turn) {
         let echo = self.session.echo(received, &mut self.unsent);
-        let counters = self.worker.counters();
-        counters.bytes_received.add(received.len() as u64);
-        counters.messages_received.add(echo.messages);
-        counters.messages_sent.add(echo.messages);
-        if echo.pings > 0 {
-            counters.pings_received.add(echo.pings);
-        }
-        if echo.pongs > 0 {
-            counters.pongs_received.add(echo.pongs);
-        }
-        match echo.end {
-            None => return (echo.reply, Turn::GoOn),
-            Some(End::PeerClosed(_)) => {}
-            Some(End::Violation(violation)) => {
-                counters.violations.add(1);
-                tracing::debug!(%violation, section = violation.section(), "closing");
-            }
-        }
-        (echo.reply, Turn::Over)
+        self.worker.counters().count_echo(received.len(), &echo);
+        let turn = match echo.end {
+            None => Turn::GoOn,
+            Some(_) => Turn::Over,
+        };
+        (echo.reply, turn)
     }
 }
 

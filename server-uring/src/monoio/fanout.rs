@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
-use server_core::outbox::Pushed;
 use server_core::rooms::{Batch, Frames, RoomTable};
 
 use crate::monoio::link::Order;
@@ -82,13 +81,10 @@ fn queue(worker: &Worker, member: MemberKey, frames: &Frames) {
         return;
     };
     let bound = worker.server.settings.send_queue;
-    let pushed = link.outbox().push(frames.clone(), 0, bound);
-    match pushed {
-        Pushed::Queued | Pushed::Ended => {}
-        Pushed::Dropped(messages) => worker.counters().dropped.add(messages.into()),
-        Pushed::Overflow => {
-            worker.counters().slow_consumers_closed.add(1);
-            link.order(Order::TOO_SLOW);
-        }
+    let too_slow = link
+        .outbox()
+        .push_counted(frames.clone(), 0, bound, worker.counters());
+    if too_slow {
+        link.order(Order::TOO_SLOW);
     }
 }

@@ -11,10 +11,11 @@ use std::task::{Context, Poll, Waker};
 use ::monoio::BufResult;
 use ::monoio::io::AsyncReadRent;
 use ::monoio::net::tcp::TcpOwnedReadHalf;
-use server_core::control::{GOING_AWAY, IDLE, PING, pong};
+use server_core::control::{GOING_AWAY, IDLE, PING, SLOW_CONSUMER};
 use server_core::endpoints::RoomName;
-use server_core::rooms::{FrameBuilder, Publication, Room};
-use ws_proto::{CloseCode, Event, Input, Role, Session, State};
+use server_core::member::MemberSession;
+use server_core::rooms::Room;
+use ws_proto::CloseCode;
 
 use crate::monoio::buffers::Intake;
 use crate::monoio::connection::{Ending, Turn, filled};
@@ -34,11 +35,7 @@ enum Wake {
 struct Member<'a> {
     worker: &'a Worker,
     link: &'a Rc<Link>,
-    session: Session,
-    /// Received and not yet in every mailbox. While there is one, nothing is read.
-    publication: Option<Publication>,
-    /// Our Close frame, for the end.
-    farewell: Vec<u8>,
+    session: MemberSession,
 }
 
 /// Serves a member until it ends or is ended. It is in the room from before its 101 leaves.
@@ -57,9 +54,7 @@ pub(crate) async fn serve(
     let mut member = Member {
         worker,
         link,
-        session: Session::new(Role::Server, worker.server.settings.limits),
-        publication: None,
-        farewell: Vec::new(),
+        session: MemberSession::new(worker.server.settings.limits),
     };
     let mut intake = Intake::new();
     let mut turn = if early.is_empty() {
@@ -74,7 +69,7 @@ pub(crate) async fn serve(
             match turn {
                 Turn::GoOn => {}
                 Turn::Eof => return Ending::Gone,
-                Turn::Over if member.publication.is_none() => break None,
+                Turn::Over if member.session.publication.is_none() => break None,
                 Turn::Over => {}
             }
             let over = turn == Turn::Over;
@@ -85,7 +80,7 @@ pub(crate) async fn serve(
                         return Ending::Part;
                     }
                 }
-                Wake::Published => member.publication = None,
+                Wake::Published => member.session.publication = None,
                 Wake::Read(outcome) => break Some(outcome),
                 Wake::Expired => return Ending::Gone,
             }
@@ -107,7 +102,7 @@ pub(crate) async fn serve(
     if !member.wait_until(&left).await {
         return Ending::Gone;
     }
-    link.outbox().close(member.farewell);
+    link.outbox().close(member.session.close_frame());
     Ending::Part
 }
 
@@ -126,7 +121,7 @@ impl Member<'_> {
                 Poll::Ready(_) => return Poll::Ready(Wake::Expired),
                 Poll::Pending => {}
             }
-            if let Some(publication) = &mut self.publication {
+            if let Some(publication) = &mut self.session.publication {
                 let rooms = &self.worker.server.rooms;
                 let bell = Waker::from(Arc::clone(self.worker.bell()));
                 let published =
@@ -160,69 +155,29 @@ impl Member<'_> {
     /// Takes in what was received: all its messages become one publication.
     fn take(&mut self, received: &mut [u8]) -> Turn {
         let counters = self.worker.counters();
-        counters.bytes_received.add(received.len() as u64);
-        // After our own Close only the peer's matters.
-        let closing = self.session.state() != State::Open;
-        let mut built = FrameBuilder::with_capacity(received.len());
-        let mut replies = Vec::new();
-        let mut input = Input::new(received);
-        let turn = loop {
-            match self.session.receive(&mut input) {
-                Ok(None) => break Turn::GoOn,
-                Ok(Some(Event::Message { kind, payload })) => built.push(kind, payload),
-                Ok(Some(Event::Ping(payload))) => {
-                    counters.pings_received.add(1);
-                    pong(payload, &mut replies);
-                }
-                Ok(Some(Event::Pong(_))) => counters.pongs_received.add(1),
-                Ok(Some(Event::Close { .. })) => {
-                    self.session.answer_close(&mut self.farewell);
-                    break Turn::Over;
-                }
-                Err(violation) => {
-                    counters.violations.add(1);
-                    tracing::debug!(%violation, section = violation.section(), "closing");
-                    self.session
-                        .close(violation.code(), violation.reason(), &mut self.farewell);
-                    break Turn::Over;
-                }
-            }
-        };
-        if closing {
-            return turn;
-        }
-        self.link.outbox().push_control(replies);
+        let mut taken = self.session.take_in(received, counters);
+        taken.counts.hand_over(counters);
+        self.link.outbox().push_control(taken.pongs);
         self.link.flush();
-        if let Some(frames) = built.take() {
-            counters.messages_received.add(frames.messages.into());
-            self.publication = Some(Publication::new(frames));
-        }
-        turn
+        if taken.over { Turn::Over } else { Turn::GoOn }
     }
 
     /// Does what others ask for; `true` when that ends the connection.
     fn obey(&mut self, order: Order) -> bool {
-        let mut frame = Vec::new();
         if order.includes(Order::TOO_SLOW) {
-            self.session
-                .close(CloseCode::Policy, "reads too slowly", &mut frame);
-            self.last_words(frame);
+            self.last_words(CloseCode::Policy, SLOW_CONSUMER);
             return true;
         }
         if order.includes(Order::IDLE_TIMEOUT) {
             self.worker.counters().idle_timeouts.add(1);
-            self.session.close(CloseCode::Away, IDLE, &mut frame);
-            self.last_words(frame);
+            self.last_words(CloseCode::Away, IDLE);
             return true;
         }
         if order.includes(Order::DRAIN) {
-            self.session.close(CloseCode::Away, GOING_AWAY, &mut frame);
+            let frame = self.session.close(CloseCode::Away, GOING_AWAY);
             self.link.outbox().close(frame);
             self.link.flush();
-        } else if order.includes(Order::PING)
-            && self.session.state() == State::Open
-            && !self.link.is_writing()
-        {
+        } else if order.includes(Order::PING) && self.session.is_open() && !self.link.is_writing() {
             self.link.outbox().push_control(PING);
             self.worker.counters().pings_sent.add(1);
             self.link.flush();
@@ -230,8 +185,9 @@ impl Member<'_> {
         false
     }
 
-    /// Sends nothing any more but what has begun, and `frame`.
-    fn last_words(&self, frame: Vec<u8>) {
+    /// Sends nothing any more but what has begun, and a Close frame.
+    fn last_words(&mut self, code: CloseCode, reason: &str) {
+        let frame = self.session.close(code, reason);
         let mut outbox = self.link.outbox();
         outbox.end();
         outbox.close(frame);

@@ -3,25 +3,19 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::net::TcpListener;
-use std::panic::{self, AssertUnwindSafe};
+use std::ops::Deref;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use std::{io, process, thread};
+use std::{io, process};
 
 use anyhow::Context;
-use rustix::net::{Shutdown, shutdown};
-use server_core::admission::{Admission, Gate};
-use server_core::counters::{Counters, WorkerCounters};
+use server_core::counters::WorkerCounters;
 use server_core::ebb::{self, Ebb};
-use server_core::lifecycle::Alive;
-use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, MAILBOX_BYTES, Settings};
-use server_core::rooms::Rooms;
-use server_core::shortage::Shortage;
-use server_core::sweep::{Sweep, Verdict};
-use server_core::system;
+use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, Settings};
+use server_core::sweep::Verdict;
+use server_core::workers::{self, Drain, Report, Shared};
 use slab::Slab;
 
 use crate::monoio::buffers::Spares;
@@ -35,58 +29,37 @@ use crate::monoio::{listener, ring};
 
 /// What all workers share.
 pub(crate) struct Server {
-    pub(crate) settings: Settings,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) admission: Admission,
-    pub(crate) rooms: Rooms<Seat>,
-    pub(crate) alive: Alive,
-    pub(crate) shortage: Shortage,
-    /// Becomes true once.
-    pub(crate) draining: AtomicBool,
+    shared: Shared<Seat>,
+    drain: Drain,
     /// One for each worker.
     bells: Vec<Arc<Bell>>,
-    /// Other handles of the sockets that the accept loops use.
-    listeners: OnceLock<Vec<TcpListener>>,
-    sweep: Sweep,
+}
+
+impl Deref for Server {
+    type Target = Shared<Seat>;
+
+    fn deref(&self) -> &Shared<Seat> {
+        &self.shared
+    }
 }
 
 impl Server {
     /// # Errors
     /// No descriptors for the workers' bells.
     pub(crate) fn new(settings: Settings) -> io::Result<Self> {
-        let counters = Arc::new(Counters::new(settings.workers));
-        let gate = Gate::new(settings.max_connections);
         Ok(Self {
-            admission: Admission::new(&settings, Arc::clone(&gate), Arc::clone(&counters)),
-            rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
-            alive: Alive::default(),
-            shortage: Shortage::new("raise `ulimit -n` for more"),
-            draining: AtomicBool::new(false),
+            drain: Drain::default(),
             bells: (0..settings.workers)
                 .map(Bell::new)
                 .collect::<io::Result<_>>()?,
-            listeners: OnceLock::new(),
-            sweep: Sweep::new(&settings),
-            settings,
-            counters,
-            gate,
+            shared: Shared::new(settings, "raise `ulimit -n` for more"),
         })
     }
 
     /// Tells every worker to stop accepting and to close its connections.
     pub(crate) fn begin_drain(&self) {
-        let open = self.gate.open() as u64;
-        self.counters.worker(0).drained.add(open);
-        self.draining.store(true, Ordering::Release);
-        self.shortage.stop();
-        // All of them before any worker says goodbye: no client that was told to go is let in by
-        // another worker.
-        for listener in self.listeners.get().into_iter().flatten() {
-            if let Err(error) = shutdown(listener, Shutdown::Both) {
-                tracing::warn!(%error, "cannot stop listening");
-            }
-        }
+        self.note_drain();
+        self.drain.begin();
         self.bells.iter().for_each(|bell| bell.ring());
     }
 }
@@ -193,7 +166,7 @@ impl Worker {
 
     /// Whether nobody new is to be accepted. This worker may not have heard of it yet.
     pub(crate) fn is_draining(&self) -> bool {
-        self.server.draining.load(Ordering::Acquire)
+        self.server.drain.has_begun()
     }
 
     /// Lets all tasks that are runnable run, and then the ring: every operation that need not wait
@@ -208,7 +181,7 @@ impl Worker {
     /// Waits for the drain, then tells every connection.
     async fn wait_for_drain(self: Rc<Self>) {
         poll_fn(|cx| {
-            if self.server.draining.load(Ordering::Acquire) {
+            if self.server.drain.has_begun() {
                 return Poll::Ready(());
             }
             wake_on_bell(cx);
@@ -309,45 +282,24 @@ impl Worker {
 /// # Errors
 /// A thread or a ring could not be made.
 pub(crate) fn start(server: &Arc<Server>, listeners: Vec<Vec<TcpListener>>) -> anyhow::Result<()> {
-    let handles = listeners.iter().flatten().map(TcpListener::try_clone);
-    let handles = handles
-        .collect::<io::Result<_>>()
+    server
+        .drain
+        .of(&listeners)
         .context("cannot start the workers")?;
-    // It was empty: a server is started once.
-    let _ = server.listeners.set(handles);
-    let (report, reports) = mpsc::channel();
-    for (index, listeners) in listeners.into_iter().enumerate() {
-        let (server, report) = (Arc::clone(server), report.clone());
-        thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || {
-                pin_worker(&server.settings, index);
-                let end = panic::catch_unwind(AssertUnwindSafe(|| {
-                    run(index, &server, listeners, &report)
-                }));
-                match end {
-                    Ok(error) => drop(report.send(Err(error))),
-                    // It has been printed. No server is whole without all of its workers.
-                    Err(_panic) => process::exit(1),
-                }
-            })
-            .context("cannot start a worker")?;
-    }
-    for _ in 0..server.settings.workers {
-        reports.recv().context("a worker ended before it began")??;
-    }
+    let run = {
+        let server = Arc::clone(server);
+        move |index, listeners, report: &_| run(index, &server, listeners, report)
+    };
+    workers::start(&server.settings, listeners, run)?;
     Ok(())
 }
-
-/// What a worker reports: that it serves, or why it cannot.
-type Report = mpsc::Sender<anyhow::Result<()>>;
 
 /// Runs a worker on this thread. Returns only why it could not begin.
 fn run(
     index: usize,
     server: &Arc<Server>,
     listeners: Vec<TcpListener>,
-    report: &Report,
+    report: &Report<()>,
 ) -> anyhow::Error {
     let mut runtime = match ring::build() {
         Ok(runtime) => runtime,
@@ -404,13 +356,4 @@ fn essential(
             process::exit(1);
         }
     });
-}
-
-/// Keeps the calling thread on the CPU of worker `index`, where CPUs were named.
-fn pin_worker(settings: &Settings, index: usize) {
-    if let Some(cpu) = settings.cpu_of_worker(index)
-        && let Err(error) = system::confine_thread(&[cpu])
-    {
-        tracing::warn!(%error, "worker {index} is not pinned");
-    }
 }

@@ -112,7 +112,7 @@ impl Connection {
                 let taken = member.received(worker, &mut self.link, bytes);
                 self.go_on(worker, taken);
             }
-            (Stage::Handshake, _) => self.read_head(worker, bytes),
+            (Stage::Handshake, _) => self.read_head(worker, &bytes),
             (Stage::Parting | Stage::Discarding, _) => self.discard(worker, bytes.len()),
             (Stage::Open | Stage::Closed, _) => {}
         }
@@ -142,14 +142,9 @@ impl Connection {
         let Serving::Echo(session) = &mut self.serving else {
             return;
         };
-        let received = bytes.len() as u64;
+        let received = bytes.len();
         let echo = session.echo(&mut bytes, &mut self.link.pending);
-        let tally = &mut worker.tally;
-        tally.bytes_received += received;
-        tally.messages_received += echo.messages;
-        tally.messages_sent += echo.messages;
-        tally.pings_received += echo.pings;
-        tally.pongs_received += echo.pongs;
+        worker.local.count_echo(received, &echo);
         match echo.reply {
             Reply::None => {}
             Reply::InPlace(range) => {
@@ -160,8 +155,7 @@ impl Connection {
         }
         if let Some(end) = echo.end {
             if let End::Violation(violation) = end {
-                worker.counters().violations.add(1);
-                tracing::debug!(%violation, section = violation.section(), "closing");
+                worker.counters().count_violation(&violation);
             }
             self.part(worker);
         } else if self.link.pending.len() > HOLD_BYTES {
@@ -169,40 +163,30 @@ impl Connection {
         }
     }
 
-    /// Judges what has been received. Bytes are kept only when the head does not come in one piece.
-    fn read_head(&mut self, worker: &mut Worker, mut just_now: ReceivedBuf) {
-        let Serving::Handshake(received) = &mut self.serving else {
+    /// Judges what has been received.
+    fn read_head(&mut self, worker: &mut Worker, just_now: &[u8]) {
+        let Serving::Handshake(kept) = &mut self.serving else {
             return;
         };
-        let mut received = std::mem::take(received);
-        let mut all: &mut [u8] = &mut just_now;
-        if !received.is_empty() {
-            received.extend_from_slice(all);
-            all = &mut received;
-        }
         // The answer may be `/metrics`.
-        worker.hand_over_tally();
-        let index = worker.index;
-        match worker.server.admission.admit(index, all) {
-            Admitted::NeedMore => {
-                if received.is_empty() {
-                    received.extend_from_slice(&just_now);
-                }
-                self.serving = Serving::Handshake(received);
+        worker.hand_over_counters();
+        let admission = &worker.server.admission;
+        match admission.read_head(worker.index, kept, just_now) {
+            Admitted::NeedMore => {}
+            Admitted::Respond(response) => {
+                self.serving = Serving::Handshake(Vec::new());
+                self.respond(worker, &response);
             }
-            Admitted::Respond(response) => self.respond(worker, &response),
-            Admitted::Upgrade(upgrade) => {
-                let early = upgrade.head_bytes;
-                self.open(worker, upgrade, &mut all[early..]);
-            }
+            Admitted::Upgrade(upgrade) => self.open(worker, upgrade),
         }
     }
 
-    /// Becomes a WebSocket that has already received `early`.
-    fn open(&mut self, worker: &mut Worker, upgrade: Upgrade, early: &mut [u8]) {
+    /// Becomes a WebSocket.
+    fn open(&mut self, worker: &mut Worker, mut upgrade: Upgrade) {
         self.activity.touch(worker.tick);
         self.stage = Stage::Open;
         self.permit = Some(upgrade.permit);
+        let early = &mut upgrade.early;
         match upgrade.endpoint {
             Endpoint::Echo => {
                 let mut session = Session::new(Role::Server, worker.server.settings.limits);
@@ -283,9 +267,9 @@ impl Connection {
     /// A send has completed: `bytes` bytes of `buf`.
     #[inline]
     pub(crate) fn sent(&mut self, worker: &mut Worker, buf: SendBuf, bytes: usize) {
-        worker.tally.bytes_sent += bytes as u64;
+        worker.local.bytes_sent += bytes as u64;
         if let Serving::Member(member) = &mut self.serving {
-            worker.tally.messages_sent += member.sent();
+            worker.local.messages_sent += member.sent();
         }
         if self.stage == Stage::Closed {
             return;
@@ -398,9 +382,9 @@ impl Connection {
         match &mut self.serving {
             Serving::Echo(session) if session.state() == State::Open => {
                 self.link.append(worker, PING);
-                worker.tally.pings_sent += 1;
+                worker.local.pings_sent += 1;
             }
-            Serving::Member(member) => worker.tally.pings_sent += u64::from(member.ping()),
+            Serving::Member(member) => worker.local.pings_sent += u64::from(member.ping()),
             Serving::Echo(_) | Serving::Handshake(_) => return,
         }
         self.link.flush(worker);
@@ -512,17 +496,12 @@ fn echo_early(
     out: &mut Vec<u8>,
 ) -> bool {
     let echo = session.echo(early, out);
-    if let Reply::InPlace(range) = echo.reply {
+    if let Reply::InPlace(range) = echo.reply.clone() {
         out.extend_from_slice(&early[range]);
     }
-    let tally = &mut worker.tally;
-    tally.bytes_received += early.len() as u64;
-    tally.messages_received += echo.messages;
-    tally.messages_sent += echo.messages;
-    tally.pings_received += echo.pings;
-    tally.pongs_received += echo.pongs;
-    if let Some(End::Violation(_)) = echo.end {
-        worker.counters().violations.add(1);
+    worker.local.count_echo(early.len(), &echo);
+    if let Some(End::Violation(violation)) = &echo.end {
+        worker.counters().count_violation(violation);
     }
     echo.end.is_some()
 }

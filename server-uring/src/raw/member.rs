@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::task::Context;
 
-use server_core::control::{GOING_AWAY, PING, pong};
+use server_core::control::{GOING_AWAY, PING, SLOW_CONSUMER};
 use server_core::endpoints::RoomName;
-use server_core::outbox::{LARGEST_PIECE, Outbox, Pushed};
-use server_core::rooms::{FrameBuilder, Frames, MemberId, Publication, Room};
+use server_core::member::MemberSession;
+use server_core::outbox::{LARGEST_PIECE, Outbox};
+use server_core::rooms::{Frames, MemberId, Room};
 use uring_net::{ReceivedBuf, SocketId};
-use ws_proto::{CloseCode, Event, Input, Role, Session, State};
+use ws_proto::CloseCode;
 
 use crate::raw::fanout::Seat;
 use crate::raw::link::{HOLD_BYTES, Link};
@@ -36,7 +37,7 @@ pub(crate) enum Delivered {
 /// The part of a connection that only members have.
 #[derive(Debug)]
 pub(crate) struct Member {
-    session: Session,
+    session: MemberSession,
     /// `None` after leaving.
     room: Option<Arc<Room>>,
     outbox: Outbox,
@@ -44,10 +45,6 @@ pub(crate) struct Member {
     in_flight: u32,
     /// Close frames have been exchanged, or ours tells the peer what it did wrong.
     over: bool,
-    /// Our Close frame, for the end.
-    farewell: Vec<u8>,
-    /// Received and not yet in every mailbox. While there is one, nothing is read.
-    publication: Option<Publication>,
     /// What arrived before the reading stopped, and how much of it has been taken in.
     held: Vec<u8>,
     taken: usize,
@@ -70,13 +67,11 @@ impl Member {
         outbox.push_control(response);
         let rooms = &worker.server.rooms;
         Self {
-            session: Session::new(Role::Server, worker.server.settings.limits),
+            session: MemberSession::new(worker.server.settings.limits),
             room: Some(rooms.join(room, worker.index, id(socket), Seat(socket))),
             outbox,
             in_flight: 0,
             over: false,
-            farewell: Vec::new(),
-            publication: None,
             held: Vec::new(),
             taken: 0,
         }
@@ -91,7 +86,7 @@ impl Member {
 
     /// Whether messages of this member wait for a mailbox, or its Close for the last of them.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.publication.is_some() || self.over
+        self.session.publication.is_some() || self.over
     }
 
     /// Whether a peer that takes what is sent to it may be read from again, before all of it is
@@ -113,13 +108,13 @@ impl Member {
     /// The fan-out has forgotten this member: what it published last has reached itself, too, and
     /// its Close may follow.
     pub(crate) fn left(&mut self) {
-        self.outbox.close(std::mem::take(&mut self.farewell));
+        self.outbox.close(self.session.close_frame());
     }
 
     /// The peer sends no more. What it published last is to reach itself, too.
     pub(crate) fn finish(&mut self, worker: &Worker, socket: SocketId) {
         self.over = true;
-        if self.publication.is_none() {
+        if self.session.publication.is_none() {
             self.leave(worker, socket);
         }
     }
@@ -134,7 +129,7 @@ impl Member {
         if self.over {
             return Taken::Waiting;
         }
-        if self.publication.is_some() {
+        if self.session.publication.is_some() {
             self.held.extend_from_slice(&bytes);
             link.stop_receiving(&mut worker.ring);
             return Taken::Waiting;
@@ -170,52 +165,18 @@ impl Member {
         }
     }
 
-    /// All messages of `received` become one publication.
     fn take(&mut self, worker: &mut Worker, received: &mut [u8]) {
-        worker.tally.bytes_received += received.len() as u64;
-        let mut built = FrameBuilder::with_capacity(received.len());
-        let mut replies = Vec::new();
-        let mut input = Input::new(received);
-        // After our own Close only the peer's matters.
-        let closing = self.session.state() != State::Open;
-        loop {
-            match self.session.receive(&mut input) {
-                Ok(None) => break,
-                Ok(Some(Event::Message { kind, payload })) => built.push(kind, payload),
-                Ok(Some(Event::Ping(payload))) => {
-                    worker.tally.pings_received += 1;
-                    pong(payload, &mut replies);
-                }
-                Ok(Some(Event::Pong(_))) => worker.tally.pongs_received += 1,
-                Ok(Some(Event::Close { .. })) => {
-                    self.session.answer_close(&mut self.farewell);
-                    self.over = true;
-                    break;
-                }
-                Err(violation) => {
-                    worker.counters().violations.add(1);
-                    tracing::debug!(%violation, section = violation.section(), "closing");
-                    self.session
-                        .close(violation.code(), violation.reason(), &mut self.farewell);
-                    self.over = true;
-                    break;
-                }
-            }
-        }
-        if closing {
-            return;
-        }
-        self.outbox.push_control(replies);
-        if let Some(frames) = built.take() {
-            worker.tally.messages_received += u64::from(frames.messages);
-            self.publication = Some(Publication::new(frames));
-        }
+        let counters = worker.server.counters.worker(worker.index);
+        let taken = self.session.take_in(received, counters);
+        worker.local.add(&taken.counts);
+        self.over |= taken.over;
+        self.outbox.push_control(taken.pongs);
     }
 
     /// Publishes what waits for it, and takes in what was held back meanwhile.
     pub(crate) fn publish(&mut self, worker: &mut Worker, link: &mut Link) -> Taken {
         loop {
-            if let (Some(publication), Some(room)) = (&mut self.publication, &self.room) {
+            if let (Some(publication), Some(room)) = (&mut self.session.publication, &self.room) {
                 let mut cx = Context::from_waker(&worker.bell);
                 let rooms = &worker.server.rooms;
                 if rooms.poll_publish(&mut cx, room, publication).is_pending() {
@@ -224,8 +185,8 @@ impl Member {
                     return Taken::Waiting;
                 }
             }
-            self.publication = None;
-            if self.over && (self.held.is_empty() || self.session.state() == State::Closed) {
+            self.session.publication = None;
+            if self.over && (self.held.is_empty() || self.session.is_closed()) {
                 self.leave(worker, link.socket);
                 return Taken::Waiting;
             }
@@ -274,14 +235,10 @@ impl Member {
             // In pieces, so that a slow peer's progress is seen; none of it waits for a slow one.
             bound.max_messages = usize::MAX;
         }
-        match self.outbox.push(frames.clone(), 0, bound) {
-            Pushed::Queued | Pushed::Ended => {}
-            Pushed::Dropped(messages) => worker.counters().dropped.add(messages.into()),
-            Pushed::Overflow => {
-                worker.counters().slow_consumers_closed.add(1);
-                self.last_words(CloseCode::Policy, "reads too slowly");
-                return Delivered::TooSlow;
-            }
+        let counters = worker.server.counters.worker(worker.index);
+        if self.outbox.push_counted(frames.clone(), 0, bound, counters) {
+            self.last_words(CloseCode::Policy, SLOW_CONSUMER);
+            return Delivered::TooSlow;
         }
         if at_once {
             self.send_next(worker, link);
@@ -308,7 +265,7 @@ impl Member {
 
     /// Queues a ping, unless the WebSocket is closing; returns whether it did.
     pub(crate) fn ping(&mut self) -> bool {
-        let open = self.session.state() == State::Open;
+        let open = self.session.is_open();
         if open {
             self.outbox.push_control(PING);
         }
@@ -320,17 +277,14 @@ impl Member {
         if self.over {
             return;
         }
-        let mut frame = Vec::new();
-        self.session.close(CloseCode::Away, GOING_AWAY, &mut frame);
-        self.outbox.close(frame);
+        self.outbox
+            .close(self.session.close(CloseCode::Away, GOING_AWAY));
     }
 
     /// Sends nothing any more but what has begun, and a Close frame.
     pub(crate) fn last_words(&mut self, code: CloseCode, reason: &str) {
-        let mut frame = std::mem::take(&mut self.farewell);
-        self.session.close(code, reason, &mut frame);
         self.outbox.end();
-        self.outbox.close(frame);
+        self.outbox.close(self.session.close(code, reason));
         self.over = true;
     }
 }

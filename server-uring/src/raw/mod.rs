@@ -21,5 +21,4 @@ pub(crate) mod link;
 pub(crate) mod listener;
 pub(crate) mod member;
 pub(crate) mod ring;
-pub(crate) mod tally;
 pub(crate) mod worker;

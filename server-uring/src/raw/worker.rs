@@ -1,24 +1,18 @@
 //! Workers: what they share, what each owns, and the thread that runs it.
 
 use std::net::TcpListener;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::ops::Deref;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-use std::{io, process, thread};
+use std::{io, process};
 
 use anyhow::Context;
-use rustix::net::{Shutdown, shutdown};
-use server_core::admission::{Admission, Gate};
-use server_core::counters::{Counters, WorkerCounters};
+use server_core::counters::{LocalCounters, WorkerCounters};
 use server_core::ebb::{self, Ebb};
-use server_core::lifecycle::Alive;
-use server_core::options::{MAILBOX_BYTES, Settings};
-use server_core::rooms::Rooms;
-use server_core::shortage::Shortage;
-use server_core::sweep::{Activity, Sweep, Verdict};
-use server_core::system;
+use server_core::options::Settings;
+use server_core::sweep::{Activity, Verdict};
+use server_core::workers::{self, Drain, Report, Shared};
 use uring_net::{Completion, Event, OpKind, Pace, Ring, SocketId, Token};
 
 use crate::raw::bell;
@@ -28,7 +22,6 @@ use crate::raw::fanout::{FanOut, Seat};
 use crate::raw::link::{Reply, Spares};
 use crate::raw::listener::Listener;
 use crate::raw::ring::Sizes;
-use crate::raw::tally::Tally;
 
 /// Tokens of what is not an operation of a socket; those are called by their socket's place.
 const SWEEP: Token = Token(u64::MAX);
@@ -37,59 +30,39 @@ const BELL: Token = Token(u64::MAX - 2);
 
 /// What all workers share.
 pub(crate) struct Server {
-    pub(crate) settings: Settings,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) admission: Admission,
-    pub(crate) rooms: Rooms<Seat>,
-    pub(crate) alive: Alive,
-    pub(crate) shortage: Shortage,
-    /// Becomes true once.
-    draining: AtomicBool,
-    /// Other handles of the sockets that the rings accept on.
-    listeners: OnceLock<Vec<TcpListener>>,
-    sweep: Sweep,
+    shared: Shared<Seat>,
+    drain: Drain,
     /// Of each worker's ring.
     sizes: Sizes,
     /// `--spin-us`.
     spin: Duration,
 }
 
+impl Deref for Server {
+    type Target = Shared<Seat>;
+
+    fn deref(&self) -> &Shared<Seat> {
+        &self.shared
+    }
+}
+
 impl Server {
     pub(crate) fn new(settings: Settings, sizes: Sizes, spin: Duration) -> Self {
-        let counters = Arc::new(Counters::new(settings.workers));
-        let gate = Gate::new(settings.max_connections);
         Self {
-            admission: Admission::new(&settings, Arc::clone(&gate), Arc::clone(&counters)),
-            rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
-            alive: Alive::default(),
-            shortage: Shortage::new(
+            shared: Shared::new(
+                settings,
                 "raise `ulimit -n` for more; with --direct more --workers do, too",
             ),
-            draining: AtomicBool::new(false),
-            listeners: OnceLock::new(),
-            sweep: Sweep::new(&settings),
+            drain: Drain::default(),
             sizes,
             spin,
-            settings,
-            counters,
-            gate,
         }
     }
 
     /// Tells every worker to stop accepting and to close its connections.
     pub(crate) fn begin_drain(&self, workers: &[uring_net::Waker]) {
-        let open = self.gate.open() as u64;
-        self.counters.worker(0).drained.add(open);
-        self.draining.store(true, Ordering::Release);
-        self.shortage.stop();
-        // All of them before any worker says goodbye: no client that was told to go is let in by
-        // another worker.
-        for listener in self.listeners.get().into_iter().flatten() {
-            if let Err(error) = shutdown(listener, Shutdown::Both) {
-                tracing::warn!(%error, "cannot stop listening");
-            }
-        }
+        self.note_drain();
+        self.drain.begin();
         workers.iter().for_each(uring_net::Waker::wake);
     }
 }
@@ -100,7 +73,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) server: Arc<Server>,
     pub(crate) ring: Ring,
-    pub(crate) tally: Tally,
+    /// What was counted in this turn.
+    pub(crate) local: LocalCounters,
     /// Counts turns of the loop: from one wait to the next.
     pub(crate) turn: u32,
     /// Counts ticks of the sweep.
@@ -125,12 +99,12 @@ impl Worker {
 
     /// Whether nobody new is to be accepted. This worker may not have heard of it yet.
     pub(crate) fn is_draining(&self) -> bool {
-        self.server.draining.load(Ordering::Acquire)
+        self.server.drain.has_begun()
     }
 
-    pub(crate) fn hand_over_tally(&mut self) {
+    pub(crate) fn hand_over_counters(&mut self) {
         let counters = self.server.counters.worker(self.index);
-        self.tally.hand_over(counters);
+        self.local.hand_over(counters);
         counters.enters.set(self.ring.stats().enters);
     }
 
@@ -223,7 +197,7 @@ impl Loop {
         }
         self.fanout.run(&mut self.worker, &mut self.connections);
         self.send_replies();
-        self.worker.hand_over_tally();
+        self.worker.hand_over_counters();
         completions
     }
 
@@ -410,44 +384,23 @@ pub(crate) fn start(
     server: &Arc<Server>,
     listeners: Vec<Vec<TcpListener>>,
 ) -> anyhow::Result<Vec<uring_net::Waker>> {
-    let handles = listeners.iter().flatten().map(TcpListener::try_clone);
-    let handles = handles
-        .collect::<io::Result<_>>()
+    server
+        .drain
+        .of(&listeners)
         .context("cannot start the workers")?;
-    // It was empty: a server is started once.
-    let _ = server.listeners.set(handles);
-    let (report, reports) = mpsc::channel();
-    for (index, listeners) in listeners.into_iter().enumerate() {
-        let (server, report) = (Arc::clone(server), report.clone());
-        thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || {
-                pin_worker(&server.settings, index);
-                let end = panic::catch_unwind(AssertUnwindSafe(|| {
-                    run(index, &server, listeners, &report)
-                }));
-                match end {
-                    Ok(error) => drop(report.send(Err(error))),
-                    // It has been printed. No server is whole without all of its workers.
-                    Err(_panic) => process::exit(1),
-                }
-            })
-            .context("cannot start a worker")?;
-    }
-    (0..server.settings.workers)
-        .map(|_| reports.recv().context("a worker ended before it began")?)
-        .collect()
+    let run = {
+        let server = Arc::clone(server);
+        move |index, listeners, report: &_| run(index, &server, listeners, report)
+    };
+    workers::start(&server.settings, listeners, run)
 }
-
-/// What a worker reports: that it serves, and what wakes it; or why it cannot.
-type Report = mpsc::Sender<anyhow::Result<uring_net::Waker>>;
 
 /// Runs a worker on this thread. Returns only why it could not begin.
 fn run(
     index: usize,
     server: &Arc<Server>,
     listeners: Vec<TcpListener>,
-    report: &Report,
+    report: &Report<uring_net::Waker>,
 ) -> anyhow::Error {
     let (running, waker) = match begin(index, server, listeners) {
         Ok(begun) => begun,
@@ -478,7 +431,7 @@ fn begin(
         index,
         server: Arc::clone(server),
         ring,
-        tally: Tally::default(),
+        local: LocalCounters::default(),
         turn: 0,
         tick: 0,
         next_tick: Instant::now() + server.sweep.phase(index),
@@ -501,13 +454,4 @@ fn begin(
         replies: Vec::new(),
     };
     Ok((running, waker))
-}
-
-/// Keeps the calling thread on the CPU of worker `index`, where CPUs were named.
-fn pin_worker(settings: &Settings, index: usize) {
-    if let Some(cpu) = settings.cpu_of_worker(index)
-        && let Err(error) = system::confine_thread(&[cpu])
-    {
-        tracing::warn!(%error, "worker {index} is not pinned");
-    }
 }

@@ -1,0 +1,134 @@
+//! A server's program from its command line to its end, whatever drives its connections.
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+use crate::counters::Counters;
+use crate::lifecycle::{Alive, Final, Ready, Shutdown, init_logging, print_line};
+use crate::options::{ServerOptions, Settings};
+use crate::{processes, system};
+
+/// What makes a server's program its own.
+#[derive(Debug)]
+pub struct Program {
+    /// Name of the program.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Runtime and its version, such as `tokio 1.54.1`.
+    pub runtime: &'static str,
+    /// `--flavor`, where it has one.
+    pub flavor: Option<String>,
+    /// `--engine`, where it has one.
+    pub engine: Option<String>,
+    /// All workers accept from the same sockets, instead of each from its own.
+    pub shares_sockets: bool,
+    /// Whether this machine can run it: asked first of all.
+    pub check: fn() -> anyhow::Result<()>,
+}
+
+/// A server at work.
+pub struct Serving {
+    /// Its connections.
+    pub alive: Alive,
+    /// What it has counted.
+    pub counters: Arc<Counters>,
+    /// Whether it counts calls of `io_uring_enter`.
+    pub counts_enters: bool,
+    /// Tells every worker to stop accepting and to close its connections.
+    pub begin_drain: Box<dyn FnOnce()>,
+    /// Lets go of the threads, when the drain is over.
+    pub stop: Box<dyn FnOnce()>,
+}
+
+/// What the user calls a value of an option.
+pub fn name_of(value: &impl ValueEnum) -> Option<String> {
+    Some(value.to_possible_value()?.get_name().into())
+}
+
+impl Program {
+    /// Serves until SIGTERM or SIGINT. `start` starts the workers, each with its sockets, and may
+    /// add to the `ready` line.
+    pub fn run(
+        self,
+        options: &ServerOptions,
+        start: impl FnOnce(Settings, Vec<Vec<TcpListener>>, &mut Ready) -> anyhow::Result<Serving>,
+    ) -> ExitCode {
+        if let Err(error) = init_logging() {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+        let settings = match options.resolve() {
+            Ok(settings) => settings,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::from(2);
+            }
+        };
+        match processes::run(settings, |settings| self.serve(settings, start)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn serve(
+        self,
+        settings: Settings,
+        start: impl FnOnce(Settings, Vec<Vec<TcpListener>>, &mut Ready) -> anyhow::Result<Serving>,
+    ) -> anyhow::Result<()> {
+        (self.check)()?;
+        let open_files = system::raise_file_limit();
+        if let Some(cpus) = &settings.cpus {
+            system::confine_thread(cpus)?;
+        }
+        let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+        let sets = if self.shares_sockets {
+            1
+        } else {
+            settings.workers
+        };
+        let listeners = settings.listeners(sets)?;
+        let cpus = match &settings.cpus {
+            Some(cpus) => cpus.clone(),
+            None => system::available_cpus()?,
+        };
+        let mut ready = Ready {
+            server: self.name.into(),
+            version: self.version.into(),
+            runtime: self.runtime.into(),
+            flavor: self.flavor,
+            engine: self.engine,
+            address: listeners.addresses[0],
+            addresses: listeners.addresses,
+            processes: 1,
+            pids: Vec::new(),
+            workers: settings.workers,
+            cpus,
+            pid: std::process::id(),
+            options: settings.in_force(open_files),
+        };
+        let drain_timeout = settings.drain_timeout;
+        let serving = start(settings, listeners.of_workers, &mut ready)?;
+        print_line(&ready).context("cannot print the ready line")?;
+
+        shutdown.wait();
+        (serving.begin_drain)();
+        let drained_in_time = serving.alive.wait_for_none(drain_timeout);
+        let totals = serving.counters.totals();
+        let enters = serving.counts_enters.then(|| serving.counters.enters());
+        (serving.stop)();
+        print_line(&Final {
+            drained_in_time,
+            enters,
+            totals,
+        })
+        .context("cannot print the final line")
+    }
+}

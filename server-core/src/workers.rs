@@ -1,0 +1,137 @@
+//! What the workers of a server share, and their threads.
+
+use std::net::TcpListener;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::{io, process, thread};
+
+use anyhow::Context;
+use rustix::net::{Shutdown, shutdown};
+
+use crate::admission::{Admission, Gate};
+use crate::counters::Counters;
+use crate::lifecycle::Alive;
+use crate::options::{MAILBOX_BYTES, Settings};
+use crate::rooms::Rooms;
+use crate::shortage::Shortage;
+use crate::sweep::Sweep;
+
+/// What all workers of a server share, whatever drives them. `M` is what a fan-out needs to reach a
+/// member of a room.
+#[derive(Debug)]
+pub struct Shared<M> {
+    /// What is in force.
+    pub settings: Settings,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Answers request heads.
+    pub admission: Admission,
+    /// All rooms.
+    pub rooms: Rooms<M>,
+    /// Counts connections until the last is gone.
+    pub alive: Alive,
+    /// When connections are pinged and closed.
+    pub sweep: Sweep,
+    /// Whether descriptors are short.
+    pub shortage: Shortage,
+    gate: Arc<Gate>,
+}
+
+impl<M> Shared<M> {
+    /// Of a server that is about to start; `advice` is what to do when descriptors are short.
+    pub fn new(settings: Settings, advice: &'static str) -> Self {
+        let counters = Arc::new(Counters::new(settings.workers));
+        let gate = Gate::new(settings.max_connections);
+        Self {
+            admission: Admission::new(&settings, Arc::clone(&gate), Arc::clone(&counters)),
+            rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
+            alive: Alive::default(),
+            sweep: Sweep::new(&settings),
+            shortage: Shortage::new(advice),
+            settings,
+            counters,
+            gate,
+        }
+    }
+
+    /// The drain begins: counts the connections that it is going to close, and logs no shortage any
+    /// more.
+    pub fn note_drain(&self) {
+        let open = self.gate.open() as u64;
+        self.counters.worker(0).drained.add(open);
+        self.shortage.stop();
+    }
+}
+
+/// The drain of a server whose workers have sockets to accept on.
+#[derive(Debug, Default)]
+pub struct Drain {
+    begun: AtomicBool,
+    /// Other handles of the workers' sockets.
+    listeners: OnceLock<Vec<TcpListener>>,
+}
+
+impl Drain {
+    /// Notes the sockets that are to be shut down.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn of(&self, listeners: &[Vec<TcpListener>]) -> io::Result<()> {
+        let handles = listeners.iter().flatten().map(TcpListener::try_clone);
+        // It was empty: a server is started once.
+        let _ = self.listeners.set(handles.collect::<io::Result<_>>()?);
+        Ok(())
+    }
+
+    /// Whether nobody new is to be accepted. A worker may not have been told yet.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Stops listening: all sockets before any worker closes a connection, so that no client that
+    /// was told to go is let in by another worker.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        for listener in self.listeners.get().into_iter().flatten() {
+            if let Err(error) = shutdown(listener, Shutdown::Both) {
+                tracing::warn!(%error, "cannot stop listening");
+            }
+        }
+    }
+}
+
+/// What a worker reports: that it serves, and how it is reached; or why it cannot.
+pub type Report<T> = mpsc::Sender<anyhow::Result<T>>;
+
+/// Starts a thread for each worker, on its CPU: `run` serves with the listeners of worker `index`
+/// for ever, once it has reported, and otherwise returns why it cannot. Returns what they reported,
+/// when all of them serve.
+///
+/// # Errors
+/// A thread could not be started, or a worker could not begin.
+pub fn start<T: Send + 'static>(
+    settings: &Settings,
+    listeners: Vec<Vec<TcpListener>>,
+    run: impl Fn(usize, Vec<TcpListener>, &Report<T>) -> anyhow::Error + Clone + Send + 'static,
+) -> anyhow::Result<Vec<T>> {
+    let (report, reports) = mpsc::channel();
+    for (index, listeners) in listeners.into_iter().enumerate() {
+        let (settings, run, report) = (settings.clone(), run.clone(), report.clone());
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                settings.pin_worker(index);
+                let end = panic::catch_unwind(AssertUnwindSafe(|| run(index, listeners, &report)));
+                match end {
+                    Ok(error) => drop(report.send(Err(error))),
+                    // It has been printed. No server is whole without all of its workers.
+                    Err(_panic) => process::exit(1),
+                }
+            })
+            .context("cannot start a worker")?;
+    }
+    (0..settings.workers)
+        .map(|_| reports.recv().context("a worker ended before it began")?)
+        .collect()
+}
