@@ -15,7 +15,8 @@
 //! | [`outbox`] | what a connection still has to send, and what happens when it is too much |
 //! | [`shortage`] | what the log says of accepting without descriptors |
 //! | [`sweep`] | idle pings and timeouts without one timer per connection |
-//! | [`ebb`] | memory goes back when most connections have left, or much traffic has ended |
+//! | [`memory_release`] | when memory goes back to the system |
+//! | [`signals`] | what sweep, drain and fan-out tell the task of a connection |
 //! | [`control`] | the pings, pongs and Close reasons that every server sends |
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
@@ -27,17 +28,18 @@ pub mod admission;
 pub mod child;
 pub mod control;
 pub mod counters;
-pub mod ebb;
 pub mod endpoints;
 pub mod lifecycle;
 pub mod listen;
 pub mod member;
+pub mod memory_release;
 pub mod options;
 pub mod outbox;
 pub mod processes;
 pub mod program;
 pub mod rooms;
 pub mod shortage;
+pub mod signals;
 pub mod sweep;
 pub mod system;
 pub mod workers;

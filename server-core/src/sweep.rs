@@ -1,7 +1,7 @@
 //! Idle pings and timeouts without one timer per connection.
 //!
-//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Tick::verdict`] about
-//! a part of its connections, those at the places that [`Sweep::places`] gives; after a round of
+//! Each worker wakes every [`Sweep::interval`], advances its tick and asks [`Tick::action`] about
+//! a part of its connections, those in the slots that [`Sweep::slots`] gives; after a round of
 //! ticks it has asked about all. In parts, because the connections of a flood fall silent together:
 //! their pings would otherwise leave all at once, and whoever is active would wait behind them. For
 //! the same reason a tick has pings for so many only that all connections, should they fall silent
@@ -58,7 +58,7 @@ pub enum Phase {
 
 /// What is due for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum IdleAction {
     /// Nothing.
     Keep,
     /// Send it a ping. Said once for each silence.
@@ -136,9 +136,9 @@ impl Sweep {
             .mul_f64((f64::from(number) * GOLDEN_RATIO).fract())
     }
 
-    /// The places below `end` whose turn it is at tick `now`, far apart: connections that came
+    /// The slots below `end` whose turn it is at tick `now`, far apart: connections that came
     /// together lie side by side.
-    pub fn places(&self, now: u32, end: usize) -> StepBy<Range<usize>> {
+    pub fn slots(&self, now: u32, end: usize) -> StepBy<Range<usize>> {
         let first = (now % self.parts) as usize;
         (first..end).step_by(self.parts as usize)
     }
@@ -148,8 +148,8 @@ impl Sweep {
         now % self.parts == self.parts - 1
     }
 
-    /// Whether there was traffic within two rounds, now that it is tick `now`: whoever speaks once
-    /// a second is busy.
+    /// Whether there was traffic within two rounds, as of tick `now`. One message per second counts
+    /// as busy.
     #[inline]
     pub fn is_busy(&self, now: u32, activity: &Activity) -> bool {
         silence(activity.0.load(Relaxed), now) < 2 * self.parts
@@ -180,13 +180,13 @@ pub struct Tick<'a> {
 impl Tick<'_> {
     /// What is due for a connection in `phase`.
     #[inline]
-    pub fn verdict(&mut self, phase: Phase, activity: &Activity) -> Verdict {
+    pub fn action(&mut self, phase: Phase, activity: &Activity) -> IdleAction {
         let Self { sweep, now, .. } = *self;
         let seen = activity.0.load(Relaxed);
         let silent = silence(seen, now);
         match (phase, &sweep.idle) {
-            (Phase::Handshake, _) if silent >= sweep.handshake => Verdict::HandshakeTimeout,
-            (Phase::Open, Some(idle)) if silent >= idle.close => Verdict::IdleTimeout,
+            (Phase::Handshake, _) if silent >= sweep.handshake => IdleAction::HandshakeTimeout,
+            (Phase::Open, Some(idle)) if silent >= idle.close => IdleAction::IdleTimeout,
             (Phase::Open, Some(idle))
                 if silent >= idle.ping && seen & PINGED == 0 && self.pings > 0 =>
             {
@@ -196,12 +196,12 @@ impl Tick<'_> {
                     .compare_exchange(seen, seen | PINGED, Relaxed, Relaxed);
                 if marked.is_ok() {
                     self.pings -= 1;
-                    Verdict::Ping
+                    IdleAction::Ping
                 } else {
-                    Verdict::Keep
+                    IdleAction::Keep
                 }
             }
-            _ => Verdict::Keep,
+            _ => IdleAction::Keep,
         }
     }
 }
@@ -225,8 +225,8 @@ mod tests {
     }
 
     /// For the only connection of a worker.
-    fn verdict(sweep: &Sweep, now: u32, phase: Phase, activity: &Activity) -> Verdict {
-        sweep.tick(now, 1).verdict(phase, activity)
+    fn action(sweep: &Sweep, now: u32, phase: Phase, activity: &Activity) -> IdleAction {
+        sweep.tick(now, 1).action(phase, activity)
     }
 
     #[test]
@@ -272,11 +272,11 @@ mod tests {
         assert_eq!(sweep.interval(), Duration::from_micros(62_500));
         let activity = Activity::at(100);
         let verdicts: Vec<_> = (100..=229)
-            .map(|now| verdict(&sweep, now, Phase::Open, &activity))
+            .map(|now| action(&sweep, now, Phase::Open, &activity))
             .collect();
-        let mut expected = vec![Verdict::Keep; 130];
-        expected[65] = Verdict::Ping;
-        expected[129] = Verdict::IdleTimeout;
+        let mut expected = vec![IdleAction::Keep; 130];
+        expected[65] = IdleAction::Ping;
+        expected[129] = IdleAction::IdleTimeout;
         assert_eq!(verdicts, expected);
     }
 
@@ -297,7 +297,7 @@ mod tests {
             loop {
                 now = now.wrapping_add(1);
                 sweep
-                    .places(now, asked.len())
+                    .slots(now, asked.len())
                     .for_each(|place| asked[place] += 1);
                 if sweep.ends_round(now) {
                     break;
@@ -319,10 +319,16 @@ mod tests {
     fn traffic_starts_the_silence_anew() {
         let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
         let activity = Activity::at(0);
-        assert_eq!(verdict(&sweep, 65, Phase::Open, &activity), Verdict::Ping);
+        assert_eq!(action(&sweep, 65, Phase::Open, &activity), IdleAction::Ping);
         activity.touch(70);
-        assert_eq!(verdict(&sweep, 134, Phase::Open, &activity), Verdict::Keep);
-        assert_eq!(verdict(&sweep, 135, Phase::Open, &activity), Verdict::Ping);
+        assert_eq!(
+            action(&sweep, 134, Phase::Open, &activity),
+            IdleAction::Keep
+        );
+        assert_eq!(
+            action(&sweep, 135, Phase::Open, &activity),
+            IdleAction::Ping
+        );
     }
 
     #[test]
@@ -330,13 +336,16 @@ mod tests {
         let sweep = sweep("--idle-timeout 0 --handshake-timeout 2s");
         let activity = Activity::at(0);
         assert_eq!(
-            [32, 33].map(|now| verdict(&sweep, now, Phase::Handshake, &activity)),
-            [Verdict::Keep, Verdict::HandshakeTimeout]
+            [32, 33].map(|now| action(&sweep, now, Phase::Handshake, &activity)),
+            [IdleAction::Keep, IdleAction::HandshakeTimeout]
         );
-        assert_eq!(verdict(&sweep, 9999, Phase::Open, &activity), Verdict::Keep);
         assert_eq!(
-            verdict(&sweep, 9999, Phase::Closing, &activity),
-            Verdict::Keep
+            action(&sweep, 9999, Phase::Open, &activity),
+            IdleAction::Keep
+        );
+        assert_eq!(
+            action(&sweep, 9999, Phase::Closing, &activity),
+            IdleAction::Keep
         );
     }
 
@@ -344,10 +353,10 @@ mod tests {
     fn ticks_wrap_around() {
         let sweep = sweep("--idle-timeout 8s --handshake-timeout 8s");
         let activity = Activity::at((u32::MAX >> 1) - 1);
-        assert_eq!(verdict(&sweep, 1, Phase::Open, &activity), Verdict::Keep);
+        assert_eq!(action(&sweep, 1, Phase::Open, &activity), IdleAction::Keep);
         assert_eq!(
-            verdict(&sweep, 200, Phase::Open, &activity),
-            Verdict::IdleTimeout
+            action(&sweep, 200, Phase::Open, &activity),
+            IdleAction::IdleTimeout
         );
     }
 
@@ -360,10 +369,10 @@ mod tests {
         for now in 0..=4 * quarter {
             let mut tick = sweep.tick(now, flood.len());
             let mut pings = 0;
-            for place in sweep.places(now, flood.len()) {
-                match tick.verdict(Phase::Open, &flood[place]) {
-                    Verdict::Ping => pings += 1,
-                    Verdict::Keep => {}
+            for place in sweep.slots(now, flood.len()) {
+                match tick.action(Phase::Open, &flood[place]) {
+                    IdleAction::Ping => pings += 1,
+                    IdleAction::Keep => {}
                     other => panic!("{other:?} at {now}"),
                 }
             }

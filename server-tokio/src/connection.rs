@@ -1,6 +1,5 @@
 //! One connection, one task: handshake, echo, and the way it ends.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -13,35 +12,17 @@ use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
+use server_core::signals::Signals;
 use server_core::sweep::Phase;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use ws_proto::{CloseCode, Reply, Role, Session, State};
 
-use crate::link::{Link, Order, Wake};
+use crate::handle::{ConnectionHandle, Wake};
 use crate::member;
+use crate::scratch::with_scratch;
+use crate::turn::{Ending, Turn};
 use crate::worker::Worker;
-
-/// How serving a connection ends.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// The peer is gone: nothing can be sent any more.
-    Gone,
-    /// Our last bytes are in the outbox; the peer is to get them.
-    Part,
-}
-
-/// What one turn of reading led to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// The connection goes on.
-    GoOn,
-    /// The peer ended its stream without a word.
-    Eof,
-    /// Close frames have been exchanged, or ours tells the peer what it did wrong: send what there
-    /// is and part.
-    Over,
-}
 
 /// Serves a connection from its first byte to its last. The task of an echo is no larger than what
 /// an open one needs: whatever is rare, short or larger is boxed.
@@ -50,18 +31,18 @@ pub(crate) fn serve(
     stream: TcpStream,
     alive: AliveGuard,
 ) -> impl Future<Output = ()> + Send {
-    let link = Link::new(stream, &worker);
-    let mut registered = Registered::new(worker, link, alive);
+    let handle = ConnectionHandle::new(stream, worker.tick());
+    let mut registered = Registered::new(worker, handle, alive);
     async move {
         registered.enter(own_waker().await);
-        let opened = Box::pin(handshake(&registered.worker, &registered.link)).await;
+        let opened = Box::pin(handshake(&registered.worker, &registered.handle)).await;
         let ending = match opened.map(|opened| open(&mut registered, *opened)) {
             Ok(Serving::Echo(mut echo)) => poll_fn(|cx| echo.poll(&registered, cx)).await,
             Ok(Serving::Member(member)) => member.await,
             Err(ending) => ending,
         };
-        if ending == Ending::Part {
-            Box::pin(part(&registered.worker, &registered.link)).await;
+        if ending == Ending::Linger {
+            Box::pin(linger(&registered.worker, &registered.handle)).await;
         }
     }
 }
@@ -80,17 +61,17 @@ enum Serving {
 /// Begins to serve the WebSocket that a request has become.
 fn open(registered: &mut Registered, upgrade: Upgrade) -> Serving {
     registered.permit = Some(upgrade.permit);
-    let (worker, link) = (&registered.worker, &registered.link);
-    link.activity.touch(worker.tick());
-    link.set_phase(Phase::Open);
+    let (worker, handle) = (&registered.worker, &registered.handle);
+    handle.activity.touch(worker.tick());
+    handle.set_phase(Phase::Open);
     match upgrade.endpoint {
         Endpoint::Echo => Serving::Echo(Echo::new(worker, upgrade.response, upgrade.early)),
         Endpoint::Broadcast(room) => {
-            let (worker, link) = (Arc::clone(worker), Arc::clone(link));
-            let (place, response) = (registered.place, upgrade.response);
+            let (worker, handle) = (Arc::clone(worker), Arc::clone(handle));
+            let (slot, response) = (registered.slot, upgrade.response);
             let early = upgrade.early;
             Serving::Member(Box::pin(async move {
-                member::serve(&worker, &link, place, room, response, early).await
+                member::serve(&worker, &handle, slot, room, response, early).await
             }))
         }
     }
@@ -99,9 +80,9 @@ fn open(registered: &mut Registered, upgrade: Upgrade) -> Serving {
 /// A connection's entry in its worker's list, with all that lives as long as the connection.
 struct Registered {
     worker: Arc<Worker>,
-    link: Arc<Link>,
+    handle: Arc<ConnectionHandle>,
     /// [`NOWHERE`] until it is entered.
-    place: u32,
+    slot: u32,
     /// Once it is a WebSocket.
     permit: Option<Permit>,
     _alive: AliveGuard,
@@ -110,11 +91,11 @@ struct Registered {
 const NOWHERE: u32 = u32::MAX;
 
 impl Registered {
-    fn new(worker: Arc<Worker>, link: Arc<Link>, alive: AliveGuard) -> Self {
+    fn new(worker: Arc<Worker>, handle: Arc<ConnectionHandle>, alive: AliveGuard) -> Self {
         Self {
             worker,
-            link,
-            place: NOWHERE,
+            handle,
+            slot: NOWHERE,
             permit: None,
             _alive: alive,
         }
@@ -122,38 +103,38 @@ impl Registered {
 
     /// Lets others find the connection; `task` is its own.
     fn enter(&mut self, task: Waker) {
-        if let Some(link) = Arc::get_mut(&mut self.link) {
-            link.set_task(task);
+        if let Some(handle) = Arc::get_mut(&mut self.handle) {
+            handle.set_task(task);
         }
-        self.place = self.worker.register(&self.link);
+        self.slot = self.worker.register(&self.handle);
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.place != NOWHERE {
-            self.worker.unregister(self.place);
+        if self.slot != NOWHERE {
+            self.worker.unregister(self.slot);
         }
     }
 }
 
-async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Upgrade>, Ending> {
+async fn handshake(worker: &Worker, handle: &ConnectionHandle) -> Result<Box<Upgrade>, Ending> {
     let mut kept = Vec::new();
     loop {
-        match link.wait(false).await {
+        match handle.wait(false).await {
             Wake::Ready => {}
-            Wake::Ordered(order) if order.includes(Order::REQUEST_TIMEOUT) => {
+            Wake::Signalled(signals) if signals.includes(Signals::REQUEST_TIMEOUT) => {
                 let response = worker.server.admission.time_out(worker.index);
-                link.outbox().push_control(response);
-                return Err(Ending::Part);
+                handle.outbox().push_control(response);
+                return Err(Ending::Linger);
             }
-            Wake::Ordered(order) if order.includes(Order::DRAIN) => {
-                link.deliver_on_close();
+            Wake::Signalled(signals) if signals.includes(Signals::DRAIN) => {
+                handle.deliver_on_close();
                 return Err(Ending::Gone);
             }
-            Wake::Ordered(_) => continue,
+            Wake::Signalled(_) => continue,
         }
-        let admitted = match read_head(worker, link, &mut kept) {
+        let admitted = match read_head(worker, handle, &mut kept) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => return Err(Ending::Gone),
             Ok(admitted) => admitted,
@@ -162,16 +143,20 @@ async fn handshake(worker: &Worker, link: &Link) -> Result<Box<Upgrade>, Ending>
             Admitted::NeedMore => {}
             Admitted::Upgrade(upgrade) => return Ok(Box::new(upgrade)),
             Admitted::Respond(response) => {
-                link.outbox().push_control(response);
-                return Err(Ending::Part);
+                handle.outbox().push_control(response);
+                return Err(Ending::Linger);
             }
         }
     }
 }
 
 /// Reads once and judges what has been received.
-fn read_head(worker: &Worker, link: &Link, kept: &mut Vec<u8>) -> io::Result<Admitted> {
-    with_scratch(|scratch| match link.try_read(&mut scratch.buf)? {
+fn read_head(
+    worker: &Worker,
+    handle: &ConnectionHandle,
+    kept: &mut Vec<u8>,
+) -> io::Result<Admitted> {
+    with_scratch(|scratch| match handle.try_read(&mut scratch.buf)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         n => {
             let admission = &worker.server.admission;
@@ -211,22 +196,23 @@ impl Echo {
     }
 
     fn poll(&mut self, registered: &Registered, cx: &mut Context<'_>) -> Poll<Ending> {
-        let (worker, link) = (&*registered.worker, &*registered.link);
+        let (worker, handle) = (&*registered.worker, &*registered.handle);
         loop {
-            if flush(worker, link, &mut self.unsent).is_err() {
+            if flush(worker, handle, &mut self.unsent).is_err() {
                 return Poll::Ready(Ending::Gone);
             }
             if self.unsent.is_empty() && (self.turn == Turn::Eof || self.is_closing()) {
-                link.deliver_on_close();
+                handle.deliver_on_close();
             }
             match self.turn {
                 Turn::GoOn => {}
                 Turn::Eof => return Poll::Ready(Ending::Gone),
-                Turn::Over => return Poll::Ready(part_with(link, &mut self.unsent)),
+                Turn::Over => return Poll::Ready(leave_to_linger(handle, &mut self.unsent)),
             }
-            match ready!(link.poll_wake(!self.unsent.is_empty(), cx)) {
+            match ready!(handle.poll_wake(!self.unsent.is_empty(), cx)) {
                 Wake::Ready if self.unsent.is_empty() => {
-                    self.turn = match echo_turn(worker, link, &mut self.session, &mut self.unsent) {
+                    self.turn = match echo_turn(worker, handle, &mut self.session, &mut self.unsent)
+                    {
                         Ok(turn) => turn,
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::GoOn,
                         Err(_) => Turn::Eof,
@@ -234,20 +220,20 @@ impl Echo {
                 }
                 // To be written by the next turn of this loop.
                 Wake::Ready => {}
-                Wake::Ordered(order) => self.obey(worker, order),
+                Wake::Signalled(signals) => self.handle_signals(worker, signals),
             }
         }
     }
 
-    fn obey(&mut self, worker: &Worker, order: Order) {
-        if order.includes(Order::PING) && self.session.state() == State::Open {
+    fn handle_signals(&mut self, worker: &Worker, signals: Signals) {
+        if signals.includes(Signals::PING) && self.session.state() == State::Open {
             self.unsent.append(PING);
             worker.counters().pings_sent.add(1);
         }
-        if order.includes(Order::DRAIN) {
+        if signals.includes(Signals::DRAIN) {
             self.close(GOING_AWAY);
         }
-        if order.includes(Order::IDLE_TIMEOUT) {
+        if signals.includes(Signals::IDLE_TIMEOUT) {
             worker.counters().idle_timeouts.add(1);
             self.close(IDLE);
             self.turn = Turn::Over;
@@ -270,19 +256,19 @@ impl Echo {
 /// `unsent`.
 fn echo_turn(
     worker: &Worker,
-    link: &Link,
+    handle: &ConnectionHandle,
     session: &mut Session,
     unsent: &mut Unsent,
 ) -> io::Result<Turn> {
     with_scratch(|scratch| {
-        let n = link.try_read(&mut scratch.buf)?;
+        let n = handle.try_read(&mut scratch.buf)?;
         if n == 0 {
             return Ok(Turn::Eof);
         }
-        link.activity.touch(worker.tick());
+        handle.activity.touch(worker.tick());
         let (received, spill) = (&mut scratch.buf[..n], &mut scratch.spill);
         echo_bytes(worker, session, received, spill, |reply| {
-            let sent = link.try_write(reply)?;
+            let sent = handle.try_write(reply)?;
             worker.counters().bytes_sent.add(sent as u64);
             unsent.append(&reply[sent..]);
             Ok(())
@@ -354,16 +340,16 @@ impl Unsent {
 }
 
 /// Writes what the socket takes; frees the memory when that was all.
-fn flush(worker: &Worker, link: &Link, unsent: &mut Unsent) -> io::Result<()> {
+fn flush(worker: &Worker, handle: &ConnectionHandle, unsent: &mut Unsent) -> io::Result<()> {
     while let Some(rest) = &mut unsent.0 {
-        let n = link.try_write(&rest.bytes[rest.sent..])?;
+        let n = handle.try_write(&rest.bytes[rest.sent..])?;
         if n == 0 {
             rest.stuck = true;
             break;
         }
         if std::mem::take(&mut rest.stuck) {
             // There was no room for it, now there is: the peer lives, even if it says nothing.
-            link.activity.touch(worker.tick());
+            handle.activity.touch(worker.tick());
         }
         worker.counters().bytes_sent.add(n as u64);
         rest.sent += n;
@@ -374,41 +360,41 @@ fn flush(worker: &Worker, link: &Link, unsent: &mut Unsent) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves the rest to [`part`].
-fn part_with(link: &Link, unsent: &mut Unsent) -> Ending {
+/// Leaves the rest to [`linger`].
+fn leave_to_linger(handle: &ConnectionHandle, unsent: &mut Unsent) -> Ending {
     if let Some(mut rest) = unsent.0.take() {
         rest.bytes.drain(..rest.sent);
-        link.outbox().close(rest.bytes);
+        handle.outbox().close(rest.bytes);
     }
-    Ending::Part
+    Ending::Linger
 }
 
 /// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own:
 /// closing a socket with unread bytes would reset the connection and could destroy our last words
 /// on the way. All of it in bounded time.
-async fn part(worker: &Worker, link: &Link) {
-    link.set_phase(Phase::Closing);
+async fn linger(worker: &Worker, handle: &ConnectionHandle) {
+    handle.set_phase(Phase::Closing);
     // An error means that the peer is gone or does not read: either way there is nothing more to
     // do.
-    let _ = try_part(worker, link).await;
+    let _ = try_linger(worker, handle).await;
 }
 
 // RFC 6455 section 5.5.1: tcp-is-closed, server-closes-at-once
 // RFC 6455 section 7.1.7: server-fails
-async fn try_part(worker: &Worker, link: &Link) -> io::Result<()> {
+async fn try_linger(worker: &Worker, handle: &ConnectionHandle) -> io::Result<()> {
     let counters = worker.counters();
     loop {
-        let (messages, bytes) = link.flush()?;
+        let (messages, bytes) = handle.flush()?;
         counters.messages_sent.add(messages);
         counters.bytes_sent.add(bytes);
-        if link.outbox().is_empty() {
+        if handle.outbox().is_empty() {
             break;
         }
         // Anew for each piece: a slow peer gets everything, one that does not read gets no more.
-        within(LINGER_TIMEOUT, link.wait(true)).await?;
+        within(LINGER_TIMEOUT, handle.wait(true)).await?;
     }
-    link.shutdown_write()?;
-    within(LINGER_TIMEOUT, discard(link)).await?
+    handle.shutdown_write()?;
+    within(LINGER_TIMEOUT, discard(handle)).await?
 }
 
 async fn within<T>(limit: Duration, what: impl Future<Output = T>) -> io::Result<T> {
@@ -418,11 +404,11 @@ async fn within<T>(limit: Duration, what: impl Future<Output = T>) -> io::Result
 }
 
 /// Reads to the end of the stream, or as much as is bearable.
-async fn discard(link: &Link) -> io::Result<()> {
+async fn discard(handle: &ConnectionHandle) -> io::Result<()> {
     let mut discarded = 0;
     while discarded < LINGER_BYTES {
-        link.wait(false).await;
-        match with_scratch(|scratch| link.try_read(&mut scratch.buf)) {
+        handle.wait(false).await;
+        match with_scratch(|scratch| handle.try_read(&mut scratch.buf)) {
             Ok(0) => break,
             Ok(n) => discarded += n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -430,25 +416,6 @@ async fn discard(link: &Link) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Buffers of a thread, used by all its connections in turn and never across an await.
-pub(crate) struct Scratch {
-    /// To receive into.
-    pub(crate) buf: Box<[u8]>,
-    /// For replies that cannot be made in place. Empty between uses.
-    pub(crate) spill: Vec<u8>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        buf: vec![0; READ_BUFFER_BYTES].into(),
-        spill: Vec::new(),
-    });
-}
-
-pub(crate) fn with_scratch<T>(f: impl FnOnce(&mut Scratch) -> T) -> T {
-    SCRATCH.with_borrow_mut(f)
 }
 
 #[cfg(test)]
@@ -465,6 +432,5 @@ mod tests {
         // With the 96 bytes of tokio's own it fits into a block of 256. Beside these a connection
         // holds tokio's entry for the socket.
         assert!(future_bytes(serve) <= 160, "{}", future_bytes(serve));
-        assert!(size_of::<Link>() <= 80, "{}", size_of::<Link>());
     }
 }

@@ -5,19 +5,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use server_core::rooms::{Batch, Frames, RoomTable};
+use server_core::signals::Signals;
 
-use crate::link::{Link, Order};
+use crate::handle::{ConnectionHandle, RoomMember};
 use crate::worker::Worker;
-
-/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order
-/// of messages, and so tells the member that everything published before has reached its outbox.
-pub(crate) struct Seat(pub(crate) Arc<Link>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.order(Order::LEFT);
-    }
-}
 
 /// Members served before other tasks get their turn.
 const STRIDE: usize = 256;
@@ -25,15 +16,22 @@ const STRIDE: usize = 256;
 /// Delivers forever.
 pub(crate) async fn run(worker: Arc<Worker>) {
     let mailbox = worker.server.rooms.mailbox(worker.index);
-    let mut table = RoomTable::default();
+    let mut table = RoomTable::<RoomMember>::default();
     let mut batch = Batch::new();
     loop {
         poll_fn(|cx| mailbox.poll_drain(cx, &mut batch)).await;
-        while let Some(delivery) = table.next(&mut batch) {
+        loop {
+            let next = table.next(&mut batch);
+            for RoomMember(handle) in table.left() {
+                handle.signal(Signals::LEFT);
+            }
+            let Some(delivery) = next else {
+                break;
+            };
             for members in table.members(delivery.room).chunks(STRIDE) {
                 let mut sent = Sent::default();
-                for (_, seat) in members {
-                    deliver(&worker, &seat.0, &delivery.frames, &mut sent);
+                for (_, RoomMember(handle)) in members {
+                    deliver(&worker, handle, &delivery.frames, &mut sent);
                 }
                 worker.counters().messages_sent.add(sent.messages);
                 worker.counters().bytes_sent.add(sent.bytes);
@@ -53,8 +51,8 @@ struct Sent {
 }
 
 /// Writes to a member that has nothing queued; queues what its socket does not take. Never waits.
-fn deliver(worker: &Worker, link: &Link, frames: &Frames, sent: &mut Sent) {
-    let mut outbox = link.outbox();
+fn deliver(worker: &Worker, handle: &ConnectionHandle, frames: &Frames, sent: &mut Sent) {
+    let mut outbox = handle.outbox();
     if outbox.has_ended() {
         return;
     }
@@ -62,7 +60,7 @@ fn deliver(worker: &Worker, link: &Link, frames: &Frames, sent: &mut Sent) {
     let mut written = 0;
     if idle {
         // On an error the member's own task will find the connection broken, too.
-        let Ok(n) = link.try_write(&frames.bytes) else {
+        let Ok(n) = handle.try_write(&frames.bytes) else {
             return;
         };
         written = n;
@@ -74,8 +72,8 @@ fn deliver(worker: &Worker, link: &Link, frames: &Frames, sent: &mut Sent) {
     }
     let bound = worker.server.settings.send_queue;
     if outbox.push_counted(frames.clone(), written, bound, worker.counters()) {
-        link.order(Order::TOO_SLOW);
+        handle.signal(Signals::SLOW_CONSUMER);
     } else if idle {
-        link.order(Order::FLUSH);
+        handle.signal(Signals::FLUSH);
     }
 }

@@ -13,9 +13,12 @@ use crate::worker::Server;
 
 mod connection;
 mod fanout;
-mod link;
+mod handle;
 mod listener;
 mod member;
+mod scratch;
+mod start;
+mod turn;
 mod worker;
 
 #[global_allocator]
@@ -55,8 +58,8 @@ fn main() -> ExitCode {
     program.run(&cli.server, |settings, listeners, _ready| {
         let server = Arc::new(Server::new(settings));
         let running = match cli.flavor {
-            Flavor::Multi => worker::start_multi(&server, listeners)?,
-            Flavor::PerCore => worker::start_per_core(&server, listeners)?,
+            Flavor::Multi => start::multi(&server, listeners)?,
+            Flavor::PerCore => start::per_core(&server, listeners)?,
         };
         Ok(Serving {
             alive: server.alive.clone(),

@@ -10,16 +10,17 @@ use server_core::control::{GOING_AWAY, IDLE, PING, SLOW_CONSUMER};
 use server_core::endpoints::RoomName;
 use server_core::member::MemberSession;
 use server_core::rooms::{MemberId, Room};
+use server_core::signals::Signals;
 use ws_proto::CloseCode;
 
-use crate::connection::{Ending, Turn, with_scratch};
-use crate::fanout::Seat;
-use crate::link::{Link, Order};
+use crate::handle::{ConnectionHandle, RoomMember};
+use crate::scratch::with_scratch;
+use crate::turn::{Ending, Turn};
 use crate::worker::Worker;
 
 /// Why a waiting member goes on.
 enum Wake {
-    Ordered(Order),
+    Signalled(Signals),
     Writable,
     Published,
     Readable,
@@ -27,24 +28,24 @@ enum Wake {
 
 struct Member<'a> {
     worker: &'a Worker,
-    link: &'a Arc<Link>,
+    handle: &'a Arc<ConnectionHandle>,
     session: MemberSession,
 }
 
 /// Serves a member until it ends or is ended. It is in the room from before its 101 leaves.
 pub(crate) async fn serve(
     worker: &Worker,
-    link: &Arc<Link>,
+    handle: &Arc<ConnectionHandle>,
     id: MemberId,
     room: RoomName,
     response: Vec<u8>,
     mut early: Vec<u8>,
 ) -> Ending {
-    link.outbox().push_control(response);
-    let membership = Membership::new(worker, link, id, room);
+    handle.outbox().push_control(response);
+    let membership = Membership::new(worker, handle, id, room);
     let mut member = Member {
         worker,
-        link,
+        handle,
         session: MemberSession::new(worker.server.settings.limits),
     };
     let mut turn = if early.is_empty() {
@@ -64,15 +65,15 @@ pub(crate) async fn serve(
         }
         let over = turn != Turn::GoOn;
         match member.wait(&membership.room, over).await {
-            Wake::Ordered(_) if over => {}
-            Wake::Ordered(order) => {
-                if member.obey(order) {
-                    return Ending::Part;
+            Wake::Signalled(_) if over => {}
+            Wake::Signalled(signals) => {
+                if member.handle_signals(signals) {
+                    return Ending::Linger;
                 }
             }
             Wake::Published => member.session.publication = None,
             Wake::Writable => {
-                link.activity.touch(worker.tick());
+                handle.activity.touch(worker.tick());
                 if member.flush().is_err() {
                     return Ending::Gone;
                 }
@@ -82,9 +83,12 @@ pub(crate) async fn serve(
     }
     // What it published last is to reach itself, too, before its Close.
     drop(membership);
-    while !poll_fn(|_| link.poll_orders()).await.includes(Order::LEFT) {}
-    link.outbox().close(member.session.close_frame());
-    Ending::Part
+    while !poll_fn(|_| handle.poll_signals())
+        .await
+        .includes(Signals::LEFT)
+    {}
+    handle.outbox().close(member.session.close_frame());
+    Ending::Linger
 }
 
 impl Member<'_> {
@@ -92,11 +96,11 @@ impl Member<'_> {
     /// member that does not read is not read from.
     async fn wait(&mut self, room: &Arc<Room>, over: bool) -> Wake {
         poll_fn(|cx| {
-            if let Poll::Ready(order) = self.link.poll_orders() {
-                return Poll::Ready(Wake::Ordered(order));
+            if let Poll::Ready(signals) = self.handle.poll_signals() {
+                return Poll::Ready(Wake::Signalled(signals));
             }
-            let queued = !self.link.outbox().is_empty();
-            if queued && self.link.poll_writable(cx).is_ready() {
+            let queued = !self.handle.outbox().is_empty();
+            if queued && self.handle.poll_writable(cx).is_ready() {
                 return Poll::Ready(Wake::Writable);
             }
             if let Some(publication) = &mut self.session.publication {
@@ -108,31 +112,31 @@ impl Member<'_> {
             if queued || over {
                 return Poll::Pending;
             }
-            self.link.poll_readable(cx).map(|()| Wake::Readable)
+            self.handle.poll_readable(cx).map(|()| Wake::Readable)
         })
         .await
     }
 
     /// Where nothing is left to be sent, and nothing will be, the peer is to get what is sent.
     fn deliver_on_close(&self) {
-        let outbox = self.link.outbox();
+        let outbox = self.handle.outbox();
         if outbox.has_ended() && outbox.is_empty() {
-            self.link.deliver_on_close();
+            self.handle.deliver_on_close();
         }
     }
 
     fn flush(&self) -> io::Result<()> {
-        let (messages, bytes) = self.link.flush()?;
+        let (messages, bytes) = self.handle.flush()?;
         self.worker.counters().messages_sent.add(messages);
         self.worker.counters().bytes_sent.add(bytes);
         Ok(())
     }
 
     fn read(&mut self) -> Turn {
-        with_scratch(|scratch| match self.link.try_read(&mut scratch.buf) {
+        with_scratch(|scratch| match self.handle.try_read(&mut scratch.buf) {
             Ok(0) => Turn::Eof,
             Ok(n) => {
-                self.link.activity.touch(self.worker.tick());
+                self.handle.activity.touch(self.worker.tick());
                 self.take(&mut scratch.buf[..n])
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::GoOn,
@@ -145,29 +149,29 @@ impl Member<'_> {
         let counters = self.worker.counters();
         let mut taken = self.session.take_in(received, counters);
         taken.counts.hand_over(counters);
-        self.link.outbox().push_control(taken.pongs);
+        self.handle.outbox().push_control(taken.pongs);
         if taken.over { Turn::Over } else { Turn::GoOn }
     }
 
     /// Does what others ask for; `true` when that ends the connection.
-    fn obey(&mut self, order: Order) -> bool {
-        if order.includes(Order::TOO_SLOW) {
-            self.last_words(CloseCode::Policy, SLOW_CONSUMER);
+    fn handle_signals(&mut self, signals: Signals) -> bool {
+        if signals.includes(Signals::SLOW_CONSUMER) {
+            self.end_with(CloseCode::Policy, SLOW_CONSUMER);
             return true;
         }
-        if order.includes(Order::IDLE_TIMEOUT) {
+        if signals.includes(Signals::IDLE_TIMEOUT) {
             self.worker.counters().idle_timeouts.add(1);
-            self.last_words(CloseCode::Away, IDLE);
+            self.end_with(CloseCode::Away, IDLE);
             return true;
         }
-        if order.includes(Order::DRAIN) {
+        if signals.includes(Signals::DRAIN) {
             let frame = self.session.close(CloseCode::Away, GOING_AWAY);
-            self.link.outbox().close(frame);
-        } else if order.includes(Order::PING)
+            self.handle.outbox().close(frame);
+        } else if signals.includes(Signals::PING)
             && self.session.is_open()
-            && self.link.outbox().is_empty()
+            && self.handle.outbox().is_empty()
         {
-            self.link.outbox().push_control(PING);
+            self.handle.outbox().push_control(PING);
             self.worker.counters().pings_sent.add(1);
             // At once: sent later, it would look like a peer that makes room. An error shows at the
             // next read.
@@ -177,9 +181,9 @@ impl Member<'_> {
     }
 
     /// Sends nothing any more but what has begun, and a Close frame.
-    fn last_words(&mut self, code: CloseCode, reason: &str) {
+    fn end_with(&mut self, code: CloseCode, reason: &str) {
         let frame = self.session.close(code, reason);
-        let mut outbox = self.link.outbox();
+        let mut outbox = self.handle.outbox();
         outbox.end();
         outbox.close(frame);
     }
@@ -193,9 +197,14 @@ struct Membership<'a> {
 }
 
 impl<'a> Membership<'a> {
-    fn new(worker: &'a Worker, link: &Arc<Link>, id: MemberId, room: RoomName) -> Self {
+    fn new(
+        worker: &'a Worker,
+        handle: &Arc<ConnectionHandle>,
+        id: MemberId,
+        room: RoomName,
+    ) -> Self {
         let rooms = &worker.server.rooms;
-        let room = rooms.join(room, worker.index, id, Seat(Arc::clone(link)));
+        let room = rooms.join(room, worker.index, id, RoomMember(Arc::clone(handle)));
         Self { worker, room, id }
     }
 }

@@ -1,35 +1,31 @@
-//! Workers: what they share, what each owns, and the two ways to run them.
+//! Workers: what they share and what each owns.
 
 use std::cell::Cell;
-use std::net::TcpListener;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use anyhow::Context;
 use server_core::counters::WorkerCounters;
-use server_core::ebb::{self, Ebb};
+use server_core::memory_release::{self, IdleShrink};
 use server_core::options::Settings;
-use server_core::sweep::Verdict;
+use server_core::signals::Signals;
+use server_core::sweep::IdleAction;
 use server_core::workers::Shared;
 use slab::Slab;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
 
-use crate::fanout::{self, Seat};
-use crate::link::{Link, Order};
-use crate::listener;
+use crate::handle::{ConnectionHandle, RoomMember};
 
 /// What all workers share.
 pub(crate) struct Server {
-    shared: Shared<Seat>,
+    shared: Shared<RoomMember>,
     /// Becomes true once.
     pub(crate) draining: watch::Sender<bool>,
     /// An accept loop is out of descriptors and waits for `freed`.
     pub(crate) starving: AtomicBool,
     pub(crate) freed: Notify,
-    /// How often the threads were asked to [`collect`](ebb::collect).
+    /// How often the threads were asked to [`collect`](memory_release::collect).
     collections: AtomicUsize,
 }
 
@@ -39,9 +35,9 @@ thread_local! {
 }
 
 impl Deref for Server {
-    type Target = Shared<Seat>;
+    type Target = Shared<RoomMember>;
 
-    fn deref(&self) -> &Shared<Seat> {
+    fn deref(&self) -> &Shared<RoomMember> {
         &self.shared
     }
 }
@@ -64,12 +60,12 @@ impl Server {
     }
 
     /// What each thread of a runtime does before it sleeps: it collects if it was asked to.
-    fn collector(self: &Arc<Self>) -> impl Fn() + Send + Sync + 'static {
+    pub(crate) fn collector(self: &Arc<Self>) -> impl Fn() + Send + Sync + 'static {
         let server = Arc::clone(self);
         move || {
             let asked = server.collections.load(Ordering::Relaxed);
             if COLLECTED.replace(asked) != asked {
-                ebb::collect();
+                memory_release::collect();
             }
         }
     }
@@ -92,7 +88,7 @@ pub(crate) struct Worker {
 
 #[derive(Default)]
 struct Connections {
-    links: Slab<Arc<Link>>,
+    handles: Slab<Arc<ConnectionHandle>>,
     draining: bool,
 }
 
@@ -100,7 +96,7 @@ struct Connections {
 const SWEEP_STRIDE: usize = 1024;
 
 impl Worker {
-    fn new(index: usize, server: &Arc<Server>) -> Arc<Self> {
+    pub(crate) fn new(index: usize, server: &Arc<Server>) -> Arc<Self> {
         Arc::new(Self {
             index,
             server: Arc::clone(server),
@@ -119,17 +115,17 @@ impl Worker {
 
     /// Enters a connection into the list that the sweep and the drain go through; returns its
     /// place.
-    pub(crate) fn register(&self, link: &Arc<Link>) -> u32 {
+    pub(crate) fn register(&self, handle: &Arc<ConnectionHandle>) -> u32 {
         let mut connections = self.lock();
         if connections.draining {
-            link.order(Order::DRAIN);
+            handle.signal(Signals::DRAIN);
         }
         // Places are indices of open connections: far fewer than 2^32.
-        connections.links.insert(Arc::clone(link)) as u32
+        connections.handles.insert(Arc::clone(handle)) as u32
     }
 
-    pub(crate) fn unregister(&self, place: u32) {
-        self.lock().links.remove(place as usize);
+    pub(crate) fn unregister(&self, slot: u32) {
+        self.lock().handles.remove(slot as usize);
         if self.server.starving.load(Ordering::Relaxed) {
             self.server.freed.notify_waiters();
         }
@@ -142,13 +138,13 @@ impl Worker {
     }
 
     /// Sweeps until the drain begins, then tells every connection.
-    async fn sweep(self: Arc<Self>) {
+    pub(crate) async fn sweep(self: Arc<Self>) {
         let sweep = &self.server.sweep;
         let begin = Instant::now() + sweep.phase(self.index);
         let mut interval = tokio::time::interval_at(begin.into(), sweep.interval());
         let drain_begins = self.server.drain_begins();
         tokio::pin!(drain_begins);
-        let mut ebb = Ebb::default();
+        let mut memory_release = IdleShrink::default();
         loop {
             tokio::select! {
                 _ = interval.tick() => {
@@ -156,7 +152,7 @@ impl Worker {
                     self.server.shortage.tick();
                     self.sweep_part(now).await;
                     if self.server.sweep.ends_round(now) {
-                        self.give_memory_back(&mut ebb);
+                        self.give_memory_back(&mut memory_release);
                     }
                 }
                 () = &mut drain_begins => break,
@@ -164,19 +160,19 @@ impl Worker {
         }
         let mut connections = self.lock();
         connections.draining = true;
-        for (_, link) in &connections.links {
-            link.order(Order::DRAIN);
+        for (_, handle) in &connections.handles {
+            handle.signal(Signals::DRAIN);
         }
     }
 
     /// When most connections have left, or much traffic has ended.
-    fn give_memory_back(&self, ebb: &mut Ebb) {
+    fn give_memory_back(&self, memory_release: &mut IdleShrink) {
         let traffic = self.counters().traffic_bytes();
         let mut connections = self.lock();
-        match ebb.step(connections.links.len(), traffic, Instant::now()) {
-            ebb::Step::Keep => return,
-            ebb::Step::Shrink => connections.links.shrink_to_fit(),
-            ebb::Step::Collect => {}
+        match memory_release.step(connections.handles.len(), traffic, Instant::now()) {
+            memory_release::Step::Keep => return,
+            memory_release::Step::Shrink => connections.handles.shrink_to_fit(),
+            memory_release::Step::Collect => {}
         }
         self.server.collections.fetch_add(1, Ordering::Relaxed);
         // Wakes threads that sleep: each collects before it sleeps again.
@@ -189,113 +185,30 @@ impl Worker {
         let sweep = &self.server.sweep;
         let (end, open) = {
             let connections = self.lock();
-            (connections.links.capacity(), connections.links.len())
+            (connections.handles.capacity(), connections.handles.len())
         };
-        let mut places = sweep.places(now, end);
+        let mut slots = sweep.slots(now, end);
         let mut tick = sweep.tick(now, open);
         loop {
             {
                 let connections = self.lock();
-                for link in places
+                for handle in slots
                     .by_ref()
                     .take(SWEEP_STRIDE)
-                    .filter_map(|at| connections.links.get(at))
+                    .filter_map(|at| connections.handles.get(at))
                 {
-                    match tick.verdict(link.phase(), &link.activity) {
-                        Verdict::Keep => {}
-                        Verdict::Ping => link.order(Order::PING),
-                        Verdict::HandshakeTimeout => link.order(Order::REQUEST_TIMEOUT),
-                        Verdict::IdleTimeout => link.order(Order::IDLE_TIMEOUT),
+                    match tick.action(handle.phase(), &handle.activity) {
+                        IdleAction::Keep => {}
+                        IdleAction::Ping => handle.signal(Signals::PING),
+                        IdleAction::HandshakeTimeout => handle.signal(Signals::REQUEST_TIMEOUT),
+                        IdleAction::IdleTimeout => handle.signal(Signals::IDLE_TIMEOUT),
                     }
                 }
             }
-            if places.len() == 0 {
+            if slots.len() == 0 {
                 return;
             }
             tokio::task::yield_now().await;
         }
     }
-}
-
-/// The threads that run the workers.
-pub(crate) enum Running {
-    Multi(Runtime),
-    PerCore,
-}
-
-impl Running {
-    /// Lets go of the threads without waiting for what they still do.
-    pub(crate) fn stop(self) {
-        if let Self::Multi(runtime) = self {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run
-/// wherever there is time.
-pub(crate) fn start_multi(
-    server: &Arc<Server>,
-    listeners: Vec<Vec<TcpListener>>,
-) -> anyhow::Result<Running> {
-    let settings = server.settings.clone();
-    let started = AtomicUsize::new(0);
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(settings.workers)
-        .thread_name("worker")
-        .enable_all()
-        .on_thread_start(move || {
-            let index = started.fetch_add(1, Ordering::Relaxed);
-            settings.pin_worker(index);
-        })
-        .on_thread_park(server.collector())
-        .build()
-        .context("cannot start the runtime")?;
-    let workers: Arc<[_]> = (0..server.settings.workers)
-        .map(|index| Worker::new(index, server))
-        .collect();
-    let _inside = runtime.enter();
-    for worker in workers.iter() {
-        runtime.spawn(Arc::clone(worker).sweep());
-        runtime.spawn(fanout::run(Arc::clone(worker)));
-    }
-    for listener in listeners.into_iter().flatten() {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
-    }
-    Ok(Running::Multi(runtime))
-}
-
-/// One single-threaded runtime per worker, each with listeners of its own.
-pub(crate) fn start_per_core(
-    server: &Arc<Server>,
-    listeners: Vec<Vec<TcpListener>>,
-) -> anyhow::Result<Running> {
-    for (index, listeners) in listeners.into_iter().enumerate() {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .on_thread_park(server.collector())
-            .build()
-            .context("cannot start a runtime")?;
-        let listeners: Vec<_> = {
-            let _inside = runtime.enter();
-            let each = listeners.into_iter().map(tokio::net::TcpListener::from_std);
-            each.collect::<Result<_, _>>()?
-        };
-        let worker = Worker::new(index, server);
-        std::thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || {
-                worker.server.settings.pin_worker(index);
-                runtime.spawn(Arc::clone(&worker).sweep());
-                runtime.spawn(fanout::run(Arc::clone(&worker)));
-                let workers: Arc<[_]> = Arc::new([worker]);
-                for listener in listeners {
-                    runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
-                }
-                runtime.block_on(std::future::pending::<()>());
-            })
-            .context("cannot start a worker")?;
-    }
-    Ok(Running::PerCore)
 }

@@ -42,7 +42,8 @@ struct Cli {
     direct: Option<Direct>,
     /// Completions of a worker's ring that fit without overflowing into the kernel's memory (raw
     /// engine) [default: 16384; less when workers share CPUs]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536), hide = true)]
+    #[arg(long, value_name = "N", hide = true,
+        value_parser = clap::value_parser!(u32).range(1..=65_536))]
     cq_entries: Option<u32>,
 }
 
@@ -106,7 +107,8 @@ fn serve_on_monoio(
     settings: Settings,
     listeners: Vec<Vec<TcpListener>>,
 ) -> anyhow::Result<Serving> {
-    use monoio::worker::{Server, start};
+    use monoio::start::start;
+    use monoio::worker::Server;
 
     let server = Arc::new(Server::new(settings).context("cannot make eventfds")?);
     start(&server, listeners)?;
@@ -126,7 +128,8 @@ fn serve_raw(
     cli: &Cli,
     ready: &mut Ready,
 ) -> anyhow::Result<Serving> {
-    use raw::worker::{Server, start};
+    use raw::event_loop::start;
+    use raw::worker::Server;
 
     let direct = cli.direct.unwrap_or(Direct::Auto);
     let slots = direct.slots(&settings, ready.options.open_files);

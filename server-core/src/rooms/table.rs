@@ -20,6 +20,8 @@ pub struct RoomTable<M> {
     /// Messages of the batch at hand, gathered by room, in the order in which the rooms first
     /// spoke.
     gathered: VecDeque<(RoomId, Vec<Frames>)>,
+    /// Removed, and not yet told.
+    left: Vec<M>,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,7 @@ impl<M> Default for RoomTable<M> {
         Self {
             rooms: HashMap::new(),
             gathered: VecDeque::new(),
+            left: Vec::new(),
         }
     }
 }
@@ -59,6 +62,12 @@ impl<M> RoomTable<M> {
         let (room, pieces) = self.gathered.pop_front()?;
         let frames = Frames::concat(pieces)?;
         Some(Delivery { room, frames })
+    }
+
+    /// Members that [`next`](Self::next) has removed since the last call: everything published
+    /// before they left is in the deliveries before its last one.
+    pub fn left(&mut self) -> Vec<M> {
+        std::mem::take(&mut self.left)
     }
 
     /// The members of a room on this worker.
@@ -105,7 +114,7 @@ impl<M> RoomTable<M> {
         let Some(at) = members.positions.remove(&id) else {
             return;
         };
-        members.list.swap_remove(at);
+        self.left.push(members.list.swap_remove(at).1);
         if let Some((moved, _)) = members.list.get(at) {
             members.positions.insert(*moved, at);
         }

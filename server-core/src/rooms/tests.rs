@@ -184,6 +184,8 @@ fn a_room_goes_with_its_last_member() {
     rooms.leave(anew, 0, 1);
     table.next(&mut drain(&rooms, 0));
     assert!(table.is_empty());
+    assert_eq!(table.left().len(), 2);
+    assert_eq!(table.left().len(), 0);
 }
 
 #[derive(Debug, Clone)]

@@ -4,11 +4,13 @@
 //! cost 64 KiB for each idle one, and waiting for readiness first costs another operation for each
 //! burst. So each connection waits with a buffer of the size of its recent bursts, 256 bytes to
 //! begin with; when that is filled there is more, and the next receive borrows one of the worker's
-//! large buffers. An echo of [bulky](Intake::is_bulky) bursts waits for readiness, without a
+//! large buffers. An echo of [bulky](ReadBuffer::is_bulky) bursts waits for readiness, without a
 //! buffer: there the other operation is a small part of the cost, and the memory is not.
 
 use std::cell::RefCell;
+use std::io;
 
+use ::monoio::BufResult;
 use server_core::options::READ_BUFFER_BYTES;
 
 /// Size of the buffer of a connection that receives little or nothing.
@@ -22,10 +24,10 @@ const SPARES: usize = 16;
 
 /// The large buffers of a worker.
 #[derive(Debug, Default)]
-pub(crate) struct Spares(RefCell<Vec<Vec<u8>>>);
+pub(crate) struct BufferPool(RefCell<Vec<Vec<u8>>>);
 
-impl Spares {
-    /// A large buffer, for a receive that does not wait. [`Intake::put`] brings it back.
+impl BufferPool {
+    /// A large buffer, for a receive that does not wait. [`ReadBuffer::put`] brings it back.
     pub(crate) fn take(&self) -> Vec<u8> {
         let spare = self.0.borrow_mut().pop();
         spare.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_BYTES))
@@ -37,16 +39,16 @@ impl Spares {
     }
 
     fn put(&self, buf: Vec<u8>) {
-        let mut spares = self.0.borrow_mut();
-        if spares.len() < SPARES {
-            spares.push(buf);
+        let mut buffer_pool = self.0.borrow_mut();
+        if buffer_pool.len() < SPARES {
+            buffer_pool.push(buf);
         }
     }
 }
 
 /// The receive buffer of one connection, between two receives.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(crate) struct ReadBuffer {
     /// Empty, or of the size that is wanted.
     buf: Vec<u8>,
     /// Size of the buffer to wait with.
@@ -57,7 +59,7 @@ pub(crate) struct Intake {
     burst: usize,
 }
 
-impl Intake {
+impl ReadBuffer {
     pub(crate) fn new() -> Self {
         Self {
             buf: Vec::new(),
@@ -74,9 +76,9 @@ impl Intake {
     }
 
     /// A buffer for the next receive, which may wait with it.
-    pub(crate) fn take(&mut self, spares: &Spares) -> Vec<u8> {
+    pub(crate) fn take(&mut self, buffer_pool: &BufferPool) -> Vec<u8> {
         if self.more {
-            return spares.take();
+            return buffer_pool.take();
         }
         if self.buf.capacity() == 0 {
             self.buf = Vec::with_capacity(self.wanted);
@@ -85,11 +87,11 @@ impl Intake {
     }
 
     /// The buffer is back, and `received` bytes came with it.
-    pub(crate) fn put(&mut self, buf: Vec<u8>, received: usize, spares: &Spares) {
+    pub(crate) fn put(&mut self, buf: Vec<u8>, received: usize, buffer_pool: &BufferPool) {
         self.more = received == buf.capacity();
         self.burst = self.burst.saturating_add(received);
         if buf.capacity() >= READ_BUFFER_BYTES {
-            spares.put(buf);
+            buffer_pool.put(buf);
         } else {
             self.buf = buf;
         }
@@ -100,6 +102,14 @@ impl Intake {
                 self.buf = Vec::new();
             }
         }
+    }
+}
+
+/// The bytes of a receive, of which there is at least one.
+pub(crate) fn filled((outcome, buf): BufResult<usize, Vec<u8>>) -> io::Result<Vec<u8>> {
+    match outcome? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(buf),
     }
 }
 
@@ -115,14 +125,14 @@ mod tests {
     use super::*;
 
     /// Receives bursts and returns how many receives each took.
-    fn receive(intake: &mut Intake, spares: &Spares, mut burst: usize) -> usize {
+    fn receive(read_buffer: &mut ReadBuffer, buffer_pool: &BufferPool, mut burst: usize) -> usize {
         for receives in 1.. {
-            let mut buf = intake.take(spares);
+            let mut buf = read_buffer.take(buffer_pool);
             let received = burst.min(buf.capacity());
             buf.resize(received, 0);
             burst -= received;
             let emptied = received < buf.capacity();
-            intake.put(buf, received, spares);
+            read_buffer.put(buf, received, buffer_pool);
             if emptied {
                 return receives;
             }
@@ -132,47 +142,47 @@ mod tests {
 
     #[test]
     fn a_buffer_follows_the_bursts() {
-        let (mut intake, spares) = (Intake::new(), Spares::default());
-        assert_eq!(receive(&mut intake, &spares, 70), 1);
-        assert_eq!(intake.wanted, SMALLEST);
-        assert_eq!(receive(&mut intake, &spares, 1120), 2);
-        assert_eq!(intake.wanted, 2048);
-        assert_eq!(receive(&mut intake, &spares, 1120), 1);
-        assert_eq!(receive(&mut intake, &spares, 6), 1);
-        assert_eq!(intake.wanted, SMALLEST, "an answer to a ping frees it");
-        assert!(intake.buf.capacity() <= SMALLEST);
+        let (mut read_buffer, buffer_pool) = (ReadBuffer::new(), BufferPool::default());
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 70), 1);
+        assert_eq!(read_buffer.wanted, SMALLEST);
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 1120), 2);
+        assert_eq!(read_buffer.wanted, 2048);
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 1120), 1);
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 6), 1);
+        assert_eq!(read_buffer.wanted, SMALLEST, "an answer to a ping frees it");
+        assert!(read_buffer.buf.capacity() <= SMALLEST);
     }
 
     #[test]
     fn large_buffers_are_reused_and_not_kept_by_the_connection() {
-        let (mut intake, spares) = (Intake::new(), Spares::default());
-        assert_eq!(receive(&mut intake, &spares, 100_000), 3);
-        assert_eq!(spares.0.borrow().len(), 1);
-        assert_eq!(intake.wanted, LARGEST);
-        assert_eq!(receive(&mut intake, &spares, 100_000), 3);
-        assert_eq!(spares.0.borrow().len(), 1);
+        let (mut read_buffer, buffer_pool) = (ReadBuffer::new(), BufferPool::default());
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 100_000), 3);
+        assert_eq!(buffer_pool.0.borrow().len(), 1);
+        assert_eq!(read_buffer.wanted, LARGEST);
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 100_000), 3);
+        assert_eq!(buffer_pool.0.borrow().len(), 1);
     }
 
     #[test]
     fn a_connection_of_bulky_bursts_keeps_no_buffer() {
-        let (mut intake, spares) = (Intake::new(), Spares::default());
-        assert_eq!(receive(&mut intake, &spares, 3000), 2);
-        assert!(!intake.is_bulky());
-        receive(&mut intake, &spares, 16 * 1024);
-        assert!(intake.is_bulky());
-        assert_eq!(intake.buf.capacity(), 0);
-        intake.put(spares.take(), 16 * 1024, &spares);
-        assert!(intake.is_bulky());
-        assert_eq!(intake.buf.capacity(), 0);
-        intake.put(spares.take(), 70, &spares);
-        assert!(!intake.is_bulky());
+        let (mut read_buffer, buffer_pool) = (ReadBuffer::new(), BufferPool::default());
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 3000), 2);
+        assert!(!read_buffer.is_bulky());
+        receive(&mut read_buffer, &buffer_pool, 16 * 1024);
+        assert!(read_buffer.is_bulky());
+        assert_eq!(read_buffer.buf.capacity(), 0);
+        read_buffer.put(buffer_pool.take(), 16 * 1024, &buffer_pool);
+        assert!(read_buffer.is_bulky());
+        assert_eq!(read_buffer.buf.capacity(), 0);
+        read_buffer.put(buffer_pool.take(), 70, &buffer_pool);
+        assert!(!read_buffer.is_bulky());
     }
 
     #[test]
     fn a_burst_of_the_exact_size_is_only_a_wrong_guess() {
-        let (mut intake, spares) = (Intake::new(), Spares::default());
-        let buf = intake.take(&spares);
-        intake.put(buf, SMALLEST, &spares);
-        assert!(intake.take(&spares).capacity() >= READ_BUFFER_BYTES);
+        let (mut read_buffer, buffer_pool) = (ReadBuffer::new(), BufferPool::default());
+        let buf = read_buffer.take(&buffer_pool);
+        read_buffer.put(buf, SMALLEST, &buffer_pool);
+        assert!(read_buffer.take(&buffer_pool).capacity() >= READ_BUFFER_BYTES);
     }
 }

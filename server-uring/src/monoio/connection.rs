@@ -15,35 +15,16 @@ use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
+use server_core::signals::Signals;
 use server_core::sweep::Phase;
 use ws_proto::{CloseCode, Reply, Role, Session, State};
 
-use crate::monoio::buffers::Intake;
-use crate::monoio::link::{Link, Order, Wake};
+use crate::monoio::buffers::{ReadBuffer, filled};
+use crate::monoio::handle::{ConnectionHandle, MemberKey, Wake};
 use crate::monoio::member;
 use crate::monoio::socket::Socket;
-use crate::monoio::worker::{MemberKey, Worker};
-
-/// How serving a connection ends.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// The peer is gone: nothing can be sent any more.
-    Gone,
-    /// Our last bytes are sent or in the outbox; the peer is to get them.
-    Part,
-}
-
-/// What one turn of reading led to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// The connection goes on.
-    GoOn,
-    /// The peer ended its stream without a word.
-    Eof,
-    /// Close frames have been exchanged, or ours tells the peer what it did wrong: send what there
-    /// is and part.
-    Over,
-}
+use crate::monoio::turn::{Ending, Turn};
+use crate::monoio::worker::Worker;
 
 /// Serves a connection from its first byte to its last.
 ///
@@ -57,11 +38,11 @@ pub(crate) fn serve(
     let descriptor = stream.as_raw_fd();
     let (mut incoming, outgoing) = stream.into_split();
     async move {
-        let link = Link::new(descriptor, outgoing, &worker).await;
-        let registered = Registered::new(&worker, &link);
+        let handle = ConnectionHandle::new(descriptor, outgoing, worker.handles()).await;
+        let registered = Registered::new(&worker, &handle);
         let (ending, mut incoming) = {
-            let serving = match Box::pin(handshake(&worker, &link, &mut incoming)).await {
-                Ok(upgrade) => Ok(open(&worker, &link, incoming, registered.key, upgrade)),
+            let serving = match Box::pin(handshake(&worker, &handle, &mut incoming)).await {
+                Ok(upgrade) => Ok(open(&worker, &handle, incoming, registered.key, upgrade)),
                 Err(ending) => Err((ending, incoming)),
             };
             match serving {
@@ -69,17 +50,17 @@ pub(crate) fn serve(
                 Err(unserved) => unserved,
             }
         };
-        if ending == Ending::Gone && link.is_ordered(Order::IDLE_TIMEOUT) {
-            // It never heard the order, for it was writing to a peer that does not read.
+        if ending == Ending::Gone && handle.has_signal(Signals::IDLE_TIMEOUT) {
+            // The task was blocked writing and never saw the signal.
             worker.counters().idle_timeouts.add(1);
         }
-        if ending == Ending::Part {
-            Box::pin(part(&worker, &link, &mut incoming)).await;
+        if ending == Ending::Linger {
+            Box::pin(linger(&worker, &handle, &mut incoming)).await;
         }
         // Whoever still writes lets go of the socket.
-        link.expire();
+        handle.expire();
         drop(registered);
-        drop(link);
+        drop(handle);
         drop(alive);
     }
 }
@@ -87,13 +68,13 @@ pub(crate) fn serve(
 /// Serves a WebSocket. Gives back what it was read from.
 fn open<'a>(
     worker: &'a Worker,
-    link: &'a Rc<Link>,
+    handle: &'a Rc<ConnectionHandle>,
     mut incoming: TcpOwnedReadHalf,
     key: MemberKey,
     upgrade: Upgrade,
 ) -> Pin<Box<dyn Future<Output = (Ending, TcpOwnedReadHalf)> + 'a>> {
-    link.activity.touch(worker.tick());
-    link.set_phase(Phase::Open);
+    handle.activity.touch(worker.tick());
+    handle.set_phase(Phase::Open);
     let Upgrade {
         endpoint,
         response,
@@ -102,7 +83,7 @@ fn open<'a>(
     } = upgrade;
     match endpoint {
         Endpoint::Echo => {
-            let (mut echo, turn) = Echo::new(worker, link, response, early);
+            let (mut echo, turn) = Echo::new(worker, handle, response, early);
             Box::pin(async move {
                 let _permit = permit;
                 echo.serve(incoming, turn).await
@@ -111,7 +92,7 @@ fn open<'a>(
         Endpoint::Broadcast(room) => Box::pin(async move {
             let _permit = permit;
             let from = &mut incoming;
-            let ending = member::serve(worker, link, from, key, room, response, early).await;
+            let ending = member::serve(worker, handle, from, key, room, response, early).await;
             (ending, incoming)
         }),
     }
@@ -124,8 +105,8 @@ struct Registered<'a> {
 }
 
 impl<'a> Registered<'a> {
-    fn new(worker: &'a Worker, link: &Rc<Link>) -> Self {
-        let key = worker.register(link);
+    fn new(worker: &'a Worker, handle: &Rc<ConnectionHandle>) -> Self {
+        let key = worker.register(handle);
         Self { worker, key }
     }
 }
@@ -141,7 +122,7 @@ const HEAD_BYTES: usize = 1024;
 
 async fn handshake(
     worker: &Worker,
-    link: &Link,
+    handle: &ConnectionHandle,
     incoming: &mut TcpOwnedReadHalf,
 ) -> Result<Upgrade, Ending> {
     let mut kept = Vec::new();
@@ -149,21 +130,21 @@ async fn handshake(
     loop {
         let mut read = pin!(incoming.read(buf));
         buf = loop {
-            match link.wait(&mut read).await {
+            match handle.wait(&mut read).await {
                 Wake::Ready(outcome) => match filled(outcome) {
                     Ok(buf) => break buf,
                     Err(_) => return Err(Ending::Gone),
                 },
-                Wake::Ordered(order) if order.includes(Order::REQUEST_TIMEOUT) => {
+                Wake::Signalled(signals) if signals.includes(Signals::REQUEST_TIMEOUT) => {
                     let response = worker.server.admission.time_out(worker.index);
-                    link.outbox().push_control(response);
-                    return Err(Ending::Part);
+                    handle.outbox().push_control(response);
+                    return Err(Ending::Linger);
                 }
-                Wake::Ordered(order) if order.includes(Order::DRAIN) => {
-                    link.deliver_on_close();
+                Wake::Signalled(signals) if signals.includes(Signals::DRAIN) => {
+                    handle.deliver_on_close();
                     return Err(Ending::Gone);
                 }
-                Wake::Ordered(_) => {}
+                Wake::Signalled(_) => {}
                 Wake::Expired => return Err(Ending::Gone),
             }
         };
@@ -172,18 +153,10 @@ async fn handshake(
             Admitted::NeedMore => {}
             Admitted::Upgrade(upgrade) => return Ok(upgrade),
             Admitted::Respond(response) => {
-                link.outbox().push_control(response);
-                return Err(Ending::Part);
+                handle.outbox().push_control(response);
+                return Err(Ending::Linger);
             }
         }
-    }
-}
-
-/// The bytes of a receive, of which there is at least one.
-pub(crate) fn filled((outcome, buf): BufResult<usize, Vec<u8>>) -> io::Result<Vec<u8>> {
-    match outcome? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(buf),
     }
 }
 
@@ -197,9 +170,9 @@ fn bytes_or_end(outcome: BufResult<usize, Vec<u8>>) -> ControlFlow<Turn, Vec<u8>
 /// Sends everything back. While a reply cannot be written the connection is not read.
 struct Echo<'a> {
     worker: &'a Worker,
-    link: &'a Rc<Link>,
+    handle: &'a Rc<ConnectionHandle>,
     session: Session,
-    intake: Intake,
+    read_buffer: ReadBuffer,
     /// To be sent before the next receive.
     unsent: Vec<u8>,
 }
@@ -207,15 +180,15 @@ struct Echo<'a> {
 impl<'a> Echo<'a> {
     fn new(
         worker: &'a Worker,
-        link: &'a Rc<Link>,
+        handle: &'a Rc<ConnectionHandle>,
         response: Vec<u8>,
         mut early: Vec<u8>,
     ) -> (Self, Turn) {
         let mut echo = Self {
             worker,
-            link,
+            handle,
             session: Session::new(Role::Server, worker.server.settings.limits),
-            intake: Intake::new(),
+            read_buffer: ReadBuffer::new(),
             unsent: response,
         };
         let mut turn = Turn::GoOn;
@@ -235,16 +208,16 @@ impl<'a> Echo<'a> {
         mut turn: Turn,
     ) -> (Ending, TcpOwnedReadHalf) {
         // Nobody else writes to an echo: its task is the writer from the first byte to the last.
-        let Some(outgoing) = self.link.take_socket() else {
+        let Some(outgoing) = self.handle.take_socket() else {
             return (Ending::Gone, incoming);
         };
         let mut socket = Socket::Halves(incoming, outgoing);
         let ending = loop {
             turn = match self.turns(&mut socket, turn).await {
                 Ok(Turn::GoOn) => Turn::GoOn,
-                Ok(Turn::Over) => break Ending::Part,
+                Ok(Turn::Over) => break Ending::Linger,
                 Ok(Turn::Eof) => {
-                    self.link.deliver_on_close();
+                    self.handle.deliver_on_close();
                     break Ending::Gone;
                 }
                 Err(_) => break Ending::Gone,
@@ -252,7 +225,7 @@ impl<'a> Echo<'a> {
             socket = socket.reshape();
         };
         let (incoming, outgoing) = socket.into_halves();
-        self.link.return_socket(outgoing);
+        self.handle.return_socket(outgoing);
         (ending, incoming)
     }
 
@@ -274,23 +247,24 @@ impl<'a> Echo<'a> {
                 ControlFlow::Continue(buf) => buf,
                 ControlFlow::Break(turn) => return Ok(turn),
             };
-            self.link.activity.touch(self.worker.tick());
+            self.handle.activity.touch(self.worker.tick());
             let received = buf.len();
             let (reply, next) = self.reply_to(&mut buf);
             turn = next;
             if turn == Turn::Over {
-                self.link.limit(LINGER_TIMEOUT);
+                self.handle.limit(LINGER_TIMEOUT);
             }
             if let Reply::InPlace(range) = reply {
                 let (sent, back) = match socket {
-                    Socket::Halves(_, outgoing) => self.link.send(outgoing, buf, range).await,
-                    Socket::Whole(stream) => self.link.send(stream, buf, range).await,
+                    Socket::Halves(_, outgoing) => self.handle.send(outgoing, buf, range).await,
+                    Socket::Whole(stream) => self.handle.send(stream, buf, range).await,
                 };
                 sent?;
                 buf = back.unwrap_or_default();
             }
-            self.intake.put(buf, received, &self.worker.spares);
-            if turn == Turn::GoOn && self.intake.is_bulky() != socket.is_whole() {
+            self.read_buffer
+                .put(buf, received, &self.worker.buffer_pool);
+            if turn == Turn::GoOn && self.read_buffer.is_bulky() != socket.is_whole() {
                 return Ok(turn);
             }
         }
@@ -302,13 +276,13 @@ impl<'a> Echo<'a> {
         incoming: &mut TcpOwnedReadHalf,
         outgoing: &mut TcpOwnedWriteHalf,
     ) -> io::Result<ControlFlow<Turn, Vec<u8>>> {
-        let buf = self.intake.take(&self.worker.spares);
+        let buf = self.read_buffer.take(&self.worker.buffer_pool);
         let mut read = pin!(incoming.read(buf));
         loop {
-            match self.link.wait(&mut read).await {
+            match self.handle.wait(&mut read).await {
                 Wake::Ready(outcome) => return Ok(bytes_or_end(outcome)),
-                Wake::Ordered(order) => {
-                    let turn = Box::pin(self.obey(outgoing, order)).await?;
+                Wake::Signalled(signals) => {
+                    let turn = Box::pin(self.handle_signals(outgoing, signals)).await?;
                     if turn != Turn::GoOn {
                         return Ok(ControlFlow::Break(turn));
                     }
@@ -326,13 +300,13 @@ impl<'a> Echo<'a> {
         loop {
             let wake = {
                 let mut readable = pin!(stream.readable(true));
-                self.link.wait(&mut readable).await
+                self.handle.wait(&mut readable).await
             };
             match wake {
                 // Where this is an error, the receive has it, too.
                 Wake::Ready(_) => break,
-                Wake::Ordered(order) => {
-                    let turn = Box::pin(self.obey(stream, order)).await?;
+                Wake::Signalled(signals) => {
+                    let turn = Box::pin(self.handle_signals(stream, signals)).await?;
                     if turn != Turn::GoOn {
                         return Ok(ControlFlow::Break(turn));
                     }
@@ -340,35 +314,39 @@ impl<'a> Echo<'a> {
                 Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
-        let read = pin!(stream.read(self.worker.spares.take()));
-        let outcome = self.link.unless_expired(read).await;
+        let read = pin!(stream.read(self.worker.buffer_pool.take()));
+        let outcome = self.handle.unless_expired(read).await;
         outcome
             .map(bytes_or_end)
             .ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 
     /// Does what others ask for.
-    async fn obey(&mut self, outgoing: &mut impl AsyncWriteRent, order: Order) -> io::Result<Turn> {
+    async fn handle_signals(
+        &mut self,
+        outgoing: &mut impl AsyncWriteRent,
+        signals: Signals,
+    ) -> io::Result<Turn> {
         let mut frame = Vec::new();
         let mut turn = Turn::GoOn;
-        if order.includes(Order::PING) && self.session.state() == State::Open {
+        if signals.includes(Signals::PING) && self.session.state() == State::Open {
             frame.extend_from_slice(PING);
             self.worker.counters().pings_sent.add(1);
         }
-        if order.includes(Order::DRAIN) {
+        if signals.includes(Signals::DRAIN) {
             self.session.close(CloseCode::Away, GOING_AWAY, &mut frame);
         }
-        if order.includes(Order::IDLE_TIMEOUT) {
+        if signals.includes(Signals::IDLE_TIMEOUT) {
             self.worker.counters().idle_timeouts.add(1);
             self.session.close(CloseCode::Away, IDLE, &mut frame);
-            self.link.set_phase(Phase::Closing);
-            self.link.limit(LINGER_TIMEOUT);
+            self.handle.set_phase(Phase::Closing);
+            self.handle.limit(LINGER_TIMEOUT);
             turn = Turn::Over;
         }
         let length = frame.len();
-        self.link.send(outgoing, frame, 0..length).await.0?;
+        self.handle.send(outgoing, frame, 0..length).await.0?;
         if self.session.state() != State::Open {
-            self.link.deliver_on_close();
+            self.handle.deliver_on_close();
         }
         Ok(turn)
     }
@@ -377,8 +355,8 @@ impl<'a> Echo<'a> {
         let unsent = std::mem::take(&mut self.unsent);
         let all = 0..unsent.len();
         match socket {
-            Socket::Halves(_, outgoing) => self.link.send(outgoing, unsent, all).await.0,
-            Socket::Whole(stream) => self.link.send(stream, unsent, all).await.0,
+            Socket::Halves(_, outgoing) => self.handle.send(outgoing, unsent, all).await.0,
+            Socket::Whole(stream) => self.handle.send(stream, unsent, all).await.0,
         }
     }
 
@@ -397,51 +375,55 @@ impl<'a> Echo<'a> {
 /// Sends what is in the outbox, ends our direction, and reads until the peer has ended its own:
 /// closing a socket with unread bytes would reset the connection and could destroy our last words
 /// on the way. All of it in bounded time.
-async fn part(worker: &Worker, link: &Rc<Link>, incoming: &mut TcpOwnedReadHalf) {
-    link.set_phase(Phase::Closing);
-    link.limit(LINGER_TIMEOUT);
+async fn linger(worker: &Worker, handle: &Rc<ConnectionHandle>, incoming: &mut TcpOwnedReadHalf) {
+    handle.set_phase(Phase::Closing);
+    handle.limit(LINGER_TIMEOUT);
     // An error means that the peer is gone or does not read: either way there is nothing more to
     // do.
-    let _ = try_part(worker, link, incoming).await;
+    let _ = try_linger(worker, handle, incoming).await;
 }
 
 // RFC 6455 section 5.5.1: tcp-is-closed, server-closes-at-once
 // RFC 6455 section 7.1.7: server-fails
-async fn try_part(
+async fn try_linger(
     worker: &Worker,
-    link: &Rc<Link>,
+    handle: &Rc<ConnectionHandle>,
     incoming: &mut TcpOwnedReadHalf,
 ) -> io::Result<()> {
     let mut outgoing = loop {
-        match link.take_socket() {
+        match handle.take_socket() {
             Some(outgoing) => break outgoing,
-            None => link.written().await?,
+            None => handle.written().await?,
         }
     };
-    let sent = link.send_outbox(&mut outgoing).await;
+    let sent = handle.send_outbox(&mut outgoing).await;
     let ended = match sent {
         Ok(()) => {
-            link.deliver_on_close();
+            handle.deliver_on_close();
             outgoing.shutdown().await
         }
         Err(error) => Err(error),
     };
-    link.return_socket(outgoing);
+    handle.return_socket(outgoing);
     ended?;
-    link.limit(LINGER_TIMEOUT);
-    discard(worker, link, incoming).await
+    handle.limit(LINGER_TIMEOUT);
+    discard(worker, handle, incoming).await
 }
 
 /// Reads to the end of the stream, or as much as is bearable.
-async fn discard(worker: &Worker, link: &Link, incoming: &mut TcpOwnedReadHalf) -> io::Result<()> {
-    let mut intake = Intake::new();
+async fn discard(
+    worker: &Worker,
+    handle: &ConnectionHandle,
+    incoming: &mut TcpOwnedReadHalf,
+) -> io::Result<()> {
+    let mut read_buffer = ReadBuffer::new();
     let mut discarded = 0;
     while discarded < LINGER_BYTES {
-        let mut read = pin!(incoming.read(intake.take(&worker.spares)));
+        let mut read = pin!(incoming.read(read_buffer.take(&worker.buffer_pool)));
         let outcome = loop {
-            match link.wait(&mut read).await {
+            match handle.wait(&mut read).await {
                 Wake::Ready(outcome) => break outcome,
-                Wake::Ordered(_) => {}
+                Wake::Signalled(_) => {}
                 Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
             }
         };
@@ -451,7 +433,7 @@ async fn discard(worker: &Worker, link: &Link, incoming: &mut TcpOwnedReadHalf) 
         };
         let received = buf.len();
         discarded += received;
-        intake.put(buf, received, &worker.spares);
+        read_buffer.put(buf, received, &worker.buffer_pool);
     }
     Ok(())
 }

@@ -4,28 +4,14 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use server_core::rooms::{Batch, Frames, RoomTable};
+use server_core::signals::Signals;
 
-use crate::monoio::link::Order;
-use crate::monoio::wake::wake_on_bell;
-use crate::monoio::worker::{MemberKey, Worker};
-
-/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order
-/// of messages, and so tells the member that everything published before has reached its outbox.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    pub(crate) member: MemberKey,
-    pub(crate) left: Arc<AtomicBool>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.left.store(true, Ordering::Relaxed);
-    }
-}
+use crate::monoio::handle::MemberKey;
+use crate::monoio::wake::wake_with_worker;
+use crate::monoio::worker::Worker;
 
 /// Members served before other tasks get their turn.
 const STRIDE: usize = 256;
@@ -33,24 +19,34 @@ const STRIDE: usize = 256;
 /// Delivers forever.
 pub(crate) async fn run(worker: Rc<Worker>) {
     let mailbox = worker.server.rooms.mailbox(worker.index);
-    let bell = Waker::from(Arc::clone(worker.bell()));
-    let mut table = RoomTable::default();
+    let waker = Waker::from(Arc::clone(worker.waker()));
+    let mut table = RoomTable::<MemberKey>::default();
     let mut batch = Batch::new();
     loop {
         poll_fn(|cx| {
-            let drained = mailbox.poll_drain(&mut Context::from_waker(&bell), &mut batch);
+            let drained = mailbox.poll_drain(&mut Context::from_waker(&waker), &mut batch);
             if drained.is_pending() {
-                wake_on_bell(cx);
+                wake_with_worker(cx);
             }
             drained
         })
         .await;
-        while let Some(delivery) = table.next(&mut batch) {
+        loop {
+            let next = table.next(&mut batch);
+            for member in table.left() {
+                let Some(handle) = worker.handle(member) else {
+                    continue;
+                };
+                handle.signal(Signals::LEFT);
+            }
+            let Some(delivery) = next else {
+                break;
+            };
             let mut busy = Vec::new();
             for members in table.members(delivery.room).chunks(STRIDE) {
-                for (_, seat) in members {
-                    if !deliver(&worker, seat.member, &delivery.frames) {
-                        busy.push(seat.member);
+                for &(_, member) in members {
+                    if !deliver(&worker, member, &delivery.frames) {
+                        busy.push(member);
                     }
                 }
                 // What sockets take at once is gone after this.
@@ -63,28 +59,27 @@ pub(crate) async fn run(worker: Rc<Worker>) {
                 }
             }
         }
-        worker.left.raise();
     }
 }
 
 /// Sends to a member, unless its writer is at work. Never waits.
 fn deliver(worker: &Worker, member: MemberKey, frames: &Frames) -> bool {
-    let Some(link) = worker.link(member) else {
+    let Some(handle) = worker.handle(member) else {
         return true;
     };
-    link.outbox().has_ended() || link.send_now(frames)
+    handle.outbox().has_ended() || handle.send_now(frames)
 }
 
 /// Queues for a member whose writer is at work.
 fn queue(worker: &Worker, member: MemberKey, frames: &Frames) {
-    let Some(link) = worker.link(member) else {
+    let Some(handle) = worker.handle(member) else {
         return;
     };
     let bound = worker.server.settings.send_queue;
-    let too_slow = link
+    let too_slow = handle
         .outbox()
         .push_counted(frames.clone(), 0, bound, worker.counters());
     if too_slow {
-        link.order(Order::TOO_SLOW);
+        handle.signal(Signals::SLOW_CONSUMER);
     }
 }

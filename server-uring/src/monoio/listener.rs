@@ -88,7 +88,7 @@ fn serve(worker: &Rc<Worker>, stream: TcpStream) {
     ::monoio::spawn(connection::serve(Rc::clone(worker), stream, alive));
 }
 
-/// Out of descriptors, one loop goes on, and tries when there is somebody to accept and either a
+/// Out of descriptors, one loop goes on, and tries when a connection is pending and either a
 /// connection has closed or a moment has passed: descriptors may also come free elsewhere. Returns
 /// when there seem to be enough again.
 async fn accept_sparingly(listener: &Listener, worker: &Rc<Worker>) {

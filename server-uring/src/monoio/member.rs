@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use ::monoio::BufResult;
@@ -15,18 +14,18 @@ use server_core::control::{GOING_AWAY, IDLE, PING, SLOW_CONSUMER};
 use server_core::endpoints::RoomName;
 use server_core::member::MemberSession;
 use server_core::rooms::Room;
+use server_core::signals::Signals;
 use ws_proto::CloseCode;
 
-use crate::monoio::buffers::Intake;
-use crate::monoio::connection::{Ending, Turn, filled};
-use crate::monoio::fanout::Seat;
-use crate::monoio::link::{self, Link, Order};
-use crate::monoio::wake::wake_on_bell;
-use crate::monoio::worker::{MemberKey, Worker};
+use crate::monoio::buffers::{ReadBuffer, filled};
+use crate::monoio::handle::{self, ConnectionHandle, MemberKey};
+use crate::monoio::turn::{Ending, Turn};
+use crate::monoio::wake::wake_with_worker;
+use crate::monoio::worker::Worker;
 
 /// Why a waiting member goes on.
 enum Wake {
-    Ordered(Order),
+    Signalled(Signals),
     Published,
     Read(BufResult<usize, Vec<u8>>),
     Expired,
@@ -34,29 +33,29 @@ enum Wake {
 
 struct Member<'a> {
     worker: &'a Worker,
-    link: &'a Rc<Link>,
+    handle: &'a Rc<ConnectionHandle>,
     session: MemberSession,
 }
 
 /// Serves a member until it ends or is ended. It is in the room from before its 101 leaves.
 pub(crate) async fn serve(
     worker: &Worker,
-    link: &Rc<Link>,
+    handle: &Rc<ConnectionHandle>,
     incoming: &mut TcpOwnedReadHalf,
     key: MemberKey,
     room: RoomName,
     response: Vec<u8>,
     mut early: Vec<u8>,
 ) -> Ending {
-    link.outbox().push_control(response);
+    handle.outbox().push_control(response);
     let membership = Membership::new(worker, key, room);
-    link.flush();
+    handle.flush();
     let mut member = Member {
         worker,
-        link,
+        handle,
         session: MemberSession::new(worker.server.settings.limits),
     };
-    let mut intake = Intake::new();
+    let mut read_buffer = ReadBuffer::new();
     let mut turn = if early.is_empty() {
         Turn::GoOn
     } else {
@@ -64,7 +63,7 @@ pub(crate) async fn serve(
     };
     drop(early);
     loop {
-        let mut read = pin!(incoming.read(intake.take(&worker.spares)));
+        let mut read = pin!(incoming.read(read_buffer.take(&worker.buffer_pool)));
         let outcome = loop {
             match turn {
                 Turn::GoOn => {}
@@ -74,10 +73,10 @@ pub(crate) async fn serve(
             }
             let over = turn == Turn::Over;
             match member.wait(&membership.room, over, read.as_mut()).await {
-                Wake::Ordered(_) if over => {}
-                Wake::Ordered(order) => {
-                    if member.obey(order) {
-                        return Ending::Part;
+                Wake::Signalled(_) if over => {}
+                Wake::Signalled(signals) => {
+                    if member.handle_signals(signals) {
+                        return Ending::Linger;
                     }
                 }
                 Wake::Published => member.session.publication = None,
@@ -91,19 +90,18 @@ pub(crate) async fn serve(
         let Ok(mut buf) = filled(outcome) else {
             break;
         };
-        link.activity.touch(worker.tick());
+        handle.activity.touch(worker.tick());
         let received = buf.len();
         turn = member.take(&mut buf);
-        intake.put(buf, received, &worker.spares);
+        read_buffer.put(buf, received, &worker.buffer_pool);
     }
     // What it published last is to reach itself, too, before its Close.
-    let left = Arc::clone(&membership.left);
     drop(membership);
-    if !member.wait_until(&left).await {
+    if !member.wait_until_left().await {
         return Ending::Gone;
     }
-    link.outbox().close(member.session.close_frame());
-    Ending::Part
+    handle.outbox().close(member.session.close_frame());
+    Ending::Linger
 }
 
 impl Member<'_> {
@@ -114,24 +112,24 @@ impl Member<'_> {
         R: Future<Output = BufResult<usize, Vec<u8>>>,
     {
         poll_fn(|cx| {
-            match self.link.poll_orders::<()>() {
-                Poll::Ready(link::Wake::Ordered(order)) => {
-                    return Poll::Ready(Wake::Ordered(order));
+            match self.handle.poll_signals::<()>() {
+                Poll::Ready(handle::Wake::Signalled(signals)) => {
+                    return Poll::Ready(Wake::Signalled(signals));
                 }
                 Poll::Ready(_) => return Poll::Ready(Wake::Expired),
                 Poll::Pending => {}
             }
             if let Some(publication) = &mut self.session.publication {
                 let rooms = &self.worker.server.rooms;
-                let bell = Waker::from(Arc::clone(self.worker.bell()));
+                let waker = Waker::from(Arc::clone(self.worker.waker()));
                 let published =
-                    rooms.poll_publish(&mut Context::from_waker(&bell), room, publication);
+                    rooms.poll_publish(&mut Context::from_waker(&waker), room, publication);
                 if published.is_pending() {
-                    wake_on_bell(cx);
+                    wake_with_worker(cx);
                 }
                 return published.map(|()| Wake::Published);
             }
-            if self.link.is_writing() || over {
+            if self.handle.is_writing() || over {
                 return Poll::Pending;
             }
             read.as_mut().poll(cx).map(Wake::Read)
@@ -139,17 +137,15 @@ impl Member<'_> {
         .await
     }
 
-    /// Waits until the fan-out has forgotten this member; `false` when the connection expires
-    /// first.
-    async fn wait_until(&self, left: &AtomicBool) -> bool {
-        poll_fn(|cx| {
-            if left.load(Ordering::Relaxed) || self.link.has_expired() {
-                return Poll::Ready(!self.link.has_expired());
+    /// Waits until the fan-out has removed this member; `false` when the connection expires first.
+    async fn wait_until_left(&self) -> bool {
+        loop {
+            match poll_fn(|_| self.handle.poll_signals::<()>()).await {
+                handle::Wake::Signalled(signals) if signals.includes(Signals::LEFT) => return true,
+                handle::Wake::Expired => return false,
+                handle::Wake::Signalled(_) | handle::Wake::Ready(()) => {}
             }
-            self.worker.left.wake_later(cx);
-            Poll::Pending
-        })
-        .await
+        }
     }
 
     /// Takes in what was received: all its messages become one publication.
@@ -157,38 +153,41 @@ impl Member<'_> {
         let counters = self.worker.counters();
         let mut taken = self.session.take_in(received, counters);
         taken.counts.hand_over(counters);
-        self.link.outbox().push_control(taken.pongs);
-        self.link.flush();
+        self.handle.outbox().push_control(taken.pongs);
+        self.handle.flush();
         if taken.over { Turn::Over } else { Turn::GoOn }
     }
 
     /// Does what others ask for; `true` when that ends the connection.
-    fn obey(&mut self, order: Order) -> bool {
-        if order.includes(Order::TOO_SLOW) {
-            self.last_words(CloseCode::Policy, SLOW_CONSUMER);
+    fn handle_signals(&mut self, signals: Signals) -> bool {
+        if signals.includes(Signals::SLOW_CONSUMER) {
+            self.end_with(CloseCode::Policy, SLOW_CONSUMER);
             return true;
         }
-        if order.includes(Order::IDLE_TIMEOUT) {
+        if signals.includes(Signals::IDLE_TIMEOUT) {
             self.worker.counters().idle_timeouts.add(1);
-            self.last_words(CloseCode::Away, IDLE);
+            self.end_with(CloseCode::Away, IDLE);
             return true;
         }
-        if order.includes(Order::DRAIN) {
+        if signals.includes(Signals::DRAIN) {
             let frame = self.session.close(CloseCode::Away, GOING_AWAY);
-            self.link.outbox().close(frame);
-            self.link.flush();
-        } else if order.includes(Order::PING) && self.session.is_open() && !self.link.is_writing() {
-            self.link.outbox().push_control(PING);
+            self.handle.outbox().close(frame);
+            self.handle.flush();
+        } else if signals.includes(Signals::PING)
+            && self.session.is_open()
+            && !self.handle.is_writing()
+        {
+            self.handle.outbox().push_control(PING);
             self.worker.counters().pings_sent.add(1);
-            self.link.flush();
+            self.handle.flush();
         }
         false
     }
 
     /// Sends nothing any more but what has begun, and a Close frame.
-    fn last_words(&mut self, code: CloseCode, reason: &str) {
+    fn end_with(&mut self, code: CloseCode, reason: &str) {
         let frame = self.session.close(code, reason);
-        let mut outbox = self.link.outbox();
+        let mut outbox = self.handle.outbox();
         outbox.end();
         outbox.close(frame);
     }
@@ -199,29 +198,19 @@ struct Membership<'a> {
     worker: &'a Worker,
     room: Arc<Room>,
     key: MemberKey,
-    left: Arc<AtomicBool>,
 }
 
 impl<'a> Membership<'a> {
     fn new(worker: &'a Worker, key: MemberKey, room: RoomName) -> Self {
-        let left = Arc::new(AtomicBool::new(false));
-        let seat = Seat {
-            member: key,
-            left: Arc::clone(&left),
-        };
         let rooms = &worker.server.rooms;
-        Self {
-            worker,
-            room: rooms.join(room, worker.index, key.place, seat),
-            key,
-            left,
-        }
+        let room = rooms.join(room, worker.index, key.slot, key);
+        Self { worker, room, key }
     }
 }
 
 impl Drop for Membership<'_> {
     fn drop(&mut self) {
         let rooms = &self.worker.server.rooms;
-        rooms.leave(Arc::clone(&self.room), self.worker.index, self.key.place);
+        rooms.leave(Arc::clone(&self.room), self.worker.index, self.key.slot);
     }
 }

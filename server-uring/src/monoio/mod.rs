@@ -5,15 +5,17 @@
 //! (the io_uring under monoio), [`wake`] and [`timer`] (which tokio has built in), [`buffers`]
 //! (which io_uring must own while it waits) and [`socket`] (to wait without one).
 
+pub(crate) mod start;
 pub(crate) mod worker;
 
 mod buffers;
 mod connection;
 mod fanout;
-mod link;
+mod handle;
 mod listener;
 mod member;
 mod ring;
 mod socket;
 mod timer;
+mod turn;
 mod wake;

@@ -11,15 +11,15 @@ use std::task::{Context, Wake, Waker};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Rings on one worker, from any thread. As a [`Waker`] it is what the mailboxes of `server-core`
+/// Wakes one worker, from any thread. As a [`Waker`] it is what the mailboxes of `server-core`
 /// call.
 ///
-/// Rung on its own thread it raises that worker's [`Signal`] at once; rung from elsewhere it writes
-/// to an eventfd, once until the worker has heard it.
+/// Called on its own thread it raises that worker's [`Signal`] at once; called from elsewhere it
+/// writes to an eventfd, once until the worker has read it.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub(crate) struct WorkerWaker {
     worker: usize,
-    rung: AtomicBool,
+    woken: AtomicBool,
     eventfd: OwnedFd,
 }
 
@@ -27,21 +27,21 @@ thread_local! {
     static HERE: Here = const { Here { worker: Cell::new(None), signal: Signal::new() } };
 }
 
-/// What a worker's thread knows of its own bell.
+/// What a worker's thread knows of its own waker.
 struct Here {
     worker: Cell<Option<usize>>,
     signal: Signal,
 }
 
-impl Bell {
-    /// A bell for worker `worker`, which is to call [`listen`](Self::listen).
+impl WorkerWaker {
+    /// Of worker `worker`, which is to call [`listen`](Self::listen).
     ///
     /// # Errors
     /// No descriptor for the eventfd.
     pub(crate) fn new(worker: usize) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             worker,
-            rung: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
             // Blocking on purpose: io_uring answers EAGAIN instead of waiting for a non-blocking
             // one.
             eventfd: eventfd(0, EventfdFlags::CLOEXEC)?,
@@ -49,17 +49,17 @@ impl Bell {
     }
 
     /// Wakes the worker.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn wake_worker(&self) {
         if HERE.with(|here| here.worker.get()) == Some(self.worker) {
             HERE.with(|here| here.signal.raise());
-        } else if !self.rung.swap(true, Ordering::AcqRel) {
+        } else if !self.woken.swap(true, Ordering::AcqRel) {
             // Cannot fail: 8 bytes, and the counter is far from its limit.
             let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
         }
     }
 
-    /// Makes the calling thread the worker of this bell and raises its [`Signal`] whenever the bell
-    /// was rung. Never ends but for an error of the ring.
+    /// Makes the calling thread the worker of this waker and raises its [`Signal`] whenever it was
+    /// called. Ends only with an error of the ring.
     ///
     /// # Errors
     /// What reading the eventfd said.
@@ -71,30 +71,30 @@ impl Bell {
             let (result, buf) = eventfd.read_at(count, 0).await;
             result?;
             count = buf;
-            // Cleared before the signal: what is put into a mailbox from now on rings anew.
-            self.rung.store(false, Ordering::Release);
+            // Cleared before the signal: what is put into a mailbox from now on wakes anew.
+            self.woken.store(false, Ordering::Release);
             HERE.with(|here| here.signal.raise());
         }
     }
 }
 
-impl Wake for Bell {
+impl Wake for WorkerWaker {
     fn wake(self: Arc<Self>) {
-        self.ring();
+        self.wake_worker();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
+        self.wake_worker();
     }
 }
 
-/// Has the current task woken when this thread's bell is rung next. Look at what you wait for, then
-/// call this.
-pub(crate) fn wake_on_bell(cx: &Context<'_>) {
+/// Has the current task woken when this thread's waker is called next. Look at what you wait for,
+/// then call this.
+pub(crate) fn wake_with_worker(cx: &Context<'_>) {
     HERE.with(|here| here.signal.wake_later(cx));
 }
 
-/// Tasks of one thread that wait for the same thing.
+/// Tasks of one thread that wait for one event.
 #[derive(Debug)]
 pub(crate) struct Signal(RefCell<Vec<Waker>>);
 
@@ -139,26 +139,26 @@ mod tests {
     #[test]
     fn every_ring_from_elsewhere_is_heard_though_many_share_a_write() {
         const RINGS: u64 = 20_000;
-        let bell = Bell::new(0).unwrap();
+        let waker = WorkerWaker::new(0).unwrap();
         let count = Arc::new(AtomicU64::new(0));
         let ringers: Vec<_> = (0..2)
             .map(|_| {
-                let (bell, count) = (Arc::clone(&bell), Arc::clone(&count));
+                let (waker, count) = (Arc::clone(&waker), Arc::clone(&count));
                 std::thread::spawn(move || {
                     for _ in 0..RINGS {
                         count.fetch_add(1, Ordering::Release);
-                        bell.ring();
+                        waker.wake_worker();
                     }
                 })
             })
             .collect();
         ring::build().unwrap().block_on(async move {
-            ::monoio::spawn(bell.listen());
+            ::monoio::spawn(waker.listen());
             poll_fn(|cx| {
                 if count.load(Ordering::Acquire) == 2 * RINGS {
                     return Poll::Ready(());
                 }
-                wake_on_bell(cx);
+                wake_with_worker(cx);
                 Poll::Pending
             })
             .await;
@@ -171,25 +171,28 @@ mod tests {
     #[test]
     fn a_worker_rings_for_itself_without_the_kernel() {
         ring::build().unwrap().block_on(async {
-            let bell = Bell::new(3).unwrap();
-            ::monoio::spawn(Arc::clone(&bell).listen());
+            let waker = WorkerWaker::new(3).unwrap();
+            ::monoio::spawn(Arc::clone(&waker).listen());
             let heard = ::monoio::spawn(poll_fn({
                 let mut waited = false;
                 move |cx| {
                     if std::mem::replace(&mut waited, true) {
                         return Poll::Ready(());
                     }
-                    wake_on_bell(cx);
+                    wake_with_worker(cx);
                     Poll::Pending
                 }
             }));
             ::monoio::spawn({
-                let bell = Arc::clone(&bell);
-                async move { Waker::from(bell).wake() }
+                let waker = Arc::clone(&waker);
+                async move { Waker::from(waker).wake() }
             })
             .await;
             heard.await;
-            assert!(!bell.rung.load(Ordering::Acquire), "no eventfd was written");
+            assert!(
+                !waker.woken.load(Ordering::Acquire),
+                "no eventfd was written"
+            );
         });
     }
 }

@@ -1,56 +1,51 @@
-//! Workers: what they share, what each owns, and the thread that runs it.
+//! Workers: what they share and what each owns.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, pending, poll_fn};
-use std::net::TcpListener;
+use std::future::poll_fn;
+use std::io;
 use std::ops::Deref;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use std::{io, process};
 
-use anyhow::Context;
 use server_core::counters::WorkerCounters;
-use server_core::ebb::{self, Ebb};
+use server_core::memory_release::{self, IdleShrink};
 use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, Settings};
-use server_core::sweep::Verdict;
-use server_core::workers::{self, Drain, Report, Shared};
+use server_core::signals::Signals;
+use server_core::sweep::IdleAction;
+use server_core::workers::{Drain, Shared};
 use slab::Slab;
 
-use crate::monoio::buffers::Spares;
-use crate::monoio::fanout::{self, Seat};
-use crate::monoio::link::{Link, Order};
-use crate::monoio::listener::Listener;
-use crate::monoio::ring::SQ_ENTRIES;
+use crate::monoio::buffers::BufferPool;
+use crate::monoio::handle::{ConnectionHandle, HandleContext, MemberKey};
 use crate::monoio::timer::Ticker;
-use crate::monoio::wake::{Bell, Signal, wake_on_bell};
-use crate::monoio::{listener, ring};
+use crate::monoio::wake::{Signal, WorkerWaker, wake_with_worker};
 
 /// What all workers share.
 pub(crate) struct Server {
-    shared: Shared<Seat>,
-    drain: Drain,
+    shared: Shared<MemberKey>,
+    pub(crate) drain: Drain,
     /// One for each worker.
-    bells: Vec<Arc<Bell>>,
+    wakers: Vec<Arc<WorkerWaker>>,
 }
 
 impl Deref for Server {
-    type Target = Shared<Seat>;
+    type Target = Shared<MemberKey>;
 
-    fn deref(&self) -> &Shared<Seat> {
+    fn deref(&self) -> &Shared<MemberKey> {
         &self.shared
     }
 }
 
 impl Server {
     /// # Errors
-    /// No descriptors for the workers' bells.
+    /// No descriptors for the workers' wakers.
     pub(crate) fn new(settings: Settings) -> io::Result<Self> {
         Ok(Self {
             drain: Drain::default(),
-            bells: (0..settings.workers)
-                .map(Bell::new)
+            wakers: (0..settings.workers)
+                .map(WorkerWaker::new)
                 .collect::<io::Result<_>>()?,
             shared: Shared::new(settings, "raise `ulimit -n` for more"),
         })
@@ -60,16 +55,8 @@ impl Server {
     pub(crate) fn begin_drain(&self) {
         self.note_drain();
         self.drain.begin();
-        self.bells.iter().for_each(|bell| bell.ring());
+        self.wakers.iter().for_each(|waker| waker.wake_worker());
     }
-}
-
-/// How the fan-out finds a member among the connections of its worker. The place may have a new
-/// tenant by then, hence the serial number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MemberKey {
-    pub(crate) place: u32,
-    serial: u32,
 }
 
 /// One worker: a thread with a ring and a share of the connections, with their fan-out, sweep and
@@ -78,38 +65,31 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) server: Arc<Server>,
     /// Large receive buffers.
-    pub(crate) spares: Spares,
-    /// Counts ticks of the sweep.
-    tick: Cell<u32>,
+    pub(crate) buffer_pool: BufferPool,
+    handles: Rc<HandleContext>,
     serials: Cell<u32>,
-    connections: RefCell<Slab<(u32, Rc<Link>)>>,
-    /// Connections that have a deadline.
-    watched: RefCell<Vec<Weak<Link>>>,
+    connections: RefCell<Slab<(u32, Rc<ConnectionHandle>)>>,
     draining: Cell<bool>,
     /// Listeners whose accept loops are out of descriptors and wait for `freed`.
     pub(crate) starving: Cell<usize>,
     pub(crate) freed: Signal,
-    /// The fan-out has forgotten somebody.
-    pub(crate) left: Signal,
     /// Reads as empty, at once.
     null: ::monoio::fs::File,
 }
 
 impl Worker {
-    fn new(index: usize, server: &Arc<Server>) -> io::Result<Rc<Self>> {
+    pub(crate) fn new(index: usize, server: &Arc<Server>) -> io::Result<Rc<Self>> {
         let null = std::fs::File::open("/dev/null")?;
         Ok(Rc::new(Self {
             index,
             server: Arc::clone(server),
-            spares: Spares::default(),
-            tick: Cell::new(0),
+            buffer_pool: BufferPool::default(),
+            handles: HandleContext::new(Arc::clone(&server.counters), index),
             serials: Cell::new(0),
             connections: RefCell::default(),
-            watched: RefCell::default(),
             draining: Cell::new(false),
             starving: Cell::new(0),
             freed: Signal::new(),
-            left: Signal::new(),
             null: ::monoio::fs::File::from_std(null)?,
         }))
     }
@@ -119,49 +99,49 @@ impl Worker {
     }
 
     pub(crate) fn tick(&self) -> u32 {
-        self.tick.get()
+        self.handles.tick.get()
+    }
+
+    /// What its handles have in common.
+    pub(crate) fn handles(&self) -> &Rc<HandleContext> {
+        &self.handles
     }
 
     /// What others than this worker call to wake it.
-    pub(crate) fn bell(&self) -> &Arc<Bell> {
-        &self.server.bells[self.index]
+    pub(crate) fn waker(&self) -> &Arc<WorkerWaker> {
+        &self.server.wakers[self.index]
     }
 
     /// Enters a connection into the list that the sweep and the drain go through.
-    pub(crate) fn register(&self, link: &Rc<Link>) -> MemberKey {
+    pub(crate) fn register(&self, handle: &Rc<ConnectionHandle>) -> MemberKey {
         if self.draining.get() {
-            link.order(Order::DRAIN);
+            handle.signal(Signals::DRAIN);
         }
         let serial = self.serials.get();
         self.serials.set(serial.wrapping_add(1));
-        let place = self
+        let slot = self
             .connections
             .borrow_mut()
-            .insert((serial, Rc::clone(link)));
+            .insert((serial, Rc::clone(handle)));
         MemberKey {
             // Places are indices of open connections: far fewer than 2^32.
-            place: place as u32,
+            slot: slot as u32,
             serial,
         }
     }
 
     pub(crate) fn unregister(&self, key: MemberKey) {
-        self.connections.borrow_mut().remove(key.place as usize);
+        self.connections.borrow_mut().remove(key.slot as usize);
         if self.starving.get() > 0 {
             self.freed.raise();
         }
     }
 
     /// The connection that got this key, unless it is gone.
-    pub(crate) fn link(&self, key: MemberKey) -> Option<Rc<Link>> {
+    pub(crate) fn handle(&self, key: MemberKey) -> Option<Rc<ConnectionHandle>> {
         let connections = self.connections.borrow();
-        let (serial, link) = connections.get(key.place as usize)?;
-        (*serial == key.serial).then(|| Rc::clone(link))
-    }
-
-    /// Has the deadline of a connection observed.
-    pub(crate) fn watch(&self, link: &Rc<Link>) {
-        self.watched.borrow_mut().push(Rc::downgrade(link));
+        let (serial, handle) = connections.get(key.slot as usize)?;
+        (*serial == key.serial).then(|| Rc::clone(handle))
     }
 
     /// Whether nobody new is to be accepted. This worker may not have heard of it yet.
@@ -179,73 +159,73 @@ impl Worker {
     }
 
     /// Waits for the drain, then tells every connection.
-    async fn wait_for_drain(self: Rc<Self>) {
+    pub(crate) async fn wait_for_drain(self: Rc<Self>) {
         poll_fn(|cx| {
             if self.server.drain.has_begun() {
                 return Poll::Ready(());
             }
-            wake_on_bell(cx);
+            wake_with_worker(cx);
             Poll::Pending
         })
         .await;
         self.draining.set(true);
-        for (_, (_, link)) in self.connections.borrow().iter() {
-            link.order(Order::DRAIN);
+        for (_, (_, handle)) in self.connections.borrow().iter() {
+            handle.signal(Signals::DRAIN);
         }
     }
 
     /// Sweeps until the worker ends.
-    async fn sweep(self: Rc<Self>) -> io::Result<()> {
+    pub(crate) async fn sweep(self: Rc<Self>) -> io::Result<()> {
         let sweep = &self.server.sweep;
         let mut ticker = Ticker::every(sweep.interval(), sweep.phase(self.index))?;
-        let mut ebb = Ebb::default();
+        let mut memory_release = IdleShrink::default();
         loop {
             for _ in 0..ticker.tick().await? {
-                let now = self.tick.get().wrapping_add(1);
-                self.tick.set(now);
+                let now = self.handles.tick.get().wrapping_add(1);
+                self.handles.tick.set(now);
                 if self.draining.get() {
                     continue;
                 }
                 self.server.shortage.tick();
                 self.sweep_part(now);
                 if self.server.sweep.ends_round(now) {
-                    self.give_memory_back(&mut ebb);
+                    self.give_memory_back(&mut memory_release);
                 }
             }
         }
     }
 
     /// When most connections have left, or much traffic has ended.
-    fn give_memory_back(&self, ebb: &mut Ebb) {
+    fn give_memory_back(&self, memory_release: &mut IdleShrink) {
         let traffic = self.counters().traffic_bytes();
         let mut connections = self.connections.borrow_mut();
-        match ebb.step(connections.len(), traffic, Instant::now()) {
-            ebb::Step::Keep => return,
-            ebb::Step::Shrink => {
+        match memory_release.step(connections.len(), traffic, Instant::now()) {
+            memory_release::Step::Keep => return,
+            memory_release::Step::Shrink => {
                 connections.shrink_to_fit();
-                self.watched.borrow_mut().shrink_to_fit();
+                self.handles.watched.borrow_mut().shrink_to_fit();
             }
-            ebb::Step::Collect => {}
+            memory_release::Step::Collect => {}
         }
-        self.spares.clear();
-        ebb::collect();
+        self.buffer_pool.clear();
+        memory_release::collect();
     }
 
     fn sweep_part(&self, now: u32) {
         let sweep = &self.server.sweep;
         let connections = self.connections.borrow();
-        let places = sweep.places(now, connections.capacity());
+        let slots = sweep.slots(now, connections.capacity());
         let mut tick = sweep.tick(now, connections.len());
-        for (_, link) in places.filter_map(|place| connections.get(place)) {
-            match tick.verdict(link.phase(), &link.activity) {
-                Verdict::Keep => {}
-                Verdict::Ping => link.order(Order::PING),
-                Verdict::HandshakeTimeout => link.order(Order::REQUEST_TIMEOUT),
-                Verdict::IdleTimeout => {
-                    link.order(Order::IDLE_TIMEOUT);
-                    if link.deadline().is_none() {
-                        // It hears no order while it writes to a peer that does not read.
-                        link.limit(LINGER_TIMEOUT);
+        for (_, handle) in slots.filter_map(|slot| connections.get(slot)) {
+            match tick.action(handle.phase(), &handle.activity) {
+                IdleAction::Keep => {}
+                IdleAction::Ping => handle.signal(Signals::PING),
+                IdleAction::HandshakeTimeout => handle.signal(Signals::REQUEST_TIMEOUT),
+                IdleAction::IdleTimeout => {
+                    handle.signal(Signals::IDLE_TIMEOUT);
+                    if handle.deadline().is_none() {
+                        // The task sees no signal while it writes to a peer that does not read.
+                        handle.limit(LINGER_TIMEOUT);
                     }
                 }
             }
@@ -253,107 +233,25 @@ impl Worker {
     }
 
     /// Ends what is over its time, and gives the accept loops another try, every [`ACCEPT_PAUSE`].
-    async fn watch_time(self: Rc<Self>) -> io::Result<()> {
+    pub(crate) async fn watch_time(self: Rc<Self>) -> io::Result<()> {
         let mut ticker = Ticker::every(ACCEPT_PAUSE, Duration::ZERO)?;
         loop {
             ticker.tick().await?;
             self.freed.raise();
-            if self.watched.borrow().is_empty() {
+            if self.handles.watched.borrow().is_empty() {
                 continue;
             }
             let now = Instant::now();
-            self.watched.borrow_mut().retain(|link| {
-                let Some(link) = link.upgrade() else {
+            self.handles.watched.borrow_mut().retain(|handle| {
+                let Some(handle) = handle.upgrade() else {
                     return false;
                 };
-                let over = link.deadline().is_some_and(|deadline| deadline <= now);
+                let over = handle.deadline().is_some_and(|deadline| deadline <= now);
                 if over {
-                    link.expire();
+                    handle.expire();
                 }
                 !over
             });
         }
     }
-}
-
-/// Starts one thread for each worker, each with a ring and listeners of its own. Returns when all
-/// of them serve.
-///
-/// # Errors
-/// A thread or a ring could not be made.
-pub(crate) fn start(server: &Arc<Server>, listeners: Vec<Vec<TcpListener>>) -> anyhow::Result<()> {
-    server
-        .drain
-        .of(&listeners)
-        .context("cannot start the workers")?;
-    let run = {
-        let server = Arc::clone(server);
-        move |index, listeners, report: &_| run(index, &server, listeners, report)
-    };
-    workers::start(&server.settings, listeners, run)?;
-    Ok(())
-}
-
-/// Runs a worker on this thread. Returns only why it could not begin.
-fn run(
-    index: usize,
-    server: &Arc<Server>,
-    listeners: Vec<TcpListener>,
-    report: &Report<()>,
-) -> anyhow::Error {
-    let mut runtime = match ring::build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return anyhow::Error::new(error).context(format!(
-                "cannot set up the ring of worker {index} ({SQ_ENTRIES} entries; too little memory, or `ulimit -n` too low?)"
-            ));
-        }
-    };
-    runtime.block_on(async {
-        let started = begin(index, server, listeners).await;
-        match started {
-            Ok(()) => {
-                // Nobody listens any more when another worker has failed; then the process ends
-                // anyway.
-                let _ = report.send(Ok(()));
-                pending().await
-            }
-            Err(error) => error,
-        }
-    })
-}
-
-/// Starts the tasks of a worker.
-async fn begin(
-    index: usize,
-    server: &Arc<Server>,
-    listeners: Vec<TcpListener>,
-) -> anyhow::Result<()> {
-    let worker = Worker::new(index, server).context("cannot start a worker")?;
-    essential(index, "wake-ups", Arc::clone(worker.bell()).listen());
-    essential(index, "sweep", Rc::clone(&worker).sweep());
-    essential(index, "clock", Rc::clone(&worker).watch_time());
-    ::monoio::spawn(Rc::clone(&worker).wait_for_drain());
-    ::monoio::spawn(fanout::run(Rc::clone(&worker)));
-    for listener in listeners {
-        let listener = Rc::new(Listener::new(listener)?);
-        for _ in 0..listener::ACCEPTS {
-            ::monoio::spawn(listener::accept(Rc::clone(&listener), Rc::clone(&worker)));
-        }
-    }
-    Ok(())
-}
-
-/// Runs a task without which the worker is of no use.
-fn essential(
-    index: usize,
-    what: &'static str,
-    task: impl Future<Output = io::Result<()>> + 'static,
-) {
-    ::monoio::spawn(async move {
-        if let Err(error) = task.await {
-            eprintln!("error: worker {index}: {what} failed: {error}");
-            process::exit(1);
-        }
-    });
 }

@@ -1,19 +1,19 @@
-//! Deadlines of connections that are being closed, without a timer for each: a beat that runs only
-//! while somebody needs it.
+//! Deadlines of connections that are being closed, without a timer for each: a clock that runs only
+//! while a connection has a deadline.
 
 use std::time::Instant;
 
 use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT};
 use uring_net::{Ring, SocketId, Token};
 
-/// Beats that make [`LINGER_TIMEOUT`]; one may begin just before the deadline is set.
-const LINGER_BEATS: u32 = (LINGER_TIMEOUT.as_millis() / ACCEPT_PAUSE.as_millis()) as u32 + 1;
+/// Ticks that make [`LINGER_TIMEOUT`]; one may begin just before the deadline is set.
+const LINGER_TICKS: u32 = (LINGER_TIMEOUT.as_millis() / ACCEPT_PAUSE.as_millis()) as u32 + 1;
 
-/// When the patience with a peer ends, in beats of the worker's clock.
+/// When the patience with a peer ends, in ticks of the worker's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline(u32);
 
-/// Counts beats of [`ACCEPT_PAUSE`].
+/// Counts ticks of [`ACCEPT_PAUSE`].
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     now: u32,
@@ -25,7 +25,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// [`LINGER_TIMEOUT`] from now.
     pub(crate) fn deadline(&self) -> Deadline {
-        Deadline(self.now.wrapping_add(LINGER_BEATS))
+        Deadline(self.now.wrapping_add(LINGER_TICKS))
     }
 
     /// Whether it has passed.
@@ -33,7 +33,7 @@ impl Clock {
         self.now.wrapping_sub(deadline.0) < u32::MAX / 2
     }
 
-    /// Has one more beat come, with `token`.
+    /// Has one more tick come, with `token`.
     pub(crate) fn start(&mut self, ring: &mut Ring, token: Token) {
         if !self.running {
             self.running = true;
@@ -41,14 +41,14 @@ impl Clock {
         }
     }
 
-    /// The kernel could not start the beat.
+    /// The kernel could not start the tick.
     pub(crate) fn restart(&mut self, ring: &mut Ring, token: Token) {
         self.running = false;
         self.start(ring, token);
     }
 
-    /// The beat has come. Goes on only when [`start`](Self::start)ed again.
-    pub(crate) fn beat(&mut self) {
+    /// The tick has come. Goes on only when [`start`](Self::start)ed again.
+    pub(crate) fn advance(&mut self) {
         self.running = false;
         self.now = self.now.wrapping_add(1);
     }
@@ -59,17 +59,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_not_over_early_and_beats_wrap() {
+    fn a_deadline_is_not_over_early_and_ticks_wrap() {
         let mut clock = Clock {
             now: u32::MAX - 3,
             ..Clock::default()
         };
         let deadline = clock.deadline();
-        let mut beats = 0;
+        let mut ticks = 0;
         while !clock.is_over(deadline) {
-            clock.beat();
-            beats += 1;
+            clock.advance();
+            ticks += 1;
         }
-        assert!((beats - 1) * ACCEPT_PAUSE >= LINGER_TIMEOUT);
+        assert!((ticks - 1) * ACCEPT_PAUSE >= LINGER_TIMEOUT);
     }
 }

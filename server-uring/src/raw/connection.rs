@@ -3,6 +3,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use server_core::admission::{Admitted, Permit, Upgrade};
 use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
@@ -15,8 +16,8 @@ use uring_net::{OpKind, ReceivedBuf, SendBuf, SocketId, Token};
 use ws_proto::{CloseCode, End, Reply, Role, Session, State};
 
 use crate::raw::clock::Deadline;
-use crate::raw::link::{HOLD_BYTES, Link, Sent};
 use crate::raw::member::{Delivered, Member, Taken};
+use crate::raw::sender::{HOLD_BYTES, Progress, Sender};
 use crate::raw::worker::Worker;
 
 /// How far a connection is.
@@ -27,10 +28,10 @@ enum Stage {
     /// A WebSocket is open.
     Open,
     /// Our last bytes are on their way.
-    Parting,
+    Closing,
     /// They are sent and our direction is ended: the peer's bytes are thrown away until it ends its
     /// own.
-    Discarding,
+    Lingering,
     /// The ring is closing the socket.
     Closed,
 }
@@ -46,11 +47,22 @@ enum Serving {
     Member(Box<Member>),
 }
 
+impl Serving {
+    /// What is to be sent next, of what does not wait behind the socket.
+    #[inline]
+    fn next(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Member(member) => member.next(),
+            Self::Handshake(_) | Self::Echo(_) => None,
+        }
+    }
+}
+
 /// A connection from its first byte to its last. What is rare is boxed, what is idle holds no
 /// memory beyond this.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    link: Link,
+    sender: Sender,
     serving: Serving,
     stage: Stage,
     activity: Activity,
@@ -69,7 +81,7 @@ impl Connection {
     /// Begins to serve an accepted socket.
     pub(crate) fn new(worker: &mut Worker, socket: SocketId) -> Self {
         Self {
-            link: Link::new(&mut worker.ring, socket),
+            sender: Sender::new(&mut worker.ring, socket),
             serving: Serving::Handshake(Vec::new()),
             stage: Stage::Handshake,
             activity: Activity::at(worker.tick),
@@ -81,7 +93,7 @@ impl Connection {
     }
 
     pub(crate) fn socket(&self) -> SocketId {
-        self.link.socket
+        self.sender.socket
     }
 
     pub(crate) fn activity(&self) -> &Activity {
@@ -96,7 +108,7 @@ impl Connection {
         match self.stage {
             Stage::Handshake => Phase::Handshake,
             Stage::Open => Phase::Open,
-            Stage::Parting | Stage::Discarding | Stage::Closed => Phase::Closing,
+            Stage::Closing | Stage::Lingering | Stage::Closed => Phase::Closing,
         }
     }
 
@@ -104,34 +116,34 @@ impl Connection {
     #[inline]
     pub(crate) fn received(&mut self, worker: &mut Worker, bytes: ReceivedBuf) {
         if self.stage == Stage::Open {
-            self.hear(worker);
+            self.note_activity(worker);
         }
         match (self.stage, &mut self.serving) {
             (Stage::Open, Serving::Echo(_)) => self.echo(worker, bytes),
             (Stage::Open, Serving::Member(member)) => {
-                let taken = member.received(worker, &mut self.link, bytes);
+                let taken = member.received(worker, &mut self.sender, bytes);
                 self.go_on(worker, taken);
             }
             (Stage::Handshake, _) => self.read_head(worker, &bytes),
-            (Stage::Parting | Stage::Discarding, _) => self.discard(worker, bytes.len()),
+            (Stage::Closing | Stage::Lingering, _) => self.discard(worker, bytes.len()),
             (Stage::Open | Stage::Closed, _) => {}
         }
     }
 
     /// The peer is alive. A busy one, heard of within two rounds of the sweep (its request counts),
-    /// is received from eagerly.
+    /// is received from by a multishot.
     #[inline]
-    fn hear(&mut self, worker: &mut Worker) {
+    fn note_activity(&mut self, worker: &mut Worker) {
         if worker.is_busy(&self.activity) {
-            self.link.receive_eagerly(&mut worker.ring);
+            self.sender.receive_by_multishot(&mut worker.ring);
         }
         self.activity.touch(worker.tick);
     }
 
-    /// Receives sparingly again from a peer that was silent for two rounds of the sweep.
-    pub(crate) fn spare(&mut self, worker: &mut Worker) {
+    /// Receives by a poll again from a peer that was silent for two rounds of the sweep.
+    pub(crate) fn downgrade_receive(&mut self, worker: &mut Worker) {
         if self.stage == Stage::Open && !worker.is_busy(&self.activity) {
-            self.link.receive_sparingly(&mut worker.ring);
+            self.sender.receive_by_poll(&mut worker.ring);
         }
     }
 
@@ -143,23 +155,23 @@ impl Connection {
             return;
         };
         let received = bytes.len();
-        let echo = session.echo(&mut bytes, &mut self.link.pending);
-        worker.local.count_echo(received, &echo);
+        let echo = session.echo(&mut bytes, &mut self.sender.pending);
+        worker.local_counters.count_echo(received, &echo);
         match echo.reply {
             Reply::None => {}
             Reply::InPlace(range) => {
                 bytes.narrow(range);
-                self.link.reply(worker, bytes);
+                self.sender.reply(worker, bytes);
             }
-            Reply::Spilled => self.link.flush(worker),
+            Reply::Spilled => self.sender.flush(worker),
         }
         if let Some(end) = echo.end {
             if let End::Violation(violation) = end {
                 worker.counters().count_violation(&violation);
             }
-            self.part(worker);
-        } else if self.link.pending.len() > HOLD_BYTES {
-            self.link.stop_receiving(&mut worker.ring);
+            self.linger(worker);
+        } else if self.sender.pending.len() > HOLD_BYTES {
+            self.sender.stop_receiving(&mut worker.ring);
         }
     }
 
@@ -190,29 +202,29 @@ impl Connection {
         match upgrade.endpoint {
             Endpoint::Echo => {
                 let mut session = Session::new(Role::Server, worker.server.settings.limits);
-                self.link.append(worker, &upgrade.response);
-                let ended = echo_early(worker, &mut session, early, &mut self.link.pending);
+                self.sender.append(worker, &upgrade.response);
+                let ended = echo_early(worker, &mut session, early, &mut self.sender.pending);
                 self.serving = Serving::Echo(session);
-                self.link.flush(worker);
+                self.sender.flush(worker);
                 if ended {
-                    self.part(worker);
+                    self.linger(worker);
                 }
             }
             Endpoint::Broadcast(room) => {
-                let mut member = Member::join(worker, self.link.socket, room, upgrade.response);
-                let taken = member.take_in(worker, &mut self.link, early);
+                let mut member = Member::join(worker, self.sender.socket, room, upgrade.response);
+                let taken = member.take_in(worker, &mut self.sender, early);
                 self.serving = Serving::Member(Box::new(member));
-                self.link.flush(worker);
+                self.sender.flush(worker);
                 self.go_on(worker, taken);
             }
         }
     }
 
-    /// Sends an HTTP response and parts.
+    /// Sends an HTTP response and lingers.
     fn respond(&mut self, worker: &mut Worker, response: &[u8]) {
-        self.link.append(worker, response);
-        self.link.flush(worker);
-        self.part(worker);
+        self.sender.append(worker, response);
+        self.sender.flush(worker);
+        self.linger(worker);
     }
 
     /// A member has taken in what it received.
@@ -229,17 +241,17 @@ impl Connection {
             && member.is_over()
         {
             member.left();
-            self.link.flush(worker);
-            self.part(worker);
+            self.sender.flush(worker);
+            self.linger(worker);
         }
     }
 
     /// There may be room again in the mailbox that a member's messages wait for.
     pub(crate) fn publish(&mut self, worker: &mut Worker) {
         if let (Stage::Open, Serving::Member(member)) = (self.stage, &mut self.serving) {
-            let taken = member.publish(worker, &mut self.link);
+            let taken = member.publish(worker, &mut self.sender);
             self.go_on(worker, taken);
-            if self.stage == Stage::Open && self.link.is_idle() {
+            if self.stage == Stage::Open && self.sender.is_idle() {
                 self.read_on(worker);
             }
         }
@@ -250,66 +262,68 @@ impl Connection {
     #[inline]
     pub(crate) fn deliver(&mut self, worker: &mut Worker, frames: &Frames) {
         if let (Stage::Open, Serving::Member(member)) = (self.stage, &mut self.serving)
-            && member.deliver(worker, &mut self.link, frames) == Delivered::TooSlow
+            && member.deliver(worker, &mut self.sender, frames) == Delivered::SlowConsumer
         {
-            self.part(worker);
+            self.linger(worker);
         }
     }
 
     /// The end of a turn in which something was to be sent.
     #[inline]
     pub(crate) fn start(&mut self, worker: &mut Worker, first: Option<ReceivedBuf>) {
-        if self.stage != Stage::Closed && !self.link.start(worker, first) {
-            self.send_on(worker);
+        if self.stage == Stage::Closed {
+            return;
+        }
+        let next = || self.serving.next();
+        if self.sender.start(worker, first, next) == Progress::Idle {
+            self.all_is_sent(worker);
         }
     }
 
     /// A send has completed: `bytes` bytes of `buf`.
     #[inline]
     pub(crate) fn sent(&mut self, worker: &mut Worker, buf: SendBuf, bytes: usize) {
-        worker.local.bytes_sent += bytes as u64;
+        worker.local_counters.bytes_sent += bytes as u64;
         if let Serving::Member(member) = &mut self.serving {
-            worker.local.messages_sent += member.sent();
+            worker.local_counters.messages_sent += member.sent();
         }
         if self.stage == Stage::Closed {
             return;
         }
-        if self.link.is_stuck(worker) {
+        if self.sender.is_stuck(worker) {
             // There was no room for it, now there is: the peer lives.
             self.activity.touch(worker.tick);
             if self.deadline.is_some() {
                 self.deadline = Some(worker.clock.deadline());
             }
         }
-        if self.link.sent(worker, buf, bytes) == Sent::Wholly {
-            self.send_on(worker);
+        match (
+            self.sender.sent(worker, buf, bytes, || self.serving.next()),
+            &self.serving,
+        ) {
+            (Progress::Idle, _) => self.all_is_sent(worker),
+            (Progress::Busy, Serving::Member(member))
+                if self.stage == Stage::Open && member.may_read() =>
+            {
+                self.read_on(worker);
+            }
+            (Progress::Busy, _) => {}
         }
     }
 
-    /// Sends what comes next; when there is nothing, does what waited for that.
+    /// Does what waited for everything to be sent.
     #[inline]
-    fn send_on(&mut self, worker: &mut Worker) {
-        if !self.link.pending.is_empty() {
-            return self.link.send_pending(worker);
-        }
-        if let Serving::Member(member) = &mut self.serving
-            && member.send_next(worker, &mut self.link)
-        {
-            if self.stage == Stage::Open && member.may_read() {
-                self.read_on(worker);
-            }
-            return;
-        }
+    fn all_is_sent(&mut self, worker: &mut Worker) {
         match self.stage {
             Stage::Handshake | Stage::Open => {
                 if self.is_closing() {
-                    self.link.deliver_on_close(&mut worker.ring);
+                    self.sender.deliver_on_close(&mut worker.ring);
                 }
                 self.finish_if_ended(worker);
                 self.read_on(worker);
             }
-            Stage::Parting => self.end_our_direction(worker),
-            Stage::Discarding | Stage::Closed => {}
+            Stage::Closing => self.end_our_direction(worker),
+            Stage::Lingering | Stage::Closed => {}
         }
     }
 
@@ -329,35 +343,35 @@ impl Connection {
         match (self.stage, &self.serving) {
             (Stage::Closed, _) => {}
             (Stage::Open, Serving::Member(member)) if member.is_waiting() => {}
-            _ => self.link.receive(&mut worker.ring),
+            _ => self.sender.receive(&mut worker.ring),
         }
     }
 
     /// The receive has stopped, as it was asked to.
     pub(crate) fn stopped(&mut self, worker: &mut Worker) {
-        self.link.stopped();
-        if self.link.is_idle() || self.stage == Stage::Discarding {
+        self.sender.stopped();
+        if self.sender.is_idle() || self.stage == Stage::Lingering {
             self.read_on(worker);
         }
     }
 
     /// The peer has ended its stream. What it asked for before, it gets.
     pub(crate) fn eof(&mut self, worker: &mut Worker) {
-        self.link.ended();
+        self.sender.ended();
         if let (Stage::Open, Serving::Member(member)) = (self.stage, &mut self.serving) {
-            member.finish(worker, self.link.socket);
+            member.finish(worker, self.sender.socket);
         }
         match self.stage {
             Stage::Handshake | Stage::Open => self.finish_if_ended(worker),
-            Stage::Discarding => self.close(worker),
-            Stage::Parting | Stage::Closed => {}
+            Stage::Lingering => self.close(worker),
+            Stage::Closing | Stage::Closed => {}
         }
     }
 
     fn finish_if_ended(&mut self, worker: &mut Worker) {
         let waiting = matches!(&self.serving, Serving::Member(member) if member.is_waiting());
-        if self.link.has_ended() && self.link.is_idle() && !waiting {
-            self.link.deliver_on_close(&mut worker.ring);
+        if self.sender.has_ended() && self.sender.is_idle() && !waiting {
+            self.sender.deliver_on_close(&mut worker.ring);
             self.close(worker);
         }
     }
@@ -371,7 +385,7 @@ impl Connection {
         if self.stage != Stage::Closed {
             tracing::debug!(%error, ?op, "a connection broke");
             if op == OpKind::Receive {
-                self.link.ended();
+                self.sender.ended();
             }
             self.close(worker);
         }
@@ -381,13 +395,13 @@ impl Connection {
     pub(crate) fn ping(&mut self, worker: &mut Worker) {
         match &mut self.serving {
             Serving::Echo(session) if session.state() == State::Open => {
-                self.link.append(worker, PING);
-                worker.local.pings_sent += 1;
+                self.sender.append(worker, PING);
+                worker.local_counters.pings_sent += 1;
             }
-            Serving::Member(member) => worker.local.pings_sent += u64::from(member.ping()),
+            Serving::Member(member) => worker.local_counters.pings_sent += u64::from(member.ping()),
             Serving::Echo(_) | Serving::Handshake(_) => return,
         }
-        self.link.flush(worker);
+        self.sender.flush(worker);
     }
 
     /// The request took too long.
@@ -401,55 +415,57 @@ impl Connection {
         match &mut self.serving {
             // It only waits for its last messages to be delivered.
             Serving::Member(member) if member.is_over() => return self.limit(worker),
-            Serving::Member(member) => member.last_words(CloseCode::Away, IDLE),
+            Serving::Member(member) => member.end_with(CloseCode::Away, IDLE),
             Serving::Echo(session) => {
-                session.close(CloseCode::Away, IDLE, &mut self.link.pending);
+                session.close(CloseCode::Away, IDLE, &mut self.sender.pending);
             }
             Serving::Handshake(_) => {}
         }
         worker.counters().idle_timeouts.add(1);
-        self.link.flush(worker);
-        self.part(worker);
+        self.sender.flush(worker);
+        self.linger(worker);
     }
 
     /// The server is going away.
     pub(crate) fn drain(&mut self, worker: &mut Worker) {
         match (self.stage, &mut self.serving) {
             (Stage::Handshake, _) => {
-                self.link.deliver_on_close(&mut worker.ring);
+                self.sender.deliver_on_close(&mut worker.ring);
                 return self.close(worker);
             }
             (Stage::Open, Serving::Echo(session)) => {
-                session.close(CloseCode::Away, GOING_AWAY, &mut self.link.pending);
+                session.close(CloseCode::Away, GOING_AWAY, &mut self.sender.pending);
             }
             (Stage::Open, Serving::Member(member)) => member.go_away(),
             _ => return,
         }
-        self.link.flush(worker);
+        self.sender.flush(worker);
     }
 
     /// Lets our last bytes go, then ends our direction and reads until the peer has ended its own:
     /// closing a socket with unread bytes would reset the connection and could destroy our last
     /// words on the way. All of it in bounded time.
-    fn part(&mut self, worker: &mut Worker) {
-        self.stage = Stage::Parting;
+    fn linger(&mut self, worker: &mut Worker) {
+        self.stage = Stage::Closing;
         if let Serving::Member(member) = &mut self.serving {
-            member.leave(worker, self.link.socket);
+            member.leave(worker, self.sender.socket);
         }
         self.limit(worker);
-        if self.link.is_idle() {
-            self.send_on(worker);
+        if self.sender.is_idle()
+            && self.sender.send_on(worker, || self.serving.next()) == Progress::Idle
+        {
+            self.all_is_sent(worker);
         }
     }
 
     fn end_our_direction(&mut self, worker: &mut Worker) {
-        if self.link.has_ended() {
-            self.link.deliver_on_close(&mut worker.ring);
+        if self.sender.has_ended() {
+            self.sender.deliver_on_close(&mut worker.ring);
             return self.close(worker);
         }
-        self.stage = Stage::Discarding;
+        self.stage = Stage::Lingering;
         self.deadline = Some(worker.clock.deadline());
-        self.link.shut_down(&mut worker.ring);
+        self.sender.shut_down(&mut worker.ring);
         self.read_on(worker);
     }
 
@@ -466,7 +482,7 @@ impl Connection {
     fn limit(&mut self, worker: &mut Worker) {
         if self.deadline.is_none() {
             self.deadline = Some(worker.clock.deadline());
-            worker.watch(self.link.socket);
+            worker.watch(self.sender.socket);
         }
     }
 
@@ -478,11 +494,11 @@ impl Connection {
         }
         self.stage = Stage::Closed;
         if let Serving::Member(member) = &mut self.serving {
-            member.leave(worker, self.link.socket);
+            member.leave(worker, self.sender.socket);
         }
         self.permit = None;
-        self.link.pending = Vec::new();
-        let socket = self.link.socket;
+        self.sender.pending = Vec::new();
+        let socket = self.sender.socket;
         worker.ring.close(socket, Token(socket.index() as u64));
     }
 }
@@ -499,7 +515,7 @@ fn echo_early(
     if let Reply::InPlace(range) = echo.reply.clone() {
         out.extend_from_slice(&early[range]);
     }
-    worker.local.count_echo(early.len(), &echo);
+    worker.local_counters.count_echo(early.len(), &echo);
     if let Some(End::Violation(violation)) = &echo.end {
         worker.counters().count_violation(violation);
     }

@@ -1,14 +1,14 @@
-//! All connections of a worker, by the place that the ring gave their sockets.
+//! All connections of a worker, by the slot that the ring gave their sockets.
 
 use uring_net::SocketId;
 
 use crate::raw::connection::Connection;
 
-/// Places of one chunk. Chunks never move: growing copies nothing and leaves no freed halves
+/// Slots of one chunk. Chunks never move: growing copies nothing and leaves no freed halves
 /// behind.
 const CHUNK: usize = 1024;
 
-/// A slab whose places are chosen by the ring: a socket's index is unique among its open sockets.
+/// A slab whose slots are chosen by the ring: a socket's index is unique among its open sockets.
 #[derive(Default)]
 pub(crate) struct Connections {
     chunks: Vec<Vec<Option<Connection>>>,
@@ -16,26 +16,26 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn insert(&mut self, connection: Connection) {
-        let place = connection.socket().index();
-        while self.chunks.len() <= place / CHUNK {
+        let slot = connection.socket().index();
+        while self.chunks.len() <= slot / CHUNK {
             self.chunks.push(Vec::new());
         }
-        let chunk = &mut self.chunks[place / CHUNK];
-        if chunk.len() <= place % CHUNK {
+        let chunk = &mut self.chunks[slot / CHUNK];
+        if chunk.len() <= slot % CHUNK {
             chunk.reserve_exact(CHUNK - chunk.len());
-            chunk.resize_with(place % CHUNK + 1, || None);
+            chunk.resize_with(slot % CHUNK + 1, || None);
         }
-        chunk[place % CHUNK] = Some(connection);
+        chunk[slot % CHUNK] = Some(connection);
     }
 
-    fn entry(&mut self, place: usize) -> Option<&mut Option<Connection>> {
-        self.chunks.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
+    fn entry(&mut self, slot: usize) -> Option<&mut Option<Connection>> {
+        self.chunks.get_mut(slot / CHUNK)?.get_mut(slot % CHUNK)
     }
 
-    /// The connection whose completion carried this place. It is never a later one: the ring gives
-    /// a place away again only after the last completion of its socket.
-    pub(crate) fn at(&mut self, place: usize) -> Option<&mut Connection> {
-        self.entry(place)?.as_mut()
+    /// The connection whose completion carried this slot. It is never a later one: the ring gives a
+    /// slot away again only after the last completion of its socket.
+    pub(crate) fn at(&mut self, slot: usize) -> Option<&mut Connection> {
+        self.entry(slot)?.as_mut()
     }
 
     /// The connection with this socket, unless it is gone.
@@ -45,8 +45,8 @@ impl Connections {
     }
 
     /// Forgets a connection whose socket is gone.
-    pub(crate) fn remove(&mut self, place: usize) {
-        if let Some(entry) = self.entry(place) {
+    pub(crate) fn remove(&mut self, slot: usize) {
+        if let Some(entry) = self.entry(slot) {
             *entry = None;
         }
     }
@@ -60,7 +60,7 @@ impl Connections {
         }
     }
 
-    /// No connection has this place or a higher one.
+    /// No connection has this slot or a higher one.
     pub(crate) fn end(&self) -> usize {
         self.chunks.len() * CHUNK
     }

@@ -1,14 +1,13 @@
 //! A worker's fan-out: drains its mailbox in batches and gives every member one send for each
 //! batch.
 
-use std::cell::RefCell;
 use std::task::{Context, Poll};
 
 use server_core::rooms::{Batch, Delivery, RoomTable};
 use uring_net::SocketId;
 
-use crate::raw::bell;
 use crate::raw::connections::Connections;
+use crate::raw::waker;
 use crate::raw::worker::Worker;
 
 /// Members served in one turn. What their sockets take at once has completed in the next, so that
@@ -16,27 +15,11 @@ use crate::raw::worker::Worker;
 /// longer than this for a turn.
 const STRIDE: usize = 1024;
 
-thread_local! {
-    /// Members of this thread's worker that the fan-out has forgotten in this turn.
-    static LEFT: RefCell<Vec<SocketId>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A member's entry in the room tables. The fan-out drops it at the place of the leave in the order
-/// of messages, and so tells the member that everything published before has reached its outbox.
-#[derive(Debug)]
-pub(crate) struct Seat(pub(crate) SocketId);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        LEFT.with_borrow_mut(|left| left.push(self.0));
-    }
-}
-
 /// The members of all rooms on one worker, and what is on its way to them.
 #[derive(Default)]
 pub(crate) struct FanOut {
-    table: RoomTable<Seat>,
-    batch: Batch<Seat>,
+    table: RoomTable<SocketId>,
+    batch: Batch<SocketId>,
     /// A delivery, and how many members have it.
     current: Option<(Delivery, usize)>,
     /// The mailbox was empty and will ring.
@@ -44,19 +27,19 @@ pub(crate) struct FanOut {
 }
 
 impl FanOut {
-    /// Somebody has rung.
+    /// The worker was woken.
     pub(crate) fn wake(&mut self) {
         self.listening = false;
     }
 
     /// Whether there is something to deliver or to look at.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.listening || bell::is_rung()
+        !self.listening || waker::is_woken()
     }
 
     /// Delivers for one turn.
     pub(crate) fn run(&mut self, worker: &mut Worker, connections: &mut Connections) {
-        if bell::take() {
+        if waker::take() {
             self.listening = false;
         }
         let mut left = STRIDE;
@@ -68,7 +51,7 @@ impl FanOut {
                 None => self.drain(worker),
             }
         }
-        for socket in LEFT.take() {
+        for socket in self.table.left() {
             if let Some(connection) = connections.find(socket) {
                 connection.left(worker);
             }
@@ -81,7 +64,7 @@ impl FanOut {
 
     fn drain(&mut self, worker: &Worker) {
         let mailbox = worker.server.rooms.mailbox(worker.index);
-        let mut cx = Context::from_waker(&worker.bell);
+        let mut cx = Context::from_waker(&worker.waker);
         self.listening = match mailbox.poll_drain(&mut cx, &mut self.batch) {
             Poll::Ready(()) => false,
             Poll::Pending => true,
@@ -99,8 +82,8 @@ impl FanOut {
     ) -> usize {
         let members = &self.table.members(delivery.room)[from..];
         let now = &members[..limit.min(members.len())];
-        for (_, seat) in now {
-            if let Some(connection) = connections.find(seat.0) {
+        for &(_, socket) in now {
+            if let Some(connection) = connections.find(socket) {
                 connection.deliver(worker, &delivery.frames);
             }
         }

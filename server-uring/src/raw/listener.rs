@@ -35,9 +35,9 @@ impl Listener {
         })
     }
 
-    /// Whether this is the place of its socket.
-    pub(crate) fn is_at(&self, place: usize) -> bool {
-        self.socket.index() == place
+    /// Whether its socket has this slot.
+    pub(crate) fn is_at(&self, slot: usize) -> bool {
+        self.socket.index() == slot
     }
 
     /// Whether it waits for descriptors.
@@ -76,7 +76,7 @@ impl Listener {
         }
         self.starving = true;
         worker.server.shortage.failed(error);
-        worker.beat_later();
+        worker.start_clock();
     }
 
     /// A connection has closed: there is a descriptor.
@@ -87,10 +87,10 @@ impl Listener {
         }
     }
 
-    /// A moment has passed: descriptors may also have come free elsewhere. Tries only when there is
-    /// somebody to accept, for the kernel takes the descriptor before it looks, and would fail for
-    /// nobody.
-    pub(crate) fn retry_for_somebody(&mut self, worker: &mut Worker) {
+    /// A moment has passed: descriptors may also have come free elsewhere. Tries only when a
+    /// connection is pending: the kernel reserves the descriptor first, so accept would fail even
+    /// with nothing to accept.
+    pub(crate) fn retry_if_pending(&mut self, worker: &mut Worker) {
         if self.accepting {
             return;
         }
@@ -100,13 +100,13 @@ impl Listener {
         let mut fds = [PollFd::new(&fd, PollFlags::IN)];
         let waiting = poll(&mut fds, Some(&Timespec::default()));
         if waiting.is_ok_and(|ready| ready == 0) {
-            worker.beat_later();
+            worker.start_clock();
         } else {
             self.retry(worker);
         }
     }
 
-    /// Stops accepting. Who knocks from now on is refused.
+    /// Stops accepting. Connections from now on are refused.
     pub(crate) fn close(&mut self, worker: &mut Worker) {
         self.starving = false;
         worker.ring.close(self.socket, token(self.socket));

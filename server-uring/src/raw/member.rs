@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::task::Context;
 
+use bytes::Bytes;
 use server_core::control::{GOING_AWAY, PING, SLOW_CONSUMER};
 use server_core::endpoints::RoomName;
 use server_core::member::MemberSession;
@@ -12,8 +13,7 @@ use server_core::rooms::{Frames, MemberId, Room};
 use uring_net::{ReceivedBuf, SocketId};
 use ws_proto::CloseCode;
 
-use crate::raw::fanout::Seat;
-use crate::raw::link::{HOLD_BYTES, Link};
+use crate::raw::sender::{HOLD_BYTES, Sender};
 use crate::raw::worker::Worker;
 
 /// How far a member is with what it received.
@@ -31,7 +31,7 @@ pub(crate) enum Delivered {
     /// It is sent, queued or dropped.
     Done,
     /// The receiver is too slow; its last words are queued.
-    TooSlow,
+    SlowConsumer,
 }
 
 /// The part of a connection that only members have.
@@ -68,7 +68,7 @@ impl Member {
         let rooms = &worker.server.rooms;
         Self {
             session: MemberSession::new(worker.server.settings.limits),
-            room: Some(rooms.join(room, worker.index, id(socket), Seat(socket))),
+            room: Some(rooms.join(room, worker.index, id(socket), socket)),
             outbox,
             in_flight: 0,
             over: false,
@@ -123,7 +123,7 @@ impl Member {
     pub(crate) fn received(
         &mut self,
         worker: &mut Worker,
-        link: &mut Link,
+        sender: &mut Sender,
         mut bytes: ReceivedBuf,
     ) -> Taken {
         if self.over {
@@ -131,70 +131,70 @@ impl Member {
         }
         if self.session.publication.is_some() {
             self.held.extend_from_slice(&bytes);
-            link.stop_receiving(&mut worker.ring);
+            sender.stop_receiving(&mut worker.ring);
             return Taken::Waiting;
         }
-        if link.is_stuck(worker) {
-            // Who does not read is not read from.
-            link.stop_receiving(&mut worker.ring);
+        if sender.is_stuck(worker) {
+            // A peer that does not read is not read from.
+            sender.stop_receiving(&mut worker.ring);
         }
-        self.take_in(worker, link, &mut bytes)
+        self.take_in(worker, sender, &mut bytes)
     }
 
     /// Takes in `received`, when there is nothing to be published.
     pub(crate) fn take_in(
         &mut self,
         worker: &mut Worker,
-        link: &mut Link,
+        sender: &mut Sender,
         received: &mut [u8],
     ) -> Taken {
         self.take(worker, received);
-        self.answer(worker, link);
-        self.publish(worker, link)
+        self.answer(worker, sender);
+        self.publish(worker, sender)
     }
 
     /// Sees to it that the replies to what was taken in are sent. While too many of them wait, the
     /// peer is not read from: it could go on for ever without reading any.
-    fn answer(&mut self, worker: &mut Worker, link: &mut Link) {
+    fn answer(&mut self, worker: &mut Worker, sender: &mut Sender) {
         if self.outbox.is_empty() {
             return;
         }
-        link.flush(worker);
+        sender.flush(worker);
         if self.outbox.control_bytes() > HOLD_BYTES {
-            link.stop_receiving(&mut worker.ring);
+            sender.stop_receiving(&mut worker.ring);
         }
     }
 
     fn take(&mut self, worker: &mut Worker, received: &mut [u8]) {
         let counters = worker.server.counters.worker(worker.index);
         let taken = self.session.take_in(received, counters);
-        worker.local.add(&taken.counts);
+        worker.local_counters.add(&taken.counts);
         self.over |= taken.over;
         self.outbox.push_control(taken.pongs);
     }
 
     /// Publishes what waits for it, and takes in what was held back meanwhile.
-    pub(crate) fn publish(&mut self, worker: &mut Worker, link: &mut Link) -> Taken {
+    pub(crate) fn publish(&mut self, worker: &mut Worker, sender: &mut Sender) -> Taken {
         loop {
             if let (Some(publication), Some(room)) = (&mut self.session.publication, &self.room) {
-                let mut cx = Context::from_waker(&worker.bell);
+                let mut cx = Context::from_waker(&worker.waker);
                 let rooms = &worker.server.rooms;
                 if rooms.poll_publish(&mut cx, room, publication).is_pending() {
-                    worker.publishers.push(link.socket);
-                    link.stop_receiving(&mut worker.ring);
+                    worker.publishers.push(sender.socket);
+                    sender.stop_receiving(&mut worker.ring);
                     return Taken::Waiting;
                 }
             }
             self.session.publication = None;
             if self.over && (self.held.is_empty() || self.session.is_closed()) {
-                self.leave(worker, link.socket);
+                self.leave(worker, sender.socket);
                 return Taken::Waiting;
             }
             if self.held.is_empty() {
                 return Taken::All;
             }
             self.take_held(worker);
-            self.answer(worker, link);
+            self.answer(worker, sender);
         }
     }
 
@@ -218,16 +218,16 @@ impl Member {
     pub(crate) fn deliver(
         &mut self,
         worker: &mut Worker,
-        link: &mut Link,
+        sender: &mut Sender,
         frames: &Frames,
     ) -> Delivered {
         if self.outbox.has_ended() {
             return Delivered::Done;
         }
-        let at_once = link.is_idle() && self.outbox.is_empty();
+        let at_once = sender.is_idle() && self.outbox.is_empty();
         if at_once && frames.bytes.len() <= LARGEST_PIECE {
             self.in_flight = frames.messages;
-            link.send(worker, frames.bytes.clone().into(), frames.bytes.len());
+            sender.send(worker, frames.bytes.clone().into(), frames.bytes.len());
             return Delivered::Done;
         }
         let mut bound = worker.server.settings.send_queue;
@@ -237,24 +237,20 @@ impl Member {
         }
         let counters = worker.server.counters.worker(worker.index);
         if self.outbox.push_counted(frames.clone(), 0, bound, counters) {
-            self.last_words(CloseCode::Policy, SLOW_CONSUMER);
-            return Delivered::TooSlow;
+            self.end_with(CloseCode::Policy, SLOW_CONSUMER);
+            return Delivered::SlowConsumer;
         }
         if at_once {
-            self.send_next(worker, link);
+            sender.send_on(worker, || self.next());
         }
         Delivered::Done
     }
 
-    /// Sends what is next in the outbox, when nothing is being sent. `false` when it is empty.
-    pub(crate) fn send_next(&mut self, worker: &mut Worker, link: &mut Link) -> bool {
-        let Some((bytes, messages)) = self.outbox.take() else {
-            return false;
-        };
-        let length = bytes.len();
+    /// Takes out what is to be sent next, when nothing is being sent.
+    pub(crate) fn next(&mut self) -> Option<Bytes> {
+        let (bytes, messages) = self.outbox.take()?;
         self.in_flight = messages as u32;
-        link.send(worker, bytes.into(), length);
-        true
+        Some(bytes)
     }
 
     /// The send in flight has completed: how many messages that was.
@@ -282,7 +278,7 @@ impl Member {
     }
 
     /// Sends nothing any more but what has begun, and a Close frame.
-    pub(crate) fn last_words(&mut self, code: CloseCode, reason: &str) {
+    pub(crate) fn end_with(&mut self, code: CloseCode, reason: &str) {
         self.outbox.end();
         self.outbox.close(self.session.close(code, reason));
         self.over = true;

@@ -2,6 +2,7 @@
 
 use std::net::Shutdown;
 
+use bytes::Bytes;
 use server_core::outbox::LARGEST_PIECE;
 use uring_net::{OperationId, ReceivedBuf, Ring, SendBuf, SocketId, Token};
 
@@ -27,9 +28,9 @@ enum Sending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Receiving {
     /// By a poll: the peer is expected to be silent.
-    Sparingly,
+    Poll,
     /// By a multishot.
-    Eagerly,
+    Multishot,
     /// Being cancelled; what arrives before that is so is still to be taken.
     Stopping,
     /// Stopped.
@@ -40,7 +41,7 @@ enum Receiving {
 
 /// One end of a TCP connection.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Sender {
     pub(crate) socket: SocketId,
     sending: Sending,
     receiving: Receiving,
@@ -52,13 +53,13 @@ pub(crate) struct Link {
     pub(crate) pending: Vec<u8>,
 }
 
-/// What became of a buffer that was being sent.
+/// What has become of sending.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// There is more in it, which is on its way now.
-    Partly,
-    /// All of it is sent.
-    Wholly,
+pub(crate) enum Progress {
+    /// The next bytes are on their way.
+    Busy,
+    /// There is nothing to send.
+    Idle,
 }
 
 /// A reply that is to be sent at the end of the turn: the bytes of the buffer, then whatever is
@@ -68,22 +69,22 @@ pub(crate) struct Reply {
     pub(crate) first: Option<ReceivedBuf>,
 }
 
-impl Link {
-    /// Begins to receive, sparingly.
+impl Sender {
+    /// Begins to receive, by a poll.
     pub(crate) fn new(ring: &mut Ring, socket: SocketId) -> Self {
-        let link = Self {
+        let sender = Self {
             socket,
             sending: Sending::Idle,
-            receiving: Receiving::Sparingly,
+            receiving: Receiving::Poll,
             since: 0,
             end: 0,
             pending: Vec::new(),
         };
-        ring.receive_by_poll(socket, link.token());
-        link
+        ring.receive_by_poll(socket, sender.token());
+        sender
     }
 
-    /// Every operation of a socket is called by its place.
+    /// The token of every operation of a socket: its slot.
     fn token(&self) -> Token {
         Token(self.socket.index() as u64)
     }
@@ -118,7 +119,7 @@ impl Link {
     /// Puts bytes behind everything else.
     pub(crate) fn append(&mut self, worker: &mut Worker, bytes: &[u8]) {
         if self.pending.capacity() == 0 {
-            self.pending = worker.spares.take();
+            self.pending = worker.buffer_pool.take();
         }
         self.pending.extend_from_slice(bytes);
     }
@@ -134,9 +135,15 @@ impl Link {
         }
     }
 
-    /// The end of the turn has come. `false` when there is nothing to send here.
+    /// The end of a turn in which something was to be sent: `first`, then whatever waits here, or
+    /// what is `next` for this connection.
     #[inline]
-    pub(crate) fn start(&mut self, worker: &mut Worker, first: Option<ReceivedBuf>) -> bool {
+    pub(crate) fn start(
+        &mut self,
+        worker: &mut Worker,
+        first: Option<ReceivedBuf>,
+        next: impl FnOnce() -> Option<Bytes>,
+    ) -> Progress {
         self.sending = Sending::Idle;
         match first {
             Some(reply) if self.pending.is_empty() => {
@@ -145,19 +152,37 @@ impl Link {
                 // Never waits: a peer that does not read must not hold a buffer that others want to
                 // receive into.
                 worker.ring.send_now(self.socket, reply, self.token());
+                Progress::Busy
             }
             Some(reply) => {
                 self.pending.splice(0..0, reply.iter().copied());
                 self.send_pending(worker);
+                Progress::Busy
             }
-            None if self.pending.is_empty() => return false,
-            None => self.send_pending(worker),
+            None => self.send_on(worker, next),
         }
-        true
     }
 
-    /// Sends what is pending, when nothing is in flight.
-    pub(crate) fn send_pending(&mut self, worker: &mut Worker) {
+    /// Sends what waits here, or what is `next` for this connection, when nothing is in flight.
+    #[inline]
+    pub(crate) fn send_on(
+        &mut self,
+        worker: &mut Worker,
+        next: impl FnOnce() -> Option<Bytes>,
+    ) -> Progress {
+        if !self.pending.is_empty() {
+            self.send_pending(worker);
+            return Progress::Busy;
+        }
+        let Some(bytes) = next() else {
+            return Progress::Idle;
+        };
+        let length = bytes.len();
+        self.send(worker, bytes.into(), length);
+        Progress::Busy
+    }
+
+    fn send_pending(&mut self, worker: &mut Worker) {
         let bytes = std::mem::take(&mut self.pending);
         let length = bytes.len().min(LARGEST_PIECE);
         self.send(worker, bytes.into(), length);
@@ -176,65 +201,67 @@ impl Link {
             .send_range(self.socket, buf, 0..length, self.token());
     }
 
-    /// A send has completed: `sent` bytes of `buf`.
+    /// A send has completed: `sent` bytes of `buf`. Goes on with what is left of it, what waits
+    /// here, or what is `next` for this connection.
     #[inline]
-    pub(crate) fn sent(&mut self, worker: &mut Worker, buf: SendBuf, sent: usize) -> Sent {
+    pub(crate) fn sent(
+        &mut self,
+        worker: &mut Worker,
+        buf: SendBuf,
+        sent: usize,
+        next: impl FnOnce() -> Option<Bytes>,
+    ) -> Progress {
         self.sending = Sending::Idle;
         match buf {
             SendBuf::Received(reply) if sent < reply.len() => {
                 self.pending.splice(0..0, reply[sent..].iter().copied());
             }
             SendBuf::Received(_) | SendBuf::Shared(_) => {}
-            SendBuf::Owned(bytes) => return self.sent_from(worker, bytes),
+            SendBuf::Owned(bytes) if self.end < bytes.len() => {
+                let start = self.end;
+                self.sending = Sending::InFlight;
+                self.since = worker.turn;
+                self.end = bytes.len().min(start + LARGEST_PIECE);
+                let token = self.token();
+                worker
+                    .ring
+                    .send_range(self.socket, bytes, start..self.end, token);
+                return Progress::Busy;
+            }
+            SendBuf::Owned(bytes) => worker.buffer_pool.put(bytes),
         }
-        Sent::Wholly
+        self.send_on(worker, next)
     }
 
-    /// A send from `bytes` has completed; there may be more in it.
-    fn sent_from(&mut self, worker: &mut Worker, bytes: Vec<u8>) -> Sent {
-        if self.end == bytes.len() {
-            worker.spares.put(bytes);
-            return Sent::Wholly;
-        }
-        let start = self.end;
-        self.sending = Sending::InFlight;
-        self.since = worker.turn;
-        self.end = bytes.len().min(start + LARGEST_PIECE);
-        let token = self.token();
-        worker
-            .ring
-            .send_range(self.socket, bytes, start..self.end, token);
-        Sent::Partly
-    }
-
-    /// Receives again, if it was stopped: eagerly, for who had to be stopped is busy.
+    /// Restarts receiving, if it was stopped, by a multishot: a peer that had to be paused is
+    /// active.
     pub(crate) fn receive(&mut self, ring: &mut Ring) {
         if self.receiving == Receiving::Off {
-            self.receiving = Receiving::Eagerly;
+            self.receiving = Receiving::Multishot;
             ring.receive(self.socket, self.token());
         }
     }
 
     /// The peer is busy.
     #[inline]
-    pub(crate) fn receive_eagerly(&mut self, ring: &mut Ring) {
-        if self.receiving == Receiving::Sparingly {
-            self.receiving = Receiving::Eagerly;
+    pub(crate) fn receive_by_multishot(&mut self, ring: &mut Ring) {
+        if self.receiving == Receiving::Poll {
+            self.receiving = Receiving::Multishot;
             ring.receive_by_multishot(self.socket);
         }
     }
 
     /// The peer is silent.
-    pub(crate) fn receive_sparingly(&mut self, ring: &mut Ring) {
-        if self.receiving == Receiving::Eagerly {
-            self.receiving = Receiving::Sparingly;
+    pub(crate) fn receive_by_poll(&mut self, ring: &mut Ring) {
+        if self.receiving == Receiving::Multishot {
+            self.receiving = Receiving::Poll;
             ring.receive_by_poll(self.socket, self.token());
         }
     }
 
     /// Stops receiving. What the kernel has already put into buffers still arrives.
     pub(crate) fn stop_receiving(&mut self, ring: &mut Ring) {
-        if matches!(self.receiving, Receiving::Sparingly | Receiving::Eagerly) {
+        if matches!(self.receiving, Receiving::Poll | Receiving::Multishot) {
             self.receiving = Receiving::Stopping;
             ring.cancel(OperationId::receive_of(self.socket));
         }
@@ -271,9 +298,9 @@ impl Link {
 
 /// Vectors for replies that had to be copied, kept for the next.
 #[derive(Debug, Default)]
-pub(crate) struct Spares(Vec<Vec<u8>>);
+pub(crate) struct BufferPool(Vec<Vec<u8>>);
 
-impl Spares {
+impl BufferPool {
     /// How many are kept.
     const KEPT: usize = 64;
 

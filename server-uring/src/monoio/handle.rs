@@ -7,39 +7,53 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ::monoio::buf::IoBuf;
 use ::monoio::io::AsyncWriteRent;
 use ::monoio::net::tcp::TcpOwnedWriteHalf;
+use server_core::counters::{Counters, WorkerCounters};
 use server_core::options::LINGER_TIMEOUT;
 use server_core::outbox::Outbox;
 use server_core::rooms::Frames;
+use server_core::signals::Signals;
 use server_core::sweep::{Activity, Phase};
 
-use crate::monoio::worker::Worker;
+/// What the handles of a worker have in common.
+pub(crate) struct HandleContext {
+    counters: Arc<Counters>,
+    /// Index of the worker.
+    worker: usize,
+    /// Counts ticks of the sweep.
+    pub(crate) tick: Cell<u32>,
+    /// Connections that have a deadline.
+    pub(crate) watched: RefCell<Vec<Weak<ConnectionHandle>>>,
+}
 
-/// What others tell the task of a connection: a set of bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Order(u8);
-
-impl Order {
-    /// The peer has been silent: send a ping.
-    pub(crate) const PING: Self = Self(1);
-    /// The peer has been silent for too long.
-    pub(crate) const IDLE_TIMEOUT: Self = Self(1 << 1);
-    /// The request took too long.
-    pub(crate) const REQUEST_TIMEOUT: Self = Self(1 << 2);
-    /// The server is going away.
-    pub(crate) const DRAIN: Self = Self(1 << 3);
-    /// The outbox overflowed.
-    pub(crate) const TOO_SLOW: Self = Self(1 << 4);
-
-    pub(crate) fn includes(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+impl HandleContext {
+    pub(crate) fn new(counters: Arc<Counters>, worker: usize) -> Rc<Self> {
+        Rc::new(Self {
+            counters,
+            worker,
+            tick: Cell::new(0),
+            watched: RefCell::default(),
+        })
     }
+
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        self.counters.worker(self.worker)
+    }
+}
+
+/// How the fan-out finds a member among the connections of its worker. The slot may have been
+/// given to another by then, hence the serial number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemberKey {
+    pub(crate) slot: u32,
+    pub(crate) serial: u32,
 }
 
 /// Why a waiting task goes on.
@@ -47,19 +61,19 @@ impl Order {
 pub(crate) enum Wake<T> {
     /// The operation has completed.
     Ready(T),
-    /// Somebody wants something.
-    Ordered(Order),
+    /// Others have signalled.
+    Signalled(Signals),
     /// The time to close is over, or the connection broke: let go of everything.
     Expired,
 }
 
 /// A connection as others see it.
-pub(crate) struct Link {
-    worker: Rc<Worker>,
+pub(crate) struct ConnectionHandle {
+    context: Rc<HandleContext>,
     /// Of the connection's task, which is the same at every poll: there is no need to register it
     /// again and again.
     task: Waker,
-    orders: Cell<u8>,
+    signals: Cell<u8>,
     phase: Cell<Phase>,
     pub(crate) activity: Activity,
     outbox: RefCell<Outbox>,
@@ -76,20 +90,20 @@ pub(crate) struct Link {
     expired: Cell<bool>,
 }
 
-impl Link {
+impl ConnectionHandle {
     /// Must be called within the connection's own task, whose waker it keeps.
     pub(crate) async fn new(
         descriptor: RawFd,
         socket: TcpOwnedWriteHalf,
-        worker: &Rc<Worker>,
+        context: &Rc<HandleContext>,
     ) -> Rc<Self> {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         Rc::new(Self {
-            worker: Rc::clone(worker),
+            context: Rc::clone(context),
             task,
-            orders: Cell::new(0),
+            signals: Cell::new(0),
             phase: Cell::new(Phase::Handshake),
-            activity: Activity::at(worker.tick()),
+            activity: Activity::at(context.tick.get()),
             outbox: RefCell::new(Outbox::new()),
             descriptor,
             socket: Cell::new(Some(socket)),
@@ -109,31 +123,32 @@ impl Link {
     }
 
     /// Tells the connection's task something and wakes it.
-    pub(crate) fn order(&self, order: Order) {
-        self.orders.set(self.orders.get() | order.0);
+    pub(crate) fn signal(&self, signals: Signals) {
+        self.signals.set(self.signals.get() | signals.bits());
         self.task.wake_by_ref();
     }
 
-    /// Whether an order waits to be heard.
-    pub(crate) fn is_ordered(&self, order: Order) -> bool {
-        Order(self.orders.get()).includes(order)
+    /// Whether a signal waits to be handled.
+    pub(crate) fn has_signal(&self, signals: Signals) -> bool {
+        Signals::from_bits(self.signals.get()).includes(signals)
     }
 
-    /// Expired, or ordered something: both come first, so that a busy connection hears them too.
-    pub(crate) fn poll_orders<T>(&self) -> Poll<Wake<T>> {
+    /// Expired, or signalled: both come before the socket, so that a busy connection handles them
+    /// too.
+    pub(crate) fn poll_signals<T>(&self) -> Poll<Wake<T>> {
         if self.expired.get() {
             return Poll::Ready(Wake::Expired);
         }
-        match self.orders.replace(0) {
+        match self.signals.replace(0) {
             0 => Poll::Pending,
-            orders => Poll::Ready(Wake::Ordered(Order(orders))),
+            signals => Poll::Ready(Wake::Signalled(Signals::from_bits(signals))),
         }
     }
 
-    /// Waits until an operation is complete, or until an order comes. The operation goes on
+    /// Waits until an operation is complete, or until a signal comes. The operation goes on
     /// meanwhile: wait again for the same one, or its bytes are lost.
     pub(crate) async fn wait<F: Future>(&self, operation: &mut Pin<&mut F>) -> Wake<F::Output> {
-        poll_fn(|cx| match self.poll_orders() {
+        poll_fn(|cx| match self.poll_signals() {
             Poll::Pending => operation.as_mut().poll(cx).map(Wake::Ready),
             wake => wake,
         })
@@ -145,7 +160,7 @@ impl Link {
     pub(crate) fn limit(self: &Rc<Self>, patience: Duration) {
         let watched = self.deadline.replace(Some(Instant::now() + patience));
         if watched.is_none() {
-            self.worker.watch(self);
+            self.context.watched.borrow_mut().push(Rc::downgrade(self));
         }
     }
 
@@ -161,11 +176,6 @@ impl Link {
         if let Some(writer) = self.writer.take() {
             writer.wake();
         }
-    }
-
-    /// Whether it has been told to [end](Self::expire).
-    pub(crate) fn has_expired(&self) -> bool {
-        self.expired.get()
     }
 
     /// The outbox. Borrowed for a moment, never across an await.
@@ -194,7 +204,7 @@ impl Link {
         }
     }
 
-    /// Whether somebody is writing; the connection's task is woken when that ends.
+    /// Whether there is a writer; the connection's task is woken when it has finished.
     pub(crate) fn is_writing(&self) -> bool {
         let socket = self.socket.take();
         let writing = socket.is_none();
@@ -240,10 +250,10 @@ impl Link {
                 Ok(n) => {
                     if at > range.start {
                         // There was no room for more, now there is: the peer lives.
-                        self.activity.touch(self.worker.tick());
+                        self.activity.touch(self.context.tick.get());
                     }
                     at += n;
-                    self.worker.counters().bytes_sent.add(n as u64);
+                    self.context.counters().bytes_sent.add(n as u64);
                     if self.deadline.get().is_some() {
                         self.deadline.set(Some(Instant::now() + LINGER_TIMEOUT));
                     }
@@ -254,7 +264,7 @@ impl Link {
         (Ok(()), Some(buf))
     }
 
-    /// Waits for an operation that is not to be disturbed by orders.
+    /// Waits for an operation that is not to be interrupted by signals.
     pub(crate) async fn unless_expired<F: Future>(
         &self,
         mut operation: Pin<&mut F>,
@@ -281,7 +291,7 @@ impl Link {
             };
             let length = bytes.len();
             self.send(socket, bytes, 0..length).await.0?;
-            self.worker.counters().messages_sent.add(messages);
+            self.context.counters().messages_sent.add(messages);
         }
     }
 
@@ -306,24 +316,24 @@ impl Link {
 }
 
 /// A writer: sends `first`, then the outbox.
-async fn write(link: Rc<Link>, mut socket: TcpOwnedWriteHalf, first: Option<Frames>) {
+async fn write(handle: Rc<ConnectionHandle>, mut socket: TcpOwnedWriteHalf, first: Option<Frames>) {
     let mut result = Ok(());
     if let Some(Frames { bytes, messages }) = first {
         let length = bytes.len();
-        result = link.send(&mut socket, bytes, 0..length).await.0;
+        result = handle.send(&mut socket, bytes, 0..length).await.0;
         if result.is_ok() {
-            link.worker.counters().messages_sent.add(messages.into());
+            handle.context.counters().messages_sent.add(messages.into());
         }
     }
     if result.is_ok() {
-        result = link.send_outbox(&mut socket).await;
+        result = handle.send_outbox(&mut socket).await;
     }
-    if result.is_ok() && link.outbox().has_ended() {
-        link.deliver_on_close();
+    if result.is_ok() && handle.outbox().has_ended() {
+        handle.deliver_on_close();
     }
     if let Err(error) = result {
         tracing::debug!(%error, "a connection broke while it was written to");
-        link.expire();
+        handle.expire();
     }
-    link.return_socket(socket);
+    handle.return_socket(socket);
 }

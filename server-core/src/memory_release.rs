@@ -1,8 +1,8 @@
 //! Memory goes back to the system when most connections have left, or much traffic has ended.
 //!
-//! Tables grow with the connections and are kept for the next ones; a worker asks its [`Ebb`] after
-//! every round of the sweep whether the next ones may be long in coming. What is freed is the
-//! allocator's first. mimalloc looks for memory that it no longer needs only while a thread
+//! Tables grow with the connections and are kept for the next ones. After each round of the sweep a
+//! worker asks its [`IdleShrink`] whether to shrink them. Freed memory first returns to the
+//! allocator: mimalloc looks for memory that it no longer needs only while a thread
 //! allocates, and gives it back no sooner than a second later: a server to which nobody connects
 //! any more would keep all of it. Hence [`collect`], when the tables have shrunk, and again when
 //! that second has passed.
@@ -43,7 +43,7 @@ pub enum Step {
 
 /// Observes how many connections a worker has, and how much they send and receive.
 #[derive(Debug, Default)]
-pub struct Ebb {
+pub struct IdleShrink {
     /// The most there were since memory was given back.
     most: usize,
     /// How many there were last.
@@ -55,7 +55,7 @@ pub struct Ebb {
     said: Option<(Instant, u32)>,
 }
 
-impl Ebb {
+impl IdleShrink {
     /// At the end of a round of the sweep, with `open` connections, which have received and sent
     /// `bytes` bytes since the server started.
     pub fn step(&mut self, open: usize, bytes: u64, now: Instant) -> Step {
@@ -71,7 +71,7 @@ impl Ebb {
             self.said = (left > 1).then_some((now, left - 1));
             return Step::Collect;
         }
-        // Who is still losing connections has soon more to give back.
+        // A worker that is still losing connections has soon more to give back.
         let gone = !going && self.most - open >= WORTH_IT && open <= self.most / ONE_LEFT_OF;
         let calm = quiet && bytes - self.bytes_before >= BUSY_BYTES;
         if !gone && !calm {
@@ -101,8 +101,9 @@ mod tests {
 
     /// What is said when there are these many connections, at rounds of a second each.
     fn steps(open: &[usize]) -> Vec<Step> {
-        let (mut ebb, start) = (Ebb::default(), Instant::now());
-        let at = |(second, &open)| ebb.step(open, 0, start + Duration::from_secs(second));
+        let (mut memory_release, start) = (IdleShrink::default(), Instant::now());
+        let at =
+            |(second, &open)| memory_release.step(open, 0, start + Duration::from_secs(second));
         (0..).zip(open).map(at).collect()
     }
 
@@ -125,9 +126,10 @@ mod tests {
     #[test]
     fn memory_is_given_back_when_much_traffic_has_ended() {
         use Step::{Collect, Keep};
-        let (mut ebb, start) = (Ebb::default(), Instant::now());
+        let (mut memory_release, start) = (IdleShrink::default(), Instant::now());
         let mib = [0, 3, 3, 9, 9, 9, 9, 9, 9, 10, 10, 20, 20].map(|mib: u64| mib << 20);
-        let at = |(second, bytes)| ebb.step(1, bytes, start + Duration::from_secs(second));
+        let at =
+            |(second, bytes)| memory_release.step(1, bytes, start + Duration::from_secs(second));
         let said: Vec<_> = (0..).zip(mib).map(at).collect();
         assert_eq!(
             said,

@@ -9,67 +9,41 @@ use std::task::{Context, Poll, Waker, ready};
 use rustix::net::{Shutdown, shutdown};
 use server_core::listen;
 use server_core::outbox::Outbox;
+use server_core::signals::Signals;
 use server_core::sweep::{Activity, Phase};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-
-use crate::worker::Worker;
-
-/// What others tell the task of a connection: a set of bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Order(u8);
-
-impl Order {
-    /// The peer has been silent: send a ping.
-    pub(crate) const PING: Self = Self(1);
-    /// The peer has been silent for too long.
-    pub(crate) const IDLE_TIMEOUT: Self = Self(1 << 1);
-    /// The request took too long.
-    pub(crate) const REQUEST_TIMEOUT: Self = Self(1 << 2);
-    /// The server is going away.
-    pub(crate) const DRAIN: Self = Self(1 << 3);
-    /// The outbox overflowed.
-    pub(crate) const TOO_SLOW: Self = Self(1 << 4);
-    /// Something is in the outbox that was empty.
-    pub(crate) const FLUSH: Self = Self(1 << 5);
-    /// The fan-out has forgotten this member: nothing more will be queued for it.
-    pub(crate) const LEFT: Self = Self(1 << 6);
-
-    pub(crate) fn includes(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-}
 
 /// Why a waiting task goes on.
 #[derive(Debug)]
 pub(crate) enum Wake {
     /// The socket may be ready for what was waited for.
     Ready,
-    /// Somebody wants something.
-    Ordered(Order),
+    /// Others have signalled.
+    Signalled(Signals),
 }
 
 /// A connection as others see it.
-pub(crate) struct Link {
+pub(crate) struct ConnectionHandle {
     stream: TcpStream,
     /// Of the connection's task, which is the same at every poll: there is no need to register it
     /// again and again.
     task: Waker,
-    orders: AtomicU8,
+    signals: AtomicU8,
     phase: AtomicU8,
     pub(crate) activity: Activity,
     outbox: Mutex<Outbox>,
 }
 
-impl Link {
+impl ConnectionHandle {
     /// Nobody is woken before the [task](Self::set_task) is known.
-    pub(crate) fn new(stream: TcpStream, worker: &Worker) -> Arc<Self> {
+    pub(crate) fn new(stream: TcpStream, tick: u32) -> Arc<Self> {
         Arc::new(Self {
             stream,
             task: Waker::noop().clone(),
-            orders: AtomicU8::new(0),
+            signals: AtomicU8::new(0),
             phase: AtomicU8::new(Phase::Handshake as u8),
-            activity: Activity::at(worker.tick()),
+            activity: Activity::at(tick),
             outbox: Mutex::new(Outbox::new()),
         })
     }
@@ -92,28 +66,28 @@ impl Link {
     }
 
     /// Tells the connection's task something and wakes it.
-    pub(crate) fn order(&self, order: Order) {
-        self.orders.fetch_or(order.0, Ordering::Release);
+    pub(crate) fn signal(&self, signals: Signals) {
+        self.signals.fetch_or(signals.bits(), Ordering::Release);
         self.task.wake_by_ref();
     }
 
-    /// Orders come first, so that a busy connection hears them too.
-    pub(crate) fn poll_orders(&self) -> Poll<Order> {
-        if self.orders.load(Ordering::Relaxed) == 0 {
+    /// Signals come before the socket, so that a busy connection handles them too.
+    pub(crate) fn poll_signals(&self) -> Poll<Signals> {
+        if self.signals.load(Ordering::Relaxed) == 0 {
             return Poll::Pending;
         }
-        Poll::Ready(Order(self.orders.swap(0, Ordering::Acquire)))
+        Poll::Ready(Signals::from_bits(self.signals.swap(0, Ordering::Acquire)))
     }
 
-    /// Waits until the socket is readable, or writable, or an order comes.
+    /// Waits until the socket is readable, or writable, or a signal comes.
     pub(crate) async fn wait(&self, for_writing: bool) -> Wake {
         poll_fn(|cx| self.poll_wake(for_writing, cx)).await
     }
 
     /// What [`wait`](Self::wait) waits for.
     pub(crate) fn poll_wake(&self, for_writing: bool, cx: &mut Context<'_>) -> Poll<Wake> {
-        if let Poll::Ready(order) = self.poll_orders() {
-            return Poll::Ready(Wake::Ordered(order));
+        if let Poll::Ready(signals) = self.poll_signals() {
+            return Poll::Ready(Wake::Signalled(signals));
         }
         if for_writing {
             ready!(self.poll_writable(cx));
@@ -187,5 +161,22 @@ impl Link {
             bytes += sent as u64;
         }
         Ok((messages, bytes))
+    }
+}
+
+/// A member's entry in the room tables.
+pub(crate) struct RoomMember(pub(crate) Arc<ConnectionHandle>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_small() {
+        assert!(
+            size_of::<ConnectionHandle>() <= 80,
+            "{}",
+            size_of::<ConnectionHandle>()
+        );
     }
 }

@@ -1,0 +1,94 @@
+//! The two ways to run the workers.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::worker::{Server, Worker};
+use crate::{fanout, listener};
+
+/// The threads that run the workers.
+pub(crate) enum Running {
+    Multi(Runtime),
+    PerCore,
+}
+
+impl Running {
+    /// Lets go of the threads without waiting for what they still do.
+    pub(crate) fn stop(self) {
+        if let Self::Multi(runtime) = self {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run
+/// wherever there is time.
+pub(crate) fn multi(
+    server: &Arc<Server>,
+    listeners: Vec<Vec<TcpListener>>,
+) -> anyhow::Result<Running> {
+    let settings = server.settings.clone();
+    let started = AtomicUsize::new(0);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(settings.workers)
+        .thread_name("worker")
+        .enable_all()
+        .on_thread_start(move || {
+            let index = started.fetch_add(1, Ordering::Relaxed);
+            settings.pin_worker(index);
+        })
+        .on_thread_park(server.collector())
+        .build()
+        .context("cannot start the runtime")?;
+    let workers: Arc<[_]> = (0..server.settings.workers)
+        .map(|index| Worker::new(index, server))
+        .collect();
+    let _inside = runtime.enter();
+    for worker in workers.iter() {
+        runtime.spawn(Arc::clone(worker).sweep());
+        runtime.spawn(fanout::run(Arc::clone(worker)));
+    }
+    for listener in listeners.into_iter().flatten() {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
+    }
+    Ok(Running::Multi(runtime))
+}
+
+/// One single-threaded runtime per worker, each with listeners of its own.
+pub(crate) fn per_core(
+    server: &Arc<Server>,
+    listeners: Vec<Vec<TcpListener>>,
+) -> anyhow::Result<Running> {
+    for (index, listeners) in listeners.into_iter().enumerate() {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(server.collector())
+            .build()
+            .context("cannot start a runtime")?;
+        let listeners: Vec<_> = {
+            let _inside = runtime.enter();
+            let each = listeners.into_iter().map(tokio::net::TcpListener::from_std);
+            each.collect::<Result<_, _>>()?
+        };
+        let worker = Worker::new(index, server);
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                worker.server.settings.pin_worker(index);
+                runtime.spawn(Arc::clone(&worker).sweep());
+                runtime.spawn(fanout::run(Arc::clone(&worker)));
+                let workers: Arc<[_]> = Arc::new([worker]);
+                for listener in listeners {
+                    runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
+                }
+                runtime.block_on(std::future::pending::<()>());
+            })
+            .context("cannot start a worker")?;
+    }
+    Ok(Running::PerCore)
+}
