@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 const WORTH_IT: usize = 512;
 /// Memory is given back when at most one of so many connections is left.
 const ONE_LEFT_OF: usize = 4;
-/// After less traffic there is little to give back either.
-const BUSY_BYTES: u64 = 4 * 1024 * 1024;
-/// Traffic has ended when a round of the sweep has seen no more than this.
+/// Much traffic is more than this in a round of the sweep; it has ended with a round of less.
 const QUIET_BYTES: u64 = 64 * 1024;
 /// How long the allocator keeps what was freed: `mi_option_purge_delay`, a second, and some more
 /// for its clock.
@@ -48,9 +46,10 @@ pub struct IdleShrink {
     most: usize,
     /// How many there were last.
     last: usize,
-    /// Bytes received and sent until the last round, and until memory was given back.
+    /// Bytes received and sent until the last round.
     bytes: u64,
-    bytes_before: u64,
+    /// There was much traffic since memory was given back.
+    busy: bool,
     /// When something was last said, and how often [`Step::Collect`] is still to follow.
     said: Option<(Instant, u32)>,
 }
@@ -63,6 +62,7 @@ impl IdleShrink {
         let quiet = bytes.saturating_sub(self.bytes) <= QUIET_BYTES;
         self.last = open;
         self.bytes = bytes;
+        self.busy |= !quiet;
         self.most = self.most.max(open);
         if let Some((at, left)) = self.said {
             if now.duration_since(at) < KEPT_FOR {
@@ -73,11 +73,11 @@ impl IdleShrink {
         }
         // A worker that is still losing connections has soon more to give back.
         let gone = !going && self.most - open >= WORTH_IT && open <= self.most / ONE_LEFT_OF;
-        let calm = quiet && bytes - self.bytes_before >= BUSY_BYTES;
+        let calm = quiet && self.busy;
         if !gone && !calm {
             return Step::Keep;
         }
-        self.bytes_before = bytes;
+        self.busy = false;
         self.said = Some((now, COLLECTIONS));
         if !gone {
             return Step::Collect;
@@ -126,18 +126,15 @@ mod tests {
     #[test]
     fn memory_is_given_back_when_much_traffic_has_ended() {
         use Step::{Collect, Keep};
-        let (mut memory_release, start) = (IdleShrink::default(), Instant::now());
-        let mib = [0, 3, 3, 9, 9, 9, 9, 9, 9, 10, 10, 20, 20].map(|mib: u64| mib << 20);
-        let at =
-            |(second, bytes)| memory_release.step(1, bytes, start + Duration::from_secs(second));
-        let said: Vec<_> = (0..).zip(mib).map(at).collect();
-        assert_eq!(
-            said,
-            [
-                Keep, Keep, Keep, Keep, Collect, Keep, Collect, Keep, Collect, Keep, Keep, Keep,
-                Collect
-            ]
-        );
+        let (mut idle_shrink, start) = (IdleShrink::default(), Instant::now());
+        let kib = [0, 60, 120, 900, 900, 900, 900, 900, 900, 960, 1500, 1500];
+        let at = |(second, kib): (u64, u64)| {
+            idle_shrink.step(1, kib << 10, start + Duration::from_secs(second))
+        };
+        let said: Vec<_> = (0..).zip(kib).map(at).collect();
+        let once = [Collect, Keep, Collect, Keep, Collect];
+        let wanted = [&[Keep; 4][..], &once, &[Keep; 2], &[Collect]].concat();
+        assert_eq!(said, wanted);
     }
 
     #[test]
