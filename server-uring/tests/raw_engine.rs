@@ -43,7 +43,7 @@ in_both_tables! {
 fn start(direct: &str, extra: &[&str]) -> Server {
     let args = ["--engine", "raw", "--workers", "1", direct];
     Target::new(env!("CARGO_BIN_EXE_server-uring"), &args)
-        .start_in_shell("export RUST_LOG=server_uring::raw::worker=debug", extra)
+        .start_in_shell("export RUST_LOG=server_uring::raw::event_loop=debug", extra)
 }
 
 /// Receive buffers of its one worker.
