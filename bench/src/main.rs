@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         None => ExitCode::from(suite::run(&cli.options)),
         Some(Command::List { dir }) => print(list::text(&dir)),
         Some(Command::Show { dir }) => {
-            print(Results::load(&dir).map(|results| terminal(&results.summary)))
+            print(Results::load(&dir).map(|results| terminal(&results.summary, &results.findings)))
         }
         Some(Command::Compare { a, b, force }) => print(compared(&a, &b, force)),
         Some(Command::Export { dir, to }) => exit(export(&dir, to)),
@@ -48,8 +48,8 @@ fn main() -> ExitCode {
 fn compared(a: &Path, b: &Path, force: bool) -> Result<String> {
     let (a, b) = (Results::load(a)?, Results::load(b)?);
     if !force {
-        a.must_follow()?;
-        b.must_follow()?;
+        a.require_consistent()?;
+        b.require_consistent()?;
     }
     compare::text(&a, &b, force)
 }
@@ -64,7 +64,7 @@ fn print(text: Result<String>) -> ExitCode {
 fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
     let rules = Gate::load(config)?;
     let results = Results::load(dir)?;
-    results.must_follow()?;
+    results.require_consistent()?;
     let (text, all_hold) = rules.evaluate(&results.summary, &results.runs)?;
     print!("{text}");
     Ok(if all_hold {
@@ -104,7 +104,7 @@ fn report(dirs: &[PathBuf], to: Option<PathBuf>, history: Option<&Path>) -> Resu
 
 fn plot(dir: &Path, against: Option<&str>) -> Result<String> {
     let results = Results::load(dir)?;
-    results.must_follow()?;
+    results.require_consistent()?;
     html::plot(&results.summary, against)
 }
 

@@ -11,8 +11,8 @@ use crate::machine::Machine;
 use crate::machine::proc::{KernelMemory, TreeMemory};
 use crate::record::environment::{Environment, Revision};
 use crate::record::{
-    Footprint, GeneratorSide, Layout, Look, MemoryLook, RunRecord, SCHEMA_VERSION, ServerSide,
-    Status, WindowUse,
+    Ending, Footprint, GeneratorSide, Layout, Look, MemoryLook, RunRecord, SCHEMA_VERSION,
+    ServerSide, Status, Stopped, WindowUse,
 };
 use crate::store::load::Results;
 use crate::summary::{Capacity, Entrant, Setting, summarize};
@@ -54,8 +54,8 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
         position: 1,
         status: Status::Valid,
         reasons: vec![],
+        stopped: None,
         checks: vec![],
-        warnings: vec![],
         metrics: Default::default(),
         started_unix_ns: START,
         elapsed_ns: 2_000_000_000,
@@ -168,7 +168,7 @@ pub(crate) fn scale_run(contestant: &str, connections: u64) -> RunRecord {
     run.footprint = Some(footprint(connections));
     let pings = 2 * connections;
     if let Some(record) = &mut run.loadgen {
-        record.kind = loadgen::record::Kind::Idle;
+        record.kind = loadgen::record::LoadKind::Idle;
         record.connections.requested = connections;
         record.connections.up = connections;
         record.connect.completed = connections;
@@ -242,6 +242,7 @@ pub(crate) fn footprint(connections: u64) -> Footprint {
 pub(crate) fn refused(mut run: RunRecord, reason: &str) -> RunRecord {
     run = failed(run, reason);
     run.status = Status::Refused;
+    run.stopped.as_mut().unwrap().how = Ending::Refused;
     run.footprint = None;
     run
 }
@@ -254,7 +255,10 @@ pub(crate) fn fill(run: &mut RunRecord) {
 /// The run as it would be if the server had died.
 pub(crate) fn failed(mut run: RunRecord, reason: &str) -> RunRecord {
     run.status = Status::Failed;
-    run.reasons = vec![reason.to_owned()];
+    run.stopped = Some(Stopped {
+        how: Ending::Failed,
+        causes: vec![reason.to_owned()],
+    });
     run.loadgen = None;
     run.metrics.clear();
     run

@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use bench::output::notes::notes;
+use bench::output::words;
 use bench::record::{RunRecord, Status};
 use bench::store::schema::Document;
 use rustix::process::{Pid, Signal, kill_process};
@@ -38,15 +40,16 @@ fn a_suite_from_its_first_check_to_its_last_line() {
     );
     let comparison = &summary.bouts[0].pairs[0].comparisons[0];
     assert!((comparison.ratio.ratio - 1.2).abs() < 1e-12);
+    let words: Vec<String> = words::of_pair(&summary.bouts[0].pairs[0]).collect();
     assert_eq!(
-        comparison.verdict.words,
-        "too few runs for a claim (n=2): fast 1.20x [1.20, 1.20]"
+        words[0],
+        "too few runs for a claim (n=2); fast / slow: 1.20 [1.20, 1.20]"
     );
 
     let runs = runs_of(&folder, "closed");
     assert_eq!(runs.len(), 4);
     for run in &runs {
-        assert!(run.status.counts(), "{:?}", run.reasons);
+        assert!(run.status.counts(), "{}", words::of_run(run));
         assert!(run.server.window.unwrap().looks > 0 && run.server.final_line.is_some());
         assert!(run.metric("server_cpu_ns_per_message").is_some());
     }
@@ -60,11 +63,11 @@ fn a_suite_from_its_first_check_to_its_last_line() {
 
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        printed.contains("fast 1.20x") && printed.contains("120k ±0.0%"),
+        printed.contains("fast / slow: 1.20") && printed.contains("120k ±0.0%"),
         "{printed}"
     );
     let markdown = fs::read_to_string(folder.join("summary.md")).unwrap();
-    assert!(markdown.contains("fast 1.20x") && markdown.contains("What none of this shows"));
+    assert!(markdown.contains("fast / slow: 1.20") && markdown.contains("What none of this shows"));
     let environment = fs::read_to_string(folder.join("environment.json")).unwrap();
     assert!(environment.contains("tcp_congestion_control") && environment.contains("\"seed\": 7"));
     assert!(
@@ -112,7 +115,7 @@ fn a_scale_step_is_laid_out_and_what_the_machine_cannot_hold_is_a_row() {
     let folder = folder(&output);
 
     let run = runs_of(&folder, "tiny").remove(0);
-    assert!(run.status.counts(), "{:?}", run.reasons);
+    assert!(run.status.counts(), "{}", words::of_run(&run));
     let command = run.server.command.join(" ");
     assert!(
         command.contains("--port 1001 --processes 1 --drained 0"),
@@ -130,12 +133,10 @@ fn a_scale_step_is_laid_out_and_what_the_machine_cannot_hold_is_a_row() {
 
     let run = runs_of(&folder, "absurd").remove(0);
     assert_eq!(run.status, Status::Refused);
+    let reasons = words::of_run(&run);
     assert!(
-        run.reasons
-            .iter()
-            .any(|reason| reason.contains("4,000,000,000 connections x 16 KiB")),
-        "{:?}",
-        run.reasons
+        reasons.contains("4,000,000,000 connections x 16 KiB"),
+        "{reasons}"
     );
     assert!(run.server.pid.is_none(), "it was not even started");
     let markdown = fs::read_to_string(folder.join("summary.md")).unwrap();
@@ -163,8 +164,8 @@ fn a_search_is_one_run_with_its_probes_as_rows() {
     let folder = folder(&output);
     let run = runs_of(&folder, "knee").remove(0);
     // The fake server is as quick at every rate: the scenario's bound is the end.
-    assert_eq!(run.status, Status::Doubtful, "{:?}", run.reasons);
-    assert!(run.reasons.join("; ").contains("the highest rate"));
+    assert_eq!(run.status, Status::Doubtful, "{}", words::of_run(&run));
+    assert!(words::of_run(&run).contains("the highest rate"));
     assert_eq!(run.metric("capacity_per_s"), Some(15_000.0));
     let search = run.capacity.unwrap();
     let rates: Vec<f64> = search.probes.iter().map(|probe| probe.rate_per_s).collect();
@@ -264,10 +265,10 @@ fn a_contestant_that_dies_is_a_row_in_every_block_and_the_others_go_on() {
     assert_eq!(runs.len(), 4);
     for run in runs {
         if run.contestant == "fast" {
-            assert!(run.status.counts(), "{:?}", run.reasons);
+            assert!(run.status.counts(), "{}", words::of_run(&run));
         } else {
             assert_eq!(run.status, Status::Failed);
-            let reasons = run.reasons.join("; ");
+            let reasons = words::of_run(&run);
             assert!(
                 reasons.contains("the server exited with 3 during the run: out of luck"),
                 "{reasons}"
@@ -275,10 +276,10 @@ fn a_contestant_that_dies_is_a_row_in_every_block_and_the_others_go_on() {
         }
     }
     let summary = summary(&folder);
+    let notes = notes(&summary, &[]);
     assert!(
-        !summary.complete && summary.notes[0].contains("0 of dying in closed"),
-        "{:?}",
-        summary.notes
+        !summary.complete && notes[0].contains("0 of dying in closed"),
+        "{notes:?}"
     );
     assert_eq!(summary.bouts[0].problems.len(), 2);
     assert!(
@@ -337,7 +338,7 @@ fn a_contestant_of_raw_bytes_echoes_beside_the_others_and_owes_no_counters() {
         .collect();
     assert_eq!(floor.len(), 2);
     for run in floor {
-        assert!(run.status.counts(), "{:?}", run.reasons);
+        assert!(run.status.counts(), "{}", words::of_run(run));
         assert!(run.generator.command[2].starts_with("tcp://"));
     }
     assert!(
@@ -392,7 +393,8 @@ fn resume(stage: &Stage, folder: &Path, args: &[&str]) -> Output {
 fn an_interrupted_suite_goes_on_with_what_is_missing() {
     let stage = Stage::new();
     let left = interrupted(&stage);
-    assert_eq!(summary(&left).notes.len(), 1, "{:?}", summary(&left).notes);
+    let noted = notes(&summary(&left), &[]);
+    assert_eq!(noted.len(), 1, "{noted:?}");
     let of_block = |block: usize| -> Vec<(String, u64)> {
         let runs = runs_of(&left, "closed").into_iter();
         runs.filter(|run| run.block == block)
@@ -411,11 +413,8 @@ fn an_interrupted_suite_goes_on_with_what_is_missing() {
     assert_eq!(redone[0].0, second[0].0, "in the same order");
     assert_eq!(of_block(3).len(), 2);
     let summary = summary(&left);
-    assert!(
-        summary.complete && summary.notes.is_empty(),
-        "{:?}",
-        summary.notes
-    );
+    let noted = notes(&summary, &[]);
+    assert!(summary.complete && noted.is_empty(), "{noted:?}");
     assert_eq!(summary.setting.seed, 7);
     let log = stderr(&output);
     assert!(log.contains("2 runs are there already"), "{log}");
@@ -439,7 +438,7 @@ fn a_suite_is_not_resumed_with_other_things_unless_by_force() {
 
     let output = resume(&stage, &left, &["--force"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
-    let note = &summary(&left).notes[0];
+    let note = &notes(&summary(&left), &[])[0];
     assert!(
         note.starts_with("RESUMED BY FORCE") && note.contains("fast"),
         "{note}"
@@ -475,11 +474,8 @@ fn results_that_cannot_be_written_end_the_suite_and_what_is_there_stays() {
     );
     let folder = folder(&output);
     assert!(folder.join("environment.json").exists());
-    assert!(
-        summary(&folder).notes[0].starts_with("ABORTED: cannot write"),
-        "{:?}",
-        summary(&folder).notes
-    );
+    let noted = notes(&summary(&folder), &[]);
+    assert!(noted[0].starts_with("ABORTED: cannot write"), "{noted:?}");
 
     fs::write(stage.path("file"), "").unwrap();
     let output = stage.bench("file", &[]).output().unwrap();
@@ -524,7 +520,8 @@ fn blocks_are_added_until_the_interval_is_narrow() {
     let summary_of = |output: &Output| summary(&folder(output));
     let pair = &summary_of(&output).bouts[0].pairs[0];
     assert_eq!(pair.comparisons[0].ratio.pairs, 10);
-    assert_eq!(pair.comparisons[0].verdict.words, "fast 1.20x [1.20, 1.20]");
+    let words: Vec<String> = words::of_pair(pair).collect();
+    assert_eq!(words[0], "fast 1.20x [1.20, 1.20]");
     let output = stage.run(&[&until[..], &["3"]].concat());
     assert_eq!(
         summary_of(&output).bouts[0].pairs[0].comparisons[0]

@@ -5,24 +5,30 @@
 
 mod committed;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bench::record::SCHEMA_VERSION;
+use bench::store::load::Results;
 use bench::store::schema::Document;
 use clap::ValueEnum;
 use jsonschema::Validator;
+use loadgen::check::{Check, CheckName};
 use serde_json::{Value, json};
 
 const ROOM: &str = env!("CARGO_MANIFEST_DIR");
 
-fn committed_schema(document: Document) -> String {
-    let path = Path::new(ROOM).join("schema").join(document.file_name());
+fn committed_schema(file: &str) -> String {
+    let path = Path::new(ROOM).join("schema").join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn validator(document: Document) -> Validator {
-    jsonschema::draft202012::new(&serde_json::from_str(&committed_schema(document)).unwrap())
-        .unwrap()
+/// Of the schema that `instance` says it is written by: older ones are kept.
+fn validator(stem: &str, instance: &Value) -> Validator {
+    let version = &instance["schema_version"];
+    let text = committed_schema(&format!("{stem}-v{version}.schema.json"));
+    jsonschema::draft202012::new(&serde_json::from_str(&text).unwrap()).unwrap()
 }
 
 fn read(path: &Path) -> Value {
@@ -63,7 +69,7 @@ fn the_committed_schemas_are_those_of_the_types() {
     for document in Document::value_variants() {
         let name = document.to_possible_value().unwrap();
         assert!(
-            committed_schema(*document) == document.text().unwrap(),
+            committed_schema(&document.file_name()) == document.text().unwrap(),
             "renew it, under a new version if old files no longer pass: bench schema {} >bench/schema/{}",
             name.get_name(),
             document.file_name()
@@ -73,19 +79,42 @@ fn the_committed_schemas_are_those_of_the_types() {
 
 #[test]
 fn every_committed_file_is_what_its_schema_says() {
-    let summary = validator(Document::Summary);
     for folder in committed::results() {
         let file = folder.join("summary.json");
-        assert_valid(&summary, &read(&file), &file);
+        let instance = read(&file);
+        assert_valid(&validator("summary", &instance), &instance, &file);
     }
-    let (run, record) = (validator(Document::Run), validator(Document::Record));
+    let mut schemas: BTreeMap<String, Validator> = BTreeMap::new();
+    let mut check = |stem: &str, instance: &Value, file: &Path| {
+        let name = format!("{stem} {}", instance["schema_version"]);
+        let schema = schemas
+            .entry(name)
+            .or_insert_with(|| validator(stem, instance));
+        assert_valid(schema, instance, file);
+    };
     for file in runs() {
         let instance = read(&file);
-        assert_valid(&run, &instance, &file);
+        check("run", &instance, &file);
         if !instance["loadgen"].is_null() {
-            assert_valid(&record, &instance["loadgen"], &file);
+            check("record", &instance["loadgen"], &file);
         }
     }
+}
+
+/// A committed result as this version writes it: the summary and a run.
+fn as_written_today() -> [Value; 2] {
+    let results = Results::load(&committed::varied_result()).unwrap();
+    let mut run = results
+        .runs
+        .into_iter()
+        .find(|run| run.metric("messages_per_s").is_some())
+        .unwrap();
+    run.schema_version = SCHEMA_VERSION;
+    run.loadgen.as_mut().unwrap().validity.checks = vec![Check::ok(CheckName::Lost, 0.0, 0.0)];
+    [
+        serde_json::to_value(&results.summary).unwrap(),
+        serde_json::to_value(&run).unwrap(),
+    ]
 }
 
 /// What a change to the file at `pointer` makes of it.
@@ -106,51 +135,57 @@ fn tampered(mut value: Value, (pointer, new): Change) -> Value {
 #[test]
 fn what_was_tampered_with_is_refused() {
     let mut instances = runs().into_iter().map(|file| read(&file));
-    let run = instances
+    let old_run = instances
         .find(|run| run["metrics"]["messages_per_s"].is_number())
         .unwrap();
-    let summary = read(&committed::varied_result().join("summary.json"));
-    let changes: [(Document, &Value, &[Change]); 3] = [
+    let old_summary = read(&committed::varied_result().join("summary.json"));
+    let [summary, run] = as_written_today();
+    let of_record: [Change; 5] = [
+        ("/schema_version", Some(json!(2))),
+        ("/messages/lost", None),
+        ("/messages/lost", Some(json!(-1))),
+        ("/validity/verdict", Some(json!("fine"))),
+        ("/throughput/messages_per_s", Some(json!("fast"))),
+    ];
+    let of_checks: [Change; 2] = [
+        ("/validity/checks/0/name", Some(json!("luck"))),
+        ("/validity/checks/0/observed", Some(json!("few"))),
+    ];
+    let of_run: [Change; 6] = [
+        ("/schema_version", Some(json!(9))),
+        ("/metrics", None),
+        ("/metrics/messages_per_s", Some(json!("120k"))),
+        ("/status", Some(json!("good"))),
+        ("/server/cpus", Some(json!(0))),
+        ("/loadgen/window_ns", Some(json!(1.5))),
+    ];
+    let of_run_checks: [Change; 3] = [
+        ("/checks/0/name", Some(json!("luck"))),
+        ("/checks/0/status", Some(json!("fine"))),
+        ("/checks/0/limit", Some(json!([]))),
+    ];
+    let of_summary: [Change; 4] = [
+        ("/schema_version", Some(json!(9))),
+        ("/bouts", None),
+        ("/bouts/0/pairs/0/comparisons/0/ci_low", None),
         (
-            Document::Record,
-            &run["loadgen"],
-            &[
-                ("/schema_version", Some(json!(2))),
-                ("/messages/lost", None),
-                ("/messages/lost", Some(json!(-1))),
-                ("/validity/verdict", Some(json!("fine"))),
-                ("/throughput/messages_per_s", Some(json!("fast"))),
-            ],
-        ),
-        (
-            Document::Run,
-            &run,
-            &[
-                ("/schema_version", Some(json!(2))),
-                ("/metrics", None),
-                ("/metrics/messages_per_s", Some(json!("120k"))),
-                ("/status", Some(json!("good"))),
-                ("/server/cpus", Some(json!(0))),
-                ("/loadgen/window_ns", Some(json!(1.5))),
-            ],
-        ),
-        (
-            Document::Summary,
-            &summary,
-            &[
-                ("/schema_version", Some(json!(2))),
-                ("/bouts", None),
-                ("/bouts/0/pairs/0/comparisons/0/ci_low", None),
-                (
-                    "/bouts/0/pairs/0/comparisons/0/verdict/winner",
-                    Some(json!(1)),
-                ),
-            ],
+            "/bouts/0/pairs/0/comparisons/0/verdict/winner",
+            Some(json!(1)),
         ),
     ];
-    for (document, whole, changes) in changes {
-        let schema = validator(document);
-        assert!(schema.is_valid(whole));
+    let changes: [(&str, &Value, &[Change]); 8] = [
+        ("record", &old_run["loadgen"], &of_record),
+        ("record", &run["loadgen"], &of_record),
+        ("record", &run["loadgen"], &of_checks),
+        ("run", &old_run, &of_run),
+        ("run", &run, &of_run),
+        ("run", &run, &of_run_checks),
+        ("summary", &old_summary, &of_summary),
+        ("summary", &summary, &of_summary),
+    ];
+    for (stem, whole, changes) in changes {
+        let schema = validator(stem, whole);
+        assert_valid(&schema, whole, Path::new(stem));
         for change in changes {
             let other = tampered(whole.clone(), change.clone());
             assert!(!schema.is_valid(&other), "{change:?} passes");

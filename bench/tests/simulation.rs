@@ -13,7 +13,7 @@ use bench::stats::{
     ALPHA, Direction, POWER, PairedRatio, RUNS_FOR_A_CLAIM, holm, minimal_detectable, paired_ratio,
     rank_sum_p, signed_rank_p, unpaired_ratio,
 };
-use bench::summary::verdict::{Significance, judge};
+use bench::summary::verdict::{Significance, compare};
 
 const TRIALS: u64 = 1000;
 const RESAMPLES: usize = 400;
@@ -115,7 +115,7 @@ fn finding(ratio: PairedRatio, p: f64) -> Finding {
         family: 1,
         minimal_detectable: None,
     };
-    let verdict = judge(
+    let verdict = compare(
         "first",
         "second",
         Direction::HigherIsBetter,

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
+    check::Validity,
     config::Config,
     engine::{
         fan_out_timing::FanOutTiming,
@@ -13,11 +14,10 @@ use crate::{
     histogram::{self, Latencies},
     plan::Plan,
     record::{
-        Broadcast, ConnectPhase, Connections, Generator, Idle, Kind, LittlesLaw, Messages, Record,
-        SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput, Totals,
+        Broadcast, ConnectPhase, Connections, Generator, Idle, LittlesLaw, LoadKind, Messages,
+        Record, SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput, Totals,
     },
-    show::show_ns,
-    verdict::{Evidence, judge},
+    verdict::check_run,
 };
 
 /// With fewer, one message more or less at the edges of the window is a visible part of the rate.
@@ -81,7 +81,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
     let seconds = merge_seconds(results);
     let mut counts = Counts::of(results, config);
     if remains.incomplete {
-        counts.lost_in_warmup = 0;
+        counts.totals.lost_in_warmup = 0;
     }
     let per_second = |count: u64| rate(count, window_ns);
     let throughput = Throughput {
@@ -94,8 +94,9 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         loadgen_version: env!("CARGO_PKG_VERSION").into(),
         kind: config.kind,
         options: config.to_options(plan),
-        validity: judge(&Evidence::default()),
+        validity: Validity::default(),
         interrupted: remains.interrupted,
+        failure: shared.failure(),
         started_unix_ns: unix_ns(*epoch, 0),
         window_start_unix_ns: if window_ns == 0 {
             0
@@ -108,7 +109,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
             unix_ns(*epoch, times.to)
         },
         window_ns,
-        connections: connections(results, config),
+        connections: connections(&remains),
         connect: connect_phase(results),
         messages: counts.messages,
         totals: counts.totals,
@@ -122,7 +123,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         series: series(results, &seconds),
     };
     match (&actual, config.kind) {
-        (_, Kind::Connect) => {
+        (_, LoadKind::Connect) => {
             record.connect = ConnectPhase {
                 completed: counts.replies_in_window,
                 failed: record.connections.failed,
@@ -142,14 +143,14 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         (None, _) => record.latency_actual = summary,
     }
     match config.kind {
-        Kind::Broadcast => record.broadcast = Some(broadcast(&record, config, remains.timing)),
-        Kind::Idle => record.idle = Some(idle(results, config, &record)),
-        Kind::Echo | Kind::Connect => {}
+        LoadKind::Broadcast => record.broadcast = Some(broadcast(&record, config, remains.timing)),
+        LoadKind::Idle => record.idle = Some(idle(results, config, &record)),
+        LoadKind::Echo | LoadKind::Connect => {}
     }
     if !remains.incomplete {
         record.littles_law = littles_law(&record, config, &counts);
     }
-    record.validity = validity(&record, config, shared, &counts, plan);
+    record.validity = check_run(&record);
     Finished {
         record,
         main,
@@ -168,7 +169,6 @@ struct Counts {
     replies_in_window: u64,
     in_flight_ns: u128,
     outstanding_ns: i128,
-    lost_in_warmup: u64,
 }
 
 impl Counts {
@@ -198,13 +198,13 @@ impl Counts {
             due += stats.due;
         }
         let replies_each = match config.kind {
-            Kind::Broadcast => config.connections,
-            Kind::Echo | Kind::Connect | Kind::Idle => 1,
+            LoadKind::Broadcast => config.connections,
+            LoadKind::Echo | LoadKind::Connect | LoadKind::Idle => 1,
         };
         all.messages.expected = all.messages.sent * replies_each;
         all.messages.lost = all.messages.expected.saturating_sub(settled);
         all.messages.unsent = due.saturating_sub(all.messages.sent);
-        all.lost_in_warmup = (all.totals.sent * replies_each)
+        all.totals.lost_in_warmup = (all.totals.sent * replies_each)
             .saturating_sub(settled_in_all)
             .saturating_sub(all.messages.lost);
         all
@@ -272,13 +272,15 @@ fn series(results: &[ThreadResult], seconds: &[Latencies]) -> Vec<Second> {
         .collect()
 }
 
-fn connections(results: &[ThreadResult], config: &Config) -> Connections {
-    let sum = |count: fn(&ThreadResult) -> u64| results.iter().map(count).sum();
+fn connections(remains: &Remains<'_>) -> Connections {
+    let sum = |count: fn(&ThreadResult) -> u64| remains.results.iter().map(count).sum();
     Connections {
-        requested: config.connections,
+        requested: remains.config.connections,
         up: sum(|result| result.outcome.up),
         closed_early: sum(|result| result.outcome.closed_early),
         failed: sum(|result| result.outcome.failed),
+        first_loss: remains.shared.first_loss(),
+        most_per_source: Some(remains.plan.most_per_source),
     }
 }
 
@@ -320,6 +322,7 @@ fn generator(remains: &Remains<'_>, messages: u64) -> Generator {
         cpu_sys_ns,
         cpu_ns_per_message: (messages > 0)
             .then(|| (cpu_user_ns + cpu_sys_ns) as f64 / messages as f64),
+        cpus: Some(remains.plan.cpus as u64),
         threads,
         shards: remains.shards.clone(),
         schedule_lag: histogram::lag(&lag),
@@ -374,16 +377,16 @@ fn littles_law(record: &Record, config: &Config, counts: &Counts) -> Option<Litt
     let window_ns = record.window_ns.max(1) as f64;
     let (expected, measured) = match (config.traffic.rate_per_s, config.kind) {
         (Some(_), _) if record.messages.received < MESSAGES_FOR_A_RATE => return None,
-        (Some(rate), Kind::Echo | Kind::Idle) => (
+        (Some(rate), LoadKind::Echo | LoadKind::Idle) => (
             rate * record.latency_actual.as_ref()?.mean_ns / 1e9,
             counts.outstanding_ns as f64 / window_ns,
         ),
         (Some(_), _) => return None,
         (None, kind) => {
             let streams = match kind {
-                Kind::Echo => config.connections,
-                Kind::Broadcast if record.options.threads == 1 => config.traffic.publishers?,
-                Kind::Broadcast | Kind::Connect | Kind::Idle => return None,
+                LoadKind::Echo => config.connections,
+                LoadKind::Broadcast if record.options.threads == 1 => config.traffic.publishers?,
+                LoadKind::Broadcast | LoadKind::Connect | LoadKind::Idle => return None,
             };
             (
                 streams as f64 * config.traffic.window as f64,
@@ -396,69 +399,4 @@ fn littles_law(record: &Record, config: &Config, counts: &Counts) -> Option<Litt
         in_flight_measured: measured,
         ratio: measured / expected,
     })
-}
-
-fn validity(
-    record: &Record,
-    config: &Config,
-    shared: &Shared,
-    counts: &Counts,
-    plan: &Plan,
-) -> crate::record::Validity {
-    let failure = shared.failure();
-    let first_loss = shared.first_loss();
-    let when = record.interrupted.then(|| {
-        format!(
-            "{} of {} were measured",
-            show_ns(record.window_ns as f64),
-            show_ns(record.options.duration_ns as f64)
-        )
-    });
-    let connect = config.kind == Kind::Connect;
-    // Threads that are not pinned have nothing to spare either when they use up all CPUs together.
-    let threads = record.generator.threads.iter();
-    let all = threads.map(|thread| thread.busy_share).sum::<f64>();
-    let of_a_cpu = all / plan.cpus.max(1) as f64;
-    let busiest = record
-        .generator
-        .busiest_share()
-        .unwrap_or(0.0)
-        .max(of_a_cpu);
-    let mut messages = record.messages;
-    if connect {
-        messages.received = record.connect.completed;
-    }
-    let mut validity = judge(&Evidence {
-        kind: Some(config.kind),
-        failure: failure.as_deref(),
-        interrupted: when.as_deref(),
-        requested: config.connections,
-        up: if connect {
-            config.connections
-        } else {
-            record.connections.up
-        },
-        closed_early: record.connections.closed_early,
-        first_loss: first_loss.as_deref(),
-        has_traffic: connect || config.has_traffic(),
-        messages,
-        lost_in_warmup: counts.lost_in_warmup,
-        pings_unanswered: record.totals.pings_unanswered,
-        littles_ratio: record.littles_law.map(|law| law.ratio),
-        open_loop: config.traffic.rate_per_s.is_some(),
-        latency: record.latency(),
-        lag: record.generator.schedule_lag,
-        busiest,
-        longest_stall_ns: record
-            .generator
-            .threads
-            .iter()
-            .map(|thread| thread.longest_stall_ns)
-            .max()
-            .unwrap_or(0),
-        threads_per_cpu: plan.threads.div_ceil(plan.cpus.max(1)),
-        window_ns: record.window_ns,
-    });
-    validity.warnings.extend(plan.warnings.iter().cloned());
-    validity
 }

@@ -7,7 +7,7 @@ use units::{CpuList, parse_count, parse_duration, parse_rate, parse_size};
 
 use crate::{
     config::{self, Config, Files, Traffic},
-    record::Kind,
+    record::LoadKind,
 };
 
 const EXIT_CODES: &str = "\
@@ -199,16 +199,16 @@ impl Cli {
     /// A sentence that says what to do instead.
     pub fn check(self) -> Result<(Config, Output), String> {
         let (kind, common, traffic) = match self.command {
-            Command::Echo { common, messages } => (Kind::Echo, common, echo(&messages)),
+            Command::Echo { common, messages } => (LoadKind::Echo, common, echo(&messages)),
             Command::Broadcast {
                 common,
                 messages,
                 publishers,
             } => {
                 let traffic = broadcast(&messages, publishers, common.connections)?;
-                (Kind::Broadcast, common, traffic)
+                (LoadKind::Broadcast, common, traffic)
             }
-            Command::Connect { common } => (Kind::Connect, common, Traffic::default()),
+            Command::Connect { common } => (LoadKind::Connect, common, Traffic::default()),
             Command::Idle {
                 common,
                 active,
@@ -216,7 +216,7 @@ impl Cli {
                 size,
             } => {
                 let traffic = idle(active, rate, size, common.connections)?;
-                (Kind::Idle, common, traffic)
+                (LoadKind::Idle, common, traffic)
             }
             Command::Shard => {
                 return Err(
@@ -234,8 +234,8 @@ impl Cli {
             },
         };
         let has_latency = match kind {
-            Kind::Idle => traffic.rate_per_s.is_some(),
-            Kind::Echo | Kind::Broadcast | Kind::Connect => true,
+            LoadKind::Idle => traffic.rate_per_s.is_some(),
+            LoadKind::Echo | LoadKind::Broadcast | LoadKind::Connect => true,
         };
         if !has_latency && (output.files.hgrm.is_some() || output.files.hlog.is_some()) {
             return Err("an idle run without --active measures no latency: leave out --hgrm and --hlog, or add --active and --rate".into());
@@ -309,7 +309,7 @@ fn idle(
     })
 }
 
-fn config(kind: Kind, common: Common, traffic: Traffic) -> Result<Config, String> {
+fn config(kind: LoadKind, common: Common, traffic: Traffic) -> Result<Config, String> {
     if common.connections == 0 {
         return Err("-c 0 opens no connection: use 1 or more".into());
     }

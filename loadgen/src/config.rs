@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::Plan,
-    record::{Kind, Options, Verification},
+    record::{LoadKind, Options, Verification},
 };
 
 /// A broadcast payload carries sequence number, publisher, run and send time.
@@ -26,7 +26,7 @@ pub const MOST_BYTES_IN_FLIGHT: u64 = 8 << 30;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Kind of load.
-    pub kind: Kind,
+    pub kind: LoadKind,
     /// Targets as typed.
     pub urls: Vec<String>,
     /// Connections in all.
@@ -130,9 +130,9 @@ impl Config {
     /// True when messages are sent at all.
     pub fn has_traffic(&self) -> bool {
         match self.kind {
-            Kind::Echo | Kind::Broadcast => true,
-            Kind::Idle => self.traffic.active_connections.is_some(),
-            Kind::Connect => false,
+            LoadKind::Echo | LoadKind::Broadcast => true,
+            LoadKind::Idle => self.traffic.active_connections.is_some(),
+            LoadKind::Connect => false,
         }
     }
 }

@@ -4,10 +4,11 @@
 //! From the outside in: [`cli`] checks what was asked and makes a [`config`]; [`target`] resolves
 //! it; [`plan`] deals the connections out; [`run`](mod@run) starts one thread per core
 //! ([`engine`]), or [`shard`] several processes, and what they measured is merged ([`assemble`])
-//! into a [`record`] with its [`verdict`]; [`report`] and [`files`] show it. `bench` reads
-//! [`record`].
+//! into a [`record`]; [`verdict`] judges it by its [`check`]s; [`report`] and [`files`] show it.
+//! `bench` reads the record, and judges it by the same function.
 
 pub mod assemble;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod engine;

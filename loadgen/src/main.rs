@@ -15,7 +15,7 @@ use loadgen::{
     files::{self, OpenFiles},
     plan::{self, Plan},
     progress::Progress,
-    record::Kind,
+    record::LoadKind,
     report::Report,
     run::run,
     shard, target,
@@ -100,9 +100,9 @@ fn progress(config: &Config, output: &Output) -> Progress {
         return Progress::default();
     }
     Progress::on_terminal(match config.kind {
-        Kind::Connect => "handshakes",
-        Kind::Broadcast => "deliveries",
-        Kind::Echo | Kind::Idle => "messages",
+        LoadKind::Connect => "handshakes",
+        LoadKind::Broadcast => "deliveries",
+        LoadKind::Echo | LoadKind::Idle => "messages",
     })
 }
 
@@ -119,8 +119,8 @@ fn report(finished: &Finished, output: &Output) {
     };
     let _ = stdout.flush();
     if output.quiet || output.format == Format::Json {
-        for reason in &record.validity.reasons {
-            eprintln!("invalid run: {reason}");
+        for fault in record.validity.faults() {
+            eprintln!("invalid run: {fault}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     limits::Machine,
     plan::{PER_TRIPLE, Plan, is_loopback},
-    record::Kind,
+    record::LoadKind,
 };
 
 /// Descriptors a process needs besides its connections: standard streams, files, and per thread a
@@ -58,7 +58,7 @@ impl Processes {
                 .find(|shards| fits(*shards))
                 .ok_or_else(|| too_few_files(machine, connections, MOST_SHARDS))?,
         };
-        if shards > 1 && config.kind == Kind::Broadcast && config.traffic.rate_per_s.is_none() {
+        if shards > 1 && config.kind == LoadKind::Broadcast && config.traffic.rate_per_s.is_none() {
             return Err(format!(
                 "a closed-loop broadcast publishes when every member has the message before, which {shards} processes cannot know in \
                  time: use --rate (open loop), or -c {} at most, which one process holds",

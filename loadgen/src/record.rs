@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::check::{RunStatus, Validity};
+
 /// The `schema_version` this code writes.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -30,7 +32,7 @@ pub struct Record {
     /// Version of the loadgen that wrote this.
     pub loadgen_version: String,
     /// Kind of load.
-    pub kind: Kind,
+    pub kind: LoadKind,
     /// The options in force, defaults filled in.
     pub options: Options,
     /// May the numbers be used?
@@ -38,6 +40,9 @@ pub struct Record {
     /// Ctrl-C or SIGTERM ended the run before its time.
     #[serde(default)]
     pub interrupted: bool,
+    /// Why the run could not go on, as the system, the server or a shard said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// When the process began to connect.
     pub started_unix_ns: u64,
     /// Begin of the measured window; for `idle` the hold phase. 0 when the run never got there.
@@ -94,14 +99,22 @@ impl Record {
 
     /// True when the numbers may be used.
     pub fn is_valid(&self) -> bool {
-        self.validity.verdict == Verdict::Valid
+        self.validity.verdict == RunStatus::Valid
+    }
+
+    /// True when messages are sent, or handshakes made, all the time.
+    pub fn has_traffic(&self) -> bool {
+        match self.kind {
+            LoadKind::Echo | LoadKind::Broadcast | LoadKind::Connect => true,
+            LoadKind::Idle => self.options.active_fraction.is_some(),
+        }
     }
 }
 
 /// Kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum LoadKind {
     /// Every message comes back to its sender.
     Echo,
     /// Every message goes to every member of a room.
@@ -112,7 +125,7 @@ pub enum Kind {
     Idle,
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for LoadKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Echo => "echo",
@@ -201,31 +214,8 @@ pub enum Verification {
     Count,
 }
 
-/// May the numbers be used?
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Validity {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// Why not; empty when valid.
-    #[serde(default)]
-    pub reasons: Vec<String>,
-    /// What a reader should know although the run is valid.
-    #[serde(default)]
-    pub warnings: Vec<String>,
-}
-
-/// Valid or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// The numbers say what they seem to say.
-    Valid,
-    /// They do not; `reasons` says why.
-    Invalid,
-}
-
 /// Connections: asked for, up, lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Connections {
     /// Asked for.
     pub requested: u64,
@@ -235,6 +225,12 @@ pub struct Connections {
     pub closed_early: u64,
     /// Never came up.
     pub failed: u64,
+    /// How the first of `closed_early` was closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_loss: Option<String>,
+    /// Most from one source address to one target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_per_source: Option<u64>,
 }
 
 /// The opening of the connections.
@@ -335,6 +331,9 @@ pub struct Totals {
     pub pings_unanswered: u64,
     /// Handshakes completed.
     pub handshakes: u64,
+    /// Replies to messages of the warm-up that never came.
+    #[serde(default)]
+    pub lost_in_warmup: u64,
 }
 
 /// Replies received inside the measured window, per second.
@@ -375,9 +374,14 @@ pub struct Latency {
 impl Latency {
     /// True when enough samples lie beyond `quantile` (0.99 and so on) to quote it.
     pub fn supports(&self, quantile: f64) -> bool {
-        // A hair of tolerance: 1 - 0.99 is not exactly 0.01.
-        self.count as f64 * (1.0 - quantile) >= MIN_SAMPLES_BEYOND - 1e-6
+        supports(self.count, quantile)
     }
+}
+
+/// True when of `count` samples enough lie beyond `quantile` to quote it, to the nearest sample.
+pub fn supports(count: u64, quantile: f64) -> bool {
+    // A hair of tolerance: 1 - 0.99 is not exactly 0.01.
+    count as f64 * (1.0 - quantile) + 0.5 >= MIN_SAMPLES_BEYOND - 1e-6
 }
 
 /// Little's law: requests in flight = throughput x mean latency.
@@ -407,6 +411,9 @@ pub struct Generator {
     /// CPU time per message received; absent without messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_ns_per_message: Option<f64>,
+    /// CPUs that its threads share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u64>,
     /// One entry per thread, of all shards.
     #[serde(default)]
     pub threads: Vec<ThreadUsage>,
@@ -421,7 +428,8 @@ pub struct Generator {
 impl Generator {
     /// The largest share of a CPU that one thread used, or threads together that are pinned to one:
     /// a CPU without time to spare limits the generator, whatever the others do, and fifty shards
-    /// on it are not each idle by the share of the others. `None` without threads.
+    /// on it are not each idle by the share of the others. Threads that are not pinned have nothing
+    /// to spare either when they use up all CPUs together. `None` without threads.
     pub fn busiest_share(&self) -> Option<f64> {
         let mut of_cpus: BTreeMap<usize, f64> = BTreeMap::new();
         let mut busiest = None::<f64>;
@@ -439,7 +447,21 @@ impl Generator {
             };
             busiest = Some(busiest.map_or(share, |most| most.max(share)));
         }
-        busiest
+        let all: f64 = self.threads.iter().map(|thread| thread.busy_share).sum();
+        let of_all = self.cpus.map_or(0.0, |cpus| all / cpus.max(1) as f64);
+        busiest.map(|most| most.max(of_all))
+    }
+
+    /// Threads that take turns on a CPU, where they have to.
+    pub fn threads_per_cpu(&self) -> Option<u64> {
+        let cpus = self.cpus.filter(|cpus| *cpus > 0)?;
+        Some((self.threads.len() as u64).div_ceil(cpus))
+    }
+
+    /// The longest stall of a thread.
+    pub fn longest_stall_ns(&self) -> u64 {
+        let stalls = self.threads.iter().map(|thread| thread.longest_stall_ns);
+        stalls.max().unwrap_or(0)
     }
 }
 
@@ -563,6 +585,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn percentiles_need_a_hundred_samples_beyond() {
+        for (quantile, fewest) in [(0.5, 199), (0.9, 995), (0.99, 9_950), (0.999, 99_500)] {
+            assert!(supports(fewest, quantile), "{quantile}");
+            assert!(!supports(fewest - 1, quantile), "{quantile}");
+            let of_percent = quantile * 100.0 / 100.0;
+            assert!(supports(fewest, of_percent), "{of_percent}");
+        }
+        assert!(!supports(100_000, 0.9999));
+    }
+
+    #[test]
     fn threads_on_one_cpu_share_its_time() {
         let busiest = |threads: &[(Option<usize>, f64)]| {
             let threads = threads.iter().map(|&(cpu, busy_share)| ThreadUsage {
@@ -581,5 +614,17 @@ mod tests {
         let shared = [(Some(1), 0.25), (Some(0), 0.375), (Some(1), 0.5)];
         assert_eq!(busiest(&shared), Some(0.75));
         assert_eq!(busiest(&[(Some(1), 0.25), (None, 0.75)]), Some(0.75));
+        let unpinned = Generator {
+            cpus: Some(2),
+            threads: [0.5, 0.75, 0.5, 0.25]
+                .map(|busy_share| ThreadUsage {
+                    busy_share,
+                    ..ThreadUsage::default()
+                })
+                .to_vec(),
+            ..Generator::default()
+        };
+        assert_eq!(unpinned.busiest_share(), Some(1.0));
+        assert_eq!(unpinned.threads_per_cpu(), Some(2));
     }
 }

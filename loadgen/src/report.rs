@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Write};
 
 use crate::{
-    record::{Kind, Latency, Record, ThreadUsage, Verdict},
+    check::{CheckStatus, RunStatus},
+    record::{Latency, LoadKind, Record, ThreadUsage},
     show::{show_count, show_ns},
 };
 
@@ -22,15 +23,15 @@ impl Display for Report<'_> {
         connections(record, f)?;
         subprotocols(record, f)?;
         match record.kind {
-            Kind::Connect => handshakes(record, f)?,
-            Kind::Idle => {
+            LoadKind::Connect => handshakes(record, f)?,
+            LoadKind::Idle => {
                 idle(record, f)?;
                 if record.options.active_fraction.is_some() {
                     messages(record, f)?;
                 }
             }
-            Kind::Echo => messages(record, f)?,
-            Kind::Broadcast => {
+            LoadKind::Echo => messages(record, f)?,
+            LoadKind::Broadcast => {
                 messages(record, f)?;
                 broadcast(record, f)?;
             }
@@ -53,7 +54,10 @@ fn heading(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if options.shards > 1 {
         let _ = write!(what, " in {} processes", options.shards);
     }
-    if record.kind == Kind::Echo || record.kind == Kind::Broadcast || options.rate_per_s.is_some() {
+    if record.kind == LoadKind::Echo
+        || record.kind == LoadKind::Broadcast
+        || options.rate_per_s.is_some()
+    {
         let _ = write!(what, ", {} B", options.size_bytes);
         match options.rate_per_s {
             Some(rate) => {
@@ -86,23 +90,26 @@ fn heading(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn verdict(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match record.validity.verdict {
-        Verdict::Valid => line(f, "verdict", "valid")?,
-        Verdict::Invalid => {
-            line(f, "verdict", "INVALID")?;
-            for reason in &record.validity.reasons {
-                writeln!(f, "  - {reason}")?;
-            }
-        }
+    let validity = &record.validity;
+    match validity.verdict {
+        RunStatus::Valid => line(f, "verdict", "valid")?,
+        RunStatus::Invalid => line(f, "verdict", "INVALID")?,
     }
-    for warning in &record.validity.warnings {
-        line(f, "note", warning)?;
+    for fault in validity.faults() {
+        writeln!(f, "  - {fault}")?;
+    }
+    for remark in validity.remarks() {
+        let kind = match remark.status {
+            CheckStatus::Doubtful => "doubt",
+            _ => "note",
+        };
+        line(f, kind, &remark.to_string())?;
     }
     Ok(())
 }
 
 fn connections(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    if record.kind == Kind::Connect {
+    if record.kind == LoadKind::Connect {
         return Ok(());
     }
     let (connections, connect) = (&record.connections, &record.connect);
@@ -169,7 +176,7 @@ fn idle(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn messages(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (messages, throughput) = (&record.messages, &record.throughput);
-    let what = if record.kind == Kind::Broadcast {
+    let what = if record.kind == LoadKind::Broadcast {
         "deliveries"
     } else {
         "messages"
@@ -305,9 +312,9 @@ fn generator(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut text = busy(&generator.threads);
     if let Some(cost) = generator.cpu_ns_per_message {
         let what = match record.kind {
-            Kind::Connect => "handshake",
-            Kind::Broadcast => "delivery",
-            Kind::Echo | Kind::Idle => "message",
+            LoadKind::Connect => "handshake",
+            LoadKind::Broadcast => "delivery",
+            LoadKind::Echo | LoadKind::Idle => "message",
         };
         let _ = write!(text, ", {} CPU per {what}", show_ns(cost));
     }

@@ -17,7 +17,7 @@ use crate::{
     engine::{fan_out_timing::FanOutTiming, shared::Shared},
     plan::Plan,
     progress::Progress,
-    record::Kind,
+    record::LoadKind,
     target::Target,
     worker_pool::WorkerPool,
 };
@@ -45,7 +45,7 @@ pub fn run(
         config.duration,
         progress.is_shown(),
     ));
-    if config.kind == Kind::Connect {
+    if config.kind == LoadKind::Connect {
         shared.begin_at(shared.clock.now());
     }
     let pool = WorkerPool::start(
@@ -110,7 +110,7 @@ fn watch(
             shared.end_now();
         }
         let all_lost = shared.has_begun() && shared.up.load(Relaxed) == 0;
-        if all_lost && config.kind != Kind::Connect && !shared.ended_early() {
+        if all_lost && config.kind != LoadKind::Connect && !shared.ended_early() {
             shared.end_now();
         }
         progress.show(shared, connections);

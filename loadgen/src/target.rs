@@ -12,7 +12,7 @@ use std::{
 use url::{Host, Url};
 use ws_proto::handshake::client::{Request, RequestError};
 
-use crate::{config::Config, record::Kind};
+use crate::{config::Config, record::LoadKind};
 
 /// How long a name with several addresses is probed per address.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -97,7 +97,7 @@ fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Tar
 
 /// The port of a `tcp://` target, of which nothing else is needed.
 fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
-    if config.kind != Kind::Echo {
+    if config.kind != LoadKind::Echo {
         return Err(format!(
             "{text}: a raw TCP server only echoes: use `loadgen echo`, or a ws:// target"
         ));
@@ -267,7 +267,7 @@ mod tests {
 
     fn config(url: &str) -> Config {
         Config {
-            kind: Kind::Echo,
+            kind: LoadKind::Echo,
             urls: vec![url.to_owned()],
             connections: 1,
             duration: Duration::from_secs(1),
@@ -375,7 +375,7 @@ mod tests {
         plain.headers = vec![("A".into(), "b".into())];
         assert!(resolve_all(&plain).unwrap_err().contains("-H"));
         plain.headers.clear();
-        plain.kind = Kind::Broadcast;
+        plain.kind = LoadKind::Broadcast;
         assert!(resolve_all(&plain).unwrap_err().contains("loadgen echo"));
     }
 

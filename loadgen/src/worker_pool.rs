@@ -30,7 +30,7 @@ use crate::{
     pacer::Pacer,
     payload::Payload,
     plan::Plan,
-    record::Kind,
+    record::LoadKind,
     target::Target,
 };
 
@@ -177,10 +177,10 @@ fn thread_main(
     };
     let rate = config.traffic.rate_per_s;
     match config.kind {
-        Kind::Connect => start.run(ReconnectLoop),
-        Kind::Echo | Kind::Idle => {
+        LoadKind::Connect => start.run(ReconnectLoop),
+        LoadKind::Echo | LoadKind::Idle => {
             let active = match config.kind {
-                Kind::Idle => config.traffic.active_connections.unwrap_or(0) as usize,
+                LoadKind::Idle => config.traffic.active_connections.unwrap_or(0) as usize,
                 _ => plan.connections,
             };
             let streams = busy(config, plan, thread);
@@ -198,7 +198,7 @@ fn thread_main(
             });
             start.run(echo)
         }
-        Kind::Broadcast => {
+        LoadKind::Broadcast => {
             let broadcast = Broadcast::new(BroadcastPlan {
                 payload: Payload::new(config.traffic.size as usize, common.nonce, true),
                 plan: plan.clone(),
@@ -218,11 +218,11 @@ fn thread_main(
 /// How many connections of a thread, its first ones, have traffic.
 fn busy(config: &Config, plan: &Plan, thread: usize) -> usize {
     match config.kind {
-        Kind::Idle => {
+        LoadKind::Idle => {
             let active = config.traffic.active_connections.unwrap_or(0);
             plan.count_of(active as usize, thread)
         }
-        Kind::Echo | Kind::Broadcast | Kind::Connect => plan.count(thread),
+        LoadKind::Echo | LoadKind::Broadcast | LoadKind::Connect => plan.count(thread),
     }
 }
 
@@ -267,7 +267,7 @@ impl Start<'_> {
             ),
             traffic,
             open_loop: config.traffic.rate_per_s.is_some(),
-            recycles: config.kind == Kind::Connect,
+            recycles: config.kind == LoadKind::Connect,
             drain_ns: config.drain_timeout.as_nanos() as u64,
             cpu: self.cpu,
             spin: config.spin,

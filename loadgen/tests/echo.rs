@@ -233,7 +233,7 @@ fn a_backlog_that_outlives_the_drain_is_unsent_not_lost() {
         address,
     );
     assert!(record.messages.unsent > 100);
-    assert_eq!(record.messages.lost, 0, "{:?}", record.validity.reasons);
+    assert_eq!(record.messages.lost, 0, "{:?}", record.validity);
 }
 
 // RFC 6455 section 7.2.1: transport-lost

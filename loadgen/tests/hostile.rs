@@ -138,7 +138,7 @@ fn bounded(args: &str, address: SocketAddr, what: &str) -> Record {
 
 #[track_caller]
 fn is_told(record: &Record, part: &str) {
-    let reasons = &record.validity.reasons;
+    let reasons: Vec<String> = record.validity.faults().map(ToString::to_string).collect();
     assert!(
         reasons.iter().any(|reason| reason.contains(part)),
         "{part:?} is not among {reasons:?}"

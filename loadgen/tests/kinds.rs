@@ -92,7 +92,7 @@ fn a_delivery_that_is_left_out_is_lost() {
         "broadcast -c 4 -r 100 -d 300ms --warmup 0 --drain-timeout 200ms",
         room(|member, message| member == 2 && message == 10),
     );
-    invalid_because(&record, "1 deliveries are missing");
+    invalid_because(&record, "1 of 120 expected messages never came");
     assert_eq!(record.messages.lost, 1);
     assert_eq!(record.broadcast.unwrap().complete_messages, 29);
 }

@@ -23,7 +23,7 @@ use hdrhistogram::{
         interval_log::{IntervalLogIterator, LogEntry},
     },
 };
-use loadgen::record::{Record, Verdict};
+use loadgen::{check::RunStatus, record::Record};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -241,7 +241,7 @@ fn what_is_no_websocket_server_is_named() {
             assert_eq!(output.status.code(), Some(1), "{stderr}");
             assert!(stderr.contains(hint), "{kind} {hint}: {stderr}");
             let record: Record = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
-            assert_eq!(record.validity.verdict, Verdict::Invalid);
+            assert_eq!(record.validity.verdict, RunStatus::Invalid);
             assert_eq!(record.messages.sent, 0);
         }
     }

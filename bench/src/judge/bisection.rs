@@ -6,7 +6,9 @@
 //! does not halve the result; and as found only when most of the confirming runs met the target, so
 //! that one lucky probe does not raise it.
 
-use super::checks::{GENERATOR_FULL, SERVER_FULL, STEAL_SHARE};
+use loadgen::verdict::BUSY_LIMIT;
+
+use super::checks::{SERVER_FULL, STEAL_SHARE};
 use crate::record::{Found, Goal, Limiter, Outcome, Role};
 
 /// First step from the first rate; each further one is twice as long on the logarithmic scale.
@@ -198,7 +200,7 @@ impl Strain {
             Limiter::Memory
         } else if self.server_cpu >= SERVER_FULL {
             Limiter::ServerCpu
-        } else if self.generator_cpu > GENERATOR_FULL {
+        } else if self.generator_cpu > BUSY_LIMIT {
             Limiter::GeneratorCpu
         } else if self.machine_cpu + self.steal > MACHINE_FULL || self.steal > STEAL_SHARE {
             Limiter::Kernel

@@ -1,6 +1,7 @@
 //! Whether the memory of many connections came back. Pure.
 
-use crate::record::{Footprint, Look};
+use super::checks::or_ok;
+use crate::record::{Check, CheckName, CheckStatus, Footprint, Look};
 
 /// With fewer connections the growth is mostly what all of them share, and the machine's own ups
 /// and downs.
@@ -13,69 +14,68 @@ pub const TOLERATED_BYTES: u64 = 64 * 1024 * 1024;
 const TOLERATED_SOCKETS: u64 = 16;
 
 impl Footprint {
-    /// What kernel and server did not give back, in words; nothing when all is well, or the step
+    /// What kernel and server did not give back; one check that is ok when all is well, or the step
     /// too small to tell.
-    pub fn missing(&self) -> Vec<String> {
+    pub fn given_back(&self) -> Vec<Check> {
+        or_ok(self.missing(), CheckName::MemoryGivenBack)
+    }
+
+    fn missing(&self) -> Vec<Check> {
         let (Some(up), Some(emptied)) = (&self.up, &self.emptied) else {
             return Vec::new();
         };
         if self.connections < CONNECTIONS_FOR_MEMORY {
             return Vec::new();
         }
-        let mut missing = Vec::new();
         let sockets = emptied.kernel.tcp_sockets;
-        if sockets > self.ready.kernel.tcp_sockets + TOLERATED_SOCKETS {
-            missing.push(format!(
-                "{sockets} TCP sockets were left after all connections were closed, {} before the first",
-                self.ready.kernel.tcp_sockets
-            ));
-        }
+        let most = self.ready.kernel.tcp_sockets + TOLERATED_SOCKETS;
+        let left = Check::ok(CheckName::MemoryGivenBack, sockets as f64, most as f64)
+            .when(sockets > most, CheckStatus::Invalid)
+            .detail("sockets");
         let kernel = |look: &Look| look.kernel.kernel_bytes();
         let server = |look: &Look| look.server.pss_bytes;
-        for (what, of) in [
-            ("kernel", &kernel as &dyn Fn(&Look) -> u64),
-            ("server", &server),
-        ] {
-            missing.extend(not_back(
-                &format!("{what} memory after all connections were closed"),
-                of(&self.ready),
-                of(up),
-                of(emptied),
-            ));
-        }
+        let of = |what: &str, of: &dyn Fn(&Look) -> u64| {
+            kept(
+                CheckName::MemoryGivenBack,
+                CheckStatus::Invalid,
+                [of(&self.ready), of(up), of(emptied)],
+            )
+            .detail(what)
+        };
+        let all = [left, of("kernel", &kernel), of("server", &server)];
+        let missing = all.into_iter();
         missing
+            .filter(|check| check.status != CheckStatus::Ok)
+            .collect()
     }
 
     /// The same of all memory after the server's end: a doubt only, for it is that of all other
     /// programs, too.
-    pub fn doubt(&self) -> Option<String> {
-        if self.connections < CONNECTIONS_FOR_MEMORY {
-            return None;
+    pub fn of_the_machine(&self) -> Check {
+        let name = CheckName::MemoryOfTheMachine;
+        match self.ended {
+            Some(ended) if self.connections >= CONNECTIONS_FOR_MEMORY => kept(
+                name,
+                CheckStatus::Doubtful,
+                [
+                    self.before.used_bytes,
+                    self.peak_used_bytes,
+                    ended.used_bytes,
+                ],
+            ),
+            _ => Check::ok(name, 0.0, TOLERATED_BYTES as f64),
         }
-        not_back(
-            "memory of the machine after the server's end",
-            self.before.used_bytes,
-            self.peak_used_bytes,
-            self.ended?.used_bytes,
-        )
     }
 }
 
-fn not_back(what: &str, before: u64, most: u64, after: u64) -> Option<String> {
-    let tolerated =
-        ((most.saturating_sub(before)) as f64 * TOLERATED_SHARE).max(TOLERATED_BYTES as f64);
-    let kept = after.saturating_sub(before);
-    let mib = |bytes: u64| bytes >> 20;
-    (kept as f64 > tolerated).then(|| {
-        format!(
-            "{what}: {} MiB before, {} MiB at most, {} MiB after: {} MiB did not come back, {} MiB are tolerated",
-            mib(before),
-            mib(most),
-            mib(after),
-            mib(kept),
-            mib(tolerated as u64)
-        )
-    })
+/// What was kept of what was taken, in bytes: before, at most, after.
+fn kept(name: CheckName, status: CheckStatus, [before, most, after]: [u64; 3]) -> Check {
+    let share = most.saturating_sub(before) as f64 * TOLERATED_SHARE;
+    let tolerated = share.max(TOLERATED_BYTES as f64);
+    let kept = after.saturating_sub(before) as f64;
+    Check::ok(name, kept, tolerated)
+        .when(kept > tolerated, status)
+        .beside(before as f64)
 }
 
 #[cfg(test)]
@@ -84,10 +84,11 @@ mod tests {
     use crate::test_data;
 
     const MIB: u64 = 1 << 20;
+    const NOTHING: [Check; 0] = [];
 
     #[test]
     fn what_came_back_is_not_missing() {
-        assert_eq!(test_data::footprint(1_000_000).missing(), [""; 0]);
+        assert_eq!(test_data::footprint(1_000_000).missing(), NOTHING);
         assert_eq!(test_data::footprint(1_000_000).kept_bytes(), Some(10e6));
     }
 
@@ -96,38 +97,50 @@ mod tests {
         let missing = |change: fn(&mut Footprint)| {
             let mut footprint = test_data::footprint(1_000_000);
             change(&mut footprint);
-            let missing = footprint.missing();
-            assert_eq!(missing.len(), 1, "{missing:?}");
-            missing[0].clone()
+            let missing = footprint.given_back();
+            let [check] = &missing[..] else {
+                panic!("{missing:?}")
+            };
+            assert_eq!(check.status, CheckStatus::Invalid);
+            (
+                check.detail.clone().unwrap(),
+                check.observed.unwrap(),
+                check.limit.unwrap(),
+            )
         };
-        let sockets = missing(|f| f.emptied.as_mut().unwrap().kernel.tcp_sockets = 500);
-        assert!(
-            sockets.starts_with("500 TCP sockets were left"),
-            "{sockets}"
+        assert_eq!(
+            missing(|f| f.emptied.as_mut().unwrap().kernel.tcp_sockets = 22),
+            ("sockets".into(), 22.0, 21.0)
         );
-        let slab = missing(|f| f.emptied.as_mut().unwrap().kernel.slab_bytes += 3000 * MIB);
-        assert!(slab.starts_with("kernel memory after"), "{slab}");
-        let server = missing(|f| f.emptied.as_mut().unwrap().server.pss_bytes += 200 * MIB);
-        assert!(server.contains("tolerated"), "{server}");
+        let (what, kept, limit) =
+            missing(|f| f.emptied.as_mut().unwrap().kernel.slab_bytes += 3000 * MIB);
+        assert_eq!((what.as_str(), kept), ("kernel", (3000 * MIB) as f64));
+        assert!(limit > TOLERATED_BYTES as f64 && limit < kept);
+        let (what, kept, limit) =
+            missing(|f| f.emptied.as_mut().unwrap().server.pss_bytes += 65 * MIB);
+        assert_eq!((what.as_str(), kept), ("server", (65 * MIB) as f64));
+        assert_eq!(limit, TOLERATED_BYTES as f64);
+        let mut footprint = test_data::footprint(1_000_000);
+        footprint.emptied.as_mut().unwrap().server.pss_bytes += 64 * MIB;
+        assert_eq!(footprint.missing(), NOTHING);
     }
 
     #[test]
     fn memory_of_the_whole_machine_is_a_doubt_only() {
         let mut footprint = test_data::footprint(1_000_000);
-        assert_eq!(footprint.doubt(), None);
+        assert_eq!(footprint.of_the_machine().status, CheckStatus::Ok);
         footprint.ended.as_mut().unwrap().used_bytes += 2000 * MIB;
-        let doubt = footprint.doubt().unwrap();
-        assert!(
-            doubt.starts_with("memory of the machine after the server's end"),
-            "{doubt}"
-        );
-        assert_eq!(footprint.missing(), [""; 0]);
+        let doubt = footprint.of_the_machine();
+        assert_eq!(doubt.status, CheckStatus::Doubtful);
+        assert_eq!(doubt.observed, Some(10e6 + (2000 * MIB) as f64));
+        assert_eq!(footprint.missing(), NOTHING);
     }
 
     #[test]
     fn a_small_step_says_nothing_about_memory() {
         let mut footprint = test_data::footprint(500);
         footprint.emptied.as_mut().unwrap().kernel.slab_bytes += 9000 * MIB;
-        assert_eq!(footprint.missing(), [""; 0]);
+        assert_eq!(footprint.missing(), NOTHING);
+        assert_eq!(footprint.given_back()[0].status, CheckStatus::Ok);
     }
 }

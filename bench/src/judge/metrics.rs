@@ -9,7 +9,6 @@ use crate::config::{Kind, Load, Scenario};
 use crate::machine::proc::CpuTicks;
 use crate::record::{Footprint, Look, RunRecord, Search, ServerSide};
 use crate::stats::Direction::{self, HigherIsBetter, LowerIsBetter};
-use crate::stats::percentile_has_samples;
 use crate::units::Unit;
 
 /// With fewer, a split by clock ticks is chance.
@@ -282,7 +281,7 @@ fn percentile(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
         99.0 => latency.p99_ns,
         _ => latency.p99_9_ns,
     };
-    percentile_has_samples(percentile, latency.count).then_some(value as f64)
+    latency.supports(percentile / 100.0).then_some(value as f64)
 }
 
 /// No minimum sample count for the mean: large broadcasts have few messages per second, and

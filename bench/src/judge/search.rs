@@ -1,13 +1,15 @@
 //! What the probes of a search say, and what follows from them. Pure.
 
+use loadgen::verdict::faulty_messages;
+
 use super::bisection::{self, Step, Strain};
-use super::checks::faults;
+use super::ruling::{Surroundings, decide};
 use crate::config::{LOWEST_RATE_PER_S, Scenario};
 use crate::record::{
-    Check, CheckStatus, Found, Goal, Limiter, Outcome, Probe, Role, RunRecord, Search, Status,
+    Check, CheckName, CheckStatus, Found, Goal, Limiter, Outcome, Probe, Role, RunRecord, Search,
+    Status,
 };
 use crate::stats::median_of;
-use crate::units::{self, Unit};
 
 /// First rate where no capacity was measured before.
 const START_PER_S: f64 = 10_000.0;
@@ -25,17 +27,20 @@ impl Probe {
         let window = run.server.window;
         let machine = window.and_then(|window| window.machine);
         let latency = record.and_then(|record| record.latency_intended.as_ref());
-        let (outcome, reason) = judge(run, goal);
+        let outcome = classify_probe(run, goal);
+        let held = outcome == Outcome::Held;
         Self {
             rate_per_s,
             role,
             outcome,
             status: run.status,
-            reason,
+            checks: run.failed_checks().filter(|_| !held).cloned().collect(),
+            stopped: run.stopped.clone(),
+            reason: None,
             messages_per_s: record.map(|record| record.throughput.messages_per_s),
             latency_intended_p50_ns: latency.map(|latency| latency.p50_ns as f64),
             latency_intended_p99_ns: latency.map(|latency| latency.p99_ns as f64),
-            faults: record.map(faults),
+            faults: record.map(faulty_messages),
             server_cpu_share: window.map(|window| window.cpu_share),
             generator_cpu_share: run.metric("generator_cpu_share"),
             machine_cpu_share: machine
@@ -49,27 +54,19 @@ impl Probe {
 }
 
 /// Whether the promise was kept. What is not the server's doing says nothing.
-fn judge(run: &RunRecord, goal: &Goal) -> (Outcome, Option<String>) {
-    let reasons = || Some(run.reasons.join("; "));
+fn classify_probe(run: &RunRecord, goal: &Goal) -> Outcome {
     let Some(record) = &run.loadgen else {
-        return (Outcome::Void, reasons());
+        return Outcome::Void;
     };
     let lost_connections =
         record.connections.up < record.connections.requested || record.connections.closed_early > 0;
-    if run.status == Status::Failed || lost_connections || faults(record) > 0 {
-        return (Outcome::Broke, reasons());
+    if run.status == Status::Failed || lost_connections || faulty_messages(record) > 0 {
+        return Outcome::Broke;
     }
     match &record.latency_intended {
-        Some(latency) if latency.p99_ns > goal.p99_limit_ns => (
-            Outcome::Broke,
-            Some(format!(
-                "p99 {}, at most {} wanted",
-                units::format(Unit::Nanoseconds, latency.p99_ns as f64),
-                units::format(Unit::Nanoseconds, goal.p99_limit_ns as f64)
-            )),
-        ),
-        Some(_) if run.status.counts() => (Outcome::Held, None),
-        _ => (Outcome::Void, reasons()),
+        Some(latency) if latency.p99_ns > goal.p99_limit_ns => Outcome::Broke,
+        Some(_) if run.status.counts() => Outcome::Held,
+        _ => Outcome::Void,
     }
 }
 
@@ -144,38 +141,18 @@ impl Search {
         };
     }
 
-    /// Why the rate found is in doubt, or none was found.
-    fn check(&self) -> Check {
+    /// Whether a rate was found, and whether the server was its limit.
+    pub(super) fn check(&self) -> Check {
         let majority = self.goal.majority() as f64;
-        let confirmed = self.found.map_or(0, |found| found.confirmed);
-        let (status, reason) = match (self.rate_per_s(), self.limiter) {
-            (None, _) => (
-                CheckStatus::Invalid,
-                Some(format!(
-                    "no rate held and was confirmed in {} probes; the last: {}",
-                    self.probes.len(),
-                    self.probes
-                        .last()
-                        .and_then(|probe| probe.reason.clone())
-                        .unwrap_or_default()
-                )),
-            ),
-            (Some(_), Some(Limiter::GeneratorCpu)) => (
-                CheckStatus::Doubtful,
-                Some("the generator was the limit: the server may be able to do more".to_owned()),
-            ),
-            (Some(_), Some(Limiter::Bound)) => (
-                CheckStatus::Doubtful,
-                Some("the highest rate that the scenario allows held: the server may be able to do more".to_owned()),
-            ),
-            (Some(_), _) => (CheckStatus::Ok, None),
-        };
-        Check {
-            name: "capacity_confirmed".to_owned(),
-            status,
-            value: Some(confirmed as f64),
-            limit: Some(majority),
-            reason,
+        let confirmed = self.found.map_or(0, |found| found.confirmed) as f64;
+        let check = Check::ok(CheckName::CapacityConfirmed, confirmed, majority)
+            .beside(self.probes.len() as f64);
+        match (self.rate_per_s(), self.limiter) {
+            (None, _) => check.when(true, CheckStatus::Invalid),
+            (Some(_), Some(limiter @ (Limiter::GeneratorCpu | Limiter::Bound))) => check
+                .when(true, CheckStatus::Doubtful)
+                .detail(limiter.code()),
+            (Some(_), _) => check,
         }
     }
 
@@ -220,27 +197,17 @@ impl Search {
     }
 }
 
-/// Makes the record of a probe that of the search.
-pub fn conclude(record: &mut RunRecord, search: Search) {
-    if record.status != Status::Interrupted {
-        let check = search.check();
-        // Why a probe broke is in its row; the search is sound all the same.
-        if search.rate_per_s().is_none() {
-            (record.status, record.reasons) = (Status::Invalid, Vec::new());
-        }
-        if check.status == CheckStatus::Doubtful && record.status == Status::Valid {
-            record.status = Status::Doubtful;
-        }
-        record.reasons.extend(check.reason.clone());
-        record.checks.push(check);
-    }
+/// Makes the record of a probe that of the search, and judges it.
+pub fn conclude(record: &mut RunRecord, search: Search, around: Surroundings) {
     record.capacity = Some(search);
     record.metrics = record.extract_metrics();
+    (record.status, record.checks) = decide(record, around);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Ending, Stopped};
     use crate::test_data;
 
     /// A search over canned runs of a server that holds up to 50,000/s.
@@ -256,6 +223,8 @@ mod tests {
             };
             let mut run = test_data::open_run("server-uring", 1, rate_per_s, p99_ns);
             change(&mut run, rate_per_s);
+            test_data::fill(&mut run);
+            (run.status, run.checks) = decide(&run, Surroundings::default());
             search
                 .probes
                 .push(Probe::of(&run, &search.goal, rate_per_s, role));
@@ -267,14 +236,21 @@ mod tests {
         search.end(found, Some(1 << 30));
         let mut run = shown.unwrap();
         run.scenario = scenario;
-        conclude(&mut run, search);
+        conclude(&mut run, search, Surroundings::default());
         run
+    }
+
+    fn confirmed(run: &RunRecord) -> &Check {
+        let mut checks = run.checks.iter();
+        let of_search = |check: &&Check| check.name == CheckName::CapacityConfirmed;
+        checks.find(of_search).unwrap()
     }
 
     #[test]
     fn a_search_is_a_run_with_its_probes_as_rows() {
         let run = searched(|_, _| {});
-        assert_eq!(run.status, Status::Valid, "{:?}", run.reasons);
+        assert_eq!(run.status, Status::Valid, "{:?}", run.checks);
+        assert_eq!(confirmed(&run).status, CheckStatus::Ok);
         let rate = run.metric("capacity_per_s").unwrap();
         assert!(rate <= 50_000.0 && rate > 48_500.0, "{rate}");
         assert_eq!(run.metric("latency_intended_p99_ns"), Some(900_000.0));
@@ -282,10 +258,9 @@ mod tests {
         assert_eq!(search.goal.start_per_s, 48_000.0);
         assert_eq!(search.limiter, Some(Limiter::ServerCpu));
         let broke = search.probes.iter().find(|p| p.outcome == Outcome::Broke);
-        assert_eq!(
-            broke.unwrap().reason.as_deref(),
-            Some("p99 40.0 ms, at most 5.00 ms wanted")
-        );
+        let broke = broke.unwrap();
+        assert_eq!(broke.latency_intended_p99_ns, Some(40e6));
+        assert_eq!(broke.checks, [], "nothing but its latency");
         assert_eq!(search.contradictions(), [""; 0]);
     }
 
@@ -297,26 +272,43 @@ mod tests {
                 let record = run.loadgen.as_mut().unwrap();
                 record.generator.threads[0].busy_share = 0.99;
                 record.messages.unsent = 10;
-                run.status = Status::Invalid;
             }
-            test_data::fill(run);
         });
         assert_eq!(run.status, Status::Doubtful);
-        assert!(run.reasons[0].contains("the generator was the limit"));
-        let run = searched(|run, _| run.status = Status::Failed);
-        assert_eq!(run.status, Status::Invalid);
-        assert_eq!(run.metric("capacity_per_s"), None);
+        let check = confirmed(&run);
+        assert_eq!(check.status, CheckStatus::Doubtful);
+        assert_eq!(check.detail.as_deref(), Some("generator_cpu"));
+        let search = run.capacity.unwrap();
+        let broke = search.probes.iter().find(|p| p.outcome == Outcome::Broke);
+        let unsent = CheckName::Generator(loadgen::check::CheckName::Unsent);
+        assert!(broke.unwrap().checks.iter().any(|one| one.name == unsent));
+        for recorded in [true, false] {
+            let run = searched(|run, _| {
+                run.stopped = Some(Stopped {
+                    how: Ending::Failed,
+                    causes: vec!["the server was killed by signal 9".into()],
+                });
+                if !recorded {
+                    run.loadgen = None;
+                }
+            });
+            assert_eq!(run.status, Status::Invalid);
+            assert_eq!(confirmed(&run).status, CheckStatus::Invalid);
+            assert_eq!(run.metric("capacity_per_s"), None);
+        }
     }
 
     #[test]
     fn what_is_not_the_servers_doing_says_nothing() {
-        let goal = Search::new(&test_data::capacity_scenario(), None).goal;
+        let scenario = test_data::capacity_scenario();
+        let goal = Search::new(&scenario, None).goal;
         let mut run = test_data::open_run("server-uring", 1, 10_000.0, 900_000);
-        run.status = Status::Invalid;
-        run.reasons = vec!["the generator did not run for 300 ms".into()];
-        let (outcome, reason) = judge(&run, &goal);
-        assert_eq!(outcome, Outcome::Void);
-        assert_eq!(reason.unwrap(), "the generator did not run for 300 ms");
+        run.loadgen.as_mut().unwrap().generator.threads[0].longest_stall_ns = 300_000_000;
+        (run.status, run.checks) = decide(&run, Surroundings::default());
+        assert_eq!(classify_probe(&run, &goal), Outcome::Void);
+        let probe = Probe::of(&run, &goal, 10_000.0, Role::Search);
+        assert_eq!(probe.checks.len(), 1);
+        assert_eq!(probe.checks[0].observed, Some(300e6));
     }
 
     #[test]

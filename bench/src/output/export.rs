@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::judge::metrics::{self, Metric};
+use crate::output::words;
 use crate::record::RunRecord;
 use crate::stats::{Direction, Spread};
 use crate::summary::Summary;
@@ -135,7 +136,7 @@ fn csv(runs: &[RunRecord]) -> Result<Vec<u8>> {
         "status",
         "started_unix_ns",
         "reasons",
-        "warnings",
+        "notes",
     ];
     table.write_record(fixed.iter().chain(&keys))?;
     for run in runs {
@@ -146,8 +147,8 @@ fn csv(runs: &[RunRecord]) -> Result<Vec<u8>> {
             run.position.to_string(),
             run.status.name().to_owned(),
             run.started_unix_ns.to_string(),
-            run.reasons.join("; "),
-            run.warnings.join("; "),
+            words::of_run(run),
+            words::notes_of_run(run),
         ];
         row.extend(keys.iter().map(|key| {
             run.metric(key)

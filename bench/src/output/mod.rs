@@ -7,5 +7,7 @@ pub mod gate;
 pub mod history;
 pub mod html;
 pub mod list;
+pub mod notes;
 pub mod table;
 pub mod text;
+pub mod words;

@@ -1,33 +1,68 @@
-//! A check on a run: what was looked at, what it was, and what it may be.
+//! The checks of a run: the generator's own, and those of what only the referee can see.
 
+use loadgen::check;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One check.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Check {
-    /// What was looked at.
-    pub name: String,
-    /// What came of it.
-    pub status: CheckStatus,
-    /// What was found; `null` where that is not a number, or could not be seen.
-    pub value: Option<f64>,
-    /// What it may be, in the unit of `value`.
-    pub limit: Option<f64>,
-    /// In words, if it is not ok.
-    pub reason: Option<String>,
+pub use check::CheckStatus;
+
+/// One check of a run: a code, what was found, what it may be. `output::words` makes the sentence.
+pub type Check = check::Check<CheckName>;
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckName {
+    /// Share of a CPU that the generator's busiest thread used in a closed loop; `beside`: what
+    /// the server used of its CPUs. In the place of the generator's own `generator_cpu`.
+    GeneratorLimit,
+    /// Share of its CPUs that the server used; `null`: it could not be watched.
+    ServerCpu,
+    /// A counter of the server, named by `detail`, against the generator's; of all that agree 0.
+    ServerCounters,
+    /// What `detail` names and was not given back after all connections were closed: bytes, or
+    /// sockets that were left; 0 of nothing.
+    MemoryGivenBack,
+    /// Bytes of the whole machine that were not given back after the server's end.
+    MemoryOfTheMachine,
+    /// Share of all CPUs that the hypervisor took.
+    Steal,
+    /// Share of all CPUs that processes used that are no part of the run.
+    OtherLoad,
+    /// Confirming runs of a search that held; `beside`: all probes; `detail`: the limiter that
+    /// leaves the capacity in doubt.
+    CapacityConfirmed,
+    /// One of the generator's.
+    #[serde(untagged)]
+    Generator(check::CheckName),
 }
 
-/// What came of a check.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+impl CheckName {
+    /// As written in JSON.
+    pub fn code(self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value.as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Why there was no run, or not a whole one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stopped {
+    /// How it ended.
+    pub how: Ending,
+    /// What went wrong, as the server, the generator or the system said it; for what was refused
+    /// the arithmetic.
+    pub causes: Vec<String>,
+}
+
+/// How a run ended that did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum CheckStatus {
-    /// As it should be.
-    Ok,
-    /// The run counts, and is marked.
-    Doubtful,
-    /// The run does not count.
-    Invalid,
+pub enum Ending {
+    /// The server did not start, died, or had to be killed; or the generator broke.
+    Failed,
+    /// Somebody ended the suite during the run.
+    Interrupted,
+    /// Not run: this machine cannot hold it.
+    Refused,
 }

@@ -8,7 +8,7 @@ mod layout;
 mod search;
 mod usage;
 
-pub use check::{Check, CheckStatus};
+pub use check::{Check, CheckName, CheckStatus, Ending, Stopped};
 pub use footprint::{Footprint, Look};
 pub use layout::Layout;
 pub use search::{Found, Goal, Limiter, Outcome, Probe, Role, Search};
@@ -23,8 +23,9 @@ use crate::config::Scenario;
 use crate::machine::CpuSet;
 use crate::machine::proc::{CpuTicks, KernelMemory};
 
-/// Version of [`RunRecord`] and of the summary.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Version of [`RunRecord`] and of the summary. 1 had sentences (`reasons`, `warnings`, `notes`,
+/// `words`) where 2 has codes with numbers; both are read.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// One contestant, one scenario, one fresh process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,13 +43,16 @@ pub struct RunRecord {
     pub position: usize,
     /// May the numbers be used?
     pub status: Status,
-    /// Why not, or why in doubt; empty when valid.
-    pub reasons: Vec<String>,
-    /// What the status rests on (results older than the checks have none).
-    #[serde(default)]
+    /// Why there was no run, or not a whole one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+    /// What the status rests on: all checks that apply, the generator's included.
+    #[serde(default, deserialize_with = "loadgen::check::known")]
     pub checks: Vec<Check>,
-    /// What a reader should know all the same.
-    pub warnings: Vec<String>,
+    /// Version 1: why it does not count or is in doubt, in words.
+    #[serde(default, skip_serializing)]
+    #[schemars(skip)]
+    pub reasons: Vec<String>,
     /// The figures that summaries are made of; `null` where there is none or too few samples stand
     /// behind it.
     pub metrics: BTreeMap<String, Option<f64>>,
@@ -163,6 +167,18 @@ pub struct GeneratorSide {
 }
 
 impl RunRecord {
+    /// The checks that make it invalid or doubtful.
+    pub fn failed_checks(&self) -> impl Iterator<Item = &Check> {
+        let checks = self.checks.iter();
+        checks.filter(|check| check.status >= CheckStatus::Doubtful)
+    }
+
+    /// The generator has something to say about the load.
+    pub fn has_notes(&self) -> bool {
+        let mut checks = self.checks.iter();
+        checks.any(|check| check.status == CheckStatus::Note)
+    }
+
     /// A figure, if there is one.
     pub fn metric(&self, key: &str) -> Option<f64> {
         self.metrics.get(key).copied().flatten()

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Status;
+use super::{Check, Status, Stopped};
 
 /// A search: what was wanted, every probe, what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,7 +36,15 @@ pub struct Probe {
     pub outcome: Outcome,
     /// Status of the run.
     pub status: Status,
-    /// Why the outcome is not `held`.
+    /// The checks that it did not pass, if the outcome is not `held`.
+    #[serde(default, deserialize_with = "loadgen::check::known")]
+    pub checks: Vec<Check>,
+    /// Why there was no run, or not a whole one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+    /// Version 1: why the outcome is not `held`, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
     pub reason: Option<String>,
     /// Messages per second answered.
     pub messages_per_s: Option<f64>,
@@ -136,6 +144,18 @@ pub enum Limiter {
 }
 
 impl Limiter {
+    /// As written in JSON.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ServerCpu => "server_cpu",
+            Self::GeneratorCpu => "generator_cpu",
+            Self::Memory => "memory",
+            Self::Kernel => "kernel",
+            Self::Latency => "latency",
+            Self::Bound => "bound",
+        }
+    }
+
     /// For people.
     pub fn words(self) -> &'static str {
         match self {

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use loadgen::check::worst;
+
 use super::interrupt::Interrupt;
 use super::process::POLL;
 use crate::machine::proc::{self, KernelMemory};
-use crate::record::{Footprint, Layout, Look};
+use crate::record::{CheckStatus, Footprint, Layout, Look};
 
 /// How long the kernel (which frees sockets after a grace period) and the server get to give memory
 /// back.
@@ -69,7 +71,7 @@ impl Footprint {
         loop {
             self.emptied = memory_now(server, None);
             self.emptied_after_ns = begun.elapsed().as_nanos() as u64;
-            let back = self.emptied.is_none() || self.missing().is_empty();
+            let back = self.emptied.is_none() || worst(&self.given_back()) == CheckStatus::Ok;
             if back || begun.elapsed() > BACK_WITHIN || interrupt.is_set() {
                 return;
             }
@@ -82,7 +84,7 @@ impl Footprint {
         let begun = Instant::now();
         loop {
             self.ended = proc::read_kernel_memory();
-            let back = self.doubt().is_none();
+            let back = self.of_the_machine().status == CheckStatus::Ok;
             if back || begun.elapsed() > BACK_WITHIN || interrupt.is_set() {
                 return;
             }

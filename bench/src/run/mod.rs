@@ -17,10 +17,10 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::config::{Contestant, Kind, Scenario, Timing};
-use crate::judge::ruling::{Evidence, other_load_share, rule, steal_share};
+use crate::judge::ruling::{Surroundings, decide};
 use crate::machine::{CpuSet, Machine, proc};
 use crate::plan::layout;
-use crate::record::{Layout, RunRecord, SCHEMA_VERSION};
+use crate::record::{Ending, Layout, RunRecord, SCHEMA_VERSION, Status, Stopped};
 use crate::store::{self, ResultFolder};
 use interrupt::Interrupt;
 use observe::Observation;
@@ -117,32 +117,23 @@ impl Testbed {
             loadgen,
             failures,
         } = observed;
-        let all_cpus = self.server_cpus.len() + self.generator_cpus.len();
-        let ruling = rule(&Evidence {
-            loadgen: loadgen.as_ref(),
-            server: Some(&server),
-            footprint: footprint.as_ref(),
-            pinged_fraction: run.scenario.pinged_fraction,
-            refused,
-            foreign: run.contestant.foreign,
-            failures,
-            interrupted: self.interrupt.is_set(),
-            steal_share: steal_share(&server, machine_steal_ns, elapsed_ns, all_cpus),
-            other_load_share: loadgen.as_ref().and_then(|record| {
-                let apart = self.machine.interrupts_accounted_apart;
-                other_load_share(&server, record, apart)
-            }),
-        });
+        let stopped = match refused {
+            Some(causes) => Some((Ending::Refused, causes)),
+            None if self.interrupt.is_set() => Some((Ending::Interrupted, failures)),
+            None if failures.is_empty() => None,
+            None => Some((Ending::Failed, failures)),
+        };
         let mut record = RunRecord {
             schema_version: SCHEMA_VERSION,
             bout: run.scenario.name.clone(),
             contestant: run.contestant.name.clone(),
             block: run.block,
             position: run.position,
-            status: ruling.status,
-            reasons: ruling.reasons,
-            checks: ruling.checks,
-            warnings: ruling.warnings,
+            // Judged below.
+            status: Status::Failed,
+            stopped: stopped.map(|(how, causes)| Stopped { how, causes }),
+            checks: Vec::new(),
+            reasons: Vec::new(),
             metrics: BTreeMap::new(),
             started_unix_ns,
             elapsed_ns,
@@ -155,12 +146,21 @@ impl Testbed {
             loadgen,
         };
         record.metrics = record.extract_metrics();
+        (record.status, record.checks) = decide(&record, self.surroundings(run));
         self.folder.write_json(format!("{stem}.json"), &record)?;
         if record.status.counts() {
             // After a valid run the log of the server holds only its start and its end.
             store::remove(&self.folder.path().join(format!("{stem}.server.stderr")));
         }
         Ok(record)
+    }
+
+    /// What the checks of a run need beside its record.
+    fn surroundings(&self, run: Run<'_>) -> Surroundings {
+        Surroundings {
+            foreign: run.contestant.foreign,
+            interrupts_apart: self.machine.interrupts_accounted_apart,
+        }
     }
 
     /// How the server of a scale step is laid out, or why this machine cannot hold the step.

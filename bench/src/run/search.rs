@@ -51,7 +51,7 @@ impl Testbed {
         record.machine_steal_ns = proc::read_steal_ns()
             .zip(steal_before)
             .map(|(after, before)| after.saturating_sub(before));
-        conclude(&mut record, search);
+        conclude(&mut record, search, self.surroundings(run));
         let stem = run.stem();
         self.folder.write_json(format!("{stem}.json"), &record)?;
         let mut probes = record.capacity.iter().flat_map(|search| &search.probes);

@@ -26,8 +26,6 @@ use rng::SplitMix64;
 pub const RUNS_FOR_A_CLAIM: usize = 10;
 /// Resamples of the bootstrap.
 pub const RESAMPLES: usize = 10_000;
-/// A percentile with fewer samples than this beyond it is noise and is suppressed.
-pub const SAMPLES_BEYOND: f64 = 100.0;
 
 /// Several runs in a few numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -216,13 +214,6 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
 }
 
-/// Whether a histogram of `count` samples has [`SAMPLES_BEYOND`] of them beyond `percentile`
-/// (0..100).
-pub fn percentile_has_samples(percentile: f64, count: u64) -> bool {
-    // The half sample forgives the rounding of 1 - 0.99 and nothing else.
-    count as f64 * (100.0 - percentile) / 100.0 + 0.5 >= SAMPLES_BEYOND
-}
-
 fn sorted(values: &[f64]) -> Option<Vec<f64>> {
     if values.is_empty() || !values.iter().all(|value| value.is_finite()) {
         return None;
@@ -318,14 +309,5 @@ mod tests {
         assert_eq!(unpaired_ratio(&[1.0], &[0.0], 1, 1000), None);
         assert_eq!(unpaired_ratio(&[1.0], &[], 1, 1000), None);
         assert_eq!(unpaired_ratio(&[f64::NAN], &[1.0], 1, 1000), None);
-    }
-
-    #[test]
-    fn percentiles_need_a_hundred_samples_beyond() {
-        assert!(percentile_has_samples(99.0, 10_000));
-        assert!(!percentile_has_samples(99.0, 9_900));
-        assert!(percentile_has_samples(99.9, 100_000));
-        assert!(!percentile_has_samples(99.99, 100_000));
-        assert!(percentile_has_samples(50.0, 200));
     }
 }

@@ -1,27 +1,26 @@
-//! Does a result follow from itself? Every figure in a folder can be worked out again from what
-//! lies beside it: a run's figures from the generator's record and what was seen of the server, its
-//! status from its checks, the summary from the runs. Where they disagree, somebody has edited a
-//! file, or another version of bench wrote it. Pure.
+//! Recomputes every figure in a result folder and reports differences: a run's figures from the
+//! generator's record and what was seen of the server, its status from its checks, the summary from
+//! the runs. Where they disagree, somebody has edited a file, or another version of bench wrote it.
+//! Pure.
 
-use loadgen::record::{Latency, Record, Verdict};
+use loadgen::check;
+use loadgen::record::{Latency, Record};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::judge::ruling::{Evidence, other_load_share, rule, steal_share};
+use crate::judge::ruling::{Surroundings, decide};
 use crate::record::environment::Environment;
-use crate::record::{RunRecord, Search, Status};
-use crate::stats::Direction;
-use crate::summary::{Comparison, Summary, summarize};
+use crate::record::{Check, CheckStatus, RunRecord, SCHEMA_VERSION, Search, Status};
+use crate::summary::Summary;
 
 /// How far two ways to the same number may part: JSON keeps all digits that matter.
 const SAME: f64 = 1e-9;
 /// How far a figure may be from what its histogram says: a histogram has three digits.
 const SAME_IN_HISTOGRAM: f64 = 0.002;
 
-/// What does not follow from what it should follow from; empty in an honest result.
-pub fn audit(summary: &Summary, environment: &Environment, runs: &[RunRecord]) -> Vec<String> {
-    let mut found: Vec<String> = runs
-        .iter()
+/// What in the runs does not follow from what it should follow from; empty in an honest result.
+pub fn audit_runs(runs: &[RunRecord], environment: &Environment) -> Vec<String> {
+    runs.iter()
         .flat_map(|run| {
             let of_run = format!("{} block {} {}", run.bout, run.block, run.contestant);
             let found = audit_run(run, environment);
@@ -29,70 +28,92 @@ pub fn audit(summary: &Summary, environment: &Environment, runs: &[RunRecord]) -
                 .into_iter()
                 .map(move |finding| format!("{of_run}: {finding}"))
         })
-        .collect();
-    found.extend(audit_summary(summary, runs));
-    found
+        .collect()
 }
 
 fn audit_run(run: &RunRecord, environment: &Environment) -> Vec<String> {
     let mut found = Vec::new();
+    let rules = Rules::of(Some(u64::from(run.schema_version)));
     if let Some(record) = &run.loadgen {
         let follow = run.extract_metrics();
-        differences("metrics", &json(&run.metrics), &json(&follow), &mut found);
+        differences(
+            "metrics",
+            &json(&run.metrics),
+            &json(&follow),
+            rules,
+            &mut found,
+        );
         if run.status.counts() {
             found.extend(contradictions(record));
         }
+        let (status, checks) = decide(run, Surroundings::of(environment, &run.contestant));
+        // An older bench had other checks.
+        if rules == Rules::Own {
+            found.extend(other_figures("check", &run.checks, &checks));
+            let of_generator = loadgen::verdict::checks(record);
+            let said = &record.validity.checks;
+            found.extend(other_figures("the generator's check", said, &of_generator));
+        }
+        found.extend(too_good(run, record, status, &checks));
     }
     let search = run.capacity.iter();
     found.extend(search.flat_map(Search::contradictions));
-    found.extend(status(run, environment));
     found
 }
 
 /// A run that claims more than its checks allow. The other way round there may be reasons that left
 /// no trace in the record.
-fn status(run: &RunRecord, environment: &Environment) -> Option<String> {
-    let record = run.loadgen.as_ref()?;
-    let claims = run.status.counts();
-    if run.checks.is_empty() {
-        let refuted = claims && record.validity.verdict == Verdict::Invalid;
-        return refuted.then(|| {
-            format!(
-                "it is said to be {}, and its generator says: {}",
-                run.status.name(),
-                record.validity.reasons.join("; ")
-            )
-        });
-    }
-    let contestants = environment.contestants.iter();
-    let foreign = contestants
-        .filter(|contestant| contestant.name == run.contestant)
-        .any(|contestant| contestant.foreign);
-    let cpus = run.server.cpus.len() + run.generator.cpus.len();
-    let follows = rule(&Evidence {
-        loadgen: Some(record),
-        server: Some(&run.server),
-        footprint: run.footprint.as_ref(),
-        foreign,
-        pinged_fraction: run.scenario.pinged_fraction,
-        steal_share: steal_share(&run.server, run.machine_steal_ns, run.elapsed_ns, cpus),
-        other_load_share: other_load_share(
-            &run.server,
-            record,
-            environment.machine.interrupts_accounted_apart,
-        ),
-        ..Evidence::default()
-    });
-    let hides_a_doubt = run.status == Status::Valid && follows.status != Status::Valid;
-    let too_good = claims && (hides_a_doubt || !follows.status.counts());
-    too_good.then(|| {
+fn too_good(run: &RunRecord, record: &Record, follows: Status, checks: &[Check]) -> Option<String> {
+    // Results from before there were checks rest on the generator's verdict.
+    let refuted = if run.checks.is_empty() {
+        !record.is_valid()
+    } else {
+        !follows.counts() || (run.status == Status::Valid && follows != Status::Valid)
+    };
+    (run.status.counts() && refuted).then(|| {
+        let failed = checks
+            .iter()
+            .filter(|check| check.status >= CheckStatus::Doubtful);
+        let names: Vec<String> = failed.map(|check| check.name.code()).collect();
         format!(
             "it is said to be {}, and its checks come to {}: {}",
             run.status.name(),
-            follows.status.name(),
-            follows.reasons.join("; ")
+            follows.name(),
+            names.join(", ")
         )
     })
+}
+
+/// Checks whose figures, or status by the same limit, are not what follows. Those of other names
+/// and limits are of other rules.
+fn other_figures<N>(what: &str, said: &[check::Check<N>], follow: &[check::Check<N>]) -> Vec<String>
+where
+    N: PartialEq + Serialize,
+{
+    let mut found = Vec::new();
+    for one in said {
+        let same = |other: &&check::Check<N>| other.name == one.name && other.detail == one.detail;
+        let Some(other) = follow.iter().find(same) else {
+            continue;
+        };
+        let name = json(&one.name);
+        let place = format!("{what} {}", name.as_str().unwrap_or_default());
+        let figures = |check: &check::Check<N>| json(&(check.observed, check.beside));
+        differences(
+            &place,
+            &figures(one),
+            &figures(other),
+            Rules::Own,
+            &mut found,
+        );
+        if one.limit == other.limit && one.status != other.status {
+            found.push(format!(
+                "{place}: it says {:?}, and {:?} follows",
+                one.status, other.status
+            ));
+        }
+    }
+    found
 }
 
 /// Where the numbers of a generator's record cannot all be true.
@@ -185,62 +206,57 @@ fn against_its_histogram(name: &str, latency: &Latency) -> Option<String> {
     })
 }
 
-fn audit_summary(summary: &Summary, runs: &[RunRecord]) -> Vec<String> {
-    let scenarios: Vec<_> = summary
-        .bouts
-        .iter()
-        .map(|bout| bout.scenario.clone())
-        .collect();
-    let follows = summarize(summary.setting.clone(), &scenarios, runs);
+/// What in `summary.json` does not follow from the runs. Sentences of version 1 are no facts and
+/// are not looked at.
+pub fn audit_summary(said: &Value, follows: &Summary) -> Vec<String> {
     let mut found = Vec::new();
-    let said = (summary.complete, &summary.noise);
-    differences(
-        "summary",
-        &json(&said),
-        &json(&(follows.complete, &follows.noise)),
-        &mut found,
-    );
-    for (said, follows) in summary.bouts.iter().zip(&follows.bouts) {
-        let place = format!("summary of {}", said.scenario.name);
-        differences(&place, &json(said), &json(follows), &mut found);
-        let pairs = said.pairs.iter();
-        found.extend(
-            pairs
-                .flat_map(|pair| &pair.comparisons)
-                .filter(|comparison| !agrees_with_its_ratio(comparison))
-                .map(|comparison| {
-                    format!(
-                        "{place}: the words on {} are {:?}, the ratio beside them is {:.4}",
-                        comparison.metric, comparison.verdict.words, comparison.ratio.ratio
-                    )
-                }),
-        );
+    let mut follows = json(follows);
+    let rules = Rules::of(said["schema_version"].as_u64());
+    if rules == Rules::Older {
+        follows["schema_version"] = said["schema_version"].clone();
     }
+    differences("summary", said, &follows, rules, &mut found);
     found
 }
 
-/// Whether the factor in the words is the ratio: all that can be said of verdicts that an older
-/// bench reached by its own rules.
-fn agrees_with_its_ratio(comparison: &Comparison) -> bool {
-    let ratio = match comparison.direction {
-        Direction::HigherIsBetter => comparison.ratio.ratio,
-        Direction::LowerIsBetter => 1.0 / comparison.ratio.ratio,
-    };
-    let said = comparison.verdict.advantage;
-    close(said, ratio, SAME) || close(said, 1.0 / ratio, SAME)
+/// Who wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// An older bench: what it did not know yet, or said otherwise, is not held against it.
+    Older,
+    /// This one.
+    Own,
+}
+
+impl Rules {
+    fn of(schema_version: Option<u64>) -> Self {
+        match schema_version {
+            Some(version) if version == u64::from(SCHEMA_VERSION) => Self::Own,
+            _ => Self::Older,
+        }
+    }
 }
 
 /// Everywhere that `said` and `follows` both say something, and not the same.
-fn differences(place: &str, said: &Value, follows: &Value, found: &mut Vec<String>) {
+fn differences(place: &str, said: &Value, follows: &Value, rules: Rules, found: &mut Vec<String>) {
     match (said, follows) {
-        // An older bench did not know it yet.
-        (Value::Null, _) => {}
+        (Value::Null, _) if rules == Rules::Older => {}
         (Value::Object(said), Value::Object(follows)) => {
             let old = is_old_comparison(said);
-            for (key, value) in said.iter().filter(|(key, _)| !(old && *key == "verdict")) {
-                if let Some(other) = follows.get(key) {
-                    differences(&format!("{place}, {key}"), value, other, found);
+            if old && !agrees_with_its_ratio(said) {
+                found.push(format!(
+                    "{place}: the advantage in its verdict is not its ratio"
+                ));
+            }
+            let others = follows.keys().filter(|key| !said.contains_key(*key));
+            for key in said.keys().chain(others) {
+                let unknown = rules == Rules::Older && !follows.contains_key(key);
+                if unknown || (old && key == "verdict") {
+                    continue;
                 }
+                let of = |object: &Map<String, Value>| object.get(key).cloned().unwrap_or_default();
+                let place = format!("{place}, {key}");
+                differences(&place, &of(said), &of(follows), rules, found);
             }
         }
         (Value::Array(said), Value::Array(follows)) if said.len() == follows.len() => {
@@ -250,7 +266,7 @@ fn differences(place: &str, said: &Value, follows: &Value, found: &mut Vec<Strin
                     Some(name) => format!("{place} of {name}"),
                     None => place.to_owned(),
                 };
-                differences(&place, said, follows, found);
+                differences(&place, said, follows, rules, found);
             }
         }
         (Value::Number(one), Value::Number(other)) if same(one.as_f64(), other.as_f64()) => {}
@@ -262,6 +278,14 @@ fn differences(place: &str, said: &Value, follows: &Value, found: &mut Vec<Strin
 /// A comparison from before there was a test: its verdict followed another rule.
 fn is_old_comparison(object: &Map<String, Value>) -> bool {
     object.contains_key("ci_low") && object.get("significance").is_none_or(Value::is_null)
+}
+
+/// Whether the advantage is the ratio or its inverse: all that can be said of such a verdict.
+fn agrees_with_its_ratio(comparison: &Map<String, Value>) -> bool {
+    let ratio = comparison.get("ratio").and_then(Value::as_f64);
+    let verdict = comparison.get("verdict");
+    let said = verdict.and_then(|verdict| verdict["advantage"].as_f64());
+    same(said, ratio) || same(said, ratio.map(f64::recip))
 }
 
 fn same(one: Option<f64>, other: Option<f64>) -> bool {
@@ -283,36 +307,74 @@ mod tests {
     use super::*;
     use crate::committed::{copy, varied_result};
     use crate::store::load::Results;
+    use crate::summary::summarize;
+    use loadgen::check::RunStatus;
     use std::fs;
 
-    /// One bout of a committed result.
-    fn honest() -> Results {
-        let mut results = Results::load(&varied_result()).unwrap();
-        // It is about other bouts.
-        results.summary.noise = None;
-        results
-            .summary
-            .bouts
-            .retain(|bout| bout.scenario.name == "echo-64b-open-50");
-        results.runs.retain(|run| run.bout == "echo-64b-open-50");
-        results
+    const BOUT: &str = "echo-64b-open-50";
+
+    /// One bout of a committed result of version 1: its summary as it is, the rest read.
+    fn honest() -> (Value, Results) {
+        let folder = varied_result();
+        let mut said: Value =
+            serde_json::from_slice(&fs::read(folder.join("summary.json")).unwrap()).unwrap();
+        assert_eq!(said["schema_version"], 1);
+        let mut results = Results::load(&folder).unwrap();
+        results.runs.retain(|run| run.bout == BOUT);
+        let bouts = said["bouts"].as_array_mut().unwrap();
+        bouts.retain(|bout| bout["scenario"]["name"] == BOUT);
+        // They are about other bouts.
+        (said["noise"], said["complete"]) = (Value::Null, Value::Null);
+        (said, results)
     }
 
-    fn audited(honest: &Results, change: impl FnOnce(&mut Results)) -> Vec<String> {
-        let mut results = honest.clone();
-        change(&mut results);
-        audit(&results.summary, &results.environment, &results.runs)
+    fn audited(
+        (said, results): &(Value, Results),
+        change: impl FnOnce(&mut Value, &mut Results),
+    ) -> Vec<String> {
+        let (mut said, mut results) = (said.clone(), results.clone());
+        change(&mut said, &mut results);
+        let bouts = results.summary.bouts.iter();
+        let scenarios: Vec<_> = bouts
+            .map(|bout| bout.scenario.clone())
+            .filter(|scenario| scenario.name == BOUT)
+            .collect();
+        let follows = summarize(results.summary.setting.clone(), &scenarios, &results.runs);
+        let mut found = audit_runs(&results.runs, &results.environment);
+        found.extend(audit_summary(&said, &follows));
+        found
+    }
+
+    fn record(results: &mut Results) -> &mut Record {
+        results.runs[0].loadgen.as_mut().unwrap()
+    }
+
+    fn comparison(said: &mut Value) -> &mut Value {
+        &mut said["bouts"][0]["pairs"][0]["comparisons"][0]
+    }
+
+    fn times(value: &mut Value, factor: f64) {
+        *value = (value.as_f64().unwrap() * factor).into();
+    }
+
+    type Change = fn(&mut Value, &mut Results);
+
+    fn assert_found(honest: &(Value, Results), cases: &[(Change, &str)]) {
+        assert_eq!(audited(honest, |_, _| {}), [""; 0]);
+        for (change, expected) in cases {
+            let found = audited(honest, change);
+            assert!(
+                found.iter().any(|finding| finding.contains(expected)),
+                "{expected}: {found:?}"
+            );
+        }
     }
 
     #[test]
     fn every_kind_of_tampering_is_found() {
-        fn record(results: &mut Results) -> &mut Record {
-            results.runs[0].loadgen.as_mut().unwrap()
-        }
-        type Change = fn(&mut Results);
-        let cases: [(Change, &str); 11] = [
+        let cases: [(Change, &str); 12] = [
             (
-                |r| {
+                |_, r| {
                     let better = r.runs[0]
                         .metric("latency_intended_p99_ns")
                         .map(|ns| ns / 2.0);
@@ -323,105 +385,176 @@ mod tests {
                 "metrics, latency_intended_p99_ns: it says",
             ),
             (
-                |r| record(r).messages.received += 1000,
+                |_, r| record(r).messages.received += 1000,
                 "there are latencies of",
             ),
             (
-                |r| record(r).latency_intended.as_mut().unwrap().count += 1,
+                |_, r| record(r).latency_intended.as_mut().unwrap().count += 1,
                 "its histogram has",
             ),
             (
-                |r| record(r).latency_intended.as_mut().unwrap().p99_ns /= 2,
+                |_, r| record(r).latency_intended.as_mut().unwrap().p99_ns /= 2,
                 "the p99 of latency_intended is said to be",
             ),
             (
-                |r| record(r).throughput.messages_per_s *= 2.0,
+                |_, r| record(r).throughput.messages_per_s *= 2.0,
                 "the throughput says",
             ),
             (
-                |r| record(r).validity.verdict = Verdict::Invalid,
+                |_, r| record(r).validity.verdict = RunStatus::Invalid,
                 "its checks come to invalid",
             ),
             (
                 // As an older bench wrote it.
-                |r| {
+                |_, r| {
                     r.runs[0].checks.clear();
-                    record(r).validity.verdict = Verdict::Invalid;
+                    record(r).validity.verdict = RunStatus::Invalid;
                 },
-                "its generator says",
+                "its checks come to invalid",
             ),
             (
-                |r| r.summary.bouts[0].pairs[0].comparisons[0].ratio.ratio *= 1.3,
+                |s, _| times(&mut comparison(s)["ratio"], 1.3),
                 "ratio: it says",
             ),
             (
-                |r| r.summary.bouts[0].pairs[0].comparisons[0].verdict.advantage = 9.0,
-                "the words on",
+                |s, _| comparison(s)["verdict"]["advantage"] = 9.into(),
+                "advantage: it says",
             ),
             (
-                |r| r.summary.bouts[0].contestants[0].valid_runs -= 1,
+                |s, _| comparison(s)["verdict"]["winner"] = "server-tokio".into(),
+                "winner: it says",
+            ),
+            (
+                |s, _| s["bouts"][0]["contestants"][0]["valid_runs"] = 9.into(),
                 "valid_runs: it says",
             ),
-            (|r| drop(r.runs.remove(3)), "runs: it says"),
+            (|_, r| drop(r.runs.remove(3)), "runs: it says"),
         ];
-        let honest = honest();
-        assert_eq!(audited(&honest, |_| {}), [""; 0]);
-        for (change, expected) in cases {
-            let found = audited(&honest, change);
-            assert!(
-                found.iter().any(|finding| finding.contains(expected)),
-                "{expected}: {found:?}"
-            );
-        }
+        assert_found(&honest(), &cases);
     }
 
     #[test]
-    fn a_changed_verdict_of_today_is_found() {
-        use crate::test_data;
-        let mut results = honest();
-        let noise = |block: usize| 1.0 + 0.01 * (block % 3) as f64;
-        results.runs = (1..=10)
-            .flat_map(|block| {
-                [
-                    test_data::echo_run("server-uring", block, 120_000.0 * noise(block)),
-                    test_data::echo_run("server-tokio", block, 100_000.0),
-                ]
+    fn sentences_of_version_1_are_no_facts() {
+        let found = audited(&honest(), |said, results| {
+            said["notes"] = serde_json::json!(["all is well"]);
+            comparison(said)["verdict"]["words"] = "everybody wins".into();
+            said["bouts"][0]["doubts"][0]["reasons"] = serde_json::json!(["none"]);
+            for run in &mut results.runs {
+                run.reasons = vec!["somebody else says so".into()];
+            }
+        });
+        assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn an_old_comparison_has_its_own_verdict_but_no_other_ratio() {
+        let old = |advantage: f64| {
+            audited(&honest(), |said, _| {
+                let one = comparison(said);
+                one["significance"] = Value::Null;
+                one["verdict"]["winner"] = "server-by-another-rule".into();
+                times(&mut one["verdict"]["advantage"], advantage);
             })
-            .collect();
-        let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
-        results.summary = summarize(test_data::setting(), &scenarios, &results.runs);
-        let audit =
-            |results: &Results| audit(&results.summary, &results.environment, &results.runs);
-        assert_eq!(audit(&results), [""; 0]);
-        let verdict = &mut results.summary.bouts[0].pairs[0].comparisons[0].verdict;
-        verdict.winner = Some("server-tokio".into());
-        let found = audit(&results);
-        assert!(found[0].contains("winner: it says"), "{found:?}");
+        };
+        assert_eq!(old(1.0), [""; 0]);
+        let found = old(1.3);
+        assert!(found[0].contains("is not its ratio"), "{found:?}");
+    }
+
+    /// Ten blocks of today, judged and summed up.
+    fn today() -> (Value, Results) {
+        use crate::test_data;
+        let runs = (1..=10).flat_map(|block| {
+            let noise = 1.0 + 0.01 * (block % 3) as f64;
+            [
+                test_data::open_run("server-uring", block, 50_000.0, 800_000),
+                test_data::open_run("server-tokio", block, 50_000.0 * noise, 900_000),
+            ]
+        });
+        let mut results = test_data::results("folder", "abc", runs.collect());
+        // One in doubt and one that failed.
+        results.runs[2].machine_steal_ns = Some(results.runs[2].elapsed_ns);
+        results.runs[5] = test_data::failed(results.runs[5].clone(), "the server died");
+        for run in &mut results.runs {
+            let around = Surroundings::of(&results.environment, &run.contestant);
+            (run.status, run.checks) = decide(run, around);
+            if let Some(record) = &mut run.loadgen {
+                record.validity.checks = loadgen::verdict::checks(record);
+            }
+        }
+        let scenarios = [results.summary.bouts[0].scenario.clone()];
+        let summary = summarize(results.summary.setting.clone(), &scenarios, &results.runs);
+        (json(&summary), results)
     }
 
     #[test]
-    fn a_status_that_the_checks_do_not_bear_is_found() {
-        use crate::test_data;
-        let environment = honest().environment;
-        let mut run = test_data::echo_run("server-uring", 1, 100_000.0);
-        run.checks = rule(&Evidence {
-            loadgen: run.loadgen.as_ref(),
-            server: Some(&run.server),
-            ..Evidence::default()
-        })
-        .checks;
-        assert_eq!(audit_run(&run, &environment), [""; 0]);
-        run.machine_steal_ns = Some(run.elapsed_ns);
-        let found = audit_run(&run, &environment);
-        assert!(
-            found[0].contains("its checks come to doubtful"),
-            "{found:?}"
-        );
-        run.status = Status::Doubtful;
-        assert_eq!(audit_run(&run, &environment), [""; 0]);
-        run.loadgen.as_mut().unwrap().messages.lost = 9;
-        let found = audit_run(&run, &environment);
-        assert!(found[0].contains("9 messages lost"), "{found:?}");
+    fn a_changed_number_of_today_is_found() {
+        let cases: [(Change, &str); 12] = [
+            (
+                |s, _| comparison(s)["verdict"]["winner"] = "server-tokio".into(),
+                "winner: it says",
+            ),
+            (
+                |s, _| comparison(s)["verdict"]["leader"] = Value::Null,
+                "leader: it says",
+            ),
+            (
+                |s, _| comparison(s)["verdict"]["detectable"] = 1.01.into(),
+                "detectable: it says",
+            ),
+            (
+                |s, _| s["bouts"][0]["doubts"][0]["checks"][0]["observed"] = 0.021.into(),
+                "observed: it says",
+            ),
+            (
+                |s, _| s["bouts"][0]["problems"][0]["stopped"]["how"] = "interrupted".into(),
+                "how: it says",
+            ),
+            (
+                |s, _| {
+                    drop(
+                        s["bouts"][0]["contestants"][0]
+                            .as_object_mut()
+                            .unwrap()
+                            .remove("doubtful_runs"),
+                    )
+                },
+                "doubtful_runs: it says null, and 1 follows",
+            ),
+            (
+                |_, r| r.runs[2].machine_steal_ns = Some(0),
+                "check steal: it says",
+            ),
+            (
+                |_, r| r.runs[2].status = Status::Valid,
+                "its checks come to doubtful: steal",
+            ),
+            (
+                |_, r| {
+                    let mut checks = r.runs[2].checks.iter_mut();
+                    let doubt = checks.find(|check| check.status == CheckStatus::Doubtful);
+                    doubt.unwrap().status = CheckStatus::Ok;
+                },
+                "check steal: it says Ok, and Doubtful follows",
+            ),
+            (
+                |_, r| record(r).messages.lost = 9,
+                "its checks come to invalid: lost",
+            ),
+            (
+                |_, r| record(r).validity.checks[0].observed = Some(1.0),
+                "the generator's check connections: it says",
+            ),
+            (
+                |_, r| {
+                    r.runs[0]
+                        .metrics
+                        .insert("latency_intended_p99_ns".into(), None);
+                },
+                "latency_intended_p99_ns: it says null",
+            ),
+        ];
+        assert_found(&today(), &cases);
     }
 
     #[test]
@@ -446,7 +579,10 @@ mod tests {
             "{:?}",
             results.findings
         );
-        let note = &results.summary.notes[0];
-        assert!(note.starts_with("DOES NOT FOLLOW FROM ITS RUNS"), "{note}");
+        let message = results.require_consistent().unwrap_err().to_string();
+        assert!(
+            message.contains("DOES NOT FOLLOW FROM ITS RUNS"),
+            "{message}"
+        );
     }
 }

@@ -4,12 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::audit::audit;
+use super::audit::{audit_runs, audit_summary};
+use crate::config::Scenario;
+use crate::judge::ruling::{Surroundings, decide};
 use crate::record::environment::Environment;
-use crate::record::{RunRecord, SCHEMA_VERSION};
-use crate::summary::Summary;
+use crate::record::{Ending, RunRecord, SCHEMA_VERSION, Status, Stopped};
+use crate::summary::{Setting, Summary, summarize};
 
 /// Everything a suite left behind.
 #[derive(Debug, Clone)]
@@ -28,18 +32,28 @@ pub struct Results {
 }
 
 impl Results {
-    /// Reads a result folder and works everything in it out again. What does not follow becomes the
-    /// first note of the summary.
+    /// Reads a result folder and works everything in it out again: the summary is what follows from
+    /// the runs, and where the stored one says otherwise, that is a finding.
     ///
     /// # Errors
     /// When it is none, when a file is missing or does not say what it should, or when it was
     /// written by a newer version.
     pub fn load(root: &Path) -> Result<Self> {
-        let mut summary = load_summary(root)?;
+        let path = summary_of(root)?;
+        let said: Value = read_json(&path)?;
+        let Said {
+            schema_version,
+            setting,
+            bouts,
+        } = read_json(&path)?;
+        check_version(root, schema_version)?;
         let environment = read_json(&root.join("environment.json"))?;
-        let runs = load_runs(root)?;
-        let findings = audit(&summary, &environment, &runs);
-        summary.notes.splice(0..0, note(&findings));
+        let mut runs = load_runs(root)?;
+        let mut findings = audit_runs(&runs, &environment);
+        bring_up_to_date(&mut runs, &environment);
+        let scenarios: Vec<Scenario> = bouts.into_iter().map(|bout| bout.scenario).collect();
+        let summary = summarize(setting, &scenarios, &runs);
+        findings.extend(audit_summary(&said, &summary));
         Ok(Self {
             environment,
             runs,
@@ -53,8 +67,8 @@ impl Results {
     ///
     /// # Errors
     /// When something in it does not follow from the rest.
-    pub fn must_follow(&self) -> Result<()> {
-        match note(&self.findings) {
+    pub fn require_consistent(&self) -> Result<()> {
+        match inconsistent(&self.findings) {
             Some(note) => bail!("{}: {note}", self.root.display()),
             None => Ok(()),
         }
@@ -71,18 +85,51 @@ impl Results {
 /// # Errors
 /// As [`Results::load`].
 pub fn load_summary(root: &Path) -> Result<Summary> {
-    ensure!(
-        root.join("summary.json").is_file(),
-        "{} is no result folder: it has no summary.json (an interrupted suite can be finished with --resume)",
-        root.display()
-    );
-    let summary: Summary = read_json(&root.join("summary.json"))?;
+    let summary: Summary = read_json(&summary_of(root)?)?;
     check_version(root, summary.schema_version)?;
     Ok(summary)
 }
 
+fn summary_of(root: &Path) -> Result<PathBuf> {
+    let path = root.join("summary.json");
+    ensure!(
+        path.is_file(),
+        "{} is no result folder: it has no summary.json (an interrupted suite can be finished with --resume)",
+        root.display()
+    );
+    Ok(path)
+}
+
+/// Of `summary.json` what does not follow from the runs.
+#[derive(Deserialize)]
+struct Said {
+    schema_version: u32,
+    setting: Setting,
+    bouts: Vec<SaidBout>,
+}
+
+#[derive(Deserialize)]
+struct SaidBout {
+    scenario: Scenario,
+}
+
+/// Gives runs of version 1 their checks, which had other names, and takes their sentences away.
+pub fn bring_up_to_date(runs: &mut [RunRecord], environment: &Environment) {
+    for run in runs.iter_mut().filter(|run| run.schema_version == 1) {
+        let how = match run.status {
+            Status::Failed => Some(Ending::Failed),
+            Status::Interrupted => Some(Ending::Interrupted),
+            Status::Refused => Some(Ending::Refused),
+            Status::Valid | Status::Doubtful | Status::Invalid => None,
+        };
+        let causes = std::mem::take(&mut run.reasons);
+        run.stopped = how.map(|how| Stopped { how, causes });
+        run.checks = decide(run, Surroundings::of(environment, &run.contestant)).1;
+    }
+}
+
 /// The first findings in a sentence.
-fn note(findings: &[String]) -> Option<String> {
+pub fn inconsistent(findings: &[String]) -> Option<String> {
     const SHOWN: usize = 3;
     let first = findings.get(..findings.len().min(SHOWN))?.join("; ");
     let more = match findings.len() {
@@ -164,6 +211,67 @@ mod tests {
                 assert_eq!(results.runs_of(&bout.scenario.name).count(), runs);
             }
         }
+    }
+
+    /// Every value of this key, changed.
+    fn change_all(value: &mut Value, key: &str, change: &dyn Fn(&mut Value)) -> usize {
+        match value {
+            Value::Object(object) => {
+                let mut changed = 0;
+                for (name, value) in object {
+                    if name == key {
+                        change(value);
+                        changed += 1;
+                    } else {
+                        changed += change_all(value, key, change);
+                    }
+                }
+                changed
+            }
+            Value::Array(values) => {
+                let each = values.iter_mut();
+                each.map(|value| change_all(value, key, change)).sum()
+            }
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn other_sentences_in_an_old_folder_are_no_finding_and_other_numbers_are() {
+        let quick = |folder: &PathBuf| {
+            let summary = load_summary(folder).unwrap();
+            (summary.setting.suite == "quick" && summary.schema_version == 1).then_some(())
+        };
+        let mut folders = committed::results().into_iter();
+        let folder = folders.find(|folder| quick(folder).is_some()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        committed::copy(&folder, dir.path());
+        let file = dir.path().join("summary.json");
+        let mut summary: Value = read_json(&file).unwrap();
+        for key in ["words", "reasons", "notes"] {
+            let other = |value: &mut Value| {
+                *value = match value {
+                    Value::Array(_) => serde_json::json!(["said in other words"]),
+                    _ => "said in other words".into(),
+                };
+            };
+            assert!(change_all(&mut summary, key, &other) > 0, "{key}");
+        }
+        fs::write(&file, summary.to_string()).unwrap();
+        let results = Results::load(dir.path()).unwrap();
+        assert_eq!(results.findings, [""; 0]);
+
+        let more = |value: &mut Value| {
+            *value = (value.as_f64().unwrap() * 1.01).into();
+        };
+        assert!(change_all(&mut summary, "advantage_low", &more) > 0);
+        fs::write(&file, summary.to_string()).unwrap();
+        let results = Results::load(dir.path()).unwrap();
+        assert!(
+            results.findings[0].contains("advantage_low: it says"),
+            "{:?}",
+            results.findings
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::Referee;
 use super::progress::Progress;
 use crate::config::{Kind, Load, Scenario, Timing};
+use crate::output::words;
 use crate::plan::order;
 use crate::record::RunRecord;
 use crate::run::Run;
@@ -151,7 +152,9 @@ impl Referee {
         let runs = self.block(scenario, timing, rate_per_s, block, &mut say)?;
         pace.add(estimate, begun.elapsed());
         self.runs.extend(runs);
-        progress.block(standing(&self.setting(None), scenario, &self.runs));
+        let standing = standing(&self.setting(None), scenario, &self.runs);
+        let words = standing.and_then(|pair| words::of_pair(&pair).next());
+        progress.block(words.map(|words| format!("{}: {words}", scenario.name)));
         Ok(!self.testbed.interrupt.is_set())
     }
 

@@ -343,11 +343,11 @@ impl Referee {
     /// Writes and prints the summary; whether the suite is complete.
     fn sum_up(&self, aborted: Option<String>) -> Result<bool> {
         let summary = summarize(self.setting(aborted), &self.plan.scenarios, &self.runs);
-        print!("{}\n\n", text::terminal(&summary));
+        print!("{}\n\n", text::terminal(&summary, &[]));
         self.testbed.folder.write_json("summary.json", &summary)?;
         self.testbed
             .folder
-            .write("summary.md", text::markdown(&summary).as_bytes())?;
+            .write("summary.md", text::markdown(&summary, &[]).as_bytes())?;
         Ok(summary.complete)
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::words;
 use crate::record::{RunRecord, Status};
 use crate::units::minutes;
 
@@ -148,7 +149,7 @@ fn in_short(record: &RunRecord) -> String {
         record.block,
         record.contestant,
         record.status.name(),
-        record.reasons.join("; ")
+        words::of_run(record)
     )
 }
 

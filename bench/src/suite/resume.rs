@@ -12,7 +12,7 @@ use crate::config::Options;
 use crate::plan::SuitePlan;
 use crate::record::environment::Environment;
 use crate::record::{RunRecord, Status};
-use crate::store::load::{load_runs, read_json};
+use crate::store::load::{bring_up_to_date, load_runs, read_json};
 use crate::summary::Capacity;
 
 /// The content of the folder of an interrupted suite.
@@ -37,10 +37,12 @@ impl Left {
             root.display()
         );
         let capacities = root.join("capacities.json");
+        let environment = read_json(&root.join("environment.json"))?;
         let mut runs = load_runs(root)?;
+        bring_up_to_date(&mut runs, &environment);
         runs.retain(|run| run.status != Status::Interrupted);
         Ok(Self {
-            environment: read_json(&root.join("environment.json"))?,
+            environment,
             capacities: if capacities.is_file() {
                 read_json(&capacities)?
             } else {

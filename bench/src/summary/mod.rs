@@ -2,7 +2,6 @@
 
 mod against;
 mod noise;
-mod notes;
 mod pairs;
 pub mod verdict;
 
@@ -13,11 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Again, Kind, Protocol, Scenario, plays};
 use crate::judge::metrics::{self, Metric};
-use crate::record::{Limiter, RunRecord, Status};
+use crate::record::{Check, Limiter, RunRecord, Status, Stopped};
 use crate::stats::{Direction, PairedRatio, Spread};
 pub use against::Advantage;
 pub use noise::{Noise, SelfBout};
-use notes::notes;
 use pairs::{pair, pairs_of};
 pub use pairs::{standing, widest_interval};
 use verdict::{Significance, Verdict};
@@ -35,8 +33,6 @@ pub struct Summary {
     /// One contestant against itself; `null` in a suite without an A/A bout.
     #[serde(default)]
     pub noise: Option<Noise>,
-    /// What a reader must know before the figures.
-    pub notes: Vec<String>,
     /// One entry per scenario.
     pub bouts: Vec<Bout>,
 }
@@ -197,8 +193,9 @@ pub struct Showing {
     /// Of them those in doubt.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub doubtful_runs: usize,
-    /// Valid ones whose record carries warnings.
-    pub valid_runs_with_warnings: usize,
+    /// Valid ones with a note of the generator.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub noted_runs: usize,
     /// Not run, because this machine cannot hold them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refused_runs: usize,
@@ -254,8 +251,12 @@ pub struct Problem {
     pub block: usize,
     /// Not valid.
     pub status: Status,
-    /// Why.
-    pub reasons: Vec<String>,
+    /// Why there was no run, or not a whole one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+    /// The checks that it did not pass.
+    #[serde(default, deserialize_with = "loadgen::check::known")]
+    pub checks: Vec<Check>,
 }
 
 impl Problem {
@@ -264,7 +265,8 @@ impl Problem {
             contestant: run.contestant.clone(),
             block: run.block,
             status: run.status,
-            reasons: run.reasons.clone(),
+            stopped: run.stopped.clone(),
+            checks: run.failed_checks().cloned().collect(),
         }
     }
 }
@@ -288,13 +290,11 @@ pub fn summarize(setting: Setting, scenarios: &[Scenario], runs: &[RunRecord]) -
         .flat_map(|bout| &bout.contestants)
         .all(|showing| showing.enough);
     let noise = Noise::of(&bouts);
-    let notes = notes(&setting, &bouts, noise.as_ref());
     Summary {
         schema_version: crate::record::SCHEMA_VERSION,
         complete: enough && !excluded && !setting.interrupted && setting.aborted.is_none(),
         setting,
         noise,
-        notes,
         bouts,
     }
 }
@@ -361,7 +361,7 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
             .iter()
             .filter(|run| run.status == Status::Doubtful)
             .count(),
-        valid_runs_with_warnings: valid.iter().filter(|run| !run.warnings.is_empty()).count(),
+        noted_runs: valid.iter().filter(|run| run.has_notes()).count(),
         refused_runs,
         enough: valid.len() >= runs_needed || (refused_runs > 0 && refused_runs == own.len()),
         metrics: metrics::of_kind(scenario.kind).map(spread).collect(),
@@ -396,10 +396,12 @@ mod tests {
     #[test]
     fn a_known_ratio_comes_out_whatever_the_drift() {
         let summary = summary_of(&suite(10));
-        assert!(summary.complete && summary.notes.is_empty());
+        assert!(summary.complete);
         let comparison = &summary.bouts[0].pairs[0].comparisons[0];
         assert_eq!(comparison.metric, "messages_per_s");
-        assert_eq!(comparison.verdict.words, "server-uring 1.12x [1.12, 1.12]");
+        let verdict = &comparison.verdict;
+        assert_eq!(verdict.winner.as_deref(), Some("server-uring"));
+        assert!((verdict.advantage - 1.12).abs() < 1e-9 && verdict.claim);
         assert_eq!(comparison.blocks, (1..=10).collect::<Vec<_>>());
         assert_eq!(summary.bouts[0].contestants[0].valid_runs, 10);
     }
@@ -418,12 +420,7 @@ mod tests {
         let comparison = &bout.pairs[0].comparisons[0];
         assert_eq!(comparison.ratio.pairs, 9);
         assert!(!comparison.blocks.contains(&3));
-        assert!(
-            comparison
-                .verdict
-                .words
-                .starts_with("too few runs for a claim (n=9)")
-        );
+        assert!(!comparison.verdict.claim);
         assert_eq!(bout.problems.len(), 1);
         assert!(summary.complete, "9 of 10 are enough");
     }
@@ -436,11 +433,8 @@ mod tests {
         }
         let summary = summary_of(&runs);
         assert!(!summary.complete);
-        assert!(
-            summary.notes[0].contains("TOO FEW VALID RUNS (8 needed): 7 of server-uring in"),
-            "{:?}",
-            summary.notes
-        );
+        let showing = summary.bouts[0].showing("server-uring").unwrap();
+        assert_eq!((showing.valid_runs, showing.enough), (7, false));
 
         let mut setting = test_data::setting();
         setting.contestants[0].excluded = Some("conformance: 2 cases fail".into());
@@ -453,7 +447,6 @@ mod tests {
         setting.interrupted = true;
         let summary = summarize(setting, &scenarios, &suite(3));
         assert!(!summary.complete);
-        assert_eq!(summary.notes.len(), 1, "{:?}", summary.notes);
     }
 
     /// Ten blocks in which uring ran twice, the second time at this multiple of its speed.
@@ -483,16 +476,11 @@ mod tests {
         assert_eq!(pairs.len(), 2, "nobody meets the second name but the first");
         assert!(pairs[1].again && pairs[1].second == "server-uring-again");
         let noise = quiet.noise.unwrap();
-        assert!(!noise.noisy && quiet.notes.is_empty());
-        assert!(noise.bouts[0].words.starts_with("no difference detectable"));
+        let verdict = noise.bouts[0].verdict.as_ref().unwrap();
+        assert!(!noise.noisy && verdict.claim && verdict.winner.is_none());
 
         let noisy = twice(1.1);
         assert!(noisy.noise.unwrap().noisy);
-        assert!(
-            noisy.notes[0].starts_with("NOISY: server-uring against itself in echo-64b-w1-c1000"),
-            "{:?}",
-            noisy.notes
-        );
         assert_eq!(summary_of(&suite(10)).noise, None);
     }
 

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::verdict::{Significance, judge};
+use super::verdict::{Significance, Verdict, compare};
 use super::{Bout, Comparison, Pair};
-use crate::stats::holm;
+use crate::stats::{PairedRatio, holm};
 
 /// What the A/A bouts found: a contestant against itself, where there is nothing to find.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,8 +30,12 @@ pub struct SelfBout {
     pub p_adjusted: f64,
     /// A difference was "found".
     pub found: bool,
+    /// First run of a block / second.
+    #[serde(default)]
+    pub ratio: Option<PairedRatio>,
     /// The verdict.
-    pub words: String,
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
 }
 
 impl Noise {
@@ -57,14 +61,15 @@ impl Noise {
                     ..**sure
                 };
                 let (first, second) = (&pair.first, &pair.second);
-                let verdict = judge(first, second, headline.direction, &headline.ratio, &sure);
+                let verdict = compare(first, second, headline.direction, &headline.ratio, &sure);
                 SelfBout {
                     bout: bout.scenario.name.clone(),
                     contestant: first.clone(),
                     metric: headline.metric.clone(),
                     p_adjusted,
                     found: verdict.winner.is_some(),
-                    words: verdict.words,
+                    ratio: Some(headline.ratio),
+                    verdict: Some(verdict),
                 }
             })
             .collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::verdict::{Significance, judge};
+use super::verdict::{Significance, compare};
 use super::{Comparison, Entrant, Pair, Setting};
 use crate::config::Scenario;
 use crate::judge::metrics::{self, Metric};
@@ -65,19 +65,23 @@ pub fn widest_interval(setting: &Setting, scenario: &Scenario, runs: &[RunRecord
         .reduce(f64::max)
 }
 
-/// How a bout stands: the verdict on its first pair's headline, from the runs so far.
-pub fn standing(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<String> {
+/// How a bout stands: its first pair by the headline alone, from the runs so far.
+pub fn standing(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<Pair> {
     let runs: Vec<&RunRecord> = runs
         .iter()
         .filter(|run| run.bout == scenario.name)
         .collect();
     let (first, second) = pairs_of(setting, scenario).into_iter().next()?;
     let headline = metrics::find(scenario.kind, metrics::headline(scenario))?;
-    let (first, second) = (&first.name, &second.name);
-    let matched = Matched::new(setting.seed, scenario, headline, first, second, &runs)?;
+    let (one, other) = (&first.name, &second.name);
+    let matched = Matched::new(setting.seed, scenario, headline, one, other, &runs)?;
     let p_value = matched.p_value;
-    let words = matched.compare(first, second, p_value, 1).verdict.words;
-    Some(format!("{}: {words}", scenario.name))
+    Some(Pair {
+        first: one.clone(),
+        second: other.clone(),
+        again: second.again.is_some(),
+        comparisons: vec![matched.compare(one, other, p_value, 1)],
+    })
 }
 
 pub(super) fn pair(
@@ -181,7 +185,7 @@ impl Matched {
             metric: self.metric.key.to_owned(),
             direction: self.direction,
             blocks: self.blocks,
-            verdict: judge(first, second, self.direction, &self.ratio, &significance),
+            verdict: compare(first, second, self.direction, &self.ratio, &significance),
             ratio: self.ratio,
             significance: Some(significance),
             cliffs_delta: self.cliffs_delta,

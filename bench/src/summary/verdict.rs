@@ -1,4 +1,4 @@
-//! From a ratio with its interval to a sentence.
+//! From a ratio with its interval to a verdict.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,15 +20,19 @@ pub struct Significance {
     pub minimal_detectable: Option<f64>,
 }
 
-/// What the runs of two contestants allow to say about one metric.
+/// What the runs of two contestants allow to say about one metric. `output::words` makes the
+/// sentence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
-    /// Name of the better contestant; `None` if there are too few runs for a claim or no difference
+    /// Name of the better contestant; `null` if there are too few runs for a claim or no difference
     /// is detectable.
     pub winner: Option<String>,
-    /// How many times better the winner is (or the one whose side the interval is on; the first
-    /// contestant, if it is on none). Above 1 is better, in every metric: for one where lower is
-    /// better this is loser / winner.
+    /// Name of the contestant on whose side the interval is, whatever may be claimed; `null` if it
+    /// is on none.
+    #[serde(default)]
+    pub leader: Option<String>,
+    /// How many times better the winner is (or the leader; the first contestant, if there is none).
+    /// Above 1 is better, in every metric: for one where lower is better this is loser / winner.
     pub advantage: f64,
     /// Lower end of the advantage's 95% interval.
     pub advantage_low: f64,
@@ -36,8 +40,10 @@ pub struct Verdict {
     pub advantage_high: f64,
     /// Enough pairs for a claim.
     pub claim: bool,
-    /// The sentence.
-    pub words: String,
+    /// Smallest ratio above 1 that would have been found in four suites of five; `null` with fewer
+    /// than two pairs.
+    #[serde(default)]
+    pub detectable: Option<f64>,
 }
 
 /// The verdict on `first` against `second`.
@@ -46,7 +52,7 @@ pub struct Verdict {
 /// signed-rank test (after Holm's correction) is below [`ALPHA`]. The test holds the error by
 /// design of the experiment, which the bootstrap interval alone does not; the interval keeps a
 /// claim from contradicting the figure printed beside it.
-pub fn judge(
+pub fn compare(
     first: &str,
     second: &str,
     direction: Direction,
@@ -63,42 +69,15 @@ pub fn judge(
     };
     let claim = ratio.pairs >= RUNS_FOR_A_CLAIM;
     let winner = leader.filter(|_| claim && significance.p_adjusted <= ALPHA);
-    let words = match (claim, leader, winner) {
-        (true, _, Some(name)) => format!("{name} {advantage:.2}x [{low:.2}, {high:.2}]"),
-        (true, _, None) => format!(
-            "no difference detectable [{low:.2}, {high:.2}]{}",
-            detectable(significance)
-        ),
-        (false, Some(name), _) => format!(
-            "too few runs for a claim (n={}): {name} {advantage:.2}x [{low:.2}, {high:.2}]",
-            ratio.pairs
-        ),
-        (false, None, _) => format!(
-            "too few runs for a claim (n={}) [{low:.2}, {high:.2}]",
-            ratio.pairs
-        ),
-    };
     Verdict {
         winner: winner.map(str::to_owned),
+        leader: leader.map(str::to_owned),
         advantage,
         advantage_low: low,
         advantage_high: high,
         claim,
-        words,
+        detectable: significance.minimal_detectable,
     }
-}
-
-/// What would have been seen, so that "no difference" is not read as "equal".
-fn detectable(significance: &Significance) -> String {
-    significance
-        .minimal_detectable
-        .map_or(String::new(), |ratio| {
-            // Rounded up: a promise.
-            format!(
-                " (from {:.2}x on it would be)",
-                (ratio * 100.0).ceil() / 100.0
-            )
-        })
 }
 
 #[cfg(test)]
@@ -125,59 +104,35 @@ mod tests {
     }
 
     #[test]
-    fn words_by_direction_interval_certainty_and_number_of_runs() {
+    fn a_winner_by_direction_interval_certainty_and_number_of_runs() {
         use Direction::{HigherIsBetter, LowerIsBetter};
         let (up, down) = (ratio(1.12, 1.05, 1.19, 10), ratio(0.8, 0.5, 0.9, 10));
+        let unsure = ratio(1.01, 0.97, 1.04, 10);
+        let few = ratio(1.12, 1.05, 1.19, 9);
+        let (uring, tokio) = (Some("uring"), Some("tokio"));
         let cases = [
-            (HigherIsBetter, up, 0.01, "uring 1.12x [1.05, 1.19]"),
-            (HigherIsBetter, down, 0.05, "tokio 1.25x [1.11, 2.00]"),
-            (LowerIsBetter, down, 0.01, "uring 1.25x [1.11, 2.00]"),
-            (LowerIsBetter, up, 0.01, "tokio 1.12x [1.05, 1.19]"),
-            (
-                HigherIsBetter,
-                ratio(1.01, 0.97, 1.04, 10),
-                0.01,
-                "no difference detectable [0.97, 1.04] (from 1.06x on it would be)",
-            ),
-            (
-                HigherIsBetter,
-                up,
-                0.06,
-                "no difference detectable [1.05, 1.19] (from 1.06x on it would be)",
-            ),
-            (
-                HigherIsBetter,
-                ratio(1.12, 1.05, 1.19, 9),
-                0.01,
-                "too few runs for a claim (n=9): uring 1.12x [1.05, 1.19]",
-            ),
-            (
-                HigherIsBetter,
-                ratio(1.01, 0.97, 1.04, 3),
-                0.25,
-                "too few runs for a claim (n=3) [0.97, 1.04]",
-            ),
+            (HigherIsBetter, up, 0.01, uring, uring, 1.12),
+            (HigherIsBetter, down, 0.05, tokio, tokio, 1.25),
+            (LowerIsBetter, down, 0.01, uring, uring, 1.25),
+            (LowerIsBetter, up, 0.01, tokio, tokio, 1.12),
+            (HigherIsBetter, unsure, 0.01, None, None, 1.01),
+            (HigherIsBetter, up, 0.06, None, uring, 1.12),
+            (HigherIsBetter, few, 0.01, None, uring, 1.12),
         ];
-        for (direction, ratio, p, words) in cases {
-            let verdict = judge("uring", "tokio", direction, &ratio, &sure(p));
-            assert_eq!(verdict.words, words);
+        for (direction, ratio, p, winner, leader, advantage) in cases {
+            let verdict = compare("uring", "tokio", direction, &ratio, &sure(p));
+            assert_eq!(verdict.winner.as_deref(), winner);
+            assert_eq!(verdict.leader.as_deref(), leader);
+            assert!((verdict.advantage - advantage).abs() < 1e-9);
             assert_eq!(verdict.claim, ratio.pairs >= 10);
-            assert_eq!(
-                verdict.winner.is_some(),
-                words.starts_with("uring") || words.starts_with("tokio")
-            );
+            assert_eq!(verdict.detectable, Some(1.051));
         }
     }
 
     #[test]
     fn an_interval_that_touches_one_is_no_difference() {
         let touching = ratio(1.1, 1.0, 1.2, 20);
-        let verdict = judge("a", "b", Direction::HigherIsBetter, &touching, &sure(0.01));
-        assert_eq!(verdict.winner, None);
-        assert!(
-            verdict
-                .words
-                .starts_with("no difference detectable [1.00, 1.20]")
-        );
+        let verdict = compare("a", "b", Direction::HigherIsBetter, &touching, &sure(0.01));
+        assert_eq!((verdict.winner, verdict.leader), (None, None));
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         shared::{Clock, ClosedSecond, Shared},
         usage::pin,
     },
-    record::Kind,
+    record::LoadKind,
     shard::protocol::{Command, Done, Gauges, Job, Report, tell},
     target,
     worker_pool::WorkerPool,
@@ -118,7 +118,7 @@ impl Shard {
             began,
         };
         thread::spawn(move || commands.run());
-        if config.kind == Kind::Connect {
+        if config.kind == LoadKind::Connect {
             // Such a run does nothing else but what it measures.
             let _ = begun.recv();
         }

@@ -25,7 +25,7 @@ use crate::{
     },
     plan::Plan,
     progress::Progress,
-    record::{self, Kind},
+    record::{self, LoadKind},
     run::SETTLE_NS,
     shard::{
         merge::PartialResult,
@@ -155,7 +155,7 @@ impl Shards<'_> {
                 }
             }
         }
-        if self.config.kind == Kind::Connect {
+        if self.config.kind == LoadKind::Connect {
             self.begin();
         }
     }
@@ -243,7 +243,7 @@ impl Shards<'_> {
             self.begin();
         }
         let all_lost = shared.has_begun() && shared.up.load(Relaxed) == 0;
-        if all_lost && self.config.kind != Kind::Connect {
+        if all_lost && self.config.kind != LoadKind::Connect {
             shared.end_now();
         }
         if shared.ended_early() && !self.ended {

@@ -100,6 +100,7 @@ mod tests {
         histogram,
         limits::Machine,
         record::ThreadUsage,
+        verdict::check_run,
     };
 
     /// Begin of the window, and when in it a message is meant, sent and answered: up to four
@@ -159,6 +160,7 @@ mod tests {
         });
         // One entry per thread: the only thing in which they may differ.
         finished.record.generator.threads.clear();
+        finished.record.validity = check_run(&finished.record);
         finished
     }
 

@@ -142,7 +142,7 @@ pub(crate) fn record(args: &str, address: SocketAddr) -> Record {
 /// Exactly one reason, and it names `part`.
 #[track_caller]
 pub(crate) fn invalid_because(record: &Record, part: &str) {
-    let reasons = &record.validity.reasons;
+    let reasons: Vec<String> = record.validity.faults().map(ToString::to_string).collect();
     assert!(
         reasons.iter().any(|reason| reason.contains(part)),
         "{part:?} is not among {reasons:?}"

@@ -13,24 +13,26 @@ use anyhow::{Result, bail, ensure};
 
 use crate::config::Scenario;
 use crate::judge::metrics::{self, Metric};
+use crate::output::notes::notes;
 use crate::output::table::Table;
 use crate::output::text::{cell, p_value};
+use crate::output::words;
 use crate::stats::rng::derive_seed;
 use crate::stats::{
-    Direction, RESAMPLES, Spread, cliffs_delta, holm, minimal_detectable_unpaired, rank_sum_p,
-    unpaired_ratio,
+    Direction, PairedRatio, RESAMPLES, Spread, cliffs_delta, holm, minimal_detectable_unpaired,
+    rank_sum_p, unpaired_ratio,
 };
 use crate::store::load::Results;
 use crate::summary::Bout;
-use crate::summary::verdict::{Significance, Verdict, judge};
+use crate::summary::verdict::{Significance, Verdict, compare};
 use mismatch::Unlike;
 
 /// Below the tables.
 const METHOD: &str = "\
 Figures are medians of the valid runs, ± their median absolute deviation. A factor is the ratio of the medians of A and B; its interval is a
 bootstrap in which the runs of A and those of B are drawn separately (10,000 times, seed from the seeds of both suites). A or B is
-named if the interval excludes 1 and a rank-sum test, corrected for the percentiles of a latency, finds p <= 0.05; else the factor from
-which on a difference would be found four times in five stands beside. Fewer than 10 runs in A or in B allow no claim.
+named if the interval excludes 1 and a rank-sum test, corrected for the percentiles of a latency, finds p <= 0.05; else the smallest
+ratio that would be found four times in five stands beside. Fewer than 10 runs in A or in B allow no claim.
 
 These runs are not paired: A and B had the machine at different times, and whatever changed about it between them (other load, heat, a
 noisy neighbour) is in the factors and not in the intervals: equal servers on a machine that was 15% slower during B are told apart as surely
@@ -112,7 +114,7 @@ fn heading(a: &Results, b: &Results) -> String {
             setting.started_utc,
             setting.revision,
         );
-        for note in &results.summary.notes {
+        for note in notes(&results.summary, &results.findings) {
             let _ = writeln!(text, "  - {note}");
         }
     }
@@ -158,7 +160,7 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, unlike: &[Unlike]) -> Ta
                 cell(change.metric.unit, Some(change.a)),
                 cell(change.metric.unit, Some(change.b)),
                 format!("{}+{}", change.a.n, change.b.n),
-                change.verdict.words,
+                words::verdict("A", "B", &change.ratio, &change.verdict),
                 p_value(change.significance.p_adjusted),
                 change
                     .cliffs_delta
@@ -196,6 +198,7 @@ struct Change {
     b: Spread,
     significance: Significance,
     cliffs_delta: Option<f64>,
+    ratio: PairedRatio,
     verdict: Verdict,
 }
 
@@ -238,14 +241,14 @@ fn changes(a: &Results, b: &Results, scenario: &Scenario, contestant: &str) -> V
                 "{}/{}/{contestant}/{}",
                 scenario.name, one.metric.key, seeds.1
             );
-            one.judge(derive_seed(seeds.0, &name), &samples)
+            one.detect_change(derive_seed(seeds.0, &name), &samples)
         })
         .collect()
 }
 
 impl Samples {
     /// `None` for values that have no ratio.
-    fn judge(&self, seed: u64, all: &[Self]) -> Option<Change> {
+    fn detect_change(&self, seed: u64, all: &[Self]) -> Option<Change> {
         let ratio = unpaired_ratio(&self.a, &self.b, seed, RESAMPLES)?;
         let family = self.family(all);
         let p_values: Vec<f64> = family.iter().map(|one| one.p_value).collect();
@@ -261,7 +264,8 @@ impl Samples {
             a: Spread::of(&self.a)?,
             b: Spread::of(&self.b)?,
             cliffs_delta: cliffs_delta(&self.a, &self.b),
-            verdict: judge("A", "B", self.direction, &ratio, &significance),
+            verdict: compare("A", "B", self.direction, &ratio, &significance),
+            ratio,
             significance,
         })
     }

@@ -5,6 +5,7 @@ use super::axis::Scale;
 use super::chart::{Chart, Legend, metric_title, strings};
 use super::svg::Svg;
 use crate::output::table::Table;
+use crate::output::words;
 use crate::summary::{Bout, Comparison, Summary};
 
 /// Ratios of the headline metrics of all bouts.
@@ -40,6 +41,7 @@ pub(super) fn forest(
     );
     for (place, (bout, comparison)) in rows.into_iter().enumerate() {
         let verdict = &comparison.verdict;
+        let words = words::verdict(first, second, &comparison.ratio, verdict);
         let (advantage, low, high) = comparison.direction.advantage(&comparison.ratio);
         let class = match &verdict.winner {
             Some(winner) if verdict.claim => legend.style(winner),
@@ -55,7 +57,7 @@ pub(super) fn forest(
             &format!("estimate {class}"),
             (x.at(advantage), y),
             5.0,
-            &format!("{}: {}", bout.scenario.name, verdict.words),
+            &format!("{}: {words}", bout.scenario.name),
         );
         table.row(vec![
             bout.scenario.name.clone(),
@@ -64,7 +66,7 @@ pub(super) fn forest(
             times(low),
             times(high),
             comparison.ratio.pairs.to_string(),
-            verdict.words.clone(),
+            words,
         ]);
     }
     let caption = format!(

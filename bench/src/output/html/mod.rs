@@ -19,9 +19,11 @@ use serde::Serialize;
 use crate::config::Kind;
 use crate::judge::metrics;
 use crate::output::history::Entry;
+use crate::output::notes::notes;
 use crate::output::table::Table;
 use crate::output::text;
 use crate::output::text::headlines::{self, Order};
+use crate::output::words;
 use crate::record::{RunRecord, Status};
 use crate::store::load::Results;
 use crate::summary::{Bout, Showing, Summary};
@@ -132,7 +134,7 @@ impl Section {
         });
         Self {
             suite: summary.setting.suite.clone(),
-            notes: summary.notes.clone(),
+            notes: notes(summary, &results.findings),
             facts: facts(summary),
             contestants: entrants(summary, &legend),
             verdicts: headlines::verdicts(summary, Order::VerdictsFirst),
@@ -168,7 +170,7 @@ fn names(summary: &Summary) -> Vec<String> {
 fn noise(summary: &Summary) -> Vec<String> {
     let bouts = summary.noise.iter().flat_map(|noise| &noise.bouts);
     bouts
-        .map(|one| format!("{}: {}: {}", one.bout, one.contestant, one.words))
+        .map(|one| format!("{}: {}: {}", one.bout, one.contestant, words::noise(one)))
         .collect()
 }
 
@@ -284,11 +286,11 @@ fn comparisons(bout: &Bout) -> Table {
     let headings = ["metric", "pair", "verdict", "n"].map(str::to_owned);
     let mut table = Table::new(headings.into(), vec![3]);
     for pair in &bout.pairs {
-        for comparison in &pair.comparisons {
+        for (comparison, verdict) in pair.comparisons.iter().zip(words::of_pair(pair)) {
             table.row(vec![
                 metric_title(bout.scenario.kind, &comparison.metric),
                 format!("{} / {}", pair.first, pair.second),
-                comparison.verdict.words.clone(),
+                verdict,
                 comparison.ratio.pairs.to_string(),
             ]);
         }
@@ -305,7 +307,7 @@ fn invalid(runs: &[RunRecord]) -> Table {
             run.contestant.clone(),
             run.block.to_string(),
             run.status.name().to_owned(),
-            run.reasons.join("; "),
+            words::of_run(run),
         ]);
     }
     table

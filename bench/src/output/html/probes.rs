@@ -6,7 +6,8 @@ use super::svg::Svg;
 use crate::config::Kind;
 use crate::output::table::Table;
 use crate::output::text::missing;
-use crate::record::{Outcome, Probe, Role, RunRecord, Search};
+use crate::output::words;
+use crate::record::{Goal, Outcome, Probe, Role, RunRecord, Search};
 use crate::summary::{Bout, Summary};
 use crate::units::{self, Unit};
 
@@ -59,7 +60,7 @@ fn of_bout(bout: &Bout, runs: &[RunRecord], legend: &Legend<'_>) -> Option<Chart
         let style = legend.style(&run.contestant);
         let mut line: Vec<(f64, f64)> = Vec::new();
         for (number, probe) in search.probes.iter().enumerate() {
-            table.row(row(run, number + 1, probe));
+            table.row(row(run, number + 1, probe, &search.goal));
             let Some(p99_ns) = probe.latency_intended_p99_ns else {
                 continue;
             };
@@ -89,7 +90,7 @@ fn of_bout(bout: &Bout, runs: &[RunRecord], legend: &Legend<'_>) -> Option<Chart
     Some(Chart::new(caption, svg, table))
 }
 
-fn row(run: &RunRecord, number: usize, probe: &Probe) -> Vec<String> {
+fn row(run: &RunRecord, number: usize, probe: &Probe, goal: &Goal) -> Vec<String> {
     let shown =
         |unit, value: Option<f64>| value.map_or_else(missing, |value| units::format(unit, value));
     vec![
@@ -107,7 +108,7 @@ fn row(run: &RunRecord, number: usize, probe: &Probe) -> Vec<String> {
         shown(Unit::Nanoseconds, probe.latency_intended_p99_ns),
         shown(Unit::Share, probe.server_cpu_share),
         shown(Unit::Share, probe.generator_cpu_share),
-        probe.reason.clone().unwrap_or_default(),
+        words::probe(probe, goal),
     ]
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::committed::varied_result;
+use crate::record::{Check, CheckName, CheckStatus};
 use crate::test_data;
 
 fn committed() -> Results {
@@ -79,9 +80,10 @@ fn runs_in_doubt_are_hollow_and_say_why() {
             .contains("run hollow")
     );
     runs[0].status = Status::Doubtful;
-    runs[0].reasons = vec!["others used the CPUs".to_owned()];
+    let check = Check::ok(CheckName::OtherLoad, 0.31, 0.05);
+    runs[0].checks = vec![check.when(true, CheckStatus::Doubtful)];
     let page = page(&[result(runs)], &[]).unwrap();
-    assert!(page.contains("run hollow") && page.contains("others used the CPUs"));
+    assert!(page.contains("run hollow") && page.contains("used 31.0% of the CPUs"));
     assert!(page.contains("10 of 10"), "it counts");
 }
 

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::judge::metrics;
-use crate::summary::verdict::Verdict;
-use crate::summary::{Bout, Summary};
+use crate::output::words;
+use crate::summary::{Bout, Comparison, Pair, Summary};
 
 /// The bouts in which one contestant is slower.
 #[derive(Debug, Serialize)]
@@ -40,24 +40,29 @@ fn in_bout(bout: &Bout, name: &str) -> String {
             1 => " and 1 other".to_owned(),
             more => format!(" and {more} others"),
         };
-        Some(format!("{}: {}{others}", metric.title, largest.words))
+        let (pair, one) = largest;
+        let words = words::verdict(&pair.first, &pair.second, &one.ratio, &one.verdict);
+        Some(format!("{}: {words}{others}", metric.title))
     });
     by_metric.collect::<Vec<_>>().join("; ")
 }
 
 /// The largest first.
-fn defeats<'a>(bout: &'a Bout, name: &str, metric: &str) -> Vec<&'a Verdict> {
-    let mut defeats: Vec<&Verdict> = bout
+fn defeats<'a>(bout: &'a Bout, name: &str, metric: &str) -> Vec<(&'a Pair, &'a Comparison)> {
+    let mut defeats: Vec<(&Pair, &Comparison)> = bout
         .pairs
         .iter()
         .filter(|pair| !pair.again && (pair.first == name || pair.second == name))
-        .flat_map(|pair| &pair.comparisons)
-        .filter(|comparison| comparison.metric == metric)
-        .map(|comparison| &comparison.verdict)
-        .filter(|verdict| verdict.claim)
-        .filter(|verdict| verdict.winner.as_ref().is_some_and(|winner| winner != name))
+        .flat_map(|pair| pair.comparisons.iter().map(move |one| (pair, one)))
+        .filter(|(_, one)| one.metric == metric && one.verdict.claim)
+        .filter(|(_, one)| {
+            one.verdict
+                .winner
+                .as_ref()
+                .is_some_and(|winner| winner != name)
+        })
         .collect();
-    defeats.sort_by(|a, b| b.advantage.total_cmp(&a.advantage));
+    defeats.sort_by(|(_, a), (_, b)| b.verdict.advantage.total_cmp(&a.verdict.advantage));
     defeats
 }
 

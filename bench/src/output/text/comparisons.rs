@@ -3,6 +3,7 @@
 use super::{cell, missing, p_value, spread};
 use crate::judge::metrics;
 use crate::output::table::Table;
+use crate::output::words;
 use crate::summary::Summary;
 
 /// All compared metrics of all pairs.
@@ -21,7 +22,7 @@ pub(super) fn comparisons(summary: &Summary) -> String {
             .map(str::to_owned)
             .to_vec();
             let mut table = Table::new(headings, vec![1, 2, 4, 5]);
-            for comparison in &pair.comparisons {
+            for (comparison, verdict) in pair.comparisons.iter().zip(words::of_pair(pair)) {
                 let Some(metric) = metrics::find(bout.scenario.kind, &comparison.metric) else {
                     continue;
                 };
@@ -34,7 +35,7 @@ pub(super) fn comparisons(summary: &Summary) -> String {
                     metric.title.to_owned(),
                     of(&pair.first),
                     of(&pair.second),
-                    comparison.verdict.words.clone(),
+                    verdict,
                     comparison
                         .significance
                         .map_or_else(missing, |sure| p_value(sure.p_adjusted)),

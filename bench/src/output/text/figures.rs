@@ -103,12 +103,12 @@ pub(crate) fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
     table.render()
 }
 
-/// `10/10`; `9/10 ?1 !2` when one of the nine is in doubt and two carry warnings.
+/// `10/10`; `9/10 ?1 !2` when one of the nine is in doubt and two carry notes.
 fn valid(showing: &Showing) -> String {
     if showing.refused_runs > 0 && showing.refused_runs == showing.runs {
         return "refused".to_owned();
     }
-    let warned = match showing.valid_runs_with_warnings {
+    let warned = match showing.noted_runs {
         0 => String::new(),
         runs => format!(" !{runs}"),
     };

@@ -3,6 +3,7 @@
 use super::{cell, missing, spread};
 use crate::judge::metrics::{self, Metric};
 use crate::output::table::Table;
+use crate::output::words;
 use crate::summary::{Bout, Comparison, Pair, Summary};
 
 /// With up to so many contestants every verdict and everybody's median stand in the row of their
@@ -64,9 +65,9 @@ impl Headline<'_> {
     fn every_verdict(&self) -> Vec<String> {
         let verdict = |(pair, found): &(&Pair, Option<&Comparison>)| {
             if self.pairs.len() == 1 {
-                words(*found).to_owned()
+                words(pair, *found)
             } else {
-                format!("{} v {}: {}", pair.first, pair.second, words(*found))
+                format!("{} v {}: {}", pair.first, pair.second, words(pair, *found))
             }
         };
         self.pairs.iter().map(verdict).collect()
@@ -77,10 +78,11 @@ impl Headline<'_> {
         let mut found: Vec<(f64, String)> = Vec::new();
         let (mut equal, mut too_few) = (0, 0);
         for (pair, comparison) in &self.pairs {
-            let Some(verdict) = comparison.map(|comparison| &comparison.verdict) else {
+            let Some(comparison) = comparison else {
                 too_few += 1;
                 continue;
             };
+            let verdict = &comparison.verdict;
             match &verdict.winner {
                 Some(winner) => {
                     let loser = if winner == &pair.first {
@@ -88,7 +90,8 @@ impl Headline<'_> {
                     } else {
                         &pair.first
                     };
-                    found.push((verdict.advantage, format!("{} over {loser}", verdict.words)));
+                    let words = words(pair, Some(comparison));
+                    found.push((verdict.advantage, format!("{words} over {loser}")));
                 }
                 None if verdict.claim => equal += 1,
                 None => too_few += 1,
@@ -120,8 +123,10 @@ impl Headline<'_> {
     }
 }
 
-fn words(found: Option<&Comparison>) -> &str {
-    found.map_or("no pair of valid runs", |found| &found.verdict.words)
+fn words(pair: &Pair, found: Option<&Comparison>) -> String {
+    found.map_or("no pair of valid runs".to_owned(), |found| {
+        words::verdict(&pair.first, &pair.second, &found.ratio, &found.verdict)
+    })
 }
 
 fn paired_runs(found: Option<&Comparison>) -> usize {
@@ -222,7 +227,14 @@ pub(crate) fn left_out(summary: &Summary) -> Option<(Table, Table)> {
         let of_each = bouts.iter().map(|headline| headline.median(name));
         medians.row([name.to_owned()].into_iter().chain(of_each).collect());
     }
-    let headings = ["bout", "by", "pair", HOW_MUCH, "detectable from", "n"];
+    let headings = [
+        "bout",
+        "by",
+        "pair",
+        HOW_MUCH,
+        "smallest detectable ratio",
+        "n",
+    ];
     let mut pairs = Table::new(headings.map(str::to_owned).to_vec(), vec![4, 5]);
     // Of one run there is no verdict.
     let judged = if summary.setting.repeats == 1 {
@@ -238,7 +250,7 @@ pub(crate) fn left_out(summary: &Summary) -> Option<(Table, Table)> {
                 bout,
                 by,
                 format!("{} v {}", pair.first, pair.second),
-                words(*found).to_owned(),
+                words(pair, *found),
                 sure.and_then(|sure| sure.minimal_detectable)
                     .map_or_else(missing, |ratio| format!("{ratio:.2}x")),
                 paired_runs(*found).to_string(),

@@ -4,6 +4,8 @@ mod comparisons;
 pub(crate) mod figures;
 pub(crate) mod headlines;
 
+use super::notes::notes;
+use super::words;
 use crate::config::Protocol;
 use crate::stats::{RUNS_FOR_A_CLAIM, Spread};
 use crate::summary::{Bout, Problem, Showing, Summary};
@@ -23,8 +25,8 @@ const NOT_SHOWN: &str = "\
 ";
 
 /// `summary.md`.
-pub fn markdown(summary: &Summary) -> String {
-    let mut text = heading(summary);
+pub fn markdown(summary: &Summary, findings: &[String]) -> String {
+    let mut text = heading(summary, findings);
     text.push_str("\n## Who won\n\n");
     text.push_str(&who_won(summary));
     text.push_str(&noise(summary));
@@ -53,8 +55,8 @@ pub fn markdown(summary: &Summary) -> String {
 }
 
 /// For the terminal: figures first, who won last, where the eye is.
-pub fn terminal(summary: &Summary) -> String {
-    let mut text = heading(summary);
+pub fn terminal(summary: &Summary, findings: &[String]) -> String {
+    let mut text = heading(summary, findings);
     text.push_str(&figures(summary));
     text.push_str(&problems(summary, "\nRuns that do not count:\n\n"));
     text.push_str(&doubts_in_short(summary));
@@ -66,7 +68,7 @@ pub fn terminal(summary: &Summary) -> String {
     text
 }
 
-fn heading(summary: &Summary) -> String {
+fn heading(summary: &Summary, findings: &[String]) -> String {
     let setting = &summary.setting;
     let names: Vec<&str> = setting
         .contestants
@@ -84,7 +86,7 @@ fn heading(summary: &Summary) -> String {
         setting.suite,
         names.join(" against ")
     );
-    for note in &summary.notes {
+    for note in notes(summary, findings) {
         text.push_str(&format!("**{note}**\n\n"));
     }
     text.push_str(&format!(
@@ -123,9 +125,9 @@ fn who_won(summary: &Summary) -> String {
     format!(
         "{}\nFigures are medians of runs, ± their median absolute deviation. The factor is the median ratio of n paired runs, its interval a\n\
          bootstrap over them. A winner is named if the interval excludes 1 and a signed-rank test, corrected for the percentiles of a\n\
-         latency, finds p <= 0.05; else the factor from which on a difference would be found four times in five stands beside. Below\n\
-         n = {RUNS_FOR_A_CLAIM} nothing is claimed. Of the valid runs, those in doubt are counted behind a ?, those with warnings (in their\n\
-         records) behind a !, as in `10/10 ?1 !2`.{listed}\n",
+         latency, finds p <= 0.05; else the smallest ratio that would be found four times in five stands beside. Below\n\
+         n = {RUNS_FOR_A_CLAIM} nothing is claimed. Of the valid runs, those in doubt are counted behind a ?, those with a note of\n\
+         the generator (in their records) behind a !, as in `10/10 ?1 !2`.{listed}\n",
         headlines::verdicts(summary, Order::VerdictsLast).render()
     )
 }
@@ -142,7 +144,9 @@ fn noise(summary: &Summary) -> String {
     for one in &noise.bouts {
         text.push_str(&format!(
             "- {}: {}: {}\n",
-            one.bout, one.contestant, one.words
+            one.bout,
+            one.contestant,
+            words::noise(one)
         ));
     }
     text
@@ -183,10 +187,10 @@ fn doubts_in_short(summary: &Summary) -> String {
         .map(|bout| {
             let counting: usize = bout.contestants.iter().map(|one| one.valid_runs).sum();
             format!(
-                "- {}: {} of {counting} runs: {}\n",
+                "- {}: {} of {counting} runs doubtful: {}\n",
                 bout.scenario.name,
                 bout.doubts.len(),
-                kinds_of_doubt(&bout.doubts).join("; ")
+                words::kinds_of_doubt(&bout.doubts).join("; ")
             )
         })
         .collect();
@@ -197,24 +201,6 @@ fn doubts_in_short(summary: &Summary) -> String {
         "\nRuns in doubt, which count (summary.md names each):\n\n{}",
         lines.concat()
     )
-}
-
-/// The first doubt of each kind in its own words, and how many more there are. Doubts are of one
-/// kind when they differ in nothing but figures.
-fn kinds_of_doubt(doubts: &[Problem]) -> Vec<String> {
-    let mut kinds: Vec<(String, &str, usize)> = Vec::new();
-    for reason in doubts.iter().flat_map(|doubt| &doubt.reasons) {
-        let kind: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
-        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
-            Some((.., more)) => *more += 1,
-            None => kinds.push((kind, reason, 0)),
-        }
-    }
-    let words = |(_, reason, more): (String, &str, usize)| match more {
-        0 => reason.to_owned(),
-        more => format!("{reason} (and {more} more like it)"),
-    };
-    kinds.into_iter().map(words).collect()
 }
 
 fn list(summary: &Summary, heading: &str, of: fn(&Bout) -> &[Problem]) -> String {
@@ -229,7 +215,7 @@ fn list(summary: &Summary, heading: &str, of: fn(&Bout) -> &[Problem]) -> String
                 problem.block,
                 problem.contestant,
                 problem.status.name(),
-                problem.reasons.join("; ")
+                words::of_problem(problem)
             )
         })
         .collect();
@@ -279,9 +265,17 @@ pub(crate) fn missing() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::RunRecord;
+    use crate::record::{Check, CheckName, CheckStatus, RunRecord, Status};
     use crate::summary::summarize;
     use crate::test_data;
+
+    fn markdown(summary: &Summary) -> String {
+        super::markdown(summary, &[])
+    }
+
+    fn terminal(summary: &Summary) -> String {
+        super::terminal(summary, &[])
+    }
 
     /// Ten blocks of a closed and an open bout: uring 12% faster, tokio with the better tail; one
     /// run died.
@@ -394,13 +388,19 @@ mod tests {
         assert_eq!(pairs.matches(" v ").count(), 10);
     }
 
+    /// In doubt, because the hypervisor took this share.
+    fn stolen(run: &mut RunRecord, share: f64) {
+        let check = Check::ok(CheckName::Steal, share, 0.02);
+        run.checks = vec![check.when(true, CheckStatus::Doubtful)];
+        run.status = Status::Doubtful;
+    }
+
     #[test]
     fn a_run_in_doubt_counts_and_is_marked() {
         let mut runs: Vec<RunRecord> = (1..=10)
             .map(|block| test_data::echo_run("server-uring", block, 100_000.0))
             .collect();
-        runs[3].status = crate::record::Status::Doubtful;
-        runs[3].reasons = vec!["the hypervisor took 9.0% of the CPUs".to_owned()];
+        stolen(&mut runs[3], 0.09);
         let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
         let text = markdown(&summarize(test_data::setting(), &scenarios, &runs));
         assert!(text.contains("| 10/10 ?1 |"), "{text}");
@@ -417,14 +417,18 @@ mod tests {
         let mut runs: Vec<RunRecord> = (1..=10)
             .map(|block| test_data::echo_run("server-uring", block, 100_000.0))
             .collect();
-        for (run, share) in runs.iter_mut().zip(["9.0", "12.5", "3.1"]) {
-            run.status = crate::record::Status::Doubtful;
-            run.reasons = vec![format!("the hypervisor took {share}% of the CPUs")];
+        for (run, share) in runs.iter_mut().zip([0.09, 0.125, 0.031]) {
+            stolen(run, share);
         }
+        let check = Check::ok(CheckName::OtherLoad, 0.113, 0.05);
+        runs[1].checks.push(check.when(true, CheckStatus::Doubtful));
         let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
         let text = terminal(&summarize(test_data::setting(), &scenarios, &runs));
         assert!(
-            text.contains("- echo-64b-w1-c1000: 3 of 10 runs: the hypervisor took 9.0% of the CPUs (and 2 more like it)\n"),
+            text.contains(
+                "- echo-64b-w1-c1000: 3 of 10 runs doubtful: steal in 3 runs, the worst: the hypervisor took 12.5% of the CPUs \
+                 (limit 2.0%); other_load: processes that are no part of the run used 11.3% of the CPUs in the window (limit 5.0%)\n"
+            ),
             "{text}"
         );
     }

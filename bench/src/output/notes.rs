@@ -1,0 +1,156 @@
+//! What a reader must know before the figures, from what a summary says.
+
+use super::words;
+use crate::store::load::inconsistent;
+use crate::summary::{Bout, Setting, Summary};
+
+/// As sentences; `findings` are what an audit found.
+pub fn notes(summary: &Summary, findings: &[String]) -> Vec<String> {
+    let setting = &summary.setting;
+    let mut notes: Vec<String> = inconsistent(findings).into_iter().collect();
+    let noise = summary.noise.iter().flat_map(|noise| &noise.bouts);
+    for one in noise.filter(|one| one.found) {
+        notes.push(format!(
+            "NOISY: {} against itself in {}: {}. There is no such difference, so do not trust the others of this suite either.",
+            one.contestant,
+            one.bout,
+            words::noise(one)
+        ));
+    }
+    if setting.interrupted {
+        notes.push(
+            "INTERRUPTED: the suite was ended early; what had been run is below. `bench --resume DIR` runs the rest."
+                .to_owned(),
+        );
+    }
+    notes.extend(
+        setting
+            .aborted
+            .iter()
+            .map(|error| format!("ABORTED: {error}")),
+    );
+    if !setting.changed.is_empty() {
+        notes.push(format!(
+            "RESUMED BY FORCE, so that runs of unlike things are compared: {}.",
+            setting.changed.join("; ")
+        ));
+    }
+    notes.extend(
+        setting
+            .cut
+            .iter()
+            .map(|cut| format!("FEWER BLOCKS THAN PLANNED: {cut}.")),
+    );
+    for entrant in setting.contestants.iter().filter(|one| one.again.is_none()) {
+        if let Some(reason) = &entrant.excluded {
+            notes.push(format!("EXCLUDED: {}: {reason}", entrant.name));
+        }
+    }
+    // A suite that ended early has too few runs everywhere, which needs no list.
+    if !setting.interrupted && setting.aborted.is_none() {
+        notes.extend(too_few(setting, &summary.bouts));
+    }
+    notes
+}
+
+fn too_few(setting: &Setting, bouts: &[Bout]) -> Option<String> {
+    let lacking: Vec<String> = bouts
+        .iter()
+        .flat_map(|bout| bout.contestants.iter().map(move |showing| (bout, showing)))
+        .filter(|(_, showing)| !showing.enough)
+        .map(|(bout, showing)| {
+            format!(
+                "{} of {} in {}",
+                showing.valid_runs, showing.contestant, bout.scenario.name
+            )
+        })
+        .collect();
+    (!lacking.is_empty()).then(|| {
+        format!(
+            "TOO FEW VALID RUNS ({} needed): {}.",
+            setting.runs_needed,
+            lacking.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::RunRecord;
+    use crate::summary::summarize;
+    use crate::test_data;
+
+    fn suite(blocks: usize) -> Vec<RunRecord> {
+        (1..=blocks)
+            .flat_map(|block| {
+                [
+                    test_data::echo_run("server-uring", block, 112_000.0),
+                    test_data::echo_run("server-tokio", block, 100_000.0),
+                ]
+            })
+            .collect()
+    }
+
+    /// The notes on a suite of these runs, its setting and its summary changed.
+    fn noted(
+        runs: &[RunRecord],
+        set: impl FnOnce(&mut Setting),
+        change: impl FnOnce(&mut Summary),
+    ) -> Vec<String> {
+        let mut setting = test_data::setting();
+        set(&mut setting);
+        let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
+        let mut summary = summarize(setting, &scenarios, runs);
+        change(&mut summary);
+        notes(&summary, &[])
+    }
+
+    #[test]
+    fn a_whole_suite_needs_no_note() {
+        assert_eq!(noted(&suite(10), |_| {}, |_| {}), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_lacking_is_named_unless_the_suite_was_ended() {
+        let mut runs = suite(10);
+        for place in [0, 2, 4] {
+            runs[place] = test_data::failed(runs[place].clone(), "x");
+        }
+        let all = noted(&runs, |_| {}, |_| {});
+        assert_eq!(
+            all,
+            ["TOO FEW VALID RUNS (8 needed): 7 of server-uring in echo-64b-w1-c1000."]
+        );
+        let all = noted(&suite(3), |setting| setting.interrupted = true, |_| {});
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(all[0].starts_with("INTERRUPTED"));
+    }
+
+    #[test]
+    fn a_contestant_that_beats_itself_comes_first() {
+        use crate::summary::{Noise, SelfBout};
+        let all = noted(
+            &suite(10),
+            |setting| setting.cut = Some("5 of 10".into()),
+            |summary| {
+                let one = &summary.bouts[0].pairs[0].comparisons[0];
+                summary.noise = Some(Noise {
+                    noisy: true,
+                    bouts: vec![SelfBout {
+                        bout: "echo-64b-w1-c1000".into(),
+                        contestant: "server-uring".into(),
+                        metric: one.metric.clone(),
+                        p_adjusted: 0.01,
+                        found: true,
+                        ratio: Some(one.ratio),
+                        verdict: Some(one.verdict.clone()),
+                    }],
+                });
+            },
+        );
+        let first = "NOISY: server-uring against itself in echo-64b-w1-c1000: server-uring 1.12x";
+        assert!(all[0].starts_with(first), "{all:?}");
+        assert_eq!(all[1], "FEWER BLOCKS THAN PLANNED: 5 of 10.");
+    }
+}
