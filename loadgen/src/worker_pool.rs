@@ -276,9 +276,9 @@ impl Start<'_> {
     }
 }
 
-/// The ring of one thread of `threads`, and for its connections. They live in its own table, where a
-/// monitor that lists the descriptors of all processes finds none (one took a quarter of two CPUs at
-/// a million).
+/// The ring of one thread of `threads`, and for its connections. They live in its own table, where
+/// a monitor that lists the descriptors of all processes finds none (one took a quarter of two CPUs
+/// at a million).
 fn make_ring(size: usize, threads: usize, connections: usize) -> Result<Ring, String> {
     // A buffer that holds a whole message spares a copy; many small ones share a buffer anyway.
     let buffer = (size + 16).next_power_of_two().clamp(4 << 10, 64 << 10);

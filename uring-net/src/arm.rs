@@ -109,8 +109,8 @@ impl Ring {
         OperationId(name)
     }
 
-    /// Hands the rest of a send, an accept that the kernel ended, or a timeout that it had no memory
-    /// for, to the kernel again. It is still counted.
+    /// Hands the rest of a send, an accept that the kernel ended, or a timeout that it had no
+    /// memory for, to the kernel again. It is still counted.
     pub(crate) fn arm_again(&mut self, key: Key) {
         let Some(op) = self.ops.get(key) else { return };
         let file = match op.body.socket() {
@@ -197,7 +197,8 @@ impl Ring {
     }
 
     /// Switches `SO_LINGER` of a direct socket off, which has no descriptor to do it with. Only a
-    /// failure gives a completion (which says nothing new). Direct sockets need Linux 6.13, this 6.7.
+    /// failure gives a completion (which says nothing new). Direct sockets need Linux 6.13, this
+    /// 6.7.
     pub(crate) fn arm_linger_off(&mut self, slot: u32) {
         let entry = opcode::SetSockOpt::new(
             Fixed(slot),

@@ -129,8 +129,9 @@ impl RingBuilder {
                 });
             }
         }
-        // Before the buffers: after them nothing can fail, so they are never unmapped while they are
-        // registered. (That would harm nothing: no request has been submitted that could use them.)
+        // Before the buffers: after them nothing can fail, so they are never unmapped while they
+        // are registered. (That would harm nothing: no request has been submitted that could use
+        // them.)
         self.register_table(&kernel)?;
         let count = self.buffer_count.clamp(1, MAX_BUFFERS).next_power_of_two();
         let pool = BufferPool::new(count, self.buffer_size.max(1)).map_err(at(Step::Buffers))?;

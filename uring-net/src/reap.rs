@@ -141,8 +141,8 @@ impl Ring {
             return Some(Completion { token, event });
         }
         // No reason to stop: a peer gave up while it waited in the queue, the ring changes the way
-        // of accepting, or the kernel did so by itself (Linux 6.0 ended a multishot so when the completion
-        // queue was full).
+        // of accepting, or the kernel did so by itself (Linux 6.0 ended a multishot so when the
+        // completion queue was full).
         let transient = matches!(
             -cqe.result,
             libc::ECONNABORTED | libc::EINTR | libc::ECANCELED

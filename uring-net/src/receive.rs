@@ -46,8 +46,8 @@ impl Ring {
     /// 256 bytes for it instead of 864 (Linux 6.18), and each piece costs one more entry and
     /// completion.
     ///
-    /// A receive in flight, of either kind, goes on so, under the new token: nothing is lost, and no
-    /// event says so.
+    /// A receive in flight, of either kind, goes on so, under the new token: nothing is lost, and
+    /// no event says so.
     pub fn receive_by_poll(&mut self, socket: SocketId, token: Token) -> OperationId {
         let key = socket.0;
         let Some(slot) = self.open(key) else {
@@ -176,8 +176,8 @@ impl Ring {
         Some(Completion { token, event })
     }
 
-    /// The kernel gave the receive back although the stream goes on: it was one of what was there, or a multishot
-    /// for which the completion queue had no room, ...
+    /// The kernel gave the receive back although the stream goes on: it was one of what was there,
+    /// or a multishot for which the completion queue had no room, ...
     fn receive_on(&mut self, key: Key) {
         self.leave(key);
         let armed = self.sockets.get(key).map(|slot| slot.receive);

@@ -1,7 +1,7 @@
 //! A slab whose keys carry a generation, so that a stale key finds nothing.
 
-/// Indices are 28 bits wide: they travel in the kernel's user data beside a generation of 32 bits and
-/// a kind of 4. So many sockets would take the kernel 500 GB.
+/// Indices are 28 bits wide: they travel in the kernel's user data beside a generation of 32 bits
+/// and a kind of 4. So many sockets would take the kernel 500 GB.
 pub(crate) const INDEX_BITS: u32 = 28;
 
 /// Names an entry: its place, and which of the successive owners of that place is meant.

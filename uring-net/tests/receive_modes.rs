@@ -1,5 +1,5 @@
-//! Receives by polls: the same events in the same order as from a multishot, and the way from one to
-//! the other without a word.
+//! Receives by polls: the same events in the same order as from a multishot, and the way from one
+//! to the other without a word.
 
 #![allow(clippy::unwrap_used)]
 

@@ -28,8 +28,9 @@ use crate::{
 /// Longest sleep: how soon a thread sees that the run begins or ends.
 const TICK_NS: u64 = 20_000_000;
 /// With at most this many sends started, a wait asks for that many completions more, which saves a
-/// system call. With more, the call is shared by many messages anyway, and the kernel, which runs its
-/// deferred work 20 pieces at a time or as many as are waited for, would only make larger heaps.
+/// system call. With more, the call is shared by many messages anyway, and the kernel, which runs
+/// its deferred work 20 pieces at a time or as many as are waited for, would only make larger
+/// heaps.
 const MAX_BATCHED_COMPLETIONS: usize = 16;
 /// How long a wait looks past completions of sends. They are there at once, unless a socket is full
 /// all of a sudden: the one case in which an arrival is noticed later than it could be, by this

@@ -14,8 +14,8 @@ use crate::{
     shard::protocol::Gauges,
 };
 
-/// The seconds that a shard has reported, of each of its threads. As they came, packed: fifty shards
-/// tell of fifty histograms a second.
+/// The seconds that a shard has reported, of each of its threads. As they came, packed: fifty
+/// shards tell of fifty histograms a second.
 #[derive(Debug, Default)]
 pub(super) struct PartialResult {
     seconds: BTreeMap<u64, Vec<SecondPart>>,

@@ -9,8 +9,8 @@
 //! interleave exactly as threads do.
 //!
 //! What threads measured is merged once, at the end, by the same [`assemble`](crate::assemble) as
-//! in a run of one process. Until then every second that is over is reported, so that of a shard that
-//! dies only its last second is missing in the record of the (invalid) run.
+//! in a run of one process. Until then every second that is over is reported, so that of a shard
+//! that dies only its last second is missing in the record of the (invalid) run.
 //!
 //! Nothing outlives the first process: the kernel kills its shards with it, and a shard whose input
 //! ends exits.
