@@ -279,7 +279,9 @@ fn percentile(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
         50.0 => latency.p50_ns,
         90.0 => latency.p90_ns,
         99.0 => latency.p99_ns,
-        _ => latency.p99_9_ns,
+        99.9 => latency.p99_9_ns,
+        99.99 => latency.p99_99_ns,
+        _ => return None,
     };
     latency.supports(percentile / 100.0).then_some(value as f64)
 }
