@@ -6,16 +6,16 @@ use std::time::Duration;
 use loadgen::record::Record;
 use serde_json::json;
 
-use crate::config::{Contestant, Kind, Load, Protocol, Scenario, Suite};
+use crate::config::{Contestant, Load, Protocol, Scenario, ScenarioKind, Suite};
 use crate::machine::Machine;
 use crate::machine::proc::{KernelMemory, TreeMemory};
 use crate::record::environment::{Environment, Revision};
 use crate::record::{
-    Ending, Footprint, GeneratorSide, Layout, Look, MemoryLook, RunRecord, SCHEMA_VERSION,
-    ServerSide, Status, Stopped, WindowUse,
+    Ending, Footprint, GeneratorSide, Layout, MemorySample, RunRecord, SCHEMA_VERSION,
+    ServerMemory, ServerSide, Status, Stopped, WindowUse,
 };
 use crate::store::load::Results;
-use crate::summary::{Capacity, Entrant, Setting, summarize};
+use crate::summary::{Entrant, MeasuredCapacity, Setting, summarize};
 
 const START: u64 = 1_790_000_000_000_000_000;
 
@@ -25,7 +25,7 @@ pub(crate) fn scenario(name: &str) -> Scenario {
         title: "Echo 64 B, 1,000 connections, window 1".to_owned(),
         shows: "Capacity when each client waits for its reply.".to_owned(),
         does_not_show: "Latency that can be trusted.".to_owned(),
-        kind: Kind::Echo,
+        kind: ScenarioKind::Echo,
         connections: 1000,
         size_bytes: 64,
         publishers: 1,
@@ -77,15 +77,15 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
                 rss_bytes: 8_000_000,
                 pss_bytes: None,
                 kernel: None,
-                looks: 20,
+                samples: 20,
                 ticks: Default::default(),
                 machine: None,
             }),
-            before: MemoryLook {
+            before: ServerMemory {
                 rss_bytes: Some(5_000_000),
                 ..Default::default()
             },
-            after: MemoryLook {
+            after: ServerMemory {
                 rss_bytes: Some(6_000_000),
                 ..Default::default()
             },
@@ -133,14 +133,14 @@ pub(crate) fn contestant(name: &str) -> Contestant {
         foreign: false,
         protocol: Protocol::Ws,
         default: false,
-        again: None,
+        duplicate: None,
     }
 }
 
 pub(crate) fn capacity_scenario() -> Scenario {
     Scenario {
         title: "Highest rate with p99 below 5 ms, 1,000 connections".to_owned(),
-        kind: Kind::Capacity,
+        kind: ScenarioKind::Capacity,
         load: None,
         p99_limit_ms: Some(5.0),
         ..scenario("capacity-p99-64b-c1000")
@@ -150,7 +150,7 @@ pub(crate) fn capacity_scenario() -> Scenario {
 pub(crate) fn scale_scenario(connections: u64) -> Scenario {
     Scenario {
         title: format!("{connections} connections, 1% of them active"),
-        kind: Kind::Scale,
+        kind: ScenarioKind::Scale,
         connections,
         load: Some(Load::Rate(10_000.0)),
         active_fraction: Some(0.01),
@@ -207,12 +207,12 @@ pub(crate) fn footprint(connections: u64) -> Footprint {
         pss_bytes: bytes,
     };
     let (slab, used, own) = (800_000_000, 2_000_000_000, 5_000_000);
-    let ready = Look {
+    let ready = MemorySample {
         kernel: kernel(5, slab, used),
         server: tree(own),
         generator: TreeMemory::default(),
     };
-    let up = Look {
+    let up = MemorySample {
         kernel: kernel(
             5 + 2 * connections,
             slab + 7_000 * connections,
@@ -323,7 +323,7 @@ pub(crate) fn setting() -> Setting {
         protocol: crate::config::Protocol::Ws,
         runtime: Some("tokio 1.54.1".to_owned()),
         excluded: None,
-        again: None,
+        duplicate: None,
     };
     Setting {
         suite: "quick".to_owned(),
@@ -348,7 +348,7 @@ pub(crate) fn setting() -> Setting {
         ],
         capacities: [(
             "capacity-64b-c1000".to_owned(),
-            Capacity {
+            MeasuredCapacity {
                 messages_per_s: [
                     ("server-uring".to_owned(), 112_000.0),
                     ("server-tokio".to_owned(), 100_000.0),
@@ -416,7 +416,7 @@ fn environment(
             warmup: Duration::from_millis(200),
             duration: Duration::from_secs(1),
             scenarios: scenarios.iter().map(|one| one.name.clone()).collect(),
-            again: vec![],
+            duplicate: vec![],
             timing: Default::default(),
             contestants: vec![],
             calibration: Default::default(),

@@ -50,7 +50,7 @@ fn a_suite_from_its_first_check_to_its_last_line() {
     assert_eq!(runs.len(), 4);
     for run in &runs {
         assert!(run.status.counts(), "{}", words::of_run(run));
-        assert!(run.server.window.unwrap().looks > 0 && run.server.final_line.is_some());
+        assert!(run.server.window.unwrap().samples > 0 && run.server.final_line.is_some());
         assert!(run.metric("server_cpu_ns_per_message").is_some());
     }
     let mut first_block: Vec<&str> = runs[..2]

@@ -1,6 +1,6 @@
 //! Threads' results into one record, once, at the end.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{
     check::Validity,
@@ -15,7 +15,8 @@ use crate::{
     plan::Plan,
     record::{
         Broadcast, ConnectPhase, Connections, Generator, Idle, LittlesLaw, LoadKind, Messages,
-        Record, SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput, Totals,
+        Options, Record, SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput, Totals,
+        Verification,
     },
     verdict::check_run,
 };
@@ -23,9 +24,9 @@ use crate::{
 /// With fewer, one message more or less at the edges of the window is a visible part of the rate.
 const MESSAGES_FOR_A_RATE: u64 = 100;
 
-/// A finished run: the record, and what the histogram files need beyond it.
+/// What a run gives: the record, and what the histogram files need beyond it.
 #[derive(Debug)]
-pub struct Finished {
+pub struct RunOutput {
     /// The record.
     pub record: Record,
     /// From the send that counts; in kind `connect` the handshakes.
@@ -38,9 +39,9 @@ pub struct Finished {
     pub window_start: SystemTime,
 }
 
-/// What a run left behind.
+/// What the threads of a run measured, before it is merged.
 #[derive(Debug)]
-pub struct Remains<'a> {
+pub struct PartialResults<'a> {
     /// What was asked for.
     pub config: &'a Config,
     /// Who opened what.
@@ -62,15 +63,15 @@ pub struct Remains<'a> {
 }
 
 /// Puts everything together and judges it.
-pub fn assemble(remains: Remains<'_>) -> Finished {
-    let Remains {
+pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
+    let PartialResults {
         config,
         plan,
         shared,
         epoch,
         results,
         ..
-    } = &remains;
+    } = &partial;
     let times = shared.times();
     let window_ns = if times.start == u64::MAX {
         0
@@ -80,7 +81,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
     let (main, actual) = merge_latencies(results);
     let seconds = merge_seconds(results);
     let mut counts = Counts::of(results, config);
-    if remains.incomplete {
+    if partial.incomplete {
         counts.totals.lost_in_warmup = 0;
     }
     let per_second = |count: u64| rate(count, window_ns);
@@ -93,9 +94,9 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         schema_version: SCHEMA_VERSION,
         loadgen_version: env!("CARGO_PKG_VERSION").into(),
         kind: config.kind,
-        options: config.to_options(plan),
+        options: to_options(config, plan),
         validity: Validity::default(),
-        interrupted: remains.interrupted,
+        interrupted: partial.interrupted,
         failure: shared.failure(),
         started_unix_ns: unix_ns(*epoch, 0),
         window_start_unix_ns: if window_ns == 0 {
@@ -109,7 +110,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
             unix_ns(*epoch, times.to)
         },
         window_ns,
-        connections: connections(&remains),
+        connections: connections(&partial),
         connect: connect_phase(results),
         messages: counts.messages,
         totals: counts.totals,
@@ -117,7 +118,7 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         latency_intended: None,
         latency_actual: None,
         littles_law: None,
-        generator: generator(&remains, counts.replies_in_window),
+        generator: generator(&partial, counts.replies_in_window),
         broadcast: None,
         idle: None,
         series: series(results, &seconds),
@@ -143,15 +144,15 @@ pub fn assemble(remains: Remains<'_>) -> Finished {
         (None, _) => record.latency_actual = summary,
     }
     match config.kind {
-        LoadKind::Broadcast => record.broadcast = Some(broadcast(&record, config, remains.timing)),
+        LoadKind::Broadcast => record.broadcast = Some(broadcast(&record, config, partial.timing)),
         LoadKind::Idle => record.idle = Some(idle(results, config, &record)),
         LoadKind::Echo | LoadKind::Connect => {}
     }
-    if !remains.incomplete {
+    if !partial.incomplete {
         record.littles_law = littles_law(&record, config, &counts);
     }
     record.validity = check_run(&record);
-    Finished {
+    RunOutput {
         record,
         main,
         actual,
@@ -272,15 +273,56 @@ fn series(results: &[ThreadResult], seconds: &[Latencies]) -> Vec<Second> {
         .collect()
 }
 
-fn connections(remains: &Remains<'_>) -> Connections {
-    let sum = |count: fn(&ThreadResult) -> u64| remains.results.iter().map(count).sum();
+/// The options as the record keeps them; processes, threads and source addresses as the plan
+/// decided.
+fn to_options(config: &Config, plan: &Plan) -> Options {
+    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Options {
+        urls: config.urls.clone(),
+        connections: config.connections,
+        duration_ns: ns(config.duration),
+        warmup_ns: ns(config.warmup),
+        drain_timeout_ns: ns(config.drain_timeout),
+        threads: plan.threads as u64,
+        shards: plan.shards as u64,
+        cpus: config.cpus.clone(),
+        rate_per_s: config.traffic.rate_per_s,
+        window: config.traffic.window,
+        size_bytes: config.traffic.size,
+        connect_rate_per_s: config.connect_rate_per_s,
+        source_ips: plan.source_ips().iter().map(ToString::to_string).collect(),
+        header_names: config
+            .headers
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect(),
+        header_values: config.headers.iter().filter_map(public).cloned().collect(),
+        subprotocols: config.subprotocols.clone(),
+        publishers: config.traffic.publishers,
+        active_fraction: config.traffic.active_fraction,
+        spin_us: config.spin.as_micros() as u64,
+        verification: Verification::of_size(config.traffic.size),
+    }
+}
+
+/// A header whose value is no secret.
+fn public(header: &(String, String)) -> Option<&(String, String)> {
+    let is = |name: &&str| header.0.eq_ignore_ascii_case(name);
+    ["Host", "Origin", "User-Agent"]
+        .iter()
+        .any(is)
+        .then_some(header)
+}
+
+fn connections(partial: &PartialResults<'_>) -> Connections {
+    let sum = |count: fn(&ThreadResult) -> u64| partial.results.iter().map(count).sum();
     Connections {
-        requested: remains.config.connections,
+        requested: partial.config.connections,
         up: sum(|result| result.outcome.up),
         closed_early: sum(|result| result.outcome.closed_early),
         failed: sum(|result| result.outcome.failed),
-        first_loss: remains.shared.first_loss(),
-        most_per_source: Some(remains.plan.most_per_source),
+        first_loss: partial.shared.first_loss(),
+        most_per_source: Some(partial.plan.most_per_source),
     }
 }
 
@@ -308,8 +350,8 @@ fn connect_phase(results: &[ThreadResult]) -> ConnectPhase {
     }
 }
 
-fn generator(remains: &Remains<'_>, messages: u64) -> Generator {
-    let results = &remains.results;
+fn generator(partial: &PartialResults<'_>, messages: u64) -> Generator {
+    let results = &partial.results;
     let threads: Vec<_> = results.iter().map(|result| result.usage).collect();
     let cpu_user_ns = threads.iter().map(|thread| thread.cpu_user_ns).sum();
     let cpu_sys_ns = threads.iter().map(|thread| thread.cpu_sys_ns).sum();
@@ -322,9 +364,9 @@ fn generator(remains: &Remains<'_>, messages: u64) -> Generator {
         cpu_sys_ns,
         cpu_ns_per_message: (messages > 0)
             .then(|| (cpu_user_ns + cpu_sys_ns) as f64 / messages as f64),
-        cpus: Some(remains.plan.cpus as u64),
+        cpus: Some(partial.plan.cpus as u64),
         threads,
-        shards: remains.shards.clone(),
+        shards: partial.shards.clone(),
         schedule_lag: histogram::lag(&lag),
     }
 }

@@ -4,10 +4,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    plan::Plan,
-    record::{LoadKind, Options, Verification},
-};
+use crate::record::{LoadKind, Verification};
 
 /// A broadcast payload carries sequence number, publisher, run and send time.
 pub const BROADCAST_LEAST_SIZE: u64 = 24;
@@ -99,34 +96,6 @@ pub struct Files {
 }
 
 impl Config {
-    /// The options as the record keeps them; processes, threads and source addresses as the plan
-    /// decided.
-    pub fn to_options(&self, plan: &Plan) -> Options {
-        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Options {
-            urls: self.urls.clone(),
-            connections: self.connections,
-            duration_ns: ns(self.duration),
-            warmup_ns: ns(self.warmup),
-            drain_timeout_ns: ns(self.drain_timeout),
-            threads: plan.threads as u64,
-            shards: plan.shards as u64,
-            cpus: self.cpus.clone(),
-            rate_per_s: self.traffic.rate_per_s,
-            window: self.traffic.window,
-            size_bytes: self.traffic.size,
-            connect_rate_per_s: self.connect_rate_per_s,
-            source_ips: plan.source_ips().iter().map(ToString::to_string).collect(),
-            header_names: self.headers.iter().map(|(name, _)| name.clone()).collect(),
-            header_values: self.headers.iter().filter_map(public).cloned().collect(),
-            subprotocols: self.subprotocols.clone(),
-            publishers: self.traffic.publishers,
-            active_fraction: self.traffic.active_fraction,
-            spin_us: self.spin.as_micros() as u64,
-            verification: Verification::of_size(self.traffic.size),
-        }
-    }
-
     /// True when messages are sent at all.
     pub fn has_traffic(&self) -> bool {
         match self.kind {
@@ -135,15 +104,6 @@ impl Config {
             LoadKind::Connect => false,
         }
     }
-}
-
-/// A header whose value is no secret.
-fn public(header: &(String, String)) -> Option<&(String, String)> {
-    let is = |name: &&str| header.0.eq_ignore_ascii_case(name);
-    ["Host", "Origin", "User-Agent"]
-        .iter()
-        .any(is)
-        .then_some(header)
 }
 
 impl Verification {

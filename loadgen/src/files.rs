@@ -12,7 +12,7 @@ use hdrhistogram::serialization::{
     interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag},
 };
 
-use crate::{assemble::Finished, config::Files, histogram::Latencies};
+use crate::{assemble::RunOutput, config::Files, histogram::Latencies};
 
 /// Files opened before the run, so that a wrong path does not cost one.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl OpenFiles {
     ///
     /// # Errors
     /// A sentence with the path, for the first that cannot be written.
-    pub fn write(self, run: &Finished) -> Result<(), String> {
+    pub fn write(self, run: &RunOutput) -> Result<(), String> {
         write(self.json, || json(run))?;
         write(self.hgrm, || hgrm(&run.main))?;
         write(self.hlog, || hlog(run))
@@ -89,7 +89,7 @@ fn write(
 ///
 /// # Errors
 /// Never in practice: the record has no maps with odd keys.
-pub fn json(run: &Finished) -> io::Result<Vec<u8>> {
+pub fn json(run: &RunOutput) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(&run.record)?;
     text.push(b'\n');
     Ok(text)
@@ -134,7 +134,7 @@ fn hgrm(latencies: &Latencies) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn hlog(run: &Finished) -> io::Result<Vec<u8>> {
+fn hlog(run: &RunOutput) -> io::Result<Vec<u8>> {
     let window = Duration::from_nanos(run.record.window_ns);
     let comment = format!("[loadgen {}]", run.record.loadgen_version);
     histogram_log(

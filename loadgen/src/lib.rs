@@ -2,7 +2,8 @@
 //! histograms, and judges its own run.
 //!
 //! From the outside in: [`cli`] checks what was asked and makes a [`config`]; [`target`] resolves
-//! it; [`plan`] deals the connections out; [`run`](mod@run) starts one thread per core
+//! it; [`preflight`] refuses what the machine cannot hold, and
+//! [`plan`] deals the connections out; [`run`](mod@run) starts one thread per core
 //! ([`engine`]), or [`shard`] several processes, and what they measured is merged ([`assemble`])
 //! into a [`record`]; [`verdict`] judges it by its [`check`]s; [`report`] and [`files`] show it.
 //! `bench` reads the record, and judges it by the same function.
@@ -18,7 +19,7 @@ pub mod limits;
 pub mod pacer;
 pub mod payload;
 pub mod plan;
-mod preflight;
+pub mod preflight;
 pub mod progress;
 pub mod record;
 pub mod report;

@@ -10,7 +10,7 @@ use nix::{
 
 /// What there is to plan with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
+pub struct SystemLimits {
     /// CPUs this process may run on.
     pub cpus: usize,
     /// Ports the kernel chooses from for one pair of addresses.
@@ -23,7 +23,7 @@ pub struct Machine {
     pub available_bytes: Option<u64>,
 }
 
-impl Machine {
+impl SystemLimits {
     /// This one. Raises the soft limit of open files to the hard one.
     pub fn this() -> Self {
         Self {
@@ -175,7 +175,7 @@ mod tests {
         let meminfo = "MemTotal:       24684212 kB\nMemAvailable:   23000000 kB\n";
         assert_eq!(available_in(meminfo), Some(23_000_000 * 1024));
         assert!(
-            Machine::this()
+            SystemLimits::this()
                 .available_bytes
                 .is_some_and(|bytes| bytes > 0)
         );

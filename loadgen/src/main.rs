@@ -8,12 +8,13 @@ use std::{
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use loadgen::{
-    assemble::Finished,
+    assemble::RunOutput,
     cli::{Cli, Command, Format, Output},
     config::Config,
     engine::usage,
     files::{self, OpenFiles},
-    plan::{self, Plan},
+    plan::Plan,
+    preflight,
     progress::Progress,
     record::LoadKind,
     report::Report,
@@ -55,7 +56,7 @@ fn measure(config: &Config, output: &Output) -> Result<u8, String> {
     let files = OpenFiles::open(&output.files)?;
     let targets = target::resolve_all(config)?;
     let addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
-    let plan = plan::on_this_machine(config, &addresses)?;
+    let plan = preflight::plan(config, &addresses)?;
     let progress = progress(config, output);
     let finished = if plan.shards == 1 {
         run(config, targets, plan, &interrupted, progress)
@@ -108,7 +109,7 @@ fn progress(config: &Config, output: &Output) -> Progress {
 
 /// The summary or the record on stdout; what makes a run invalid also on stderr, where it is seen
 /// beside a redirected stdout.
-fn report(finished: &Finished, output: &Output) {
+fn report(finished: &RunOutput, output: &Output) {
     let record = &finished.record;
     let mut stdout = std::io::stdout().lock();
     // A reader that has gone away does not make the run invalid.
@@ -125,7 +126,7 @@ fn report(finished: &Finished, output: &Output) {
     }
 }
 
-fn exit_code(finished: &Finished) -> u8 {
+fn exit_code(finished: &RunOutput) -> u8 {
     match &finished.record {
         record if record.interrupted => INTERRUPTED,
         record if record.is_valid() => 0,

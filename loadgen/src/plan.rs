@@ -14,12 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    config::Config,
-    limits::{self, Machine},
-    preflight::{self, Processes},
-    record::LoadKind,
-};
+use crate::{config::Config, record::LoadKind, target::is_loopback};
 
 /// Most connections per (source, destination, port) that still connect at full speed.
 pub const PER_TRIPLE: u64 = 12_000;
@@ -54,6 +49,13 @@ pub struct Plan {
     pub explanation: Vec<String>,
 }
 
+/// Processes and threads of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Processes {
+    pub(crate) shards: usize,
+    pub(crate) threads_each: usize,
+}
+
 /// Addresses to bind before connecting to a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Sources {
@@ -66,19 +68,22 @@ enum Sources {
 }
 
 impl Plan {
-    /// Makes the plan.
+    /// Deals the connections out: over `processes` that share `cpus` CPUs, with `ports` for a pair
+    /// of addresses.
     ///
     /// # Errors
-    /// When the connections cannot fit, with the arithmetic and what to do.
-    pub fn new(config: &Config, targets: &[SocketAddr], machine: &Machine) -> Result<Self, String> {
-        let processes = Processes::needed(config, machine)?;
+    /// When there are too few ports, with the arithmetic and what to do.
+    pub(crate) fn new(
+        config: &Config,
+        targets: &[SocketAddr],
+        processes: Processes,
+        cpus: usize,
+        ports: u64,
+    ) -> Result<Self, String> {
         let mut plan = Self {
             shards: processes.shards,
             threads: processes.shards * processes.threads_each,
-            cpus: match config.cpus.len() {
-                0 => machine.cpus,
-                pinned => pinned,
-            },
+            cpus,
             connections: config.connections as usize,
             sources: Vec::new(),
             most_per_source: 0,
@@ -96,12 +101,8 @@ impl Plan {
                 .map(|shard| of_target().map(|shards| shards[shard]).sum())
                 .collect();
             let sources = plan.sources_for(config, *target, &shards)?;
-            plan.check_ports(*target, &shards, &sources, machine.ports)?;
+            plan.check_ports(*target, &shards, &sources, ports)?;
             plan.sources.push(sources);
-        }
-        preflight::check_system(config, targets, &plan, machine)?;
-        if plan.shards > 1 {
-            plan.explanation = preflight::explain(config, targets, &plan, machine);
         }
         Ok(plan)
     }
@@ -265,11 +266,6 @@ fn own_source(shard: usize, each: u32, turn: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + number))
 }
 
-/// True when both ends of a connection to `target` are on this machine.
-pub fn is_loopback(target: SocketAddr) -> bool {
-    target.ip().to_canonical().is_loopback()
-}
-
 /// How to come by more source addresses for a target on IPv6 loopback, which has one of its own.
 fn ipv6_sources(target: SocketAddr, needed: u64) -> String {
     if target.ip() != Ipv6Addr::LOCALHOST {
@@ -297,18 +293,10 @@ fn given_sources(config: &Config, target: SocketAddr) -> Result<Vec<IpAddr>, Str
     Ok(fitting)
 }
 
-/// The plan on this machine.
-///
-/// # Errors
-/// As [`Plan::new`], and for CPUs that may not be used.
-pub fn on_this_machine(config: &Config, targets: &[SocketAddr]) -> Result<Plan, String> {
-    limits::check_cpus(&config.cpus)?;
-    Plan::new(config, targets, &Machine::this())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{limits::SystemLimits, preflight};
     use clap::Parser;
     use proptest::prelude::*;
     use std::collections::{HashMap, HashSet};
@@ -319,12 +307,12 @@ mod tests {
         let line = format!("loadgen {flags} ws://a");
         let cli = crate::cli::Cli::try_parse_from(line.split_whitespace()).unwrap();
         let targets: Vec<SocketAddr> = targets.iter().map(|t| t.parse().unwrap()).collect();
-        Plan::new(&cli.check().unwrap().0, &targets, &machine())
+        preflight::plan_within(&cli.check().unwrap().0, &targets, &machine())
     }
 
     /// 20,000 descriptors per process, two CPUs, 24 GiB.
-    fn machine() -> Machine {
-        Machine {
+    fn machine() -> SystemLimits {
+        SystemLimits {
             cpus: 2,
             ports: 28_232,
             open_files: 20_000,

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 
 use crate::{
     config::Config,
-    limits::Machine,
-    plan::{PER_TRIPLE, Plan, is_loopback},
+    limits::{self, SystemLimits},
+    plan::{PER_TRIPLE, Plan, Processes},
     record::LoadKind,
+    target::is_loopback,
 };
 
 /// Descriptors a process needs besides its connections: standard streams, files, and per thread a
@@ -26,25 +27,46 @@ const KERNEL_BYTES: u64 = 4_200;
 const USER_BYTES: u64 = 120;
 const SHARD_BYTES: u64 = 3 << 20;
 
-/// Processes and threads of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Processes {
-    pub(crate) shards: usize,
-    pub(crate) threads_each: usize,
+/// The plan on this machine.
+///
+/// # Errors
+/// When the machine cannot hold the connections, with the arithmetic and what to do; and for CPUs
+/// that may not be used.
+pub fn plan(config: &Config, targets: &[SocketAddr]) -> Result<Plan, String> {
+    limits::check_cpus(&config.cpus)?;
+    plan_within(config, targets, &SystemLimits::this())
+}
+
+pub(crate) fn plan_within(
+    config: &Config,
+    targets: &[SocketAddr],
+    limits: &SystemLimits,
+) -> Result<Plan, String> {
+    let processes = Processes::needed(config, limits)?;
+    let cpus = match config.cpus.len() {
+        0 => limits.cpus,
+        pinned => pinned,
+    };
+    let mut plan = Plan::new(config, targets, processes, cpus, limits.ports)?;
+    check_system(config, targets, &plan, limits)?;
+    if plan.shards > 1 {
+        plan.explanation = explain(config, targets, &plan, limits);
+    }
+    Ok(plan)
 }
 
 impl Processes {
     /// As few processes as the descriptors allow, or as many as asked for.
-    pub(crate) fn needed(config: &Config, machine: &Machine) -> Result<Self, String> {
+    fn needed(config: &Config, limits: &SystemLimits) -> Result<Self, String> {
         let connections = config.connections;
         let wanted = match (config.threads, config.cpus.len()) {
             (Some(threads), _) => threads,
-            (None, 0) => machine.cpus as u64,
+            (None, 0) => limits.cpus as u64,
             (None, pinned) => pinned as u64,
         };
         let threads_each = |shards: u64| wanted.div_ceil(shards).clamp(1, connections / shards);
         let fits = |shards: u64| {
-            connections.div_ceil(shards) + reserve(threads_each(shards)) <= machine.open_files
+            connections.div_ceil(shards) + reserve(threads_each(shards)) <= limits.open_files
         };
         let shards = match config.shards {
             Some(shards) if shards > connections.min(MOST_SHARDS) => {
@@ -53,16 +75,16 @@ impl Processes {
                 ));
             }
             Some(shards) if fits(shards) => shards,
-            Some(shards) => return Err(too_few_files(machine, connections, shards)),
+            Some(shards) => return Err(too_few_files(limits, connections, shards)),
             None => (1..=MOST_SHARDS.min(connections))
                 .find(|shards| fits(*shards))
-                .ok_or_else(|| too_few_files(machine, connections, MOST_SHARDS))?,
+                .ok_or_else(|| too_few_files(limits, connections, MOST_SHARDS))?,
         };
         if shards > 1 && config.kind == LoadKind::Broadcast && config.traffic.rate_per_s.is_none() {
             return Err(format!(
                 "a closed-loop broadcast publishes when every member has the message before, which {shards} processes cannot know in \
                  time: use --rate (open loop), or -c {} at most, which one process holds",
-                machine.open_files.saturating_sub(reserve(wanted))
+                limits.open_files.saturating_sub(reserve(wanted))
             ));
         }
         Ok(Self {
@@ -76,9 +98,9 @@ fn reserve(threads: u64) -> u64 {
     RESERVE + PER_THREAD * threads
 }
 
-fn too_few_files(machine: &Machine, connections: u64, shards: u64) -> String {
+fn too_few_files(limits: &SystemLimits, connections: u64, shards: u64) -> String {
     let (each, reserve) = (connections.div_ceil(shards), reserve(1));
-    let (needed, open_files) = (each + reserve, machine.open_files);
+    let (needed, open_files) = (each + reserve, limits.open_files);
     format!(
         "{connections} connections in {shards} process(es) need {needed} open files each ({each} + {reserve} for the process itself), but \
          the limit (RLIMIT_NOFILE, hard) is {open_files}: leave out --shards, use at most -c {}, or raise the limit (`ulimit -Hn \
@@ -88,15 +110,15 @@ fn too_few_files(machine: &Machine, connections: u64, shards: u64) -> String {
 }
 
 /// Refuses more than the system as a whole can hold.
-pub(crate) fn check_system(
+fn check_system(
     config: &Config,
     targets: &[SocketAddr],
     plan: &Plan,
-    machine: &Machine,
+    limits: &SystemLimits,
 ) -> Result<(), String> {
     let connections = config.connections;
     let ends = ends(targets);
-    if let Some((used, most)) = machine.system_files
+    if let Some((used, most)) = limits.system_files
         && used + connections * ends > most
     {
         return Err(format!(
@@ -107,7 +129,7 @@ pub(crate) fn check_system(
         ));
     }
     let needed = memory(connections, plan.shards as u64, ends);
-    if let Some(available) = machine.available_bytes
+    if let Some(available) = limits.available_bytes
         && needed > available
     {
         return Err(format!(
@@ -142,17 +164,17 @@ fn gigabytes(bytes: u64) -> f64 {
 }
 
 /// The plan for several processes, for people.
-pub(crate) fn explain(
+fn explain(
     config: &Config,
     targets: &[SocketAddr],
     plan: &Plan,
-    machine: &Machine,
+    limits: &SystemLimits,
 ) -> Vec<String> {
     let connections = config.connections;
     let most = plan.count_of_shard(0);
     let (shards, threads, cpus) = (plan.shards, plan.threads, plan.cpus);
     let reserve = reserve((threads / shards) as u64);
-    let limit = machine.open_files;
+    let limit = limits.open_files;
     let why = match config.shards {
         Some(_) => "--shards",
         None => "RLIMIT_NOFILE",
@@ -176,13 +198,13 @@ pub(crate) fn explain(
     });
     let ends = ends(targets);
     let mut system = Vec::new();
-    if let Some((used, most)) = machine.system_files {
+    if let Some((used, most)) = limits.system_files {
         system.push(format!(
             "{ends} end(s) x {connections} = {} files + {used} in use <= {most} (fs.file-max)",
             ends * connections
         ));
     }
-    if let Some(available) = machine.available_bytes {
+    if let Some(available) = limits.available_bytes {
         system.push(format!(
             "about {:.1} GB without the server's own, of {:.1} GB available",
             gigabytes(memory(connections, shards as u64, ends)),
@@ -199,7 +221,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    const THIS: Machine = Machine {
+    const THIS: SystemLimits = SystemLimits {
         cpus: 2,
         ports: 28_232,
         open_files: 20_000,
@@ -207,21 +229,21 @@ mod tests {
         available_bytes: Some(23 << 30),
     };
 
-    fn plan(flags: &str, machine: &Machine, target: &str) -> Result<Plan, String> {
+    fn plan(flags: &str, machine: &SystemLimits, target: &str) -> Result<Plan, String> {
         let line = format!("loadgen {flags} ws://a");
         let cli = crate::cli::Cli::try_parse_from(line.split_whitespace()).unwrap();
         let config = cli.check().unwrap().0;
-        Plan::new(&config, &[target.parse().unwrap()], machine)
+        plan_within(&config, &[target.parse().unwrap()], machine)
     }
 
-    fn processes(flags: &str, machine: &Machine) -> (usize, usize) {
+    fn processes(flags: &str, machine: &SystemLimits) -> (usize, usize) {
         let plan = plan(flags, machine, "127.0.0.1:80").unwrap();
         (plan.shards, plan.threads)
     }
 
     #[test]
     fn as_few_processes_as_the_limit_allows() {
-        let with = |cpus, open_files| Machine {
+        let with = |cpus, open_files| SystemLimits {
             cpus,
             open_files,
             available_bytes: Some(1 << 40),
@@ -251,11 +273,11 @@ mod tests {
 
     #[test]
     fn refusals_show_the_arithmetic() {
-        let crowded = Machine {
+        let crowded = SystemLimits {
             system_files: Some((500_000, 2_000_000)),
             ..THIS
         };
-        let small = Machine {
+        let small = SystemLimits {
             available_bytes: Some(4 << 30),
             ..THIS
         };

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    assemble::{Finished, Remains, assemble},
+    assemble::{PartialResults, RunOutput, assemble},
     config::Config,
     engine::{fan_out_timing::FanOutTiming, shared::Shared},
     plan::Plan,
@@ -37,7 +37,7 @@ pub fn run(
     plan: Plan,
     interrupted: &AtomicBool,
     mut progress: Progress,
-) -> Finished {
+) -> RunOutput {
     let epoch = SystemTime::now();
     let shared = Arc::new(Shared::new(
         plan.threads,
@@ -69,7 +69,7 @@ pub fn run(
     let (results, parts) = pool.collect();
     parts.into_iter().for_each(|part| timing.add(part));
     progress.clear();
-    assemble(Remains {
+    assemble(PartialResults {
         config,
         plan: &plan,
         shared: &shared,

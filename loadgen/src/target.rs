@@ -258,6 +258,11 @@ fn address(host: &Host<&str>, zone: Option<&str>, port: u16) -> Result<SocketAdd
         .unwrap_or(first))
 }
 
+/// True when both ends of a connection to `target` are on this machine.
+pub fn is_loopback(target: SocketAddr) -> bool {
+    target.ip().to_canonical().is_loopback()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

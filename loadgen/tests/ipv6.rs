@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::Parser;
-use loadgen::{cli::Cli, plan};
+use loadgen::{cli::Cli, plan, preflight};
 
 use crate::support::*;
 
@@ -115,5 +115,5 @@ fn planned(args: &str, address: SocketAddr) -> Result<u64, String> {
     let line = format!("loadgen {args} ws://{address}/");
     let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
     let config = cli.check().unwrap().0;
-    Ok(plan::on_this_machine(&config, &[address])?.most_per_source)
+    Ok(preflight::plan(&config, &[address])?.most_per_source)
 }

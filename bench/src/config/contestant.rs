@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Scenario, is_name, load_toml};
+use super::{Scenario, ScenarioKind, is_name, load_toml};
 
 /// A server under test: a program and its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,8 +51,8 @@ pub struct Contestant {
     #[serde(default)]
     pub default: bool,
     /// It is another contestant under a second name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub again: Option<Again>,
+    #[serde(rename = "again", default, skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<Duplicate>,
 }
 
 /// Protocol of a contestant; it decides in which bouts the contestant can run.
@@ -76,15 +76,15 @@ impl Protocol {
     }
 
     /// Can bouts of this kind be had with it?
-    pub fn plays(self, kind: Kind) -> bool {
-        self == Self::Ws || matches!(kind, Kind::Echo | Kind::Capacity)
+    pub fn plays(self, kind: ScenarioKind) -> bool {
+        self == Self::Ws || matches!(kind, ScenarioKind::Echo | ScenarioKind::Capacity)
     }
 }
 
 /// One contestant under a second name: a referee that finds a difference between the two finds
 /// noise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Again {
+pub struct Duplicate {
     /// The first name.
     pub of: String,
     /// The bouts in which both run.
@@ -137,14 +137,14 @@ impl Contestant {
     }
 
     /// The same contestant under a second name, for these bouts.
-    pub fn again(&self, bouts: Vec<String>) -> Self {
+    pub fn duplicate(&self, bouts: Vec<String>) -> Self {
         Self {
             name: format!("{}-again", self.name),
             about: format!(
                 "{} once more, to see how much of a difference is noise",
                 self.name
             ),
-            again: Some(Again {
+            duplicate: Some(Duplicate {
                 of: self.name.clone(),
                 bouts,
             }),
@@ -154,7 +154,7 @@ impl Contestant {
 
     /// Whether it has runs in this bout.
     pub fn plays(&self, scenario: &Scenario) -> bool {
-        plays(self.protocol, self.again.as_ref(), scenario)
+        plays(self.protocol, self.duplicate.as_ref(), scenario)
     }
 
     /// All arguments of a run on these CPUs.
@@ -169,9 +169,9 @@ impl Contestant {
 }
 
 /// Whether a contestant of this protocol, or the duplicate of one, has runs in this bout.
-pub fn plays(protocol: Protocol, again: Option<&Again>, scenario: &Scenario) -> bool {
-    let listed = |again: &Again| again.bouts.contains(&scenario.name);
-    protocol.plays(scenario.kind) && again.is_none_or(listed)
+pub fn plays(protocol: Protocol, duplicate: Option<&Duplicate>, scenario: &Scenario) -> bool {
+    let listed = |duplicate: &Duplicate| duplicate.bouts.contains(&scenario.name);
+    protocol.plays(scenario.kind) && duplicate.is_none_or(listed)
 }
 
 /// All contestants of the file, in its order. Relative program paths come back resolved against the
@@ -233,8 +233,11 @@ mod tests {
         let floor = load_contestants(&file).unwrap().remove(0);
         assert!(floor.foreign && !floor.conformance);
         assert_eq!(floor.protocol.scheme(), "tcp");
-        assert!(floor.protocol.plays(Kind::Echo) && !floor.protocol.plays(Kind::Broadcast));
-        assert!(Protocol::Ws.plays(Kind::Broadcast));
+        assert!(
+            floor.protocol.plays(ScenarioKind::Echo)
+                && !floor.protocol.plays(ScenarioKind::Broadcast)
+        );
+        assert!(Protocol::Ws.plays(ScenarioKind::Broadcast));
     }
 
     #[test]

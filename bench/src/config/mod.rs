@@ -5,9 +5,9 @@ mod options;
 mod scenario;
 mod suite;
 
-pub use contestant::{Again, Contestant, Protocol, ScaleBy, load_contestants, plays};
+pub use contestant::{Contestant, Duplicate, Protocol, ScaleBy, load_contestants, plays};
 pub use options::Options;
-pub use scenario::{Kind, LOWEST_RATE_PER_S, Load, Scenario, load_scenario};
+pub use scenario::{LOWEST_RATE_PER_S, Load, Scenario, ScenarioKind, load_scenario};
 pub use suite::{Calibration, Suite, Timing, load_suite};
 
 use std::fs;
@@ -76,7 +76,11 @@ mod tests {
         for name in SUITES {
             let suite = load_suite(config_dir(), name).unwrap();
             assert_eq!(suite.name, name);
-            assert_eq!(suite.again.is_empty(), name == "smoke", "{name}: A/A bout");
+            assert_eq!(
+                suite.duplicate.is_empty(),
+                name == "smoke",
+                "{name}: A/A bout"
+            );
             for scenario in &suite.scenarios {
                 load_scenario(config_dir(), scenario).unwrap();
             }

@@ -25,7 +25,7 @@ pub struct Scenario {
     /// What it must not be read as.
     pub does_not_show: String,
     /// Subcommand of the generator.
-    pub kind: Kind,
+    pub kind: ScenarioKind,
     /// Connections (members, for a broadcast).
     pub connections: u64,
     /// Payload, in bytes.
@@ -68,7 +68,7 @@ pub struct Scenario {
 /// Subcommand of the generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ScenarioKind {
     /// Request and reply on `/ws`.
     Echo,
     /// Every message to every member of one room.
@@ -83,7 +83,7 @@ pub enum Kind {
     Capacity,
 }
 
-impl Kind {
+impl ScenarioKind {
     /// In the order of tables.
     pub const ALL: [Self; 6] = [
         Self::Echo,
@@ -154,7 +154,10 @@ impl Scenario {
     }
 
     fn check(&self) -> Result<()> {
-        let needs_load = matches!(self.kind, Kind::Echo | Kind::Broadcast | Kind::Scale);
+        let needs_load = matches!(
+            self.kind,
+            ScenarioKind::Echo | ScenarioKind::Broadcast | ScenarioKind::Scale
+        );
         ensure!(self.connections > 0, "`connections` must be at least 1");
         ensure!(self.publishers > 0, "`publishers` must be at least 1");
         ensure!(
@@ -169,7 +172,7 @@ impl Scenario {
             needs_load || self.load.is_none(),
             "this kind takes no [load]"
         );
-        let is_scale = self.kind == Kind::Scale;
+        let is_scale = self.kind == ScenarioKind::Scale;
         ensure!(
             is_scale == self.active_fraction.is_some(),
             "`active_fraction` is for scale, which needs it"
@@ -201,7 +204,7 @@ impl Scenario {
                     "fraction_of_capacity must be above 0 and at most 1"
                 );
                 ensure!(
-                    self.kind == Kind::Echo,
+                    self.kind == ScenarioKind::Echo,
                     "fraction_of_capacity is for echo: capacity is measured with echoes"
                 );
             }
@@ -217,7 +220,7 @@ impl Scenario {
 
 impl Scenario {
     fn check_search(&self) -> Result<()> {
-        if self.kind != Kind::Capacity {
+        if self.kind != ScenarioKind::Capacity {
             let searches = self.p99_limit_ms.is_some()
                 || self.rate_max_per_s.is_some()
                 || !is_three(&self.confirmations);

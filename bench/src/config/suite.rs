@@ -35,8 +35,8 @@ pub struct Suite {
     /// Names of scenarios, in the order of the report.
     pub scenarios: Vec<String>,
     /// Scenarios of it in which the first contestant also runs under a second name (A/A bouts).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub again: Vec<String>,
+    #[serde(rename = "again", default, skip_serializing_if = "Vec::is_empty")]
+    pub duplicate: Vec<String>,
     /// Exceptions by scenario name.
     #[serde(default)]
     pub timing: BTreeMap<String, Timing>,
@@ -115,7 +115,7 @@ pub fn load_suite(config_dir: &Path, name_or_path: &str) -> Result<Suite> {
                 "[timing.{name}] is for a scenario that is not in the suite"
             );
         }
-        for name in &suite.again {
+        for name in &suite.duplicate {
             ensure!(
                 suite.scenarios.contains(name),
                 "`again` names `{name}`, a scenario that is not in the suite"

@@ -1,4 +1,4 @@
-//! The highest rate at which a server keeps its promise, found by probing: bisection on a
+//! The highest rate at which a server meets a latency target, found by probing: bisection on a
 //! logarithmic scale, then runs at the rate found that must confirm it. Pure: the next rate is a
 //! function of the outcomes so far, so the search can be repeated from its probes.
 //!
@@ -9,16 +9,16 @@
 use loadgen::verdict::BUSY_LIMIT;
 
 use super::checks::{SERVER_FULL, STEAL_SHARE};
-use crate::record::{Found, Goal, Limiter, Outcome, Role};
+use crate::record::{LatencyTarget, Limiter, Outcome, Role, SearchResult};
 
 /// First step from the first rate; each further one is twice as long on the logarithmic scale.
 const FIRST_STEP: f64 = 1.25;
 /// The longest step.
 const LONGEST_STEP: f64 = 4.0;
-/// Probes at a rate that must break before it counts as broken.
-const BREAKS: usize = 2;
-/// Probes at a rate that may say nothing before that, too, counts as broken.
-const VOIDS: usize = 3;
+/// A rate counts as missed after this many probes that missed the target.
+const MISSED_ENOUGH: usize = 2;
+/// It counts as missed, too, after this many inconclusive probes.
+const INCONCLUSIVE_ENOUGH: usize = 3;
 /// A search that takes longer has no end.
 const MOST_PROBES: usize = 60;
 /// The share of all CPUs above which the machine is full.
@@ -37,50 +37,50 @@ pub enum Step {
         role: Role,
     },
     /// The search is over.
-    Done(Found),
+    Done(SearchResult),
 }
 
 /// The step after these probes.
-pub fn next(goal: &Goal, probes: &[(f64, Outcome)]) -> Step {
+pub fn next(goal: &LatencyTarget, probes: &[(f64, Outcome)]) -> Step {
     Bisection::new(goal).follow(probes)
 }
 
 /// Where a search stands.
 struct Bisection<'a> {
-    goal: &'a Goal,
+    goal: &'a LatencyTarget,
     role: Role,
     rate: f64,
     step: f64,
-    /// Highest that held, lowest that broke.
-    held: Option<f64>,
-    broke: Option<f64>,
+    /// Highest rate that met the target, lowest that missed it.
+    highest_met: Option<f64>,
+    lowest_missed: Option<f64>,
     /// Outcomes at this rate since it was chosen.
-    holds: usize,
-    breaks: usize,
-    voids: usize,
+    met: usize,
+    missed: usize,
+    inconclusive: usize,
 }
 
 impl<'a> Bisection<'a> {
-    fn new(goal: &'a Goal) -> Self {
+    fn new(goal: &'a LatencyTarget) -> Self {
         Self {
             goal,
             role: Role::Search,
             rate: rounded(goal.start_per_s.clamp(goal.min_per_s, goal.max_per_s)),
             step: FIRST_STEP,
-            held: None,
-            broke: None,
-            holds: 0,
-            breaks: 0,
-            voids: 0,
+            highest_met: None,
+            lowest_missed: None,
+            met: 0,
+            missed: 0,
+            inconclusive: 0,
         }
     }
 
     fn follow(mut self, probes: &[(f64, Outcome)]) -> Step {
         for (_, outcome) in probes.iter().take(MOST_PROBES) {
             match outcome {
-                Outcome::Held => self.holds += 1,
-                Outcome::Broke => self.breaks += 1,
-                Outcome::Void => self.voids += 1,
+                Outcome::Met => self.met += 1,
+                Outcome::Missed => self.missed += 1,
+                Outcome::Inconclusive => self.inconclusive += 1,
             }
             let end = match self.role {
                 Role::Search => self.search(),
@@ -99,50 +99,52 @@ impl<'a> Bisection<'a> {
         }
     }
 
-    fn search(&mut self) -> Option<Found> {
-        if self.holds > 0 {
-            self.held = Some(self.rate);
-        } else if self.breaks >= BREAKS || self.voids >= VOIDS {
-            self.broke = Some(self.rate);
+    fn search(&mut self) -> Option<SearchResult> {
+        if self.met > 0 {
+            self.highest_met = Some(self.rate);
+        } else if self.missed >= MISSED_ENOUGH || self.inconclusive >= INCONCLUSIVE_ENOUGH {
+            self.lowest_missed = Some(self.rate);
         } else {
             return None;
         }
-        let next = match (self.held, self.broke) {
-            (Some(held), Some(broke)) if broke <= held * (1.0 + self.goal.resolution) => None,
-            (Some(held), Some(broke)) => Some((held * broke).sqrt()),
-            (Some(held), None) if held >= self.goal.max_per_s => None,
-            (Some(held), None) => Some((held * self.stride()).min(self.goal.max_per_s)),
-            (None, Some(broke)) if broke <= self.goal.min_per_s => return Some(self.nothing()),
-            (None, Some(broke)) => Some((broke / self.stride()).max(self.goal.min_per_s)),
+        let next = match (self.highest_met, self.lowest_missed) {
+            (Some(met), Some(missed)) if missed <= met * (1.0 + self.goal.resolution) => None,
+            (Some(met), Some(missed)) => Some((met * missed).sqrt()),
+            (Some(met), None) if met >= self.goal.max_per_s => None,
+            (Some(met), None) => Some((met * self.stride()).min(self.goal.max_per_s)),
+            (None, Some(missed)) if missed <= self.goal.min_per_s => return Some(self.nothing()),
+            (None, Some(missed)) => Some((missed / self.stride()).max(self.goal.min_per_s)),
             (None, None) => return None,
         };
-        match (next.map(rounded), self.held) {
+        match (next.map(rounded), self.highest_met) {
             // Between two whole numbers there is nothing left to try.
-            (Some(rate), held) if Some(rate) != held && Some(rate) != self.broke => self.go(rate),
-            (_, Some(held)) => {
+            (Some(rate), met) if Some(rate) != met && Some(rate) != self.lowest_missed => {
+                self.go(rate)
+            }
+            (_, Some(met)) => {
                 self.role = Role::Confirm;
-                self.go(held);
+                self.go(met);
             }
             (_, None) => return Some(self.nothing()),
         }
         None
     }
 
-    fn confirm(&mut self) -> Option<Found> {
+    fn confirm(&mut self) -> Option<SearchResult> {
         let goal = self.goal;
-        let left = goal.confirmations.saturating_sub(self.holds + self.breaks);
-        if left > 0 && self.voids < VOIDS {
+        let left = goal.confirmations.saturating_sub(self.met + self.missed);
+        if left > 0 && self.inconclusive < INCONCLUSIVE_ENOUGH {
             return None;
         }
-        if self.holds >= goal.majority() {
-            return Some(Found {
+        if self.met >= goal.majority() {
+            return Some(SearchResult {
                 rate_per_s: Some(self.rate),
-                broke_per_s: self.broke,
-                confirmed: self.holds,
+                missed_per_s: self.lowest_missed,
+                confirmed: self.met,
             });
         }
         // One probe was lucky: the search goes on below, in growing steps.
-        (self.held, self.broke) = (None, Some(self.rate));
+        (self.highest_met, self.lowest_missed) = (None, Some(self.rate));
         (self.role, self.step) = (Role::Search, 1.0 + goal.resolution);
         let lower = rounded((self.rate / self.stride()).max(goal.min_per_s));
         if lower >= self.rate {
@@ -152,16 +154,16 @@ impl<'a> Bisection<'a> {
         None
     }
 
-    fn nothing(&self) -> Found {
-        Found {
-            broke_per_s: self.broke,
-            ..Found::default()
+    fn nothing(&self) -> SearchResult {
+        SearchResult {
+            missed_per_s: self.lowest_missed,
+            ..SearchResult::default()
         }
     }
 
     fn go(&mut self, rate: f64) {
         self.rate = rate;
-        (self.holds, self.breaks, self.voids) = (0, 0, 0);
+        (self.met, self.missed, self.inconclusive) = (0, 0, 0);
     }
 
     /// Longer and longer, so that a first rate that is far off costs little.
@@ -177,9 +179,10 @@ fn rounded(rate: f64) -> f64 {
     rate.round().max(1.0)
 }
 
-/// What was seen in the probes at the lowest rate that broke; each a share, the median over them.
+/// What was seen in the probes at the lowest rate that missed the target: shares, each the median
+/// over them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Strain {
+pub struct Saturation {
     /// Of the server's CPUs.
     pub server_cpu: f64,
     /// Of the generator's busiest CPU.
@@ -192,7 +195,7 @@ pub struct Strain {
     pub socket_buffers: f64,
 }
 
-impl Strain {
+impl Saturation {
     /// The first of these that was full. Where server and generator are full together it is the
     /// server: the generator got its messages sent.
     pub fn limiter(&self) -> Limiter {
@@ -215,7 +218,7 @@ mod tests {
     use super::*;
     use crate::stats::rng::SplitMix64;
 
-    const GOAL: Goal = Goal {
+    const GOAL: LatencyTarget = LatencyTarget {
         p99_limit_ns: 5_000_000,
         start_per_s: 10_000.0,
         min_per_s: 100.0,
@@ -225,7 +228,10 @@ mod tests {
     };
 
     /// Searches with a server that answers as `holds` says; the probes, and what was found.
-    fn search(goal: &Goal, mut probe: impl FnMut(f64) -> Outcome) -> (Vec<(f64, Outcome)>, Found) {
+    fn search(
+        goal: &LatencyTarget,
+        mut probe: impl FnMut(f64) -> Outcome,
+    ) -> (Vec<(f64, Outcome)>, SearchResult) {
         let mut probes = Vec::new();
         loop {
             match next(goal, &probes) {
@@ -238,9 +244,9 @@ mod tests {
     fn up_to(capacity: f64) -> impl Fn(f64) -> Outcome {
         move |rate| {
             if rate <= capacity {
-                Outcome::Held
+                Outcome::Met
             } else {
-                Outcome::Broke
+                Outcome::Missed
             }
         }
     }
@@ -249,7 +255,7 @@ mod tests {
     fn a_server_without_noise_is_found_within_the_resolution_from_any_start() {
         for capacity in [137.0, 5_000.0, 9_990.0, 10_010.0, 123_456.0, 2_000_000.0] {
             for start in [100.0, 10_000.0, 5_000_000.0] {
-                let goal = Goal {
+                let goal = LatencyTarget {
                     start_per_s: start,
                     ..GOAL
                 };
@@ -259,7 +265,7 @@ mod tests {
                     rate <= capacity && rate * 1.031 > capacity,
                     "{rate} of {capacity} from {start}"
                 );
-                assert!(found.broke_per_s.unwrap() > capacity);
+                assert!(found.missed_per_s.unwrap() > capacity);
                 assert_eq!(found.confirmed, 3);
                 assert!(probes.len() <= 45, "{} probes", probes.len());
             }
@@ -268,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_good_start_costs_a_dozen_probes() {
-        let goal = Goal {
+        let goal = LatencyTarget {
             start_per_s: 80_000.0,
             ..GOAL
         };
@@ -291,7 +297,7 @@ mod tests {
                 // Near enough to normal: a sum of three.
                 let noise = (draw() + draw() + draw() - 1.5) * 2.0 * 0.03;
                 if draw() < 0.05 {
-                    return Outcome::Broke;
+                    return Outcome::Missed;
                 }
                 up_to(capacity * (1.0 + noise))(rate)
             });
@@ -310,7 +316,7 @@ mod tests {
         let (_, found) = search(&GOAL, |rate| {
             number += 1;
             match number {
-                1 => Outcome::Broke,
+                1 => Outcome::Missed,
                 _ => up_to(capacity)(rate),
             }
         });
@@ -318,7 +324,7 @@ mod tests {
         let mut lucky = true;
         let (_, found) = search(&GOAL, |rate| {
             if rate > capacity * 1.02 && std::mem::take(&mut lucky) {
-                return Outcome::Held;
+                return Outcome::Met;
             }
             up_to(capacity)(rate)
         });
@@ -328,29 +334,29 @@ mod tests {
 
     #[test]
     fn both_ends_of_the_range_are_said_to_be_ends() {
-        let goal = Goal {
+        let goal = LatencyTarget {
             max_per_s: 20_000.0,
             ..GOAL
         };
-        let (_, found) = search(&goal, |_| Outcome::Held);
+        let (_, found) = search(&goal, |_| Outcome::Met);
         assert_eq!(
-            (found.rate_per_s, found.broke_per_s),
+            (found.rate_per_s, found.missed_per_s),
             (Some(20_000.0), None)
         );
-        let (_, found) = search(&GOAL, |_| Outcome::Broke);
-        assert_eq!((found.rate_per_s, found.broke_per_s), (None, Some(100.0)));
+        let (_, found) = search(&GOAL, |_| Outcome::Missed);
+        assert_eq!((found.rate_per_s, found.missed_per_s), (None, Some(100.0)));
     }
 
     #[test]
     fn probes_that_say_nothing_end_the_search_too() {
-        let (probes, found) = search(&GOAL, |_| Outcome::Void);
+        let (probes, found) = search(&GOAL, |_| Outcome::Inconclusive);
         assert_eq!(found.rate_per_s, None);
         assert!(probes.len() <= MOST_PROBES);
         let mut number = 0;
         let (_, found) = search(&GOAL, |rate| {
             number += 1;
             match number % 2 {
-                0 => Outcome::Void,
+                0 => Outcome::Inconclusive,
                 _ => up_to(50_000.0)(rate),
             }
         });
@@ -363,9 +369,9 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         let (probes, found) = search(&GOAL, |rate| {
             if rate < 60_000.0 && seen.insert(rate as u64) {
-                Outcome::Held
+                Outcome::Met
             } else {
-                Outcome::Broke
+                Outcome::Missed
             }
         });
         assert_eq!(found.rate_per_s, None);
@@ -374,13 +380,13 @@ mod tests {
 
     #[test]
     fn the_limiter_is_what_was_full() {
-        let quiet = Strain {
+        let quiet = Saturation {
             server_cpu: 0.6,
             generator_cpu: 0.7,
             machine_cpu: 0.7,
-            ..Strain::default()
+            ..Saturation::default()
         };
-        type Change = fn(&mut Strain);
+        type Change = fn(&mut Saturation);
         let cases: [(Change, Limiter); 6] = [
             (|_| {}, Limiter::Latency),
             (|s| s.server_cpu = 0.95, Limiter::ServerCpu),
@@ -390,11 +396,11 @@ mod tests {
             (|s| s.socket_buffers = 0.95, Limiter::Memory),
         ];
         for (change, expected) in cases {
-            let mut strain = quiet;
-            change(&mut strain);
-            assert_eq!(strain.limiter(), expected);
+            let mut saturation = quiet;
+            change(&mut saturation);
+            assert_eq!(saturation.limiter(), expected);
         }
-        let both = Strain {
+        let both = Saturation {
             server_cpu: 0.99,
             generator_cpu: 0.99,
             ..quiet

@@ -14,7 +14,8 @@ use crate::record::{Check, CheckName, CheckStatus, ServerSide};
 pub const SERVER_FULL: f64 = 0.90;
 /// At a fixed rate a server busier than this has no time to spare: the latency is that of a queue.
 pub const SERVER_AT_ITS_RATE: f64 = 0.97;
-/// A server cannot use more than its CPUs; a little more is the looks not being at one instant.
+/// A server cannot use more than its CPUs; a little more shows because the samples are not of one
+/// instant.
 pub const SERVER_IMPOSSIBLE: f64 = 1.05;
 /// More CPU time than this share of all CPUs taken by the hypervisor is a doubt.
 pub const STEAL_SHARE: f64 = 0.02;

@@ -1,7 +1,7 @@
 //! Whether the memory of many connections came back. Pure.
 
 use super::checks::or_ok;
-use crate::record::{Check, CheckName, CheckStatus, Footprint, Look};
+use crate::record::{Check, CheckName, CheckStatus, Footprint, MemorySample};
 
 /// With fewer connections the growth is mostly what all of them share, and the machine's own ups
 /// and downs.
@@ -32,9 +32,9 @@ impl Footprint {
         let left = Check::ok(CheckName::MemoryGivenBack, sockets as f64, most as f64)
             .when(sockets > most, CheckStatus::Invalid)
             .detail("sockets");
-        let kernel = |look: &Look| look.kernel.kernel_bytes();
-        let server = |look: &Look| look.server.pss_bytes;
-        let of = |what: &str, of: &dyn Fn(&Look) -> u64| {
+        let kernel = |sample: &MemorySample| sample.kernel.kernel_bytes();
+        let server = |sample: &MemorySample| sample.server.pss_bytes;
+        let of = |what: &str, of: &dyn Fn(&MemorySample) -> u64| {
             kept(
                 CheckName::MemoryGivenBack,
                 CheckStatus::Invalid,

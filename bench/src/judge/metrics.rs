@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use loadgen::record::{Latency, Record};
 
 use super::memory::CONNECTIONS_FOR_MEMORY;
-use crate::config::{Kind, Load, Scenario};
+use crate::config::{Load, Scenario, ScenarioKind};
 use crate::machine::proc::CpuTicks;
-use crate::record::{Footprint, Look, RunRecord, Search, ServerSide};
+use crate::record::{Footprint, MemorySample, RunRecord, Search, ServerSide};
 use crate::stats::Direction::{self, HigherIsBetter, LowerIsBetter};
 use crate::units::Unit;
 
@@ -27,7 +27,7 @@ pub struct Metric {
     pub unit: Unit,
     /// Which end is good; `None`: a fact, not a merit.
     pub direction: Option<Direction>,
-    kind: Kind,
+    kind: ScenarioKind,
     extract: fn(&Facts<'_>) -> Option<f64>,
 }
 
@@ -63,17 +63,17 @@ impl RunRecord {
 }
 
 /// The metrics of a kind, in the order of the report.
-pub fn of_kind(kind: Kind) -> impl Iterator<Item = &'static Metric> {
+pub fn of_kind(kind: ScenarioKind) -> impl Iterator<Item = &'static Metric> {
     METRICS.iter().filter(move |metric| metric.kind == kind)
 }
 
 /// A metric by key.
-pub fn find(kind: Kind, key: &str) -> Option<&'static Metric> {
+pub fn find(kind: ScenarioKind, key: &str) -> Option<&'static Metric> {
     of_kind(kind).find(|metric| metric.key == key)
 }
 
 /// The server's CPU time for each thing it did, where a kind has such a metric.
-pub fn server_cpu(kind: Kind) -> Option<&'static Metric> {
+pub fn server_cpu(kind: ScenarioKind) -> Option<&'static Metric> {
     of_kind(kind).find(|metric| metric.key.starts_with("server_cpu_ns_per_"))
 }
 
@@ -111,14 +111,14 @@ pub fn headline(scenario: &Scenario) -> &str {
         return headline;
     }
     match (scenario.kind, scenario.load) {
-        (Kind::Echo, Some(Load::Window(_)) | None) => "messages_per_s",
-        (Kind::Echo, Some(_)) => "latency_intended_p99_ns",
-        (Kind::Broadcast, Some(Load::Window(_)) | None) => "deliveries_per_s",
-        (Kind::Broadcast, Some(_)) => "latency_last_receiver_mean_ns",
-        (Kind::Connect, _) => "handshakes_per_s",
-        (Kind::Idle, _) => "server_bytes_per_connection",
-        (Kind::Scale, _) => "handshakes_per_s",
-        (Kind::Capacity, _) => "capacity_per_s",
+        (ScenarioKind::Echo, Some(Load::Window(_)) | None) => "messages_per_s",
+        (ScenarioKind::Echo, Some(_)) => "latency_intended_p99_ns",
+        (ScenarioKind::Broadcast, Some(Load::Window(_)) | None) => "deliveries_per_s",
+        (ScenarioKind::Broadcast, Some(_)) => "latency_last_receiver_mean_ns",
+        (ScenarioKind::Connect, _) => "handshakes_per_s",
+        (ScenarioKind::Idle, _) => "server_bytes_per_connection",
+        (ScenarioKind::Scale, _) => "handshakes_per_s",
+        (ScenarioKind::Capacity, _) => "capacity_per_s",
     }
 }
 
@@ -133,7 +133,7 @@ macro_rules! metric {
             column: $column,
             unit: Unit::$unit,
             direction: $direction,
-            kind: Kind::$kind,
+            kind: ScenarioKind::$kind,
             extract: $extract,
         }
     };
@@ -230,13 +230,13 @@ static METRICS: &[Metric] = &[
     metric!(Scale, "connect_ns", "time to connect all", "up in", Nanoseconds, None,
         |f| Some(f.loadgen.connect.elapsed_ns as f64)),
     metric!(Scale, "server_user_bytes_per_connection", "server memory/connection", "server/conn",
-        Bytes, DOWN, |f| grown(f, |look| look.server.pss_bytes)),
+        Bytes, DOWN, |f| grown(f, |sample| sample.server.pss_bytes)),
     metric!(Scale, "server_resident_bytes_per_connection", "the same by resident memory", "",
-        Bytes, None, |f| grown(f, |look| look.server.rss_bytes)),
+        Bytes, None, |f| grown(f, |sample| sample.server.rss_bytes)),
     metric!(Scale, "generator_user_bytes_per_connection", "generator memory/connection",
-        "gen./conn", Bytes, None, |f| grown(f, |look| look.generator.pss_bytes)),
+        "gen./conn", Bytes, None, |f| grown(f, |sample| sample.generator.pss_bytes)),
     metric!(Scale, "kernel_bytes_per_connection_both_ends", "kernel memory/connection (both ends)",
-        "kernel/conn", Bytes, None, |f| grown(f, |look| look.kernel.kernel_bytes())),
+        "kernel/conn", Bytes, None, |f| grown(f, |sample| sample.kernel.kernel_bytes())),
     metric!(Scale, "all_bytes_at_peak", "all memory, both ends, kernel and user, at its peak",
         "in all", Bytes, None, all_at_peak),
     metric!(Scale, "all_bytes_no_longer_available",
@@ -365,7 +365,7 @@ fn kernel_per_connection(facts: &Facts<'_>) -> Option<f64> {
 
 /// Growth from the server's readiness until all were up, per connection. Of the generator it is
 /// all: it was not there before.
-fn grown(facts: &Facts<'_>, of: impl Fn(&Look) -> u64) -> Option<f64> {
+fn grown(facts: &Facts<'_>, of: impl Fn(&MemorySample) -> u64) -> Option<f64> {
     let footprint = facts.footprint?;
     growth_per_connection(facts, of(&footprint.up?), of(&footprint.ready))
 }
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn keys_are_unique_per_kind_and_name_their_unit() {
-        for kind in Kind::ALL {
+        for kind in ScenarioKind::ALL {
             let keys: Vec<&str> = of_kind(kind).map(|metric| metric.key).collect();
             let unique: std::collections::BTreeSet<&&str> = keys.iter().collect();
             assert_eq!(unique.len(), keys.len());
@@ -462,7 +462,7 @@ mod tests {
     #[test]
     fn the_percentiles_of_one_latency_are_a_family() {
         let family_of = |wanted: &str| {
-            of_kind(Kind::Echo)
+            of_kind(ScenarioKind::Echo)
                 .filter(|metric| family(metric.key) == Some(wanted))
                 .count()
         };

@@ -2,12 +2,12 @@
 
 use loadgen::verdict::faulty_messages;
 
-use super::bisection::{self, Step, Strain};
+use super::bisection::{self, Saturation, Step};
 use super::ruling::{Surroundings, decide};
 use crate::config::{LOWEST_RATE_PER_S, Scenario};
 use crate::record::{
-    Check, CheckName, CheckStatus, Found, Goal, Limiter, Outcome, Probe, Role, RunRecord, Search,
-    Status,
+    Check, CheckName, CheckStatus, LatencyTarget, Limiter, Outcome, Probe, Role, RunRecord, Search,
+    SearchResult, Status,
 };
 use crate::stats::median_of;
 
@@ -17,24 +17,24 @@ const START_PER_S: f64 = 10_000.0;
 const START_SHARE: f64 = 0.8;
 /// The highest rate where the scenario names none.
 const HIGHEST_RATE_PER_S: f64 = 10_000_000.0;
-/// The rate found and the next one that broke are no further apart.
+/// The rate found and the next one that missed the target are no further apart.
 const RESOLUTION: f64 = 0.03;
 
 impl Probe {
     /// What a run at this rate said.
-    pub fn of(run: &RunRecord, goal: &Goal, rate_per_s: f64, role: Role) -> Self {
+    pub fn of(run: &RunRecord, goal: &LatencyTarget, rate_per_s: f64, role: Role) -> Self {
         let record = run.loadgen.as_ref();
         let window = run.server.window;
         let machine = window.and_then(|window| window.machine);
         let latency = record.and_then(|record| record.latency_intended.as_ref());
         let outcome = classify_probe(run, goal);
-        let held = outcome == Outcome::Held;
+        let met = outcome == Outcome::Met;
         Self {
             rate_per_s,
             role,
             outcome,
             status: run.status,
-            checks: run.failed_checks().filter(|_| !held).cloned().collect(),
+            checks: run.failed_checks().filter(|_| !met).cloned().collect(),
             stopped: run.stopped.clone(),
             reason: None,
             messages_per_s: record.map(|record| record.throughput.messages_per_s),
@@ -54,19 +54,19 @@ impl Probe {
 }
 
 /// Whether the promise was kept. What is not the server's doing says nothing.
-fn classify_probe(run: &RunRecord, goal: &Goal) -> Outcome {
+fn classify_probe(run: &RunRecord, goal: &LatencyTarget) -> Outcome {
     let Some(record) = &run.loadgen else {
-        return Outcome::Void;
+        return Outcome::Inconclusive;
     };
     let lost_connections =
         record.connections.up < record.connections.requested || record.connections.closed_early > 0;
     if run.status == Status::Failed || lost_connections || faulty_messages(record) > 0 {
-        return Outcome::Broke;
+        return Outcome::Missed;
     }
     match &record.latency_intended {
-        Some(latency) if latency.p99_ns > goal.p99_limit_ns => Outcome::Broke,
-        Some(_) if run.status.counts() => Outcome::Held,
-        _ => Outcome::Void,
+        Some(latency) if latency.p99_ns > goal.p99_limit_ns => Outcome::Missed,
+        Some(_) if run.status.counts() => Outcome::Met,
+        _ => Outcome::Inconclusive,
     }
 }
 
@@ -75,7 +75,7 @@ impl Search {
     /// was measured.
     pub fn new(scenario: &Scenario, known_per_s: Option<f64>) -> Self {
         Self {
-            goal: Goal {
+            goal: LatencyTarget {
                 p99_limit_ns: (scenario.p99_limit_ms.unwrap_or_default() * 1e6) as u64,
                 start_per_s: known_per_s.map_or(START_PER_S, |per_s| per_s * START_SHARE),
                 min_per_s: LOWEST_RATE_PER_S,
@@ -104,23 +104,23 @@ impl Search {
         !self
             .probes
             .iter()
-            .any(|probe| probe.role == Role::Confirm && probe.outcome == Outcome::Held)
+            .any(|probe| probe.role == Role::Confirm && probe.outcome == Outcome::Met)
     }
 
-    /// Probes at the lowest rate that broke above the one found.
-    fn strain(&self, memory_pressure_bytes: Option<u64>) -> Strain {
-        let broke = self.found.and_then(|found| found.broke_per_s);
+    /// Probes at the lowest rate that missed the target above the one found.
+    fn saturation(&self, memory_pressure_bytes: Option<u64>) -> Saturation {
+        let missed = self.found.and_then(|found| found.missed_per_s);
         let at: Vec<&Probe> = self
             .probes
             .iter()
-            .filter(|probe| Some(probe.rate_per_s) == broke && probe.outcome != Outcome::Held)
+            .filter(|probe| Some(probe.rate_per_s) == missed && probe.outcome != Outcome::Met)
             .collect();
         let median = |of: &dyn Fn(&Probe) -> Option<f64>| {
             let values: Vec<f64> = at.iter().filter_map(|probe| of(probe)).collect();
             median_of(&values).unwrap_or(0.0)
         };
         let pressure = memory_pressure_bytes.filter(|bytes| *bytes > 0);
-        Strain {
+        Saturation {
             server_cpu: median(&|probe| probe.server_cpu_share),
             generator_cpu: median(&|probe| probe.generator_cpu_share),
             machine_cpu: median(&|probe| probe.machine_cpu_share),
@@ -132,12 +132,12 @@ impl Search {
     }
 
     /// Ends the search.
-    pub fn end(&mut self, found: Found, memory_pressure_bytes: Option<u64>) {
+    pub fn end(&mut self, found: SearchResult, memory_pressure_bytes: Option<u64>) {
         self.found = Some(found);
-        self.limiter = match (found.rate_per_s, found.broke_per_s) {
+        self.limiter = match (found.rate_per_s, found.missed_per_s) {
             (Some(_), None) => Some(Limiter::Bound),
             (_, None) => None,
-            (_, Some(_)) => Some(self.strain(memory_pressure_bytes).limiter()),
+            (_, Some(_)) => Some(self.saturation(memory_pressure_bytes).limiter()),
         };
     }
 
@@ -175,11 +175,11 @@ impl Search {
                 return found;
             }
             let too_slow = |ns: f64| ns > self.goal.p99_limit_ns as f64;
-            if probe.outcome == Outcome::Held
+            if probe.outcome == Outcome::Met
                 && (probe.faults != Some(0) || probe.latency_intended_p99_ns.is_none_or(too_slow))
             {
                 found.push(format!(
-                    "the probe at {}/s is said to have held, and its figures say it did not",
+                    "the probe at {}/s is said to have met the target, and its figures say it did not",
                     probe.rate_per_s
                 ));
             }
@@ -257,10 +257,10 @@ mod tests {
         let search = run.capacity.unwrap();
         assert_eq!(search.goal.start_per_s, 48_000.0);
         assert_eq!(search.limiter, Some(Limiter::ServerCpu));
-        let broke = search.probes.iter().find(|p| p.outcome == Outcome::Broke);
-        let broke = broke.unwrap();
-        assert_eq!(broke.latency_intended_p99_ns, Some(40e6));
-        assert_eq!(broke.checks, [], "nothing but its latency");
+        let missed = search.probes.iter().find(|p| p.outcome == Outcome::Missed);
+        let missed = missed.unwrap();
+        assert_eq!(missed.latency_intended_p99_ns, Some(40e6));
+        assert_eq!(missed.checks, [], "nothing but its latency");
         assert_eq!(search.contradictions(), [""; 0]);
     }
 
@@ -279,9 +279,9 @@ mod tests {
         assert_eq!(check.status, CheckStatus::Doubtful);
         assert_eq!(check.detail.as_deref(), Some("generator_cpu"));
         let search = run.capacity.unwrap();
-        let broke = search.probes.iter().find(|p| p.outcome == Outcome::Broke);
+        let missed = search.probes.iter().find(|p| p.outcome == Outcome::Missed);
         let unsent = CheckName::Generator(loadgen::check::CheckName::Unsent);
-        assert!(broke.unwrap().checks.iter().any(|one| one.name == unsent));
+        assert!(missed.unwrap().checks.iter().any(|one| one.name == unsent));
         for recorded in [true, false] {
             let run = searched(|run, _| {
                 run.stopped = Some(Stopped {
@@ -305,7 +305,7 @@ mod tests {
         let mut run = test_data::open_run("server-uring", 1, 10_000.0, 900_000);
         run.loadgen.as_mut().unwrap().generator.threads[0].longest_stall_ns = 300_000_000;
         (run.status, run.checks) = decide(&run, Surroundings::default());
-        assert_eq!(classify_probe(&run, &goal), Outcome::Void);
+        assert_eq!(classify_probe(&run, &goal), Outcome::Inconclusive);
         let probe = Probe::of(&run, &goal, 10_000.0, Role::Search);
         assert_eq!(probe.checks.len(), 1);
         assert_eq!(probe.checks[0].observed, Some(300e6));
@@ -323,7 +323,7 @@ mod tests {
             (|s| s.probes[1].rate_per_s += 500.0, "probe 2 at"),
             (
                 |s| s.probes[0].latency_intended_p99_ns = Some(9e9),
-                "is said to have held",
+                "is said to have met the target",
             ),
             (|s| drop(s.probes.pop()), "is said to be the highest rate"),
         ];

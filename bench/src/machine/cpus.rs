@@ -59,7 +59,7 @@ impl CpuSet {
     }
 
     /// Server's and generator's half: the lower half serves; the generator gets the larger half of
-    /// an odd number, because a run it limits is void. With one CPU both share it.
+    /// an odd number, because a run it limits is inconclusive. With one CPU both share it.
     pub fn halves(&self) -> (Self, Self) {
         if self.0.len() < 2 {
             return (self.clone(), self.clone());

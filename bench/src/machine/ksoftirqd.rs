@@ -11,7 +11,7 @@ use std::{
 
 /// The threads, as they were found.
 #[derive(Debug, Clone, Default)]
-pub struct Softirqd {
+pub struct Ksoftirqd {
     /// Where processes are listed: `/proc`.
     proc: PathBuf,
     threads: Vec<Thread>,
@@ -25,14 +25,14 @@ struct Thread {
 
 /// Time since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SoftirqdTime {
+pub struct KsoftirqdTime {
     /// On all CPUs, ns.
     pub all_ns: u64,
     /// Of it on the CPUs asked for, ns.
     pub of_cpus_ns: u64,
 }
 
-impl Softirqd {
+impl Ksoftirqd {
     /// Looks for them; none are found where the kernel's threads cannot be seen (a PID namespace of
     /// a container).
     pub fn find() -> Self {
@@ -57,8 +57,8 @@ impl Softirqd {
     }
 
     /// CPU time of the threads until now.
-    pub fn read(&self, cpus: &[usize]) -> SoftirqdTime {
-        let mut time = SoftirqdTime::default();
+    pub fn read(&self, cpus: &[usize]) -> KsoftirqdTime {
+        let mut time = KsoftirqdTime::default();
         for thread in &self.threads {
             let file = self.proc.join(format!("{}/schedstat", thread.pid));
             let schedstat = fs::read_to_string(file);
@@ -110,15 +110,15 @@ mod tests {
             fs::write(process.join("comm"), comm).unwrap();
             fs::write(process.join("schedstat"), schedstat).unwrap();
         }
-        let softirqd = Softirqd::find_in(proc.path());
-        let time = |of_cpus_ns| SoftirqdTime {
+        let ksoftirqd = Ksoftirqd::find_in(proc.path());
+        let time = |of_cpus_ns| KsoftirqdTime {
             all_ns: 1230,
             of_cpus_ns,
         };
-        assert_eq!(softirqd.read(&[]), time(0));
-        assert_eq!(softirqd.read(&[0, 2]), time(1030));
-        assert_eq!(softirqd.read(&[1, 3]), time(200));
+        assert_eq!(ksoftirqd.read(&[]), time(0));
+        assert_eq!(ksoftirqd.read(&[0, 2]), time(1030));
+        assert_eq!(ksoftirqd.read(&[1, 3]), time(200));
         fs::remove_dir_all(proc.path().join("12")).unwrap();
-        assert_eq!(softirqd.read(&[0]).all_ns, 230, "a thread that has ended");
+        assert_eq!(ksoftirqd.read(&[0]).all_ns, 230, "a thread that has ended");
     }
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ksoftirqd::{Softirqd, SoftirqdTime, parse_schedstat};
+use super::ksoftirqd::{Ksoftirqd, KsoftirqdTime, parse_schedstat};
 
-/// One look at a process, cheap enough to repeat twenty times a second.
+/// One sample of a process, cheap enough to repeat twenty times a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSample {
     /// Wall clock, ns since the epoch.
@@ -43,7 +43,7 @@ pub struct MachineSample {
     /// Used by this process.
     pub own_ns: u64,
     /// Used by the kernel's `ksoftirqd` threads.
-    pub softirqd: SoftirqdTime,
+    pub ksoftirqd: KsoftirqdTime,
 }
 
 /// User and kernel time of a process in clock ticks of 10 ms (`/proc/PID/stat`).
@@ -129,11 +129,11 @@ pub fn tree(pid: u32) -> Vec<u32> {
     pids
 }
 
-/// A look at process `pid` and its descendants now.
+/// Samples process `pid` and its descendants.
 pub fn sample_tree(pid: u32) -> Option<ProcessSample> {
     let mut tree = tree(pid).into_iter();
     let mut sum = sample_process(tree.next()?)?;
-    // A child that has ended between the two looks has no figures any more.
+    // A child that has ended between the two reads has no figures any more.
     for child in tree.filter_map(sample_process) {
         sum.cpu_ns += child.cpu_ns;
         sum.voluntary_switches += child.voluntary_switches;
@@ -160,7 +160,7 @@ pub fn read_tree_memory(pid: u32) -> Option<TreeMemory> {
     (memory.processes > 0).then_some(memory)
 }
 
-/// A look at process `pid` now.
+/// Samples process `pid`.
 fn sample_process(pid: u32) -> Option<ProcessSample> {
     let mut sample = ProcessSample {
         unix_ns: unix_ns(),
@@ -204,13 +204,13 @@ fn read_ticks(pid: u32) -> Option<CpuTicks> {
     parse_cpu_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// A look at the machine now, with the time of `softirqd` on the server's `cpus` apart.
-pub fn sample_machine(softirqd: &Softirqd, cpus: &[usize]) -> Option<MachineSample> {
+/// Samples the machine, with the time of `ksoftirqd` on the server's `cpus` apart.
+pub fn sample_machine(ksoftirqd: &Ksoftirqd, cpus: &[usize]) -> Option<MachineSample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let mut sample = parse_machine(&stat)?;
     sample.unix_ns = unix_ns();
     sample.own_ns = sample_process(std::process::id())?.cpu_ns;
-    sample.softirqd = softirqd.read(cpus);
+    sample.ksoftirqd = ksoftirqd.read(cpus);
     Some(sample)
 }
 
@@ -393,7 +393,7 @@ mod tests {
         assert!(sample.rss_bytes > 100_000 && sample.unix_ns > 1_600_000_000_000_000_000);
         assert!(read_pss_bytes(std::process::id()).unwrap() > 0);
         assert!(read_cpu_ticks(std::process::id()).is_some());
-        let machine = sample_machine(&Softirqd::find(), &[0]).unwrap();
+        let machine = sample_machine(&Ksoftirqd::find(), &[0]).unwrap();
         assert!(machine.cpus > 0 && machine.idle_ns > 0 && machine.own_ns > 0);
         let kernel = read_kernel_memory().unwrap();
         assert!(kernel.slab_bytes > 0 && kernel.used_bytes > kernel.kernel_bytes());

@@ -11,10 +11,11 @@ use super::html;
 use super::table::Table;
 use super::text::figures::{SCALE_LEGEND, figures_of};
 use super::text::{cell, missing, spread};
-use crate::config::Kind;
+use super::where_slower::where_slower;
+use crate::config::ScenarioKind;
 use crate::judge::metrics::{self, Metric};
 use crate::store::load::load_summary;
-use crate::summary::{Advantage, Bout, Showing, Summary};
+use crate::summary::{Advantage, Bout, ContestantResult, Summary};
 
 const HEAD: &str = "\
 # Results
@@ -157,12 +158,12 @@ fn section(entry: &Entry, summary: &Summary) -> String {
     let (scale, others): (Vec<&Bout>, Vec<&Bout>) = summary
         .bouts
         .iter()
-        .partition(|bout| bout.scenario.kind == Kind::Scale);
+        .partition(|bout| bout.scenario.kind == ScenarioKind::Scale);
     if !others.is_empty() {
         text.push_str(&table(&others, &entry.against).render());
     }
     if !scale.is_empty() {
-        text.push_str(&figures_of(Kind::Scale, &scale));
+        text.push_str(&figures_of(ScenarioKind::Scale, &scale));
         text.push('\n');
         text.push_str(&wrapped("", SCALE_LEGEND));
     }
@@ -174,53 +175,17 @@ fn section(entry: &Entry, summary: &Summary) -> String {
     text
 }
 
-/// For each contestant, bout and metric the largest difference to its disadvantage, and how many
-/// others there are.
 fn behind(summary: &Summary) -> String {
     let mut text = String::new();
-    for entrant in &summary.setting.contestants {
-        let name = entrant.name.as_str();
-        let mut bouts = String::new();
-        for bout in &summary.bouts {
-            let by_metric: Vec<String> = metrics::of_kind(bout.scenario.kind)
-                .filter_map(|metric| worst(bout, name, metric))
-                .collect();
-            if !by_metric.is_empty() && !is_again(bout, name) {
-                let line = format!("{}: {}", bout.scenario.name, by_metric.join("; "));
-                bouts.push_str(&wrapped("  - ", &line));
-            }
+    for entrant in where_slower(summary) {
+        if !entrant.bouts.is_empty() {
+            text.push_str(&format!("- **{}**\n", entrant.contestant));
         }
-        if !bouts.is_empty() {
-            text.push_str(&format!("- **{name}**\n{bouts}"));
+        for (bout, words) in entrant.bouts {
+            text.push_str(&wrapped("  - ", &format!("{bout}: {words}")));
         }
     }
     text
-}
-
-fn worst(bout: &Bout, name: &str, metric: &Metric) -> Option<String> {
-    let rivals = bout
-        .contestants
-        .iter()
-        .map(|rival| rival.contestant.as_str());
-    let mut ahead: Vec<(&str, Advantage)> = rivals
-        .filter(|rival| *rival != name && !is_again(bout, rival))
-        .filter_map(|rival| Some((rival, bout.advantage(rival, name, metric.key)?)))
-        .filter(|(_, advantage)| advantage.shown && advantage.ratio > 1.0)
-        .collect();
-    ahead.sort_by(|(_, a), (_, b)| b.ratio.total_cmp(&a.ratio));
-    let (rival, most) = ahead.first()?;
-    let others = match ahead.len() - 1 {
-        0 => String::new(),
-        1 => " and 1 other".to_owned(),
-        more => format!(" and {more} others"),
-    };
-    let Advantage {
-        ratio, low, high, ..
-    } = most;
-    let title = metric.title;
-    Some(format!(
-        "{title} {rival} {ratio:.2}x [{low:.2}, {high:.2}]{others}"
-    ))
 }
 
 /// A row per bout and contestant.
@@ -244,21 +209,21 @@ fn table(bouts: &[&Bout], against: &str) -> Table {
         let cpu = metrics::server_cpu(kind);
         let memory = metrics::find(kind, "server_bytes_per_connection");
         let rivals = bout.contestants.iter();
-        for showing in rivals.filter(|showing| !is_again(bout, &showing.contestant)) {
+        for result in rivals.filter(|result| !is_again(bout, &result.contestant)) {
             let median = |metric: Option<&Metric>| {
                 metric.map_or_else(missing, |metric| {
-                    cell(metric.unit, spread(showing, metric.key))
+                    cell(metric.unit, spread(result, metric.key))
                 })
             };
             let better = |metric: Option<&Metric>| {
                 let advantage = metric
-                    .and_then(|metric| bout.advantage(&showing.contestant, against, metric.key));
+                    .and_then(|metric| bout.advantage(&result.contestant, against, metric.key));
                 advantage.map_or_else(String::new, factor_of)
             };
             table.row(vec![
                 bout.scenario.name.clone(),
-                showing.contestant.clone(),
-                runs(showing),
+                result.contestant.clone(),
+                runs(result),
                 headline.map_or("", |metric| metric.title).to_owned(),
                 median(headline),
                 better(headline),
@@ -283,10 +248,10 @@ fn factor_of(advantage: Advantage) -> String {
     }
 }
 
-fn runs(showing: &Showing) -> String {
-    match showing.doubtful_runs {
-        0 => showing.valid_runs.to_string(),
-        doubtful => format!("{} ?{doubtful}", showing.valid_runs),
+fn runs(result: &ContestantResult) -> String {
+    match result.doubtful_runs {
+        0 => result.valid_runs.to_string(),
+        doubtful => format!("{} ?{doubtful}", result.valid_runs),
     }
 }
 
@@ -294,14 +259,14 @@ fn runs(showing: &Showing) -> String {
 fn is_again(bout: &Bout, name: &str) -> bool {
     bout.pairs
         .iter()
-        .any(|pair| pair.again && pair.second == name)
+        .any(|pair| pair.duplicate && pair.second == name)
 }
 
 /// What was found between a contestant and itself.
 fn noise(summary: &Summary) -> Vec<String> {
     let mut lines = Vec::new();
     for bout in &summary.bouts {
-        for pair in bout.pairs.iter().filter(|pair| pair.again) {
+        for pair in bout.pairs.iter().filter(|pair| pair.duplicate) {
             if let Some(found) = bout.advantage(&pair.first, &pair.second, &bout.headline) {
                 let factor = factor_of(found);
                 lines.push(format!(
@@ -316,8 +281,8 @@ fn noise(summary: &Summary) -> Vec<String> {
 
 fn uncounted(summary: &Summary) -> String {
     let all = summary.bouts.iter().flat_map(|bout| &bout.contestants);
-    let (runs, counted) = all.fold((0, 0), |(runs, counted), showing| {
-        (runs + showing.runs, counted + showing.valid_runs)
+    let (runs, counted) = all.fold((0, 0), |(runs, counted), result| {
+        (runs + result.runs, counted + result.valid_runs)
     });
     wrapped("- ", &format!("runs: {runs}, of which {counted} count"))
 }

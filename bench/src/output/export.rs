@@ -171,13 +171,13 @@ struct Figure<'a> {
 
 fn figures(summary: &Summary) -> impl Iterator<Item = Figure<'_>> {
     summary.bouts.iter().flat_map(|bout| {
-        bout.contestants.iter().flat_map(move |showing| {
+        bout.contestants.iter().flat_map(move |result| {
             metrics::of_kind(bout.scenario.kind).filter_map(move |metric| {
                 Some(Figure {
                     bout: &bout.scenario.name,
-                    contestant: &showing.contestant,
+                    contestant: &result.contestant,
                     metric,
-                    spread: (*showing.metrics.get(metric.key)?)?,
+                    spread: (*result.metrics.get(metric.key)?)?,
                 })
             })
         })

@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Kind;
+use crate::config::ScenarioKind;
 use crate::record::SCHEMA_VERSION;
 use crate::summary::Summary;
 
@@ -34,7 +34,7 @@ pub struct Entry {
     /// Name of the scenario.
     pub bout: String,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: ScenarioKind,
     /// Name of the contestant.
     pub contestant: String,
     /// Key of the headline metric.
@@ -68,14 +68,14 @@ pub fn entries(summary: &Summary) -> Vec<Entry> {
     let twice: BTreeSet<&str> = setting
         .contestants
         .iter()
-        .filter(|entrant| entrant.again.is_some())
+        .filter(|entrant| entrant.duplicate.is_some())
         .map(|entrant| entrant.name.as_str())
         .collect();
     let mut entries = Vec::new();
     for bout in &summary.bouts {
-        for showing in &bout.contestants {
-            let spread = showing.metrics.get(&bout.headline).copied().flatten();
-            let Some(spread) = spread.filter(|_| !twice.contains(showing.contestant.as_str()))
+        for result in &bout.contestants {
+            let spread = result.metrics.get(&bout.headline).copied().flatten();
+            let Some(spread) = spread.filter(|_| !twice.contains(result.contestant.as_str()))
             else {
                 continue;
             };
@@ -88,7 +88,7 @@ pub fn entries(summary: &Summary) -> Vec<Entry> {
                 noisy: summary.is_noisy(),
                 bout: bout.scenario.name.clone(),
                 kind: bout.scenario.kind,
-                contestant: showing.contestant.clone(),
+                contestant: result.contestant.clone(),
                 metric: bout.headline.clone(),
                 n: spread.n,
                 median: spread.median,
@@ -156,7 +156,7 @@ pub fn append(file: &Path, new: &[Entry]) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Again;
+    use crate::config::Duplicate;
     use crate::test_data;
 
     fn summary() -> Summary {
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(entries.len(), 1, "who has no valid run has no figure");
         assert_eq!((entries[0].n, entries[0].median), (2, 122_000.0));
         assert_eq!(entries[0].metric, "messages_per_s");
-        summary.setting.contestants[0].again = Some(Again {
+        summary.setting.contestants[0].duplicate = Some(Duplicate {
             of: "server-tokio".into(),
             bouts: vec![],
         });

@@ -72,9 +72,9 @@ fn state_only(state: String) -> Vec<String> {
 
 fn of_summary(summary: &Summary) -> Vec<String> {
     let setting = &summary.setting;
-    let showings = || summary.bouts.iter().flat_map(|bout| &bout.contestants);
-    let (valid, all) = showings().fold((0, 0), |(valid, all), showing| {
-        (valid + showing.valid_runs, all + showing.runs)
+    let results = || summary.bouts.iter().flat_map(|bout| &bout.contestants);
+    let (valid, all) = results().fold((0, 0), |(valid, all), result| {
+        (valid + result.valid_runs, all + result.runs)
     });
     let state = [
         (summary.is_noisy(), "NOISY"),

@@ -10,4 +10,5 @@ pub mod list;
 pub mod notes;
 pub mod table;
 pub mod text;
+mod where_slower;
 pub mod words;

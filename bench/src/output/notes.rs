@@ -41,7 +41,11 @@ pub fn notes(summary: &Summary, findings: &[String]) -> Vec<String> {
             .iter()
             .map(|cut| format!("FEWER BLOCKS THAN PLANNED: {cut}.")),
     );
-    for entrant in setting.contestants.iter().filter(|one| one.again.is_none()) {
+    for entrant in setting
+        .contestants
+        .iter()
+        .filter(|one| one.duplicate.is_none())
+    {
         if let Some(reason) = &entrant.excluded {
             notes.push(format!("EXCLUDED: {}: {reason}", entrant.name));
         }
@@ -56,12 +60,12 @@ pub fn notes(summary: &Summary, findings: &[String]) -> Vec<String> {
 fn too_few(setting: &Setting, bouts: &[Bout]) -> Option<String> {
     let lacking: Vec<String> = bouts
         .iter()
-        .flat_map(|bout| bout.contestants.iter().map(move |showing| (bout, showing)))
-        .filter(|(_, showing)| !showing.enough)
-        .map(|(bout, showing)| {
+        .flat_map(|bout| bout.contestants.iter().map(move |result| (bout, result)))
+        .filter(|(_, result)| !result.enough)
+        .map(|(bout, result)| {
             format!(
                 "{} of {} in {}",
-                showing.valid_runs, showing.contestant, bout.scenario.name
+                result.valid_runs, result.contestant, bout.scenario.name
             )
         })
         .collect();

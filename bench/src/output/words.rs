@@ -5,7 +5,7 @@ use loadgen::show::show_count;
 
 use crate::judge::checks::SERVER_IMPOSSIBLE;
 use crate::record::{
-    Check, CheckName, CheckStatus, Ending, Goal, Probe, RunRecord, Status, Stopped,
+    Check, CheckName, CheckStatus, Ending, LatencyTarget, Probe, RunRecord, Status, Stopped,
 };
 use crate::stats::PairedRatio;
 use crate::summary::SelfBout;
@@ -74,7 +74,7 @@ pub fn of_problem(problem: &Problem) -> String {
     )
 }
 
-/// What broke comes before what is in doubt.
+/// What failed comes before what is in doubt.
 fn why<'a>(
     status: Status,
     stopped: Option<&Stopped>,
@@ -103,7 +103,7 @@ pub fn notes_of_run(run: &RunRecord) -> String {
 }
 
 /// Why a probe did not hold.
-pub fn probe(probe: &Probe, goal: &Goal) -> String {
+pub fn probe(probe: &Probe, goal: &LatencyTarget) -> String {
     let mut words: Vec<String> = probe.reason.iter().cloned().collect();
     words.extend(
         probe
@@ -210,11 +210,11 @@ pub fn check(check: &Check) -> String {
                 "the generator was the limit: the server may be able to do more".to_owned()
             }
             "bound" => {
-                "the highest rate that the scenario allows held: the server may be able to do more"
+                "the highest rate that the scenario allows met the target: the server may be able to do more"
                     .to_owned()
             }
             _ => format!(
-                "no rate held and was confirmed in {:.0} probes",
+                "no rate met the target and was confirmed in {:.0} probes",
                 check.beside.unwrap_or(0.0)
             ),
         },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Calibration, Kind, Scenario, Timing};
+use crate::config::{Calibration, Scenario, ScenarioKind, Timing};
 
 /// Start and end of two processes, in seconds (measured on two CPUs, as the rates below).
 const PROCESSES_S: f64 = 0.2;
@@ -18,12 +18,12 @@ const PROBES: u32 = 12;
 /// How long a run takes, about.
 pub fn run(scenario: &Scenario, timing: Timing) -> Duration {
     let connections = scenario.connections as f64;
-    let opening = if scenario.kind == Kind::Connect {
+    let opening = if scenario.kind == ScenarioKind::Connect {
         0.0
     } else {
         connections / CONNECTS_PER_S
     };
-    let giving_back = if scenario.kind == Kind::Scale {
+    let giving_back = if scenario.kind == ScenarioKind::Scale {
         GIVING_BACK_S
     } else {
         0.0
@@ -33,7 +33,7 @@ pub fn run(scenario: &Scenario, timing: Timing) -> Duration {
             + timing.warmup
             + timing.duration;
     match scenario.kind {
-        Kind::Capacity => once * PROBES,
+        ScenarioKind::Capacity => once * PROBES,
         _ => once,
     }
 }

@@ -103,7 +103,7 @@ impl SuitePlan {
         let repeats = options.repeats.map_or(suite.repeats, usize::from);
         if repeats > 1 {
             // Two single runs show nothing, not even noise.
-            contestants.extend(again(&contestants, &suite.again, &scenarios));
+            contestants.extend(duplicate(&contestants, &suite.duplicate, &scenarios));
         }
         unique(
             "contestant",
@@ -223,7 +223,7 @@ impl SuitePlan {
         let originals = self
             .candidates
             .iter()
-            .filter(|one| one.contestant.again.is_none())
+            .filter(|one| one.contestant.duplicate.is_none())
             .count();
         of_one * originals as u32
     }
@@ -280,7 +280,7 @@ fn choose(all: Vec<Contestant>, names: &[String], file: &Path) -> Result<Vec<Con
 
 /// The first contestant that plays everywhere once more, in the A/A bouts among `scenarios`, or in
 /// the first scenario if none of them is one; none if the suite has no A/A bout.
-fn again(
+fn duplicate(
     contestants: &[Contestant],
     bouts: &[String],
     scenarios: &[Scenario],
@@ -294,9 +294,9 @@ fn again(
     if bouts.is_empty() {
         None
     } else if listed.is_empty() {
-        Some(first.again(chosen.take(1).collect()))
+        Some(first.duplicate(chosen.take(1).collect()))
     } else {
-        Some(first.again(listed))
+        Some(first.duplicate(listed))
     }
 }
 

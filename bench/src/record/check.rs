@@ -29,8 +29,8 @@ pub enum CheckName {
     Steal,
     /// Share of all CPUs that processes used that are no part of the run.
     OtherLoad,
-    /// Confirming runs of a search that held; `beside`: all probes; `detail`: the limiter that
-    /// leaves the capacity in doubt.
+    /// Confirming runs of a search that met the target; `beside`: all probes; `detail`: the limiter
+    /// that leaves the capacity in doubt.
     CapacityConfirmed,
     /// One of the generator's.
     #[serde(untagged)]

@@ -8,7 +8,7 @@ use crate::machine::proc::{KernelMemory, TreeMemory};
 
 /// Memory at one instant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Look {
+pub struct MemorySample {
     /// The kernel's, and all of the machine's.
     pub kernel: KernelMemory,
     /// All processes of the server.
@@ -27,15 +27,15 @@ pub struct Footprint {
     /// Before the server was started.
     pub before: KernelMemory,
     /// The server was ready, without a connection.
-    pub ready: Look,
+    pub ready: MemorySample,
     /// Both ends of all connections were sockets.
-    pub up: Option<Look>,
-    /// Most memory in use at any look.
+    pub up: Option<MemorySample>,
+    /// Most memory in any sample.
     pub peak_used_bytes: u64,
     /// From the end of the measured window until the generator had closed everything and ended.
     pub drain_ns: Option<u64>,
     /// All connections closed, the server still there.
-    pub emptied: Option<Look>,
+    pub emptied: Option<MemorySample>,
     /// How long that took to come about after the generator's end, or was waited for in vain.
     pub emptied_after_ns: u64,
     /// The server has ended.

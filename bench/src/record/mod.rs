@@ -9,9 +9,9 @@ mod search;
 mod usage;
 
 pub use check::{Check, CheckName, CheckStatus, Ending, Stopped};
-pub use footprint::{Footprint, Look};
+pub use footprint::{Footprint, MemorySample};
 pub use layout::Layout;
-pub use search::{Found, Goal, Limiter, Outcome, Probe, Role, Search};
+pub use search::{LatencyTarget, Limiter, Outcome, Probe, Role, Search, SearchResult};
 pub use usage::{MachineUse, WindowUse};
 
 use std::collections::BTreeMap;
@@ -135,16 +135,16 @@ pub struct ServerSide {
     /// Inside the measured window.
     pub window: Option<WindowUse>,
     /// Ready, before the first connection.
-    pub before: MemoryLook,
+    pub before: ServerMemory,
     /// After the last connection was closed.
-    pub after: MemoryLook,
+    pub after: ServerMemory,
     /// User and kernel time of its whole life, in ticks of 10 ms.
     pub cpu_ticks: Option<CpuTicks>,
 }
 
 /// Memory at one instant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct MemoryLook {
+pub struct ServerMemory {
     /// Resident memory of the server.
     pub rss_bytes: Option<u64>,
     /// Its proportional set size.

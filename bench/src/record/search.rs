@@ -9,17 +9,17 @@ use super::{Check, Status, Stopped};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Search {
     /// What was searched.
-    pub goal: Goal,
+    pub goal: LatencyTarget,
     /// In their order.
     pub probes: Vec<Probe>,
     /// The end; `null` if the search was ended early.
-    pub found: Option<Found>,
+    pub found: Option<SearchResult>,
     /// What kept the rate from being higher.
     pub limiter: Option<Limiter>,
 }
 
 impl Search {
-    /// Highest rate that held and was confirmed.
+    /// Highest rate that met the target and was confirmed.
     pub fn rate_per_s(&self) -> Option<f64> {
         self.found?.rate_per_s
     }
@@ -36,7 +36,7 @@ pub struct Probe {
     pub outcome: Outcome,
     /// Status of the run.
     pub status: Status,
-    /// The checks that it did not pass, if the outcome is not `held`.
+    /// The checks that it did not pass, if the target was not met.
     #[serde(default, deserialize_with = "loadgen::check::known")]
     pub checks: Vec<Check>,
     /// Why there was no run, or not a whole one.
@@ -62,13 +62,13 @@ pub struct Probe {
     pub machine_cpu_share: Option<f64>,
     /// Of all CPUs, taken by the hypervisor.
     pub steal_share: Option<f64>,
-    /// Socket buffers in use, both ends, at the last look inside the window.
+    /// Socket buffers in use, both ends, at the last sample inside the window.
     pub socket_buffer_bytes: Option<u64>,
 }
 
 /// What is searched, and how closely.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Goal {
+pub struct LatencyTarget {
     /// The promise: 99 of 100 replies within this, counted from the intended send, and nothing
     /// lost.
     pub p99_limit_ns: u64,
@@ -78,29 +78,32 @@ pub struct Goal {
     pub min_per_s: f64,
     /// No rate above this is tried.
     pub max_per_s: f64,
-    /// The rate found and the next one that broke are no further apart than this.
+    /// The rate found and the next one that missed the target are no further apart than this.
     pub resolution: f64,
-    /// Runs at the rate found, most of which must hold.
+    /// Runs at the rate found, most of which must meet the target.
     pub confirmations: usize,
 }
 
-impl Goal {
-    /// Confirming runs that must hold.
+impl LatencyTarget {
+    /// Confirming runs that must meet the target.
     pub fn majority(&self) -> usize {
         self.confirmations / 2 + 1
     }
 }
 
-/// What one probe said.
+/// Whether one probe met the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The promise was kept.
-    Held,
+    /// The latency was within the limit, and nothing was lost.
+    #[serde(rename = "held")]
+    Met,
     /// It was not.
-    Broke,
+    #[serde(rename = "broke")]
+    Missed,
     /// Nothing: the run does not count, for a reason that is not the server's.
-    Void,
+    #[serde(rename = "void")]
+    Inconclusive,
 }
 
 /// Why a rate is probed.
@@ -115,12 +118,13 @@ pub enum Role {
 
 /// How a search ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Found {
-    /// The highest rate that held and was confirmed; `null` if there is none.
+pub struct SearchResult {
+    /// The highest rate that met the target and was confirmed; `null` if there is none.
     pub rate_per_s: Option<f64>,
-    /// The lowest rate above it that broke; `null` if the highest allowed held.
-    pub broke_per_s: Option<f64>,
-    /// Confirming runs that held.
+    /// The lowest rate above it that missed the target; `null` if the highest allowed met it.
+    #[serde(rename = "broke_per_s")]
+    pub missed_per_s: Option<f64>,
+    /// Confirming runs that met the target.
     pub confirmed: usize,
 }
 
@@ -139,7 +143,7 @@ pub enum Limiter {
     Kernel,
     /// Nothing was full: the latency rose by itself.
     Latency,
-    /// The highest rate that the scenario allows held.
+    /// The highest rate that the scenario allows met the target.
     Bound,
 }
 

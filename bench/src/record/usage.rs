@@ -25,14 +25,15 @@ pub struct WindowUse {
     pub voluntary_switches: u64,
     /// Involuntary context switches.
     pub involuntary_switches: u64,
-    /// Resident memory, median of the looks inside the window.
+    /// Resident memory, median of the samples inside the window.
     pub rss_bytes: u64,
     /// Proportional set size inside the window (scenarios of kind `idle` only).
     pub pss_bytes: Option<u64>,
-    /// Kernel memory at the last look inside the window.
+    /// Kernel memory at the last sample inside the window.
     pub kernel: Option<KernelMemory>,
-    /// Looks inside the window.
-    pub looks: usize,
+    /// Samples inside the window.
+    #[serde(rename = "looks")]
+    pub samples: usize,
     /// What the whole machine did meanwhile.
     #[serde(default)]
     pub machine: Option<MachineUse>,

@@ -7,7 +7,7 @@ use loadgen::check::worst;
 use super::interrupt::Interrupt;
 use super::process::POLL;
 use crate::machine::proc::{self, KernelMemory};
-use crate::record::{CheckStatus, Footprint, Layout, Look};
+use crate::record::{CheckStatus, Footprint, Layout, MemorySample};
 
 /// How long the kernel (which frees sockets after a grace period) and the server get to give memory
 /// back.
@@ -18,14 +18,18 @@ const BACK_WITHIN: Duration = Duration::from_secs(20);
 pub(super) struct Ascent {
     connections: u64,
     before: KernelMemory,
-    ready: Look,
-    up: Option<Look>,
+    ready: MemorySample,
+    up: Option<MemorySample>,
     peak_used_bytes: u64,
 }
 
 impl Ascent {
     /// `before` was seen before the server was started, `ready` when it was ready.
-    pub(super) fn begin(before: KernelMemory, ready: Option<Look>, connections: u64) -> Self {
+    pub(super) fn begin(
+        before: KernelMemory,
+        ready: Option<MemorySample>,
+        connections: u64,
+    ) -> Self {
         Self {
             connections,
             before,
@@ -36,7 +40,7 @@ impl Ascent {
     }
 
     /// Cheap, until both ends of all connections are there; then it looks closely, once.
-    pub(super) fn look(&mut self, server: u32, generator: u32) {
+    pub(super) fn sample(&mut self, server: u32, generator: u32) {
         let Some(kernel) = proc::read_kernel_memory() else {
             return;
         };
@@ -93,8 +97,8 @@ impl Footprint {
     }
 }
 
-pub(super) fn memory_now(server: u32, generator: Option<u32>) -> Option<Look> {
-    Some(Look {
+pub(super) fn memory_now(server: u32, generator: Option<u32>) -> Option<MemorySample> {
+    Some(MemorySample {
         kernel: proc::read_kernel_memory()?,
         server: proc::read_tree_memory(server)?,
         generator: generator

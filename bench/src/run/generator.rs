@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use loadgen::record::Record;
 
-use crate::config::{Kind, Load, Protocol, Scenario, Timing};
+use crate::config::{Load, Protocol, Scenario, ScenarioKind, Timing};
 use crate::machine::CpuSet;
 
 /// Requests in flight per connection before an open loop holds a message back: so many that only a
@@ -35,11 +35,11 @@ pub struct Target {
 }
 
 impl Target {
-    fn url(self, kind: Kind) -> String {
+    fn url(self, kind: ScenarioKind) -> String {
         let Self { address, protocol } = self;
         let path = match (protocol, kind) {
             (Protocol::Tcp, _) => "",
-            (Protocol::Ws, Kind::Broadcast) => "/broadcast/ring",
+            (Protocol::Ws, ScenarioKind::Broadcast) => "/broadcast/ring",
             (Protocol::Ws, _) => "/ws",
         };
         format!("{}://{address}{path}", protocol.scheme())
@@ -77,7 +77,7 @@ pub fn command(
             add("--rate", format!("{rate:.0}"));
         }
     }
-    if matches!(scenario.kind, Kind::Echo | Kind::Broadcast) {
+    if matches!(scenario.kind, ScenarioKind::Echo | ScenarioKind::Broadcast) {
         add("--size", scenario.size_bytes.to_string());
         match (rate_per_s, scenario.load) {
             (Some(rate), _) => {
@@ -88,11 +88,11 @@ pub fn command(
             (None, _) => {}
         }
     }
-    if scenario.kind == Kind::Broadcast {
+    if scenario.kind == ScenarioKind::Broadcast {
         add("--publishers", scenario.publishers.to_string());
     }
     add("--json", outputs.json.display().to_string());
-    if scenario.kind != Kind::Idle {
+    if scenario.kind != ScenarioKind::Idle {
         add("--hgrm", outputs.hgrm.display().to_string());
         add("--hlog", outputs.hlog.display().to_string());
     }
@@ -151,7 +151,7 @@ mod tests {
             address: "127.0.0.1:4000".parse().unwrap(),
             protocol: Protocol::Tcp,
         };
-        assert_eq!(target.url(Kind::Echo), "tcp://127.0.0.1:4000");
+        assert_eq!(target.url(ScenarioKind::Echo), "tcp://127.0.0.1:4000");
     }
 
     #[test]
@@ -166,14 +166,14 @@ mod tests {
             Some(50_000.4),
         );
         assert!(open.contains("--rate 50000 --window 64"), "{open}");
-        let broadcast = words(|s| s.kind = Kind::Broadcast, None);
+        let broadcast = words(|s| s.kind = ScenarioKind::Broadcast, None);
         assert!(
             broadcast.contains("/broadcast/ring") && broadcast.contains("--publishers 1"),
             "{broadcast}"
         );
         let idle = words(
             |s| {
-                s.kind = Kind::Idle;
+                s.kind = ScenarioKind::Idle;
                 s.load = None;
                 s.generator_args = vec!["--connect-rate".into(), "5k".into()];
             },

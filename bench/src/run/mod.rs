@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::config::{Contestant, Kind, Scenario, Timing};
+use crate::config::{Contestant, Scenario, ScenarioKind, Timing};
 use crate::judge::ruling::{Surroundings, decide};
 use crate::machine::{CpuSet, Machine, proc};
 use crate::plan::layout;
@@ -165,7 +165,7 @@ impl Testbed {
 
     /// How the server of a scale step is laid out, or why this machine cannot hold the step.
     fn layout(&self, run: Run<'_>) -> Result<Option<Layout>, Vec<String>> {
-        if run.scenario.kind != Kind::Scale {
+        if run.scenario.kind != ScenarioKind::Scale {
             return Ok(None);
         }
         let cpus = self.server_cpus.len();

@@ -12,9 +12,9 @@ use super::process::{Guarded, POLL, describe};
 use super::sampler::Sampler;
 use super::server::Server;
 use super::{Run, Testbed};
-use crate::config::Kind;
+use crate::config::ScenarioKind;
 use crate::machine::{CpuSet, proc};
-use crate::record::{Footprint, GeneratorSide, Layout, MemoryLook, ServerSide, WindowUse};
+use crate::record::{Footprint, GeneratorSide, Layout, ServerMemory, ServerSide, WindowUse};
 use crate::store::{self, Unwritable};
 
 /// Between two samples of the server.
@@ -75,7 +75,7 @@ impl Testbed {
         };
         let pid = server.pid();
         let ready = server.ready.clone();
-        let before = look_at_memory(pid);
+        let before = memory_of(pid);
         let ascent = memory_before
             .map(|memory| Ascent::begin(memory, memory_now(pid, None), run.scenario.connections));
 
@@ -87,7 +87,7 @@ impl Testbed {
         if let Some(footprint) = &mut footprint {
             footprint.wait_until_emptied(pid, &self.interrupt);
         }
-        let after = look_at_memory(pid);
+        let after = memory_of(pid);
         let cpu_ticks = proc::read_cpu_ticks(pid);
         let ended = server.stop();
         if let Some(footprint) = &mut footprint {
@@ -129,8 +129,8 @@ impl Testbed {
                 final_line: None,
                 exit: None,
                 window: None,
-                before: MemoryLook::default(),
-                after: MemoryLook::default(),
+                before: ServerMemory::default(),
+                after: ServerMemory::default(),
                 cpu_ticks: None,
             },
             generator: GeneratorSide {
@@ -182,10 +182,10 @@ impl Testbed {
         let (_, stdout) = self.folder.log(format!("{stem}.loadgen.stdout"))?;
         let (stderr_path, stderr) = self.folder.log(format!("{stem}.loadgen.stderr"))?;
         let (program, args) = command.split_first().context("no generator")?;
-        let with_pss = run.scenario.kind == Kind::Idle;
+        let with_pss = run.scenario.kind == ScenarioKind::Idle;
         let mut sampler = Sampler::new(server.pid(), self.cpus_apart(&self.server_cpus), with_pss);
         // The window may begin as soon as the generator does.
-        sampler.look();
+        sampler.sample();
         let process =
             self.launcher
                 .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
@@ -266,18 +266,18 @@ impl Testbed {
         let (mut next_sample, mut next_memory) = (Instant::now(), Instant::now());
         loop {
             if let Some(status) = generator.try_wait() {
-                sampler.look();
+                sampler.sample();
                 return (Some(describe(status)), None);
             }
             let now = Instant::now();
             if now >= next_sample {
-                sampler.look();
+                sampler.sample();
                 next_sample = now + sample_every;
             }
             if now >= next_memory {
-                sampler.look_at_memory();
+                sampler.sample_memory();
                 if let Some(ascent) = &mut ascent {
-                    ascent.look(server_pid, generator_pid);
+                    ascent.sample(server_pid, generator_pid);
                 }
                 next_memory = now + sample_memory_every;
             }
@@ -295,8 +295,8 @@ impl Testbed {
     }
 }
 
-fn look_at_memory(pid: u32) -> MemoryLook {
-    MemoryLook {
+fn memory_of(pid: u32) -> ServerMemory {
+    ServerMemory {
         rss_bytes: proc::sample_tree(pid).map(|sample| sample.rss_bytes),
         pss_bytes: proc::read_pss_bytes(pid),
         kernel: proc::read_kernel_memory(),

@@ -1,12 +1,12 @@
 //! A server's `/proc` figures (all its processes together) over a run, and what they come to inside
 //! the measured window.
 //!
-//! The referee learns the window only from the generator's record, after the run, so it looks at
-//! the server at regular instants and interpolates between the two looks around each end. With a
-//! look every 50 ms and a server whose use of the CPU is steady, the error at each end is far below
-//! 1% of a one-second window.
+//! The referee learns the window only from the generator's record, after the run, so it samples
+//! the server at regular instants and interpolates between the two samples around each end. With a
+//! sample every 50 ms and a server whose use of the CPU is steady, the error at each end is far
+//! below 1% of a one-second window.
 
-use crate::machine::ksoftirqd::{Softirqd, SoftirqdTime};
+use crate::machine::ksoftirqd::{Ksoftirqd, KsoftirqdTime};
 use crate::machine::proc::{self, CpuTicks, KernelMemory, MachineSample, ProcessSample};
 use crate::record::{MachineUse, WindowUse};
 
@@ -16,15 +16,15 @@ pub struct Sampler {
     pid: u32,
     cpus: Vec<usize>,
     with_pss: bool,
-    softirqd: Softirqd,
+    ksoftirqd: Ksoftirqd,
     samples: Vec<ProcessSample>,
     machine: Vec<MachineSample>,
-    memory: Vec<MemorySample>,
+    memory: Vec<TimedMemory>,
 }
 
-/// One look at what costs more to read.
+/// Memory at one instant: it costs more to read than CPU time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct MemorySample {
+struct TimedMemory {
     unix_ns: u64,
     kernel: Option<KernelMemory>,
     pss_bytes: Option<u64>,
@@ -38,23 +38,23 @@ impl Sampler {
             pid,
             cpus,
             with_pss,
-            softirqd: Softirqd::find(),
+            ksoftirqd: Ksoftirqd::find(),
             samples: Vec::new(),
             machine: Vec::new(),
             memory: Vec::new(),
         }
     }
 
-    /// Looks now. Nothing is recorded once the process has ended.
-    pub fn look(&mut self) {
+    /// Takes a sample. Nothing is recorded once the process has ended.
+    pub fn sample(&mut self) {
         self.samples.extend(proc::sample_tree(self.pid));
         self.machine
-            .extend(proc::sample_machine(&self.softirqd, &self.cpus));
+            .extend(proc::sample_machine(&self.ksoftirqd, &self.cpus));
     }
 
-    /// Looks at the kernel's memory (and PSS) now.
-    pub fn look_at_memory(&mut self) {
-        self.memory.push(MemorySample {
+    /// Samples the kernel's memory (and PSS) now.
+    pub fn sample_memory(&mut self) {
+        self.memory.push(TimedMemory {
             unix_ns: proc::unix_ns(),
             kernel: proc::read_kernel_memory(),
             pss_bytes: if self.with_pss {
@@ -65,7 +65,7 @@ impl Sampler {
         });
     }
 
-    /// The use of a server on `cpus` CPUs between two instants. `None` if the looks do not
+    /// The use of a server on `cpus` CPUs between two instants. `None` if the samples do not
     /// reach around the window.
     pub fn window(&self, start_unix_ns: u64, end_unix_ns: u64, cpus: usize) -> Option<WindowUse> {
         let start = interpolate(&self.samples, start_unix_ns)?;
@@ -86,7 +86,7 @@ impl Sampler {
         let around =
             machine_at(&self.machine, start_unix_ns).zip(machine_at(&self.machine, end_unix_ns));
         let softirqd_ns = around.map_or(0, |(start, end)| {
-            (end.softirqd.of_cpus_ns).saturating_sub(start.softirqd.of_cpus_ns)
+            (end.ksoftirqd.of_cpus_ns).saturating_sub(start.ksoftirqd.of_cpus_ns)
         });
         let cost_ns = cpu_ns + softirqd_ns;
         Some(WindowUse {
@@ -106,14 +106,14 @@ impl Sampler {
             rss_bytes: rss.get(rss.len() / 2).copied().unwrap_or(end.rss_bytes),
             pss_bytes: memory.and_then(|memory| memory.pss_bytes),
             kernel: memory.and_then(|memory| memory.kernel),
-            looks: rss.len(),
+            samples: rss.len(),
             machine: around.map(|(start, end)| MachineUse::between(&start, &end)),
         })
     }
 }
 
 impl MachineUse {
-    /// Between two looks.
+    /// Between two samples.
     fn between(start: &MachineSample, end: &MachineSample) -> Self {
         let grown = |of: fn(&MachineSample) -> u64| of(end).saturating_sub(of(start));
         let all_ns = grown(|sample| sample.unix_ns) * end.cpus;
@@ -124,13 +124,13 @@ impl MachineUse {
             interrupts_ns: grown(|sample| sample.interrupts_ns),
             steal_ns,
             referee_ns: grown(|sample| sample.own_ns),
-            softirqd_ns: grown(|sample| sample.softirqd.all_ns),
+            softirqd_ns: grown(|sample| sample.ksoftirqd.all_ns),
         }
     }
 }
 
-/// The looks before and after an instant, and how far it is from the one to the other; twice the
-/// same look where that is of the instant.
+/// The samples before and after an instant, and how far it is from the one to the other; twice the
+/// same sample where that is of the instant.
 fn around<T>(samples: &[T], unix_ns: fn(&T) -> u64, at: u64) -> Option<(&T, &T, f64)> {
     let after = samples.partition_point(|sample| unix_ns(sample) < at);
     let b = samples.get(after)?;
@@ -157,14 +157,14 @@ fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
         interrupts_ns: between(|sample| sample.interrupts_ns),
         steal_ns: between(|sample| sample.steal_ns),
         own_ns: between(|sample| sample.own_ns),
-        softirqd: SoftirqdTime {
-            all_ns: between(|sample| sample.softirqd.all_ns),
-            of_cpus_ns: between(|sample| sample.softirqd.of_cpus_ns),
+        ksoftirqd: KsoftirqdTime {
+            all_ns: between(|sample| sample.ksoftirqd.all_ns),
+            of_cpus_ns: between(|sample| sample.ksoftirqd.of_cpus_ns),
         },
     })
 }
 
-/// The counters at an instant, linear between the looks before and after it.
+/// The counters at an instant, linear between the samples before and after it.
 fn interpolate(samples: &[ProcessSample], at: u64) -> Option<ProcessSample> {
     let (a, b, part) = around(samples, |sample| sample.unix_ns, at)?;
     let between = |a, b| between(a, b, part);
@@ -208,26 +208,26 @@ mod tests {
         assert_eq!(window.cpu_ns, 160);
         assert!((window.cpu_share - 0.8).abs() < 1e-9);
         assert_eq!(window.voluntary_switches, 16);
-        assert_eq!((window.looks, window.rss_bytes), (2, 1300));
+        assert_eq!((window.samples, window.rss_bytes), (2, 1300));
         assert!((sampler.window(150, 350, 2).unwrap().cpu_share - 0.4).abs() < 1e-9);
     }
 
     #[test]
     fn what_is_left_of_the_busy_time_is_others() {
         let mut sampler = sampler(&[(0, 0), (1000, 800)]);
-        let look = |unix_ns, idle_ns, interrupts_ns, steal_ns, own_ns| MachineSample {
+        let sample = |unix_ns, idle_ns, interrupts_ns, steal_ns, own_ns| MachineSample {
             unix_ns,
             cpus: 2,
             idle_ns,
             interrupts_ns,
             steal_ns,
             own_ns,
-            softirqd: SoftirqdTime {
+            ksoftirqd: KsoftirqdTime {
                 all_ns: unix_ns / 50,
                 of_cpus_ns: unix_ns / 100,
             },
         };
-        sampler.machine = vec![look(0, 50, 5, 7, 1), look(1000, 250, 105, 27, 11)];
+        sampler.machine = vec![sample(0, 50, 5, 7, 1), sample(1000, 250, 105, 27, 11)];
         let window = sampler.window(0, 1000, 1).unwrap();
         assert_eq!((window.cpu_ns, window.cost_ns()), (800, 810));
         assert!((window.cpu_share - 0.81).abs() < 1e-9);

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::{Run, Testbed};
-use crate::config::{Kind, Load, Scenario};
+use crate::config::{Load, Scenario, ScenarioKind};
 use crate::judge::bisection::Step;
 use crate::judge::search::conclude;
 use crate::machine::proc;
@@ -20,8 +20,8 @@ impl Testbed {
         let mut search = Search::new(run.scenario, known_per_s);
         let scenario = probe_scenario(run.scenario);
         let pressure = self.machine.memory_pressure_bytes();
-        // The run that shows the rate found: the last that held while it was confirmed; before
-        // there is one, the last of all.
+        // The run that shows the rate found: the last that met the target while it was confirmed;
+        // before there is one, the last of all.
         let mut shown: Option<RunRecord> = None;
         while let Step::Probe { rate_per_s, role } = search.next() {
             let probe = self.run(Run {
@@ -32,8 +32,8 @@ impl Testbed {
             })?;
             let ended = probe.status == Status::Interrupted;
             let row = Probe::of(&probe, &search.goal, rate_per_s, role);
-            let held = role == Role::Confirm && row.outcome == Outcome::Held;
-            if held || ended || search.found_nothing_yet() {
+            let met = role == Role::Confirm && row.outcome == Outcome::Met;
+            if met || ended || search.found_nothing_yet() {
                 shown = Some(probe);
             }
             search.probes.push(row);
@@ -55,7 +55,7 @@ impl Testbed {
         let stem = run.stem();
         self.folder.write_json(format!("{stem}.json"), &record)?;
         let mut probes = record.capacity.iter().flat_map(|search| &search.probes);
-        if probes.all(|probe| probe.outcome != Outcome::Void) {
+        if probes.all(|probe| probe.outcome != Outcome::Inconclusive) {
             // The rows say it all; of the run that shows the rate the whole record is inside.
             let _ = fs::remove_dir_all(self.folder.path().join(run.probes_folder()));
         }
@@ -66,7 +66,7 @@ impl Testbed {
 /// The scenario of the probes: echoes at a fixed rate.
 fn probe_scenario(scenario: &Scenario) -> Scenario {
     Scenario {
-        kind: Kind::Echo,
+        kind: ScenarioKind::Echo,
         load: Some(Load::Rate(1.0)),
         headline: None,
         ..scenario.clone()

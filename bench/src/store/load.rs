@@ -207,7 +207,7 @@ mod tests {
             let results = Results::load(&folder).unwrap();
             assert_eq!(results.findings, [""; 0], "{}", folder.display());
             for bout in &results.summary.bouts {
-                let runs: usize = bout.contestants.iter().map(|showing| showing.runs).sum();
+                let runs: usize = bout.contestants.iter().map(|result| result.runs).sum();
                 assert_eq!(results.runs_of(&bout.scenario.name).count(), runs);
             }
         }

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::Referee;
 use super::progress::Progress;
-use crate::config::{Kind, Load, Scenario, Timing};
+use crate::config::{Load, Scenario, ScenarioKind, Timing};
 use crate::output::words;
 use crate::plan::order;
 use crate::record::RunRecord;
@@ -82,7 +82,7 @@ impl Referee {
     fn order_of_bouts(&self, round: usize) -> Vec<usize> {
         let scenarios = &self.plan.scenarios;
         let mut order = order::order_of_bouts(self.plan.seed, round, scenarios.len());
-        if scenarios.iter().all(|one| one.kind == Kind::Scale) {
+        if scenarios.iter().all(|one| one.kind == ScenarioKind::Scale) {
             order.sort_by_key(|bout| scenarios[*bout].connections);
         }
         order
@@ -188,7 +188,7 @@ impl Referee {
                 probe: None,
             };
             let record = match scenario.kind {
-                Kind::Capacity => self.testbed.search(run, self.known_capacity(run))?,
+                ScenarioKind::Capacity => self.testbed.search(run, self.known_capacity(run))?,
                 _ => self.testbed.run(run)?,
             };
             say(Said::End(&record));

@@ -8,7 +8,7 @@ use super::Referee;
 use crate::config::{Load, Scenario, Timing};
 use crate::record::{RunRecord, Status};
 use crate::stats::median_of;
-use crate::summary::Capacity;
+use crate::summary::MeasuredCapacity;
 
 impl Referee {
     /// Closed-loop echoes for every capacity that a rate is a fraction of.
@@ -59,7 +59,7 @@ impl Referee {
             eprintln!("{key}: smallest {smallest_per_s:.0}/s");
             self.capacities.insert(
                 key,
-                Capacity {
+                MeasuredCapacity {
                     messages_per_s,
                     smallest_per_s,
                 },

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::config::{Contestant, Kind, Options, Scenario};
+use crate::config::{Contestant, Options, Scenario, ScenarioKind};
 use crate::machine::preflight::{self, Demand, Finding};
 use crate::machine::{Machine, output, priority};
 use crate::output::text;
@@ -23,7 +23,7 @@ use crate::run::Testbed;
 use crate::run::interrupt::Interrupt;
 use crate::run::process::{self, Launcher};
 use crate::store::ResultFolder;
-use crate::summary::{Capacity, Entrant, Setting, summarize};
+use crate::summary::{Entrant, MeasuredCapacity, Setting, summarize};
 use crate::units::minutes;
 use resume::Left;
 
@@ -44,8 +44,8 @@ pub fn run(options: &Options) -> u8 {
         && !priority::is_taken()
         && let (Ok(own), Some(nice)) = (&own, priority::available())
     {
-        let again = process::run_again(own, nice);
-        return again.unwrap_or_else(|error| fail(&error, EXIT_INCOMPLETE));
+        let rerun = process::run_again(own, nice);
+        return rerun.unwrap_or_else(|error| fail(&error, EXIT_INCOMPLETE));
     }
     let prepared = own.and_then(|own| {
         let left = options.resume.as_deref().map(Left::read).transpose()?;
@@ -84,7 +84,7 @@ struct Referee {
     plan: SuitePlan,
     testbed: Testbed,
     environment: Environment,
-    capacities: BTreeMap<String, Capacity>,
+    capacities: BTreeMap<String, MeasuredCapacity>,
     runs: Vec<RunRecord>,
     begun: Instant,
     /// Why not all planned blocks were run, if so.
@@ -200,10 +200,10 @@ impl Referee {
             }
             let candidate = &self.plan.candidates[index];
             let contestant = &candidate.contestant;
-            let (runtime, excluded) = if let Some(again) = &contestant.again {
+            let (runtime, excluded) = if let Some(duplicate) = &contestant.duplicate {
                 // The same program: it starts and conforms as it did under its first name.
                 let mut all = self.plan.candidates.iter();
-                let first = all.find(|one| one.contestant.name == again.of);
+                let first = all.find(|one| one.contestant.name == duplicate.of);
                 first.map_or((None, None), |one| {
                     (one.runtime.clone(), one.excluded.clone())
                 })
@@ -256,7 +256,7 @@ impl Referee {
     /// and what this machine cannot hold.
     fn announce_steps(&self) {
         let steps = self.plan.scenarios.iter();
-        for scenario in steps.filter(|one| one.kind == Kind::Scale) {
+        for scenario in steps.filter(|one| one.kind == ScenarioKind::Scale) {
             let contestants = self.plan.candidates.iter().map(|one| &one.contestant);
             let plans = contestants
                 .filter(|one| one.plays(scenario))
@@ -287,7 +287,7 @@ impl Referee {
 
     /// How long one block of a bout takes, about: a refused run takes no time.
     fn estimate_block(&self, scenario: &Scenario) -> Duration {
-        if scenario.kind != Kind::Scale {
+        if scenario.kind != ScenarioKind::Scale {
             return self.plan.estimate_block(scenario);
         }
         let contestants = self.plan.candidates.iter().map(|one| &one.contestant);
@@ -361,7 +361,7 @@ fn entrant(candidate: &Candidate) -> Entrant {
         protocol: contestant.protocol,
         runtime: candidate.runtime.clone(),
         excluded: candidate.excluded.clone(),
-        again: contestant.again.clone(),
+        duplicate: contestant.duplicate.clone(),
     }
 }
 
@@ -370,7 +370,7 @@ fn check_machine(machine: &Machine, plan: &SuitePlan) -> Result<Vec<Finding>> {
     let connections = plan
         .scenarios
         .iter()
-        .filter(|scenario| scenario.kind != Kind::Scale)
+        .filter(|scenario| scenario.kind != ScenarioKind::Scale)
         .map(|scenario| scenario.connections)
         .max()
         .unwrap_or(0);

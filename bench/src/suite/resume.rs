@@ -13,7 +13,7 @@ use crate::plan::SuitePlan;
 use crate::record::environment::Environment;
 use crate::record::{RunRecord, Status};
 use crate::store::load::{bring_up_to_date, load_runs, read_json};
-use crate::summary::Capacity;
+use crate::summary::MeasuredCapacity;
 
 /// The content of the folder of an interrupted suite.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct Left {
     /// The environment of its runs.
     pub environment: Environment,
     /// Measured before the bouts; empty if that was not finished.
-    pub capacities: BTreeMap<String, Capacity>,
+    pub capacities: BTreeMap<String, MeasuredCapacity>,
     /// All runs but those that the interruption ended.
     pub runs: Vec<RunRecord>,
 }
@@ -156,7 +156,7 @@ pub fn digests(plan: &SuitePlan) -> Result<BTreeMap<String, String>> {
     let contestants = plan
         .candidates
         .iter()
-        .filter(|one| one.contestant.again.is_none())
+        .filter(|one| one.contestant.duplicate.is_none())
         .map(|one| (one.contestant.name.as_str(), &one.program));
     contestants
         .chain([("loadgen", &plan.loadgen)])

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Again, Kind, Protocol, Scenario, plays};
+use crate::config::{Duplicate, Protocol, Scenario, ScenarioKind, plays};
 use crate::judge::metrics::{self, Metric};
 use crate::record::{Check, Limiter, RunRecord, Status, Stopped};
 use crate::stats::{Direction, PairedRatio, Spread};
@@ -77,7 +77,7 @@ pub struct Setting {
     /// The contestants, in the order of tables.
     pub contestants: Vec<Entrant>,
     /// Capacities that rates are fractions of, by key, messages per second.
-    pub capacities: BTreeMap<String, Capacity>,
+    pub capacities: BTreeMap<String, MeasuredCapacity>,
 }
 
 /// A contestant of the suite.
@@ -95,20 +95,20 @@ pub struct Entrant {
     /// Why it took no part.
     pub excluded: Option<String>,
     /// It is another contestant under a second name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub again: Option<Again>,
+    #[serde(rename = "again", default, skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<Duplicate>,
 }
 
 impl Entrant {
     /// Whether it has runs in this bout.
     pub fn takes_part_in(&self, scenario: &Scenario) -> bool {
-        self.excluded.is_none() && plays(self.protocol, self.again.as_ref(), scenario)
+        self.excluded.is_none() && plays(self.protocol, self.duplicate.as_ref(), scenario)
     }
 }
 
 /// Capacity of each contestant, measured before the bouts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Capacity {
+pub struct MeasuredCapacity {
     /// By contestant: median of its calibration runs.
     pub messages_per_s: BTreeMap<String, f64>,
     /// The smallest of them: what rates are fractions of.
@@ -125,7 +125,7 @@ pub struct Bout {
     /// Key of the metric that decides it.
     pub headline: String,
     /// One entry per contestant.
-    pub contestants: Vec<Showing>,
+    pub contestants: Vec<ContestantResult>,
     /// One entry per pair of contestants.
     pub pairs: Vec<Pair>,
     /// Runs that do not count.
@@ -140,9 +140,9 @@ pub struct Bout {
 
 impl Bout {
     /// What this contestant did in it.
-    pub fn showing(&self, contestant: &str) -> Option<&Showing> {
+    pub fn result_of(&self, contestant: &str) -> Option<&ContestantResult> {
         let mut all = self.contestants.iter();
-        all.find(|showing| showing.contestant == contestant)
+        all.find(|result| result.contestant == contestant)
     }
 }
 
@@ -153,11 +153,12 @@ pub struct SearchEnd {
     pub contestant: String,
     /// Which block.
     pub block: usize,
-    /// Highest rate that held and was confirmed.
+    /// Highest rate that met the target and was confirmed.
     pub rate_per_s: Option<f64>,
-    /// Lowest rate above it that broke.
-    pub broke_per_s: Option<f64>,
-    /// Confirming runs that held, of so many.
+    /// Lowest rate above it that missed the target.
+    #[serde(rename = "broke_per_s")]
+    pub missed_per_s: Option<f64>,
+    /// Confirming runs that met the target, of this many.
     pub confirmed: (usize, usize),
     /// Probes in all.
     pub probes: usize,
@@ -173,7 +174,7 @@ impl SearchEnd {
             contestant: run.contestant.clone(),
             block: run.block,
             rate_per_s: found.rate_per_s,
-            broke_per_s: found.broke_per_s,
+            missed_per_s: found.missed_per_s,
             confirmed: (found.confirmed, search.goal.confirmations),
             probes: search.probes.len(),
             limiter: search.limiter,
@@ -183,7 +184,7 @@ impl SearchEnd {
 
 /// A contestant in a bout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Showing {
+pub struct ContestantResult {
     /// Its name.
     pub contestant: String,
     /// Runs.
@@ -213,8 +214,8 @@ pub struct Pair {
     /// Below it.
     pub second: String,
     /// Both are the same contestant.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub again: bool,
+    #[serde(rename = "again", default, skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
     /// The headline metric first.
     pub comparisons: Vec<Comparison>,
 }
@@ -288,7 +289,7 @@ pub fn summarize(setting: Setting, scenarios: &[Scenario], runs: &[RunRecord]) -
     let enough = bouts
         .iter()
         .flat_map(|bout| &bout.contestants)
-        .all(|showing| showing.enough);
+        .all(|result| result.enough);
     let noise = Noise::of(&bouts);
     Summary {
         schema_version: crate::record::SCHEMA_VERSION,
@@ -317,12 +318,12 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
         scenario: scenario.clone(),
         // In a search every run ends at a rate of its own.
         rate_per_s: match scenario.kind {
-            Kind::Capacity => None,
+            ScenarioKind::Capacity => None,
             _ => runs.iter().find_map(|run| run.generator.rate_per_s),
         },
         headline: metrics::headline(scenario).to_owned(),
         contestants: names
-            .map(|name| showing(setting.runs_needed, scenario, name, &runs))
+            .map(|name| result_of(setting.runs_needed, scenario, name, &runs))
             .collect(),
         pairs,
         problems: runs
@@ -339,7 +340,12 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
     }
 }
 
-fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunRecord]) -> Showing {
+fn result_of(
+    runs_needed: usize,
+    scenario: &Scenario,
+    name: &str,
+    runs: &[&RunRecord],
+) -> ContestantResult {
     let own: Vec<&&RunRecord> = runs.iter().filter(|run| run.contestant == name).collect();
     let valid: Vec<&&&RunRecord> = own.iter().filter(|run| run.status.counts()).collect();
     let refused_runs = own
@@ -353,7 +359,7 @@ fn showing(runs_needed: usize, scenario: &Scenario, name: &str, runs: &[&RunReco
             .collect();
         (metric.key.to_owned(), Spread::of(&values))
     };
-    Showing {
+    ContestantResult {
         contestant: name.to_owned(),
         runs: own.len(),
         valid_runs: valid.len(),
@@ -433,8 +439,8 @@ mod tests {
         }
         let summary = summary_of(&runs);
         assert!(!summary.complete);
-        let showing = summary.bouts[0].showing("server-uring").unwrap();
-        assert_eq!((showing.valid_runs, showing.enough), (7, false));
+        let result = summary.bouts[0].result_of("server-uring").unwrap();
+        assert_eq!((result.valid_runs, result.enough), (7, false));
 
         let mut setting = test_data::setting();
         setting.contestants[0].excluded = Some("conformance: 2 cases fail".into());
@@ -461,7 +467,7 @@ mod tests {
         let mut setting = test_data::setting();
         let mut again = setting.contestants[0].clone();
         again.name = "server-uring-again".to_owned();
-        again.again = Some(Again {
+        again.duplicate = Some(Duplicate {
             of: "server-uring".to_owned(),
             bouts: vec!["echo-64b-w1-c1000".to_owned()],
         });
@@ -474,7 +480,7 @@ mod tests {
         let quiet = twice(1.0);
         let pairs = &quiet.bouts[0].pairs;
         assert_eq!(pairs.len(), 2, "nobody meets the second name but the first");
-        assert!(pairs[1].again && pairs[1].second == "server-uring-again");
+        assert!(pairs[1].duplicate && pairs[1].second == "server-uring-again");
         let noise = quiet.noise.unwrap();
         let verdict = noise.bouts[0].verdict.as_ref().unwrap();
         assert!(!noise.noisy && verdict.claim && verdict.winner.is_none());

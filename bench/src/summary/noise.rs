@@ -45,7 +45,7 @@ impl Noise {
         let headlines: Vec<(&Bout, &Pair, &Comparison, &Significance)> = bouts
             .iter()
             .filter_map(|bout| {
-                let pair = bout.pairs.iter().find(|pair| pair.again)?;
+                let pair = bout.pairs.iter().find(|pair| pair.duplicate)?;
                 let mut comparisons = pair.comparisons.iter();
                 let headline = comparisons.find(|one| one.metric == bout.headline)?;
                 Some((bout, pair, headline, headline.significance.as_ref()?))

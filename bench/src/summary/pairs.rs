@@ -32,9 +32,9 @@ pub(super) fn pairs_of<'a>(
     for (place, first) in entrants.iter().enumerate() {
         for second in &entrants[place + 1..] {
             if second
-                .again
+                .duplicate
                 .as_ref()
-                .is_none_or(|again| again.of == first.name)
+                .is_none_or(|duplicate| duplicate.of == first.name)
             {
                 pairs.push((*first, *second));
             }
@@ -79,7 +79,7 @@ pub fn standing(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> O
     Some(Pair {
         first: one.clone(),
         second: other.clone(),
-        again: second.again.is_some(),
+        duplicate: second.duplicate.is_some(),
         comparisons: vec![matched.compare(one, other, p_value, 1)],
     })
 }
@@ -91,7 +91,7 @@ pub(super) fn pair(
     second: &Entrant,
     runs: &[&RunRecord],
 ) -> Pair {
-    let again = second.again.is_some();
+    let duplicate = second.duplicate.is_some();
     let (first, second) = (&first.name, &second.name);
     let matched: Vec<Matched> = metrics::compared(scenario)
         .into_iter()
@@ -116,7 +116,7 @@ pub(super) fn pair(
     Pair {
         first: first.to_owned(),
         second: second.to_owned(),
-        again,
+        duplicate,
         comparisons,
     }
 }

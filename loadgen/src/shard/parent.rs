@@ -16,7 +16,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    assemble::{Finished, Remains, assemble},
+    assemble::{PartialResults, RunOutput, assemble},
     config::Config,
     engine::{
         fan_out_timing::FanOutTiming,
@@ -54,7 +54,7 @@ pub fn run(
     plan: &Plan,
     interrupted: &AtomicBool,
     mut progress: Progress,
-) -> Finished {
+) -> RunOutput {
     let epoch = SystemTime::now();
     let epoch_ns = monotonic_ns();
     let mut shared = Shared::new(
@@ -329,7 +329,7 @@ impl Shards<'_> {
         )
     }
 
-    fn into_finished(self, epoch: SystemTime, interrupted: bool) -> Finished {
+    fn into_finished(self, epoch: SystemTime, interrupted: bool) -> RunOutput {
         if let Some(cause) = self.signalled
             && !interrupted
         {
@@ -366,7 +366,7 @@ impl Shards<'_> {
             });
             results.extend(own);
         }
-        assemble(Remains {
+        assemble(PartialResults {
             config: self.config,
             plan: self.plan,
             shared: self.shared,

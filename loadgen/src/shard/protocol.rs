@@ -94,11 +94,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        assemble::{Finished, Remains, assemble},
+        assemble::{PartialResults, RunOutput, assemble},
         cli::Cli,
         engine::{fan_out_timing::FanOutTiming, shared::Shared, stats::Stats, worker::Outcome},
         histogram,
-        limits::Machine,
+        limits::SystemLimits,
+        preflight,
         record::ThreadUsage,
         verdict::check_run,
     };
@@ -132,14 +133,14 @@ mod tests {
         }
     }
 
-    fn record(results: Vec<ThreadResult>, shared: &Shared) -> Finished {
+    fn record(results: Vec<ThreadResult>, shared: &Shared) -> RunOutput {
         let line = "loadgen echo -c 10 -r 10 -d 5s --warmup 0 ws://a";
         let config = Cli::try_parse_from(line.split(' '))
             .unwrap()
             .check()
             .unwrap()
             .0;
-        let machine = Machine {
+        let machine = SystemLimits {
             cpus: 1,
             ports: 28_232,
             open_files: 20_000,
@@ -147,9 +148,9 @@ mod tests {
             available_bytes: None,
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let mut finished = assemble(Remains {
+        let mut finished = assemble(PartialResults {
             config: &config,
-            plan: &Plan::new(&config, &[address], &machine).unwrap(),
+            plan: &preflight::plan_within(&config, &[address], &machine).unwrap(),
             shared,
             epoch: SystemTime::UNIX_EPOCH,
             interrupted: false,

@@ -12,7 +12,7 @@ use std::{
 
 use clap::Parser;
 use loadgen::{
-    assemble::Finished, cli::Cli, plan, progress::Progress, record::Record, run::run, target,
+    assemble::RunOutput, cli::Cli, preflight, progress::Progress, record::Record, run::run, target,
 };
 use tungstenite::{Message, WebSocket};
 
@@ -112,19 +112,19 @@ pub(crate) fn tcp_echo_server(change: impl Fn(&mut [u8]) + Send + Sync + 'static
 }
 
 /// Runs `loadgen ARGS ws://ADDRESS/` in this process.
-pub(crate) fn load(args: &str, address: SocketAddr) -> Finished {
+pub(crate) fn load(args: &str, address: SocketAddr) -> RunOutput {
     load_url(args, &format!("ws://{address}/"))
 }
 
 /// Runs `loadgen ARGS URL` in this process.
-pub(crate) fn load_url(args: &str, url: &str) -> Finished {
+pub(crate) fn load_url(args: &str, url: &str) -> RunOutput {
     let line = std::iter::once("loadgen")
         .chain(args.split_whitespace())
         .chain([url]);
     let (config, _) = Cli::try_parse_from(line).unwrap().check().unwrap();
     let targets = target::resolve_all(&config).unwrap();
     let addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
-    let plan = plan::on_this_machine(&config, &addresses).unwrap();
+    let plan = preflight::plan(&config, &addresses).unwrap();
     run(
         &config,
         targets,

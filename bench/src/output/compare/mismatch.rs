@@ -24,7 +24,7 @@ const SAME_RATE_WITHIN: f64 = 0.01;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Unlike {
+pub(super) struct Mismatch {
     /// What, such as `machine.kernel`.
     pub(super) what: String,
     a: String,
@@ -40,7 +40,7 @@ enum Touches {
     Contestant(String),
 }
 
-impl Unlike {
+impl Mismatch {
     /// Whether it is about this contestant in this bout.
     pub(super) fn touches(&self, bout: &str, contestant: &str) -> bool {
         match &self.touches {
@@ -51,14 +51,14 @@ impl Unlike {
     }
 }
 
-impl fmt::Display for Unlike {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} in A, {} in B", self.what, self.a, self.b)
     }
 }
 
 /// Machine, kernel, CPUs, and the options of the scenarios and contestants that both folders have.
-pub(super) fn all(a: &Results, b: &Results) -> Vec<Unlike> {
+pub(super) fn all(a: &Results, b: &Results) -> Vec<Mismatch> {
     let (first, second) = (&a.environment, &b.environment);
     let mut found = Vec::new();
     let mut look = |what: &str, touches: Touches, (a, b): (Value, Value), left_out: &[&str]| {
@@ -69,7 +69,7 @@ pub(super) fn all(a: &Results, b: &Results) -> Vec<Unlike> {
             if a != b {
                 let known =
                     |fact: Option<&String>| fact.map_or("not known", String::as_str).to_owned();
-                found.push(Unlike {
+                found.push(Mismatch {
                     what: format!("{what}{name}"),
                     a: known(a),
                     b: known(b),
@@ -117,7 +117,7 @@ pub(super) fn all(a: &Results, b: &Results) -> Vec<Unlike> {
             .contestants
             .iter()
             .find(|other| other.name == one.name);
-        if let Some(other) = other.filter(|_| one.again.is_none()) {
+        if let Some(other) = other.filter(|_| one.duplicate.is_none()) {
             let touches = Touches::Contestant(one.name.clone());
             look(
                 &one.name,
@@ -131,13 +131,13 @@ pub(super) fn all(a: &Results, b: &Results) -> Vec<Unlike> {
 }
 
 /// The rates of an open loop at a fraction of the capacity, which every suite measures for itself.
-pub(super) fn rates(bout: &str, a: Option<f64>, b: Option<f64>) -> Option<Unlike> {
+pub(super) fn rates(bout: &str, a: Option<f64>, b: Option<f64>) -> Option<Mismatch> {
     let same = match (a, b) {
         (Some(a), Some(b)) => (a / b).ln().abs() <= SAME_RATE_WITHIN,
         (a, b) => a == b,
     };
     let shown = |rate: Option<f64>| rate.map_or("none".to_owned(), |rate| format!("{rate:.0}/s"));
-    (!same).then(|| Unlike {
+    (!same).then(|| Mismatch {
         what: format!("{bout}.rate"),
         a: shown(a),
         b: shown(b),

@@ -25,7 +25,7 @@ use crate::stats::{
 use crate::store::load::Results;
 use crate::summary::Bout;
 use crate::summary::verdict::{Significance, Verdict, compare};
-use mismatch::Unlike;
+use mismatch::Mismatch;
 
 /// Below the tables.
 const METHOD: &str = "\
@@ -46,24 +46,24 @@ scripts/bench_pull_request.sh.
 /// When the folders have no bout and contestant in common, or are different measurements and
 /// `force` is not given.
 pub fn text(a: &Results, b: &Results, force: bool) -> Result<String> {
-    let unlike = mismatch::all(a, b);
+    let mismatches = mismatch::all(a, b);
     ensure!(
-        unlike.is_empty() || force,
+        mismatches.is_empty() || force,
         "A and B are different measurements, so their figures cannot be compared:\n{}--force compares them all the same, and says so on every line",
-        lines(&unlike)
+        lines(&mismatches)
     );
     let mut text = heading(a, b);
-    if !unlike.is_empty() {
+    if !mismatches.is_empty() {
         let _ = write!(
             text,
             "\n**UNLIKE, compared with --force:**\n\n{}",
-            lines(&unlike)
+            lines(&mismatches)
         );
     }
     let mut left_out = String::new();
     let mut bouts = 0;
     for (first, second) in common_bouts(a, b) {
-        let mut of_bout = unlike.clone();
+        let mut of_bout = mismatches.clone();
         if let Some(rate) =
             mismatch::rates(&first.scenario.name, first.rate_per_s, second.rate_per_s)
         {
@@ -92,8 +92,8 @@ pub fn text(a: &Results, b: &Results, force: bool) -> Result<String> {
     Ok(text)
 }
 
-fn lines(unlike: &[Unlike]) -> String {
-    unlike.iter().map(|one| format!("- {one}\n")).collect()
+fn lines(mismatches: &[Mismatch]) -> String {
+    mismatches.iter().map(|one| format!("- {one}\n")).collect()
 }
 
 fn heading(a: &Results, b: &Results) -> String {
@@ -134,7 +134,7 @@ fn common_bouts<'a>(a: &'a Results, b: &'a Results) -> impl Iterator<Item = (&'a
 }
 
 /// A row per contestant and metric that both folders have.
-fn table(a: &Results, b: &Results, scenario: &Scenario, unlike: &[Unlike]) -> Table {
+fn table(a: &Results, b: &Results, scenario: &Scenario, mismatches: &[Mismatch]) -> Table {
     let mut headings = vec![
         "contestant",
         "metric",
@@ -145,7 +145,7 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, unlike: &[Unlike]) -> Ta
         "p (Holm)",
         "Cliff's delta",
     ];
-    if !unlike.is_empty() {
+    if !mismatches.is_empty() {
         headings.push("unlike");
     }
     let mut table = Table::new(
@@ -166,7 +166,7 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, unlike: &[Unlike]) -> Ta
                     .cliffs_delta
                     .map_or_else(String::new, |delta| format!("{delta:+.2}")),
             ];
-            let differences: Vec<&str> = unlike
+            let differences: Vec<&str> = mismatches
                 .iter()
                 .filter(|one| one.touches(&scenario.name, contestant))
                 .map(|one| one.what.as_str())
@@ -175,7 +175,7 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, unlike: &[Unlike]) -> Ta
                 [] => "nothing".to_owned(),
                 some => some.join(", "),
             });
-            row.truncate(8 + usize::from(!unlike.is_empty()));
+            row.truncate(8 + usize::from(!mismatches.is_empty()));
             table.row(row);
         }
     }
@@ -186,7 +186,7 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, unlike: &[Unlike]) -> Ta
 fn contestants<'a>(results: &'a Results, scenario: &Scenario) -> Vec<&'a str> {
     let entrants = results.summary.setting.contestants.iter();
     entrants
-        .filter(|entrant| entrant.again.is_none() && entrant.takes_part_in(scenario))
+        .filter(|entrant| entrant.duplicate.is_none() && entrant.takes_part_in(scenario))
         .map(|entrant| entrant.name.as_str())
         .collect()
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
-use crate::config::{Kind, load_toml};
+use crate::config::{ScenarioKind, load_toml};
 use crate::judge::metrics;
 use crate::record::{RunRecord, Status};
 use crate::stats::{PairedRatio, Spread};
@@ -210,7 +210,7 @@ fn contestants_and_pairs(bout: &Bout) -> Vec<String> {
     let single = bout
         .contestants
         .iter()
-        .map(|showing| showing.contestant.clone());
+        .map(|result| result.contestant.clone());
     let pairs = bout.pairs.iter().flat_map(|pair| {
         [
             format!("{}/{}", pair.first, pair.second),
@@ -259,8 +259,8 @@ fn figure_of(
         (_, None) => {
             let metric = metric(bout, what)?;
             let spread = bout
-                .showing(who)
-                .and_then(|showing| showing.metrics.get(metric.key).copied().flatten());
+                .result_of(who)
+                .and_then(|result| result.metrics.get(metric.key).copied().flatten());
             let value = of_spread(figure)?;
             Ok((
                 spread.as_ref().map(value),
@@ -283,7 +283,7 @@ fn figure_of(
 }
 
 fn metric(bout: &Bout, name: &str) -> Result<&'static metrics::Metric> {
-    let kind: Kind = bout.scenario.kind;
+    let kind: ScenarioKind = bout.scenario.kind;
     let found = match name {
         "headline" => metrics::find(kind, &bout.headline),
         "throughput" => metrics::of_kind(kind).find(|metric| metric.unit == Unit::PerSecond),

@@ -27,7 +27,7 @@ pub(super) fn dots(
     let all: Vec<f64> = bout
         .contestants
         .iter()
-        .flat_map(|showing| values(&showing.contestant))
+        .flat_map(|result| values(&result.contestant))
         .map(|(_, value)| value)
         .collect();
     if all.is_empty() {
@@ -40,10 +40,10 @@ pub(super) fn dots(
         strings(&["contestant", "block", "status", metric.title]),
         vec![1, 3],
     );
-    for (place, showing) in bout.contestants.iter().enumerate() {
-        let style = legend.style(&showing.contestant);
-        let middle = svg.row(place, &showing.contestant);
-        for (number, (run, value)) in values(&showing.contestant).into_iter().enumerate() {
+    for (place, result) in bout.contestants.iter().enumerate() {
+        let style = legend.style(&result.contestant);
+        let middle = svg.row(place, &result.contestant);
+        for (number, (run, value)) in values(&result.contestant).into_iter().enumerate() {
             // In turn above and below, so that equal values do not hide each other.
             let y = middle + f64::from(number as u32 % 5) * 5.0 - 10.0;
             let class = match run.status {
@@ -59,13 +59,13 @@ pub(super) fn dots(
                 &format!("block {}: {shown}, {}", run.block, run.status.name()),
             );
             table.row(vec![
-                showing.contestant.clone(),
+                result.contestant.clone(),
                 run.block.to_string(),
                 run.status.name().to_owned(),
                 shown,
             ]);
         }
-        if let Some(Some(spread)) = showing.metrics.get(metric.key) {
+        if let Some(Some(spread)) = result.metrics.get(metric.key) {
             let x = x.at(spread.median);
             svg.line(
                 &format!("median {style}"),
@@ -153,10 +153,10 @@ pub(super) fn fan_out(bout: &Bout, legend: &Legend<'_>) -> Option<Chart> {
     let rows: Vec<(&str, Vec<f64>)> = bout
         .contestants
         .iter()
-        .filter_map(|showing| {
-            let median = |key: &&str| Some(showing.metrics.get(*key)?.as_ref()?.median);
+        .filter_map(|result| {
+            let median = |key: &&str| Some(result.metrics.get(*key)?.as_ref()?.median);
             Some((
-                showing.contestant.as_str(),
+                result.contestant.as_str(),
                 keys.iter().map(median).collect::<Option<_>>()?,
             ))
         })

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::svg::Svg;
-use crate::config::Kind;
+use crate::config::ScenarioKind;
 use crate::judge::metrics;
 use crate::output::table::Table;
 
@@ -41,7 +41,7 @@ impl Legend<'_> {
     }
 }
 
-pub(super) fn metric_title(kind: Kind, key: &str) -> String {
+pub(super) fn metric_title(kind: ScenarioKind, key: &str) -> String {
     metrics::find(kind, key)
         .map_or(key, |metric| metric.title)
         .to_owned()

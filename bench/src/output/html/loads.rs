@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::axis::Scale;
 use super::chart::{Chart, Legend, strings};
 use super::svg::Svg;
-use crate::config::{Kind, Load};
+use crate::config::{Load, ScenarioKind};
 use crate::judge::metrics::{self, Metric};
 use crate::output::table::Table;
 use crate::stats::Spread;
@@ -22,13 +22,13 @@ pub(super) fn by_connections(
     for bout in &summary.bouts {
         let scenario = &bout.scenario;
         let group = match (scenario.kind, scenario.load) {
-            (Kind::Echo, Some(Load::Window(window))) => {
+            (ScenarioKind::Echo, Some(Load::Window(window))) => {
                 format!("echo, {} B, window {window}", scenario.size_bytes)
             }
-            (Kind::Broadcast, Some(Load::Window(_))) => {
+            (ScenarioKind::Broadcast, Some(Load::Window(_))) => {
                 format!("broadcast, {} B", scenario.size_bytes)
             }
-            (Kind::Idle, _) => "idle".to_owned(),
+            (ScenarioKind::Idle, _) => "idle".to_owned(),
             _ => continue,
         };
         if metrics::find(scenario.kind, metric_key).is_some() {
@@ -58,7 +58,7 @@ pub(super) fn by_rate(summary: &Summary, legend: &Legend<'_>) -> Vec<Chart> {
     for bout in summary
         .bouts
         .iter()
-        .filter(|bout| bout.scenario.kind == Kind::Echo && bout.rate_per_s.is_some())
+        .filter(|bout| bout.scenario.kind == ScenarioKind::Echo && bout.rate_per_s.is_some())
     {
         let group = format!(
             "{} B, {} connections",
@@ -71,7 +71,7 @@ pub(super) fn by_rate(summary: &Summary, legend: &Legend<'_>) -> Vec<Chart> {
         .iter()
         .flat_map(|(group, bouts)| keys.map(|key| (group, bouts, key)))
         .filter_map(|(group, bouts, key)| {
-            let metric = metrics::find(Kind::Echo, key)?;
+            let metric = metrics::find(ScenarioKind::Echo, key)?;
             against(
                 format!("{} against the rate: {group}", metric.title),
                 "messages per second",
@@ -95,10 +95,10 @@ fn against(
 ) -> Option<Chart> {
     let mut lines: BTreeMap<&str, Vec<(f64, Spread)>> = BTreeMap::new();
     for bout in bouts {
-        for showing in &bout.contestants {
-            if let (Some(x), Some(Some(spread))) = (x_of(bout), showing.metrics.get(metric.key)) {
+        for result in &bout.contestants {
+            if let (Some(x), Some(Some(spread))) = (x_of(bout), result.metrics.get(metric.key)) {
                 lines
-                    .entry(&showing.contestant)
+                    .entry(&result.contestant)
                     .or_default()
                     .push((x, *spread));
             }

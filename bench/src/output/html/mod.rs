@@ -10,25 +10,24 @@ mod panels;
 mod percentiles;
 mod probes;
 mod svg;
-mod where_slower;
 
 use anyhow::{Context, Result};
 use minijinja::{AutoEscape, Environment, Value, context};
 use serde::Serialize;
 
-use crate::config::Kind;
+use crate::config::ScenarioKind;
 use crate::judge::metrics;
 use crate::output::history::Entry;
 use crate::output::notes::notes;
 use crate::output::table::Table;
 use crate::output::text;
-use crate::output::text::headlines::{self, Order};
+use crate::output::text::headlines::{self, ColumnOrder};
+use crate::output::where_slower::{WhereSlower, where_slower};
 use crate::output::words;
 use crate::record::{RunRecord, Status};
 use crate::store::load::Results;
-use crate::summary::{Bout, Showing, Summary};
+use crate::summary::{Bout, ContestantResult, Summary};
 use chart::{Chart, Legend, metric_title};
-use where_slower::{Losses, losses};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
@@ -87,11 +86,11 @@ struct Section {
     suite: String,
     notes: Vec<String>,
     facts: Vec<(String, String)>,
-    contestants: Vec<Entrant>,
+    contestants: Vec<EntrantView>,
     verdicts: Table,
     left_out: Option<(Table, Table)>,
     noise: Vec<String>,
-    losses: Vec<Losses>,
+    where_slower: Vec<WhereSlower>,
     forests: Vec<Chart>,
     by_load: Vec<Chart>,
     bouts: Vec<BoutView>,
@@ -100,7 +99,7 @@ struct Section {
 }
 
 #[derive(Debug, Serialize)]
-struct Entrant {
+struct EntrantView {
     name: String,
     about: String,
     runtime: String,
@@ -137,10 +136,10 @@ impl Section {
             notes: notes(summary, &results.findings),
             facts: facts(summary),
             contestants: entrants(summary, &legend),
-            verdicts: headlines::verdicts(summary, Order::VerdictsFirst),
+            verdicts: headlines::verdicts(summary, ColumnOrder::VerdictsFirst),
             left_out: headlines::left_out(summary),
             noise: noise(summary),
-            losses: losses(summary),
+            where_slower: where_slower(summary),
             forests: pairs
                 .filter_map(|(first, second)| forest::forest(summary, first, second, &legend))
                 .collect(),
@@ -190,8 +189,8 @@ fn facts(summary: &Summary) -> Vec<(String, String)> {
     .into()
 }
 
-fn entrants(summary: &Summary, legend: &Legend<'_>) -> Vec<Entrant> {
-    let entrant = |entrant: &crate::summary::Entrant| Entrant {
+fn entrants(summary: &Summary, legend: &Legend<'_>) -> Vec<EntrantView> {
+    let entrant = |entrant: &crate::summary::Entrant| EntrantView {
         name: entrant.name.clone(),
         about: entrant.about.clone(),
         runtime: entrant.runtime.clone().unwrap_or_default(),
@@ -235,7 +234,7 @@ fn bout_view(section: &str, bout: &Bout, results: &Results, legend: &Legend<'_>)
             |record| record.latency_actual.as_ref(),
             legend,
         ),
-        (bout.scenario.kind == Kind::Broadcast)
+        (bout.scenario.kind == ScenarioKind::Broadcast)
             .then(|| bout::fan_out(bout, legend))
             .flatten(),
         bout::series(bout, &runs, legend),
@@ -258,10 +257,10 @@ fn figures(bout: &Bout) -> Table {
     let headings = headings.chain(
         bout.contestants
             .iter()
-            .map(|showing| showing.contestant.clone()),
+            .map(|result| result.contestant.clone()),
     );
     let mut table = Table::new(headings.collect(), (1..=bout.contestants.len()).collect());
-    let valid = |showing: &Showing| format!("{} of {}", showing.valid_runs, showing.runs);
+    let valid = |result: &ContestantResult| format!("{} of {}", result.valid_runs, result.runs);
     table.row(
         ["valid runs".to_owned()]
             .into_iter()
@@ -272,7 +271,7 @@ fn figures(bout: &Bout) -> Table {
         let cells: Vec<String> = bout
             .contestants
             .iter()
-            .map(|showing| text::cell(metric.unit, text::spread(showing, metric.key)))
+            .map(|result| text::cell(metric.unit, text::spread(result, metric.key)))
             .collect();
         if cells.iter().any(|cell| *cell != text::missing()) {
             table.row([metric.title.to_owned()].into_iter().chain(cells).collect());

@@ -40,7 +40,7 @@ struct Panel<'a> {
 pub(super) fn against(summary: &Summary, reference: &str) -> Option<String> {
     let entrants = summary.setting.contestants.iter();
     let others: Vec<&str> = entrants
-        .filter(|entrant| entrant.excluded.is_none() && entrant.again.is_none())
+        .filter(|entrant| entrant.excluded.is_none() && entrant.duplicate.is_none())
         .map(|entrant| entrant.name.as_str())
         .filter(|name| *name != reference)
         .collect();

@@ -38,7 +38,7 @@ pub(super) fn percentiles(
         if let Some(place) = bout
             .contestants
             .iter()
-            .position(|showing| showing.contestant == run.contestant)
+            .position(|result| result.contestant == run.contestant)
         {
             curves.entry(place).or_default().push(curve);
         }

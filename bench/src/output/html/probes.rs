@@ -3,11 +3,11 @@
 use super::axis::Scale;
 use super::chart::{Chart, Legend, strings};
 use super::svg::Svg;
-use crate::config::Kind;
+use crate::config::ScenarioKind;
 use crate::output::table::Table;
 use crate::output::text::missing;
 use crate::output::words;
-use crate::record::{Goal, Outcome, Probe, Role, RunRecord, Search};
+use crate::record::{LatencyTarget, Outcome, Probe, Role, RunRecord, Search};
 use crate::summary::{Bout, Summary};
 use crate::units::{self, Unit};
 
@@ -16,7 +16,7 @@ pub(super) fn by_probes(summary: &Summary, runs: &[RunRecord], legend: &Legend<'
     summary
         .bouts
         .iter()
-        .filter(|bout| bout.scenario.kind == Kind::Capacity)
+        .filter(|bout| bout.scenario.kind == ScenarioKind::Capacity)
         .filter_map(|bout| of_bout(bout, runs, legend))
         .collect()
 }
@@ -67,8 +67,8 @@ fn of_bout(bout: &Bout, runs: &[RunRecord], legend: &Legend<'_>) -> Option<Chart
             let place = (x.at(probe.rate_per_s), y.at(p99_ns));
             line.push(place);
             let class = match probe.outcome {
-                Outcome::Held => format!("run {style}"),
-                Outcome::Broke | Outcome::Void => format!("run hollow {style}"),
+                Outcome::Met => format!("run {style}"),
+                Outcome::Missed | Outcome::Inconclusive => format!("run hollow {style}"),
             };
             let title = format!(
                 "{}, block {}: {}/s, p99 {}, {}",
@@ -84,13 +84,13 @@ fn of_bout(bout: &Bout, runs: &[RunRecord], legend: &Legend<'_>) -> Option<Chart
         svg.path(&format!("thin {style}"), &line, &run.contestant);
     }
     let caption = format!(
-        "{}: latency against the rate, every probe a dot (hollow: it broke, or said nothing), the limit dashed",
+        "{}: latency against the rate, every probe a dot (hollow: missed or inconclusive), the limit dashed",
         bout.scenario.name
     );
     Some(Chart::new(caption, svg, table))
 }
 
-fn row(run: &RunRecord, number: usize, probe: &Probe, goal: &Goal) -> Vec<String> {
+fn row(run: &RunRecord, number: usize, probe: &Probe, goal: &LatencyTarget) -> Vec<String> {
     let shown =
         |unit, value: Option<f64>| value.map_or_else(missing, |value| units::format(unit, value));
     vec![
@@ -114,8 +114,8 @@ fn row(run: &RunRecord, number: usize, probe: &Probe, goal: &Goal) -> Vec<String
 
 fn outcome(probe: &Probe) -> &'static str {
     match probe.outcome {
-        Outcome::Held => "held",
-        Outcome::Broke => "broke",
-        Outcome::Void => "says nothing",
+        Outcome::Met => "met",
+        Outcome::Missed => "missed",
+        Outcome::Inconclusive => "inconclusive",
     }
 }

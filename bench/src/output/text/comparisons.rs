@@ -27,8 +27,8 @@ pub(super) fn comparisons(summary: &Summary) -> String {
                     continue;
                 };
                 let of = |name: &str| {
-                    bout.showing(name).map_or_else(missing, |showing| {
-                        cell(metric.unit, spread(showing, metric.key))
+                    bout.result_of(name).map_or_else(missing, |result| {
+                        cell(metric.unit, spread(result, metric.key))
                     })
                 };
                 table.row(vec![

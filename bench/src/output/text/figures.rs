@@ -1,10 +1,10 @@
 //! Everybody's figures: a table per kind of bout.
 
 use super::{missing, spread};
-use crate::config::{Kind, Load};
+use crate::config::{Load, ScenarioKind};
 use crate::judge::metrics;
 use crate::output::table::Table;
-use crate::summary::{Bout, Showing, Summary};
+use crate::summary::{Bout, ContestantResult, Summary};
 use crate::units::{Unit, format};
 
 /// What the columns of a scale table are.
@@ -20,7 +20,7 @@ server gave their memory back when all connections were closed.
 /// One table per kind: one row per bout and contestant.
 pub(super) fn figures(summary: &Summary) -> String {
     let mut text = String::new();
-    for kind in Kind::ALL {
+    for kind in ScenarioKind::ALL {
         let bouts: Vec<&Bout> = summary
             .bouts
             .iter()
@@ -36,14 +36,14 @@ pub(super) fn figures(summary: &Summary) -> String {
             if bouts.is_empty() {
                 continue;
             }
-            let how = if matches!(kind, Kind::Echo | Kind::Broadcast) {
+            let how = if matches!(kind, ScenarioKind::Echo | ScenarioKind::Broadcast) {
                 format!(", {how}")
             } else {
                 String::new()
             };
             text.push_str(&format!("\n### {}{how}\n\n", title(kind)));
             text.push_str(&figures_of(kind, &bouts));
-            if kind == Kind::Scale {
+            if kind == ScenarioKind::Scale {
                 text.push_str(SCALE_LEGEND);
             }
             for bout in bouts {
@@ -55,25 +55,25 @@ pub(super) fn figures(summary: &Summary) -> String {
     text
 }
 
-fn title(kind: Kind) -> &'static str {
+fn title(kind: ScenarioKind) -> &'static str {
     match kind {
-        Kind::Echo => "Echo",
-        Kind::Broadcast => "Broadcast",
-        Kind::Connect => "Opening handshakes",
-        Kind::Idle => "Idle connections",
-        Kind::Scale => "Scale",
-        Kind::Capacity => "Highest rate",
+        ScenarioKind::Echo => "Echo",
+        ScenarioKind::Broadcast => "Broadcast",
+        ScenarioKind::Connect => "Opening handshakes",
+        ScenarioKind::Idle => "Idle connections",
+        ScenarioKind::Scale => "Scale",
+        ScenarioKind::Capacity => "Highest rate",
     }
 }
 
 /// A row per bout and contestant, a column per metric.
-pub(crate) fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
+pub(crate) fn figures_of(kind: ScenarioKind, bouts: &[&Bout]) -> String {
     // A column that no contestant has a figure for says nothing.
     let has_figures = |key: &str| {
         bouts.iter().any(|bout| {
             bout.contestants
                 .iter()
-                .any(|showing| spread(showing, key).is_some())
+                .any(|result| spread(result, key).is_some())
         })
     };
     let columns: Vec<_> = metrics::of_kind(kind)
@@ -87,14 +87,14 @@ pub(crate) fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
     headings.extend(columns.iter().map(|metric| metric.column.to_owned()));
     let mut table = Table::new(headings, (2..3 + columns.len()).collect());
     for bout in bouts {
-        for showing in &bout.contestants {
+        for result in &bout.contestants {
             let mut row = vec![
                 bout.scenario.name.clone(),
-                showing.contestant.clone(),
-                valid(showing),
+                result.contestant.clone(),
+                valid(result),
             ];
             row.extend(columns.iter().map(|metric| {
-                spread(showing, metric.key)
+                spread(result, metric.key)
                     .map_or_else(missing, |spread| format(metric.unit, spread.median))
             }));
             table.row(row);
@@ -104,19 +104,19 @@ pub(crate) fn figures_of(kind: Kind, bouts: &[&Bout]) -> String {
 }
 
 /// `10/10`; `9/10 ?1 !2` when one of the nine is in doubt and two carry notes.
-fn valid(showing: &Showing) -> String {
-    if showing.refused_runs > 0 && showing.refused_runs == showing.runs {
+fn valid(result: &ContestantResult) -> String {
+    if result.refused_runs > 0 && result.refused_runs == result.runs {
         return "refused".to_owned();
     }
-    let warned = match showing.noted_runs {
+    let warned = match result.noted_runs {
         0 => String::new(),
         runs => format!(" !{runs}"),
     };
-    let doubtful = match showing.doubtful_runs {
+    let doubtful = match result.doubtful_runs {
         0 => String::new(),
         runs => format!(" ?{runs}"),
     };
-    format!("{}/{}{doubtful}{warned}", showing.valid_runs, showing.runs)
+    format!("{}/{}{doubtful}{warned}", result.valid_runs, result.runs)
 }
 
 /// How each search ended; every probe is a row of the HTML report, and of the run's record.
@@ -127,8 +127,8 @@ fn searches(bout: &Bout) -> String {
     let headings = [
         "contestant",
         "block",
-        "held",
-        "broke",
+        "met",
+        "missed",
         "confirmed",
         "probes",
         "limited by",
@@ -144,7 +144,7 @@ fn searches(bout: &Bout) -> String {
             search.contestant.clone(),
             search.block.to_string(),
             rate(search.rate_per_s),
-            rate(search.broke_per_s),
+            rate(search.missed_per_s),
             format!("{} of {}", search.confirmed.0, search.confirmed.1),
             search.probes.to_string(),
             search

@@ -26,7 +26,7 @@ struct Headline<'a> {
 
 fn headlines(summary: &Summary) -> impl Iterator<Item = Headline<'_>> {
     summary.bouts.iter().filter_map(|bout| {
-        let pairs = bout.pairs.iter().filter(|pair| !pair.again);
+        let pairs = bout.pairs.iter().filter(|pair| !pair.duplicate);
         let of_headline = |pair: &&Comparison| pair.metric == bout.headline;
         Some(Headline {
             bout,
@@ -48,8 +48,8 @@ impl Headline<'_> {
     }
 
     fn median(&self, name: &str) -> String {
-        self.bout.showing(name).map_or_else(missing, |showing| {
-            cell(self.metric.unit, spread(showing, self.metric.key))
+        self.bout.result_of(name).map_or_else(missing, |result| {
+            cell(self.metric.unit, spread(result, self.metric.key))
         })
     }
 
@@ -137,14 +137,14 @@ fn paired_runs(found: Option<&Comparison>) -> usize {
 pub(super) fn entrants(summary: &Summary) -> Vec<&str> {
     let entrants = summary.setting.contestants.iter();
     entrants
-        .filter(|entrant| entrant.excluded.is_none() && entrant.again.is_none())
+        .filter(|entrant| entrant.excluded.is_none() && entrant.duplicate.is_none())
         .map(|entrant| entrant.name.as_str())
         .collect()
 }
 
 /// What follows the names of the bouts: on a small screen only that is seen at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum ColumnOrder {
     /// For a terminal, where the eye ends.
     VerdictsLast,
     /// For a page.
@@ -153,7 +153,7 @@ pub(crate) enum Order {
 
 /// One row per bout: the metric that decides it, each contestant's median (if they are few), the
 /// verdict.
-pub(crate) fn verdicts(summary: &Summary, order: Order) -> Table {
+pub(crate) fn verdicts(summary: &Summary, order: ColumnOrder) -> Table {
     let entrants = entrants(summary);
     let columns = if entrants.len() > FEW {
         &[]
@@ -163,12 +163,12 @@ pub(crate) fn verdicts(summary: &Summary, order: Order) -> Table {
     let arranged = |[bout, by]: [String; 2], medians: Vec<String>, verdict: String, n: String| {
         let mut cells = vec![bout];
         match order {
-            Order::VerdictsLast => {
+            ColumnOrder::VerdictsLast => {
                 cells.push(by);
                 cells.extend(medians);
                 cells.extend([verdict, n]);
             }
-            Order::VerdictsFirst => {
+            ColumnOrder::VerdictsFirst => {
                 cells.extend([verdict, n, by]);
                 cells.extend(medians);
             }
@@ -182,8 +182,8 @@ pub(crate) fn verdicts(summary: &Summary, order: Order) -> Table {
         "n".to_owned(),
     );
     let right = match order {
-        Order::VerdictsLast => (2..2 + columns.len()).chain([3 + columns.len()]).collect(),
-        Order::VerdictsFirst => [2].into_iter().chain(4..4 + columns.len()).collect(),
+        ColumnOrder::VerdictsLast => (2..2 + columns.len()).chain([3 + columns.len()]).collect(),
+        ColumnOrder::VerdictsFirst => [2].into_iter().chain(4..4 + columns.len()).collect(),
     };
     let mut table = Table::new(headings, right);
     for headline in headlines(summary) {

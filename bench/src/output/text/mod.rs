@@ -8,11 +8,11 @@ use super::notes::notes;
 use super::words;
 use crate::config::Protocol;
 use crate::stats::{RUNS_FOR_A_CLAIM, Spread};
-use crate::summary::{Bout, Problem, Showing, Summary};
+use crate::summary::{Bout, ContestantResult, Problem, Summary};
 use crate::units::{Unit, format};
 use comparisons::comparisons;
 use figures::figures;
-use headlines::{DIFFERENCES_SHOWN, FEW, ONE_RUN, Order};
+use headlines::{ColumnOrder, DIFFERENCES_SHOWN, FEW, ONE_RUN};
 
 /// What no bout of this referee shows, whatever its figures.
 const NOT_SHOWN: &str = "\
@@ -73,7 +73,7 @@ fn heading(summary: &Summary, findings: &[String]) -> String {
     let names: Vec<&str> = setting
         .contestants
         .iter()
-        .filter(|entrant| entrant.again.is_none())
+        .filter(|entrant| entrant.duplicate.is_none())
         .map(|entrant| entrant.name.as_str())
         .collect();
     let mut text = format!(
@@ -128,7 +128,7 @@ fn who_won(summary: &Summary) -> String {
          latency, finds p <= 0.05; else the smallest ratio that would be found four times in five stands beside. Below\n\
          n = {RUNS_FOR_A_CLAIM} nothing is claimed. Of the valid runs, those in doubt are counted behind a ?, those with a note of\n\
          the generator (in their records) behind a !, as in `10/10 ?1 !2`.{listed}\n",
-        headlines::verdicts(summary, Order::VerdictsLast).render()
+        headlines::verdicts(summary, ColumnOrder::VerdictsLast).render()
     )
 }
 
@@ -226,8 +226,8 @@ fn list(summary: &Summary, heading: &str, of: fn(&Bout) -> &[Problem]) -> String
     }
 }
 
-pub(crate) fn spread(showing: &Showing, key: &str) -> Option<Spread> {
-    showing.metrics.get(key).copied().flatten()
+pub(crate) fn spread(result: &ContestantResult, key: &str) -> Option<Spread> {
+    result.metrics.get(key).copied().flatten()
 }
 
 /// A median with its spread.

@@ -1,4 +1,5 @@
-//! Where each contestant loses: every claim that another one is better, in any metric.
+//! Where each contestant is slower: every claim that another one is better, in any metric. For the
+//! page of one result and for the page of all.
 
 use serde::Serialize;
 
@@ -6,25 +7,25 @@ use crate::judge::metrics;
 use crate::output::words;
 use crate::summary::{Bout, Comparison, Pair, Summary};
 
-/// The bouts in which one contestant is slower.
+/// The bouts in which one contestant is slower; none if it is slower in nothing.
 #[derive(Debug, Serialize)]
-pub(super) struct Losses {
-    contestant: String,
-    /// Name of the bout; by what, and to whom.
-    bouts: Vec<(String, String)>,
+pub(super) struct WhereSlower {
+    pub(super) contestant: String,
+    /// Name of the bout; by what, and than which contestant.
+    pub(super) bouts: Vec<(String, String)>,
 }
 
-pub(super) fn losses(summary: &Summary) -> Vec<Losses> {
+pub(super) fn where_slower(summary: &Summary) -> Vec<WhereSlower> {
     let entrants = summary.setting.contestants.iter();
     entrants
-        .filter(|entrant| entrant.excluded.is_none() && entrant.again.is_none())
-        .map(|entrant| Losses {
+        .filter(|entrant| entrant.excluded.is_none() && entrant.duplicate.is_none())
+        .map(|entrant| WhereSlower {
             contestant: entrant.name.clone(),
             bouts: summary
                 .bouts
                 .iter()
                 .map(|bout| (bout.scenario.name.clone(), in_bout(bout, &entrant.name)))
-                .filter(|(_, lost)| !lost.is_empty())
+                .filter(|(_, words)| !words.is_empty())
                 .collect(),
         })
         .collect()
@@ -34,15 +35,14 @@ pub(super) fn losses(summary: &Summary) -> Vec<Losses> {
 fn in_bout(bout: &Bout, name: &str) -> String {
     let by_metric = metrics::of_kind(bout.scenario.kind).filter_map(|metric| {
         let defeats = defeats(bout, name, metric.key);
-        let (largest, others) = defeats.split_first()?;
+        let ((pair, largest), others) = defeats.split_first()?;
         let others = match others.len() {
             0 => String::new(),
             1 => " and 1 other".to_owned(),
             more => format!(" and {more} others"),
         };
-        let (pair, one) = largest;
-        let words = words::verdict(&pair.first, &pair.second, &one.ratio, &one.verdict);
-        Some(format!("{}: {words}{others}", metric.title))
+        let words = words::verdict(&pair.first, &pair.second, &largest.ratio, &largest.verdict);
+        Some(format!("{} {words}{others}", metric.title))
     });
     by_metric.collect::<Vec<_>>().join("; ")
 }
@@ -52,7 +52,7 @@ fn defeats<'a>(bout: &'a Bout, name: &str, metric: &str) -> Vec<(&'a Pair, &'a C
     let mut defeats: Vec<(&Pair, &Comparison)> = bout
         .pairs
         .iter()
-        .filter(|pair| !pair.again && (pair.first == name || pair.second == name))
+        .filter(|pair| !pair.duplicate && (pair.first == name || pair.second == name))
         .flat_map(|pair| pair.comparisons.iter().map(move |one| (pair, one)))
         .filter(|(_, one)| one.metric == metric && one.verdict.claim)
         .filter(|(_, one)| {
@@ -92,7 +92,7 @@ mod tests {
             .flat_map(|block| speeds.map(|(name, per_s)| test_data::echo_run(name, block, per_s)))
             .collect();
         let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
-        let all = losses(&summarize(setting, &scenarios, &runs));
+        let all = where_slower(&summarize(setting, &scenarios, &runs));
         let [slow, fair, fast] = &all[..] else {
             panic!("three contestants");
         };
