@@ -7,8 +7,8 @@ use super::client::{Raw, eventually, upgrade_request};
 use super::harness::{PATIENCE, Server, Target};
 use super::wire::{self, CLOSE, FIN, PING, PONG, TEXT};
 
-/// `--handshake-timeout`: who has not sent a request by then gets 408 or a close; who has is left
-/// alone.
+/// `--handshake-timeout`: a peer that has not sent a request by then gets 408 or a close; one that
+/// has is left alone.
 pub fn handshake_timeout_closes_the_silent(target: &Target) {
     let server = target.start(&["--handshake-timeout", "300ms"]);
     let mut upgraded = server.upgraded("/ws");
@@ -46,7 +46,7 @@ pub fn handshake_timeout_stops_a_drip(target: &Target) {
     timed_out(&mut raw);
 }
 
-/// `--idle-timeout`: pings after half of it; who answers stays, who only sends stays too.
+/// `--idle-timeout`: pings after half of it; a peer that answers stays, one that only sends, too.
 pub fn idle_timeout_keeps_who_answers(target: &Target) {
     let server = target.start(&["--idle-timeout", "600ms"]);
     for path in ["/ws", "/broadcast/quiet"] {
@@ -77,7 +77,7 @@ pub fn idle_timeout_keeps_who_answers(target: &Target) {
     assert!(metrics.get("pings_sent") >= metrics.get("pongs_received"));
 }
 
-/// `--idle-timeout`: who answers nothing is pinged and then closed, and is counted.
+/// `--idle-timeout`: a peer that answers nothing is pinged and then closed, and is counted.
 pub fn idle_timeout_closes_the_silent(target: &Target) {
     let server = target.start(&["--idle-timeout", "600ms"]);
     for path in ["/ws", "/broadcast/quiet"] {
@@ -102,8 +102,8 @@ pub fn idle_timeout_closes_the_silent(target: &Target) {
     server.await_metric("idle_timeouts", 2);
 }
 
-/// `--idle-timeout`: who takes nothing of its echoes is silent, too. It is closed and counted,
-/// though no Close reaches it.
+/// `--idle-timeout`: a peer that takes nothing of its echoes is silent, too. It is closed and
+/// counted, though no Close reaches it.
 pub fn idle_timeout_closes_who_does_not_read(target: &Target) {
     let server = target.start(&["--idle-timeout", "600ms"]);
     let mut stuck = server.upgraded_with_small_buffer("/ws");
@@ -170,8 +170,8 @@ pub fn file_limit_is_raised(target: &Target) {
     );
 }
 
-/// Out of file descriptors: it stops accepting, counts it, does not spin, and serves who waits once
-/// others leave.
+/// Out of file descriptors: the server stops accepting, counts it, does not spin, and serves the
+/// waiting peers once others leave.
 pub fn out_of_files_is_survived(target: &Target) {
     const LIMIT: u32 = 64;
     let server = target.start_in_shell(&format!("ulimit -n {LIMIT}"), &["--workers", "1"]);

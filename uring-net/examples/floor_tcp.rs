@@ -42,10 +42,10 @@ struct Options {
     /// Worker threads [default: one per CPU named]
     #[arg(long)]
     workers: Option<usize>,
-    /// Time to waste on everything that is received, in ns: a test weight for whoever measures this
+    /// Delay injected for everything that is received, in ns: tests the program that measures this
     #[arg(long, default_value_t = 0)]
     burn_ns: u64,
-    /// Poll for completions so long before sleeping, in microseconds; 0 does not
+    /// Busy-poll for completions this many microseconds before sleeping; 0 disables
     #[arg(long, default_value_t = 0)]
     spin_us: u64,
     /// Keep connections in the rings' own tables, without descriptors
@@ -149,7 +149,7 @@ fn serve(
     }
 }
 
-/// Does nothing for so long, busily.
+/// Keeps the CPU busy for this long.
 fn burn(weight: Duration) {
     if weight.is_zero() {
         return;

@@ -22,7 +22,7 @@ struct Options {
     /// CPU to run on
     #[arg(long)]
     cpu: Option<usize>,
-    /// Poll for completions so long before sleeping, in microseconds; 0 does not
+    /// Busy-poll for completions this many microseconds before sleeping; 0 disables
     #[arg(long, default_value_t = 0)]
     spin_us: u64,
     /// Bytes of a message: 66 are a WebSocket frame with 64

@@ -210,7 +210,7 @@ mod tests {
     use crate::record::{Ending, Stopped};
     use crate::test_data;
 
-    /// A search over canned runs of a server that holds up to 50,000/s.
+    /// A search over made-up runs of a server that holds up to 50,000/s.
     fn searched(change: impl Fn(&mut RunRecord, f64)) -> RunRecord {
         let scenario = test_data::capacity_scenario();
         let mut search = Search::new(&scenario, Some(60_000.0));

@@ -44,7 +44,7 @@ impl<M> Default for RoomTable<M> {
 impl<M> RoomTable<M> {
     /// Works off `batch` up to the next delivery. Between two calls the table does not change: the
     /// caller may await while it delivers. A change of membership takes effect at its place in the
-    /// batch: who joins after a message does not get it, who leaves after it does.
+    /// batch: a member that joins after a message does not get it, one that leaves after it does.
     pub fn next(&mut self, batch: &mut Batch<M>) -> Option<Delivery> {
         while let Some(entry) = batch.front() {
             if let Entry::Join { room, .. } | Entry::Leave { room, .. } = entry
