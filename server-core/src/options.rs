@@ -32,10 +32,10 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Args)]
 pub struct ServerOptions {
     /// Address to listen on, HOST:PORT; repeatable. PORT or :PORT alone is 127.0.0.1:PORT; a name
-    /// is all its addresses; [::]:PORT is every address of this machine, IPv4 and IPv6 (IPv6 only
-    /// where another --listen is an IPv4 address), 0.0.0.0:PORT every IPv4 one; [fe80::1%eth0]:PORT
-    /// names the interface. Port 0 takes one that is free on all. The `ready` line says all
-    /// addresses
+    /// is all its addresses; `[::]:PORT` is every address of this machine, IPv4 and IPv6 (IPv6 only
+    /// where another --listen is an IPv4 address), 0.0.0.0:PORT every IPv4 one;
+    /// `[fe80::1%eth0]:PORT` names the interface. Port 0 takes one that is free on all. The `ready`
+    /// line says all addresses
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: Vec<ListenOn>,
     /// Processes that share the address, each with --workers threads and its own limit of open

@@ -1,9 +1,9 @@
 //! Child processes that never outlive the referee.
 //!
 //! A child is started through a shim, `bench exec`, which asks the kernel to kill it when the
-//! referee dies, pins it to its CPUs, takes [`precedence`] and then becomes the program. Each child
-//! leads its own session, so that Ctrl-C on the terminal reaches the referee only, which then ends
-//! its children in order.
+//! referee dies, pins it to its CPUs, takes its [`priority`] and then becomes the program. Each
+//! child leads its own session, so that Ctrl-C on the terminal reaches the referee only, which then
+//! ends its children in order.
 
 use std::convert::Infallible;
 use std::ffi::OsString;

@@ -11,7 +11,7 @@ pub struct SecondPart {
     pub sent: u64,
     /// Replies received.
     pub received: u64,
-    /// Their latencies, [packed](histogram::pack).
+    /// Their latencies, [packed](crate::histogram::pack).
     #[serde(with = "wire::packed")]
     pub latencies: Vec<u8>,
 }
