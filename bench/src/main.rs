@@ -10,7 +10,7 @@ use bench::output::gate::{BREACH, Gate};
 use bench::output::text::terminal;
 use bench::output::{compare, docs, export, history, html, list};
 use bench::run::process;
-use bench::store::load::{Results, load_summary};
+use bench::store::load::Results;
 use bench::suite;
 use clap::Parser;
 
@@ -76,6 +76,7 @@ fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
 
 fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
     let results = Results::load(dir)?;
+    results.require_consistent()?;
     let folder = to.unwrap_or_else(|| dir.join("export"));
     for name in export::write_all(&folder, &results.summary, &results.runs)? {
         println!("{}", folder.join(name).display());
@@ -84,7 +85,9 @@ fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
 }
 
 fn remember(file: &Path, dir: &Path) -> Result<String> {
-    let added = history::append(file, &history::entries(&load_summary(dir)?))?;
+    let results = Results::load(dir)?;
+    results.require_consistent()?;
+    let added = history::append(file, &history::entries(&results.summary))?;
     Ok(format!("{}: {added} lines added\n", file.display()))
 }
 

@@ -145,7 +145,7 @@ fn compare_says_on_every_line_what_force_overlooked() {
 }
 
 #[test]
-fn compare_refuses_a_result_that_does_not_follow_from_its_runs() {
+fn a_result_that_does_not_follow_from_its_runs_goes_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let tampered = copy("scale", dir.path());
     let file = tampered.join("summary.json");
@@ -156,11 +156,19 @@ fn compare_refuses_a_result_that_does_not_follow_from_its_runs() {
         text.replacen("\"valid_runs\": 1", "\"valid_runs\": 2", 1),
     )
     .unwrap();
-    let message = refused(&bench("compare", &[&committed("scale"), &tampered]));
-    assert!(
-        message.contains("DOES NOT FOLLOW FROM ITS RUNS"),
-        "{message}"
-    );
+    let history = dir.path().join("history.jsonl");
+    for output in [
+        bench("compare", &[&committed("scale"), &tampered]),
+        bench("export", &[&tampered]),
+        bench("history", &[&history, &tampered]),
+    ] {
+        let message = refused(&output);
+        assert!(
+            message.contains("DOES NOT FOLLOW FROM ITS RUNS"),
+            "{message}"
+        );
+    }
+    assert!(!tampered.join("export").exists() && !history.exists());
 }
 
 #[test]

@@ -205,7 +205,8 @@ fn notes(record: &Record) -> Vec<Check> {
         Check::ok(name, observed, limit).when(observed > limit, CheckStatus::Note)
     };
     let messages = &record.messages;
-    let delayed = messages.delayed_by_window as f64 / messages.sent.max(1) as f64;
+    let due = messages.sent + messages.unsent;
+    let delayed = messages.delayed_by_window as f64 / due.max(1) as f64;
     let mut notes = vec![
         note(CheckName::Unsolicited, messages.unsolicited as f64, 0.0),
         note(CheckName::DelayedByWindow, delayed, DELAYED_SHARE),

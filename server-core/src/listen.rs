@@ -213,12 +213,12 @@ pub enum ListenError {
         address: SocketAddr,
     },
     /// Anything else that went wrong with the listener.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {cause}")]
     Listen {
         /// The address asked for.
         address: SocketAddr,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -397,7 +397,10 @@ fn explain(address: SocketAddr, source: io::Error) -> ListenError {
         _ if Errno::from_io_error(&source) == Some(Errno::AFNOSUPPORT) => {
             ListenError::NoSuchFamily { address }
         }
-        _ => ListenError::Listen { address, source },
+        _ => ListenError::Listen {
+            address,
+            cause: source,
+        },
     }
 }
 

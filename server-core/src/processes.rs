@@ -34,12 +34,12 @@ pub enum ProcessesError {
     #[error(transparent)]
     System(#[from] SystemError),
     /// A process could not be started.
-    #[error("cannot start process {index} of the server: {source}")]
+    #[error("cannot start process {index} of the server: {cause}")]
     Start {
         /// Which one.
         index: usize,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A process ended that should not have.
     #[error(
@@ -153,7 +153,7 @@ struct Process {
 impl Process {
     fn start(index: usize, addresses: &[SocketAddr]) -> Result<Self, ProcessesError> {
         let started = Self::spawn(index, addresses);
-        started.map_err(|source| ProcessesError::Start { index, source })
+        started.map_err(|cause| ProcessesError::Start { index, cause })
     }
 
     fn spawn(index: usize, addresses: &[SocketAddr]) -> io::Result<Self> {

@@ -11,12 +11,12 @@ use rustix::thread::{
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
     /// A CPU could not be pinned to.
-    #[error("cannot run on CPUs {cpus:?}: {source}")]
+    #[error("cannot run on CPUs {cpus:?}: {cause}")]
     Affinity {
         /// The CPUs asked for.
         cpus: Vec<usize>,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -72,7 +72,7 @@ pub fn confine_thread(cpus: &[usize]) -> Result<(), SystemError> {
     }
     sched_setaffinity(None, &set).map_err(|error| SystemError::Affinity {
         cpus: cpus.to_vec(),
-        source: error.into(),
+        cause: error.into(),
     })
 }
 
