@@ -15,7 +15,7 @@ use crate::record::{
     ServerMemory, ServerSide, Status, Stopped, WindowUse,
 };
 use crate::store::load::Results;
-use crate::summary::{Entrant, MeasuredCapacity, Setting, summarize};
+use crate::summary::{Entrant, MeasuredCapacity, Setting, Summary, summarize};
 
 const START: u64 = 1_790_000_000_000_000_000;
 
@@ -313,6 +313,19 @@ fn loadgen_record(per_s: f64, intended_p99_ns: Option<u64>) -> Record {
         record["latency_intended"] = latency(p99_ns / 2, p99_ns);
     }
     serde_json::from_value(record).unwrap()
+}
+
+/// Ten blocks of one bout in which server-tokio answers 1.25 times as many as server-uring.
+pub(crate) fn tokio_a_quarter_better() -> Summary {
+    let runs: Vec<RunRecord> = (1..=10)
+        .flat_map(|block| {
+            [
+                echo_run("server-uring", block, 100_000.0),
+                echo_run("server-tokio", block, 125_000.0),
+            ]
+        })
+        .collect();
+    summarize(setting(), &[scenario("echo-64b-w1-c1000")], &runs)
 }
 
 /// Two contestants, ten blocks, seed 7.

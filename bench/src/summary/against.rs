@@ -46,22 +46,11 @@ impl Bout {
 
 #[cfg(test)]
 mod tests {
-    use crate::record::RunRecord;
-    use crate::summary::summarize;
     use crate::test_data;
 
     #[test]
     fn the_order_of_a_pair_does_not_matter() {
-        let runs: Vec<RunRecord> = (1..=10)
-            .flat_map(|block| {
-                [
-                    test_data::echo_run("server-uring", block, 100_000.0),
-                    test_data::echo_run("server-tokio", block, 125_000.0),
-                ]
-            })
-            .collect();
-        let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
-        let summary = summarize(test_data::setting(), &scenarios, &runs);
+        let summary = test_data::tokio_a_quarter_better();
         let of = |name, other, metric| summary.bouts[0].advantage(name, other, metric);
         let better = of("server-tokio", "server-uring", "messages_per_s").unwrap();
         let worse = of("server-uring", "server-tokio", "messages_per_s").unwrap();

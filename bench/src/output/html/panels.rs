@@ -200,22 +200,11 @@ fn legend(svg: &mut Svg, y: f64, reference: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::RunRecord;
-    use crate::summary::summarize;
     use crate::test_data;
 
     #[test]
     fn marks_are_coloured_by_what_was_shown_whatever_the_order_of_a_pair() {
-        let runs: Vec<RunRecord> = (1..=10)
-            .flat_map(|block| {
-                [
-                    test_data::echo_run("server-uring", block, 100_000.0),
-                    test_data::echo_run("server-tokio", block, 125_000.0),
-                ]
-            })
-            .collect();
-        let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
-        let summary = summarize(test_data::setting(), &scenarios, &runs);
+        let summary = test_data::tokio_a_quarter_better();
         let drawn = against(&summary, "server-uring").unwrap();
         assert!(
             drawn.contains("server-tokio: 1.25x [1.25, 1.25]"),
