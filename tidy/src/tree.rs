@@ -74,6 +74,8 @@ impl Tree {
                 "--cached",
                 "--others",
                 "--exclude-standard",
+                // A result belongs to the tree once it is committed; before, it is the user's.
+                "--exclude=/bench-results/*/",
             ])
             .current_dir(&root)
             .output()?;
