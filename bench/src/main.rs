@@ -10,7 +10,7 @@ use bench::output::gate::{BREACH, Gate};
 use bench::output::text::terminal;
 use bench::output::{compare, docs, export, history, html, list};
 use bench::run::process;
-use bench::store::load::Results;
+use bench::store::load::{self, Results};
 use bench::suite;
 use clap::Parser;
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         None => ExitCode::from(suite::run(&cli.options)),
         Some(Command::List { dir }) => print(list::text(&dir)),
         Some(Command::Show { dir }) => {
-            print(Results::load(&dir).map(|results| terminal(&results.summary, &results.findings)))
+            print(read(&dir).map(|results| terminal(&results.summary, &results.findings)))
         }
         Some(Command::Compare { a, b, force }) => print(compared(&a, &b, force)),
         Some(Command::Export { dir, to }) => exit(export(&dir, to)),
@@ -45,8 +45,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// A result; what is in its folder and is not looked at is named on stderr.
+fn read(dir: &Path) -> Result<Results> {
+    let results = Results::load(dir)?;
+    if let Some(ignored) = load::ignored(&results.strangers) {
+        eprintln!("{}: {ignored}", dir.display());
+    }
+    Ok(results)
+}
+
 fn compared(a: &Path, b: &Path, force: bool) -> Result<String> {
-    let (a, b) = (Results::load(a)?, Results::load(b)?);
+    let (a, b) = (read(a)?, read(b)?);
     if !force {
         a.require_consistent()?;
         b.require_consistent()?;
@@ -63,7 +72,7 @@ fn print(text: Result<String>) -> ExitCode {
 
 fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
     let rules = Gate::load(config)?;
-    let results = Results::load(dir)?;
+    let results = read(dir)?;
     results.require_consistent()?;
     let (text, all_hold) = rules.evaluate(&results.summary, &results.runs)?;
     print!("{text}");
@@ -75,7 +84,7 @@ fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
 }
 
 fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
-    let results = Results::load(dir)?;
+    let results = read(dir)?;
     results.require_consistent()?;
     let folder = to.unwrap_or_else(|| dir.join("export"));
     for name in export::write_all(&folder, &results.summary, &results.runs)? {
@@ -85,7 +94,7 @@ fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
 }
 
 fn remember(file: &Path, dir: &Path) -> Result<String> {
-    let results = Results::load(dir)?;
+    let results = read(dir)?;
     results.require_consistent()?;
     let added = history::append(file, &history::entries(&results.summary))?;
     Ok(format!("{}: {added} lines added\n", file.display()))
@@ -95,7 +104,7 @@ fn report(dirs: &[PathBuf], to: Option<PathBuf>, history: Option<&Path>) -> Resu
     let history = history.map(history::load).transpose()?.unwrap_or_default();
     let results = dirs
         .iter()
-        .map(|dir| Results::load(dir))
+        .map(|dir| read(dir))
         .collect::<Result<Vec<_>>>()?;
     // The command line demands at least one.
     let last = results.last().context("no result folder was named")?;
@@ -106,7 +115,7 @@ fn report(dirs: &[PathBuf], to: Option<PathBuf>, history: Option<&Path>) -> Resu
 }
 
 fn plot(dir: &Path, against: Option<&str>) -> Result<String> {
-    let results = Results::load(dir)?;
+    let results = read(dir)?;
     results.require_consistent()?;
     html::plot(&results.summary, against)
 }

@@ -389,6 +389,7 @@ pub(crate) fn results(folder: &str, revision: &str, runs: Vec<RunRecord>) -> Res
     let contestants = contestants.map(|one| contestant(&one.name)).collect();
     Results {
         findings: vec![],
+        strangers: vec![],
         root: Path::new("bench-results").join(folder),
         environment: environment(&setting, scenarios.clone(), contestants),
         summary: summarize(setting, &scenarios, &runs),

@@ -422,6 +422,31 @@ fn an_interrupted_suite_goes_on_with_what_is_missing() {
 }
 
 #[test]
+fn a_suite_goes_on_after_a_power_cut_and_beside_strangers() {
+    let stage = Stage::new();
+    let left = interrupted(&stage);
+    let torn = fs::read_dir(left.join("runs/closed")).unwrap();
+    let torn = torn.map(|entry| entry.unwrap().path());
+    let torn = torn.filter(|path| path.extension().is_some_and(|kind| kind == "json"));
+    let torn = torn.min().unwrap();
+    fs::write(&torn, "").unwrap();
+    fs::write(left.join("runs/.DS_Store"), [0, 0, 0, 1]).unwrap();
+    let output = resume(&stage, &left, &[]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let log = stderr(&output);
+    let name = torn.file_name().unwrap().to_str().unwrap();
+    for said in [
+        &format!("runs/closed/{name} is empty or ends early: its block is run again"),
+        "no suite writes such files: runs/.DS_Store",
+        "0 runs are there already",
+    ] {
+        assert_eq!(log.matches(said).count(), 1, "{log}");
+    }
+    assert_eq!(runs_of(&left, "closed").len(), 6);
+    assert!(summary(&left).complete);
+}
+
+#[test]
 fn a_suite_is_not_resumed_with_other_things_unless_by_force() {
     let stage = Stage::new();
     let left = interrupted(&stage);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::table::Table;
-use crate::store::load::load_summary;
+use crate::store::load::look;
 use crate::summary::Summary;
 
 /// A row per result folder under `dir`, the oldest first; a folder that cannot be read is a row
@@ -33,8 +33,8 @@ pub fn text(dir: &Path) -> Result<String> {
             .to_string_lossy()
             .into_owned();
         let cells = if folder.join("summary.json").is_file() {
-            match load_summary(&folder) {
-                Ok(summary) => of_summary(&summary),
+            match look(&folder) {
+                Ok((summary, lost)) => of_summary(&summary, &lost),
                 Err(error) => state_only(format!("unreadable: {error:#}")),
             }
         } else {
@@ -70,7 +70,7 @@ fn state_only(state: String) -> Vec<String> {
     cells
 }
 
-fn of_summary(summary: &Summary) -> Vec<String> {
+fn of_summary(summary: &Summary, lost: &[String]) -> Vec<String> {
     let setting = &summary.setting;
     let results = || summary.bouts.iter().flat_map(|bout| &bout.contestants);
     let (valid, all) = results().fold((0, 0), |(valid, all), result| {
@@ -83,11 +83,9 @@ fn of_summary(summary: &Summary) -> Vec<String> {
         (!summary.complete, "incomplete"),
         (summary.complete, "complete"),
     ];
-    let state: Vec<&str> = state
-        .iter()
-        .filter(|(is, _)| *is)
-        .map(|(_, word)| *word)
-        .collect();
+    let state = state.iter().filter(|(is, _)| *is).map(|(_, word)| *word);
+    let lost = lost.iter().map(String::as_str);
+    let state: Vec<&str> = state.chain(lost).collect();
     let machine = setting.machine.split_once(": ");
     vec![
         setting
@@ -127,12 +125,27 @@ mod tests {
             test_data::echo_run("server-uring", 1, 120_000.0),
             test_data::failed(test_data::echo_run("server-tokio", 1, 1.0), "it died"),
         ];
-        let summary = test_data::results("x", "abc1234", runs).summary;
-        write(
-            "2026-11-22T10-00-00Z-vm-abc1234",
-            "summary.json",
-            &serde_json::to_string(&summary).unwrap(),
-        );
+        let results = test_data::results("x", "abc1234", runs);
+        let (whole, lost) = ("2026-11-22T10-00-00Z-vm-abc1234", "2026-11-22T11-lost");
+        for folder in [whole, lost] {
+            let results = results.clone();
+            let json = serde_json::to_string(&results.summary).unwrap();
+            write(folder, "summary.json", &json);
+            let json = serde_json::to_string(&results.environment).unwrap();
+            write(folder, "environment.json", &json);
+            for (run, number) in results.runs.iter().zip(1..) {
+                let name = format!("runs/{}", run.bout);
+                fs::create_dir_all(dir.path().join(folder).join(&name)).unwrap();
+                let name = format!("{name}/{number:03}-{}.json", run.contestant);
+                write(folder, &name, &serde_json::to_string(run).unwrap());
+            }
+        }
+        let bout = dir
+            .path()
+            .join(lost)
+            .join("runs")
+            .join(&results.runs[0].bout);
+        fs::remove_file(bout.join("002-server-tokio.json")).unwrap();
         write("2026-11-23-broken", "summary.json", "{}");
         write("2026-11-24-going-on", "environment.json", "{}");
         write("no-result", "README.md", "");
@@ -141,7 +154,7 @@ mod tests {
             .lines()
             .map(|line| line.split('|').map(str::trim).collect())
             .collect();
-        assert_eq!(rows.len(), 5, "{text}");
+        assert_eq!(rows.len(), 6, "{text}");
         assert_eq!(
             rows[2][1..9],
             [
@@ -155,8 +168,10 @@ mod tests {
                 "incomplete"
             ]
         );
-        assert!(rows[3][8].starts_with("unreadable: "), "{text}");
-        assert!(rows[4][8].starts_with("unfinished"), "{text}");
+        let state = "incomplete, runs/echo-64b-w1-c1000/002-server-tokio.json is missing";
+        assert_eq!(rows[3][8], state);
+        assert!(rows[4][8].starts_with("unreadable: "), "{text}");
+        assert!(rows[5][8].starts_with("unfinished"), "{text}");
     }
 
     #[test]

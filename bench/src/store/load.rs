@@ -1,5 +1,6 @@
 //! A result folder, read back: what `gate`, `report`, `compare` and `show` work on.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,10 @@ pub struct Results {
     /// All of `runs/`, by bout, block and position; calibrations included.
     pub runs: Vec<RunRecord>,
     /// What does not follow from what it should follow from: somebody edited a file, or another
-    /// version wrote it.
+    /// version wrote it; or what is missing.
     pub findings: Vec<String>,
+    /// What no suite wrote.
+    pub strangers: Vec<PathBuf>,
 }
 
 impl Results {
@@ -48,16 +51,27 @@ impl Results {
         } = read_json(&path)?;
         check_version(root, schema_version)?;
         let environment = read_json(&root.join("environment.json"))?;
-        let mut runs = load_runs(root)?;
-        let mut findings = audit_runs(&runs, &environment);
+        let stored = load_runs(root)?;
+        let mut findings = lost(&bouts, &stored);
+        let is_whole = findings.is_empty();
+        let Stored {
+            mut runs,
+            strangers,
+            ..
+        } = stored;
+        findings.extend(audit_runs(&runs, &environment));
         bring_up_to_date(&mut runs, &environment);
         let scenarios: Vec<Scenario> = bouts.into_iter().map(|bout| bout.scenario).collect();
         let summary = summarize(setting, &scenarios, &runs);
-        findings.extend(audit_summary(&said, &summary));
+        if is_whole {
+            // Else all that differs would be said of every figure of the lost run's bout.
+            findings.extend(audit_summary(&said, &summary));
+        }
         Ok(Self {
             environment,
             runs,
             findings,
+            strangers,
             summary,
             root: root.to_owned(),
         })
@@ -90,6 +104,17 @@ pub fn load_summary(root: &Path) -> Result<Summary> {
     Ok(summary)
 }
 
+/// Reads everything, works nothing out again: the summary, and what is lost.
+///
+/// # Errors
+/// As [`Results::load`].
+pub fn look(root: &Path) -> Result<(Summary, Vec<String>)> {
+    let summary = load_summary(root)?;
+    let said: Said = read_json(&summary_of(root)?)?;
+    let _: Environment = read_json(&root.join("environment.json"))?;
+    Ok((summary, lost(&said.bouts, &load_runs(root)?)))
+}
+
 fn summary_of(root: &Path) -> Result<PathBuf> {
     let path = root.join("summary.json");
     ensure!(
@@ -111,7 +136,44 @@ struct Said {
 #[derive(Deserialize)]
 struct SaidBout {
     scenario: Scenario,
+    contestants: Vec<SaidResult>,
 }
+
+#[derive(Deserialize)]
+struct SaidResult {
+    contestant: String,
+    runs: usize,
+}
+
+/// The runs that `summary.json` was made of and that cannot be read any more.
+fn lost(bouts: &[SaidBout], stored: &Stored) -> Vec<String> {
+    let torn = stored.torn.iter();
+    let mut lost: Vec<String> = torn
+        .map(|path| format!("{} {TORN}", path.display()))
+        .collect();
+    for bout in bouts {
+        let name = &bout.scenario.name;
+        let of_bout = || stored.runs.iter().filter(|run| run.bout == *name);
+        let there = |number: &usize| stored.numbers.contains(&(name.clone(), *number));
+        let said: usize = bout.contestants.iter().map(|one| one.runs).sum();
+        for number in (1..=said).filter(|number| !there(number)) {
+            let block = (number - 1) / bout.contestants.len() + 1;
+            let ran = |one: &&SaidResult| {
+                of_bout().any(|run| run.block == block && run.contestant == one.contestant)
+            };
+            let absent = bout.contestants.iter().filter(|one| !ran(one));
+            let names: Vec<&str> = absent.map(|one| one.contestant.as_str()).collect();
+            lost.push(format!(
+                "runs/{name}/{number:03}-{}.json is missing",
+                names.join("|")
+            ));
+        }
+    }
+    lost
+}
+
+/// Of a record that a power cut left behind.
+pub const TORN: &str = "is empty or ends early";
 
 /// Gives runs of version 1 their checks, which had other names, and takes their sentences away.
 pub fn bring_up_to_date(runs: &mut [RunRecord], environment: &Environment) {
@@ -138,34 +200,112 @@ pub fn inconsistent(findings: &[String]) -> Option<String> {
         all => format!("; and {} more", all - SHOWN),
     };
     Some(format!(
-        "DOES NOT FOLLOW FROM ITS RUNS: it was tampered with, or written by another version of bench: {first}{more}."
+        "DOES NOT FOLLOW FROM ITS RUNS: files were lost or edited, or written by another version of bench: {first}{more}."
     ))
 }
 
-/// All run records under `root`, by bout, block and position.
+/// What was found in a folder and is not looked at, in a sentence.
+pub fn ignored(strangers: &[PathBuf]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let shown = strangers.iter().take(SHOWN);
+    let shown: Vec<String> = shown.map(|path| path.display().to_string()).collect();
+    let more = match strangers.len() {
+        0 => return None,
+        all if all <= SHOWN => String::new(),
+        all => format!(" and {} more", all - SHOWN),
+    };
+    Some(format!(
+        "ignored, because no suite writes such files: {}{more}",
+        shown.join(", ")
+    ))
+}
+
+/// What is in `runs/`; paths are those below the result folder.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// By bout, block and position.
+    pub runs: Vec<RunRecord>,
+    /// Records that are no JSON any more.
+    pub torn: Vec<PathBuf>,
+    /// Bouts and numbers of both.
+    numbers: BTreeSet<(String, usize)>,
+    /// What no suite writes.
+    pub strangers: Vec<PathBuf>,
+}
+
+/// All run records under `root`.
 ///
 /// # Errors
-/// When one cannot be read: a result with a missing run is not the result.
-pub fn load_runs(root: &Path) -> Result<Vec<RunRecord>> {
-    let mut runs: Vec<RunRecord> = Vec::new();
+/// When one cannot be read, or is JSON of another kind.
+pub fn load_runs(root: &Path) -> Result<Stored> {
+    let mut stored = Stored::default();
     let folder = root.join("runs");
     if !folder.is_dir() {
-        return Ok(runs);
+        return Ok(stored);
     }
     for bout in entries(&folder)? {
+        let name = bout.file_name().unwrap_or_default();
+        let below = Path::new("runs").join(name);
+        if !bout.is_dir() {
+            stored.strangers.push(below);
+            continue;
+        }
         for file in entries(&bout)? {
-            if file
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
-                let run: RunRecord = read_json(&file)?;
-                check_version(&file, run.schema_version)?;
-                runs.push(run);
+            let below = below.join(file.file_name().unwrap_or_default());
+            let Some((number, of_run)) = number_and_name(&file) else {
+                stored.strangers.push(below);
+                continue;
+            };
+            // Logs, histograms and probes lie beside their record.
+            let Some(contestant) = of_run
+                .strip_suffix(".json")
+                .filter(|one| !one.contains('.'))
+            else {
+                continue;
+            };
+            let Some(run) = read_record(&file)? else {
+                stored.torn.push(below);
+                stored
+                    .numbers
+                    .insert((name.to_string_lossy().into_owned(), number));
+                continue;
+            };
+            // A copy is the record of a run that is there already.
+            if name == run.bout.as_str() && contestant == run.contestant {
+                stored.numbers.insert((run.bout.clone(), number));
+                stored.runs.push(run);
+            } else {
+                stored.strangers.push(below);
             }
         }
     }
-    runs.sort_by(|a, b| (&a.bout, a.block, a.position).cmp(&(&b.bout, b.block, b.position)));
-    Ok(runs)
+    let order = |run: &RunRecord| (run.bout.clone(), run.block, run.position);
+    stored.runs.sort_by_cached_key(order);
+    Ok(stored)
+}
+
+/// `(3, "x.json")` of `.../003-x.json`.
+fn number_and_name(path: &Path) -> Option<(usize, &str)> {
+    let (number, name) = path.file_name()?.to_str()?.split_once('-')?;
+    Some((number.parse().ok()?, name))
+}
+
+/// `None` if it is torn.
+fn read_record(path: &Path) -> Result<Option<RunRecord>> {
+    match read_json::<RunRecord>(path) {
+        Ok(run) => {
+            check_version(path, run.schema_version)?;
+            Ok(Some(run))
+        }
+        Err(error) if is_torn(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file is no JSON, as opposed to JSON of another kind.
+pub(crate) fn is_torn(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<serde_json::Error>();
+    error.is_some_and(|error| error.is_eof() || error.is_syntax())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -175,7 +315,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<Vec<_>, _>>()
         .with_context(unreadable)?;
-    paths.retain(|path| path.is_dir() || path.is_file());
     paths.sort();
     Ok(paths)
 }
@@ -282,10 +421,72 @@ mod tests {
         fs::write(dir.path().join("summary.json"), "{}").unwrap();
         let message = format!("{:#}", Results::load(dir.path()).unwrap_err());
         assert!(message.contains("not what bench writes"), "{message}");
-        assert!(load_runs(dir.path()).unwrap().is_empty());
+        assert!(load_runs(dir.path()).unwrap().runs.is_empty());
         fs::create_dir_all(dir.path().join("runs/echo")).unwrap();
-        fs::write(dir.path().join("runs/echo/001-a.json"), "[").unwrap();
+        fs::write(dir.path().join("runs/echo/001-a.json"), "{}").unwrap();
         let message = format!("{:#}", load_runs(dir.path()).unwrap_err());
         assert!(message.contains("001-a.json"), "{message}");
+    }
+
+    /// A copy of the committed result with every kind of bout, and the first record in it.
+    fn copied() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        committed::copy(&committed::varied_result(), dir.path());
+        let record = load_runs(dir.path()).unwrap().runs.swap_remove(0);
+        let name = format!("{:03}-{}.json", record.position, record.contestant);
+        let file = Path::new("runs").join(record.bout).join(name);
+        (dir, file)
+    }
+
+    #[test]
+    fn what_no_suite_wrote_is_named_and_changes_nothing() {
+        let (dir, record) = copied();
+        let before = Results::load(dir.path()).unwrap();
+        assert_eq!(ignored(&before.strangers), None);
+        let bout = record.parent().unwrap();
+        let name = record.file_stem().unwrap().to_str().unwrap();
+        let strangers = [
+            PathBuf::from("runs/.DS_Store"),
+            bout.join(format!("._{name}.json")),
+            bout.join(format!("{name} copy.json")),
+            bout.join("notes.json"),
+        ];
+        fs::copy(dir.path().join(&record), dir.path().join(&strangers[2])).unwrap();
+        for other in [0, 1, 3] {
+            fs::write(dir.path().join(&strangers[other]), "\0\x05\x16\x07").unwrap();
+        }
+        // Of the generator, when the referee was killed.
+        let left = dir.path().join(bout).join(format!("{name}.loadgen.json"));
+        fs::write(left, "{").unwrap();
+        let results = Results::load(dir.path()).unwrap();
+        assert_eq!(results.findings, [""; 0]);
+        assert_eq!(results.summary, before.summary);
+        let named: BTreeSet<PathBuf> = results.strangers.iter().cloned().collect();
+        assert_eq!(named, strangers.into());
+        let said = ignored(&results.strangers).unwrap();
+        assert!(
+            said.contains("runs/.DS_Store") && said.ends_with(" and 1 more"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_lost_record_is_one_finding_and_not_its_consequences() {
+        for (content, expected) in [
+            (None, "is missing"),
+            (Some(&b""[..]), TORN),
+            (Some(b"{\"schema_version\": 2, \"bo"), TORN),
+            (Some(&[0; 512]), TORN),
+        ] {
+            let (dir, record) = copied();
+            match content {
+                None => fs::remove_file(dir.path().join(&record)).unwrap(),
+                Some(content) => fs::write(dir.path().join(&record), content).unwrap(),
+            }
+            let expected = format!("{} {expected}", record.display());
+            let results = Results::load(dir.path()).unwrap();
+            assert_eq!(results.findings, [expected.as_str()]);
+            assert_eq!(look(dir.path()).unwrap().1, [expected]);
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::config::Options;
 use crate::plan::SuitePlan;
 use crate::record::environment::Environment;
 use crate::record::{RunRecord, Status};
-use crate::store::load::{bring_up_to_date, load_runs, read_json};
+use crate::store::load::{self, TORN, bring_up_to_date, load_runs, read_json};
 use crate::summary::MeasuredCapacity;
 
 /// The content of the folder of an interrupted suite.
@@ -38,17 +38,33 @@ impl Left {
         );
         let capacities = root.join("capacities.json");
         let environment = read_json(&root.join("environment.json"))?;
-        let mut runs = load_runs(root)?;
-        bring_up_to_date(&mut runs, &environment);
-        runs.retain(|run| run.status != Status::Interrupted);
+        let mut stored = load_runs(root)?;
+        for torn in &stored.torn {
+            eprintln!("{} {TORN}: its block is run again", torn.display());
+        }
+        if let Some(ignored) = load::ignored(&stored.strangers) {
+            eprintln!("{ignored}");
+        }
+        bring_up_to_date(&mut stored.runs, &environment);
+        stored.runs.retain(|run| run.status != Status::Interrupted);
+        let capacities = match capacities.is_file().then(|| read_json(&capacities)) {
+            None => BTreeMap::new(),
+            Some(Ok(capacities)) => capacities,
+            Some(Err(error)) if load::is_torn(&error) => {
+                eprintln!(
+                    "capacities.json {TORN}: capacities are measured again, and the bouts at a part of them are run again"
+                );
+                stored
+                    .runs
+                    .retain(|run| run.scenario.capacity_key().is_none());
+                BTreeMap::new()
+            }
+            Some(Err(error)) => return Err(error),
+        };
         Ok(Self {
             environment,
-            capacities: if capacities.is_file() {
-                read_json(&capacities)?
-            } else {
-                BTreeMap::new()
-            },
-            runs,
+            capacities,
+            runs: stored.runs,
             root: root.to_owned(),
         })
     }
