@@ -17,7 +17,7 @@ use std::{mem, ptr};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
-use crate::completion::{OpKind, Token, cancelled};
+use crate::completion::{OpKind, Token, ended};
 use crate::ids::{OperationId, Target, UserData};
 use crate::kernel::BUFFER_GROUP;
 use crate::net::LINGER_OFF;
@@ -176,8 +176,8 @@ impl Ring {
             let slot = op.body.socket().and_then(|socket| self.sockets.get(socket));
             let Some(&Handle::Direct(slot)) = slot.map(|slot| &slot.handle) else {
                 // Closed while it waited. In this order: `Closed` is the last of a socket.
-                self.ready
-                    .push_back(cancelled(op.token, OpKind::Shutdown, None));
+                let last = ended(op.token, libc::ECANCELED, OpKind::Shutdown, None);
+                self.ready.push_back(last);
                 self.finish(key);
                 continue;
             };

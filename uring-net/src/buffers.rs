@@ -7,7 +7,6 @@
 #![expect(unsafe_code)]
 
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::{self, NonNull};
@@ -21,6 +20,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use crate::completion::clamp;
 
 /// Private anonymous memory, page-aligned and zeroed.
+#[derive(Debug)]
 struct Mapping {
     start: NonNull<u8>,
     len: usize,
@@ -55,6 +55,7 @@ impl Drop for Mapping {
 }
 
 /// The buffers of one ring and the ring of entries through which they are provided.
+#[derive(Debug)]
 pub(crate) struct BufferPool {
     entries: Mapping,
     memory: Mapping,
@@ -160,22 +161,13 @@ impl BufferPool {
     }
 }
 
-impl fmt::Debug for BufferPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufferPool")
-            .field("count", &self.count)
-            .field("size", &self.size)
-            .field("leased", &self.leased.get())
-            .finish_non_exhaustive()
-    }
-}
-
 /// A lease of one buffer of the ring, holding bytes that were received.
 ///
 /// The bytes may be read and changed in place, cut to a part, and sent again without a copy.
 /// Dropping the lease, or the completion of the send it was given to, gives the buffer back to the
 /// kernel. While a lease lives the ring has one buffer less to receive into: copy what must be kept
 /// long.
+#[derive(Debug)]
 pub struct ReceivedBuf {
     pool: Rc<BufferPool>,
     start: u32,
@@ -235,15 +227,6 @@ impl Drop for ReceivedBuf {
     fn drop(&mut self) {
         self.pool.leased.set(self.pool.leased.get() - 1);
         self.pool.provide(self.id);
-    }
-}
-
-impl fmt::Debug for ReceivedBuf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReceivedBuf")
-            .field("id", &self.id)
-            .field("len", &self.len)
-            .finish_non_exhaustive()
     }
 }
 

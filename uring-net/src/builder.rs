@@ -2,7 +2,6 @@
 
 #![expect(unsafe_code)]
 
-use std::fmt;
 use std::io;
 
 use io_uring::{IoUring, opcode};
@@ -33,15 +32,16 @@ const OPERATIONS: [(u8, &str); 9] = [
     (opcode::Read::CODE, "READ"),
 ];
 
-/// Sizes of a ring and its receive buffers.
+/// Sizes of a ring and its receive buffers. By default 1,024 submission entries, 16,384 completion
+/// entries, 256 receive buffers of 4 KiB (1 MiB, cache-sized).
 #[derive(Debug, Clone)]
 pub struct RingBuilder {
-    pub(crate) entries: u32,
-    pub(crate) cq_entries: u32,
-    pub(crate) buffer_count: u16,
-    pub(crate) buffer_size: u32,
-    pub(crate) direct_slots: u32,
-    pub(crate) holds: Holds,
+    entries: u32,
+    cq_entries: u32,
+    buffer_count: u16,
+    buffer_size: u32,
+    direct_slots: u32,
+    holds: Holds,
 }
 
 impl Default for RingBuilder {
@@ -58,13 +58,6 @@ impl Default for RingBuilder {
 }
 
 impl RingBuilder {
-    /// 1,024 submission entries, 16,384 completion entries, 256 receive buffers of 4 KiB (1 MiB,
-    /// cache-sized).
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Submission entries (rounded up to a power of two, at most 32,768): how many operations one
     /// system call starts.
     #[must_use]
@@ -117,8 +110,7 @@ impl RingBuilder {
     /// # Errors
     /// When the kernel refuses io_uring or lacks a feature; the error names cause and remedy.
     pub fn build(&self) -> Result<Ring, SetupError> {
-        let (ring, no_sqarray) = self.set_up().map_err(at(Step::Setup))?;
-        let kernel = Kernel::new(ring);
+        let kernel = Kernel::new(self.set_up().map_err(at(Step::Setup))?);
         let probe = kernel.probe().map_err(at(Step::Probe))?;
         for (code, operation) in OPERATIONS {
             if !probe.is_supported(code) {
@@ -148,16 +140,10 @@ impl RingBuilder {
             buffer_size: self.buffer_size.max(1),
             direct_slots: self.direct_slots,
             direct_adopted: self.holds == Holds::Adopted,
-            no_sqarray,
-            registered_ring_fd: kernel.registered(),
-            min_wait: params.is_feature_min_timeout(),
-            no_iowait: params.is_feature_no_iowait(),
         };
         Ok(Ring::new(kernel, pool, setup, self.holds))
     }
-}
 
-impl RingBuilder {
     fn register_table(&self, kernel: &Kernel) -> Result<(), SetupError> {
         if self.direct_slots == 0 {
             return Ok(());
@@ -180,8 +166,8 @@ impl RingBuilder {
     }
 
     /// With every flag; without `NO_SQARRAY` where the kernel does not know it, for that changes
-    /// speed and nothing else. Says which it was.
-    fn set_up(&self) -> io::Result<(IoUring, bool)> {
+    /// speed and nothing else.
+    fn set_up(&self) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         builder
             .setup_clamp()
@@ -193,10 +179,8 @@ impl RingBuilder {
         let entries = self.entries.max(1);
         let plain = builder.clone();
         match builder.setup_no_sqarray().build(entries) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                Ok((plain.build(entries)?, false))
-            }
-            result => Ok((result?, true)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => plain.build(entries),
+            result => result,
         }
     }
 }
@@ -205,7 +189,7 @@ fn at(step: Step) -> impl FnOnce(io::Error) -> SetupError {
     move |error| SetupError::new(step, error)
 }
 
-/// What the kernel granted; for the records of a run.
+/// What the kernel granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
     /// Submission entries.
@@ -220,39 +204,6 @@ pub struct Setup {
     pub direct_slots: u32,
     /// Those slots are for adopted sockets, not for accepted ones.
     pub direct_adopted: bool,
-    /// `IORING_SETUP_NO_SQARRAY` is in force (6.6).
-    pub no_sqarray: bool,
-    /// The ring's own fd is registered (5.18).
-    pub registered_ring_fd: bool,
-    /// `min_wait_usec` and absolute wait deadlines are in force (6.12).
-    pub min_wait: bool,
-    /// Waiting is not accounted as waiting for a disk (6.15).
-    pub no_iowait: bool,
-}
-
-impl fmt::Display for Setup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "SINGLE_ISSUER|DEFER_TASKRUN|COOP_TASKRUN|SUBMIT_ALL{}{}{}{}; sq {}, cq {}, buffers {} x {} B",
-            if self.no_sqarray { "|NO_SQARRAY" } else { "" },
-            if self.registered_ring_fd {
-                "|REGISTERED_RING"
-            } else {
-                ""
-            },
-            if self.min_wait { "|ABS_TIMER" } else { "" },
-            if self.no_iowait { "|NO_IOWAIT" } else { "" },
-            self.sq_entries,
-            self.cq_entries,
-            self.buffer_count,
-            self.buffer_size,
-        )?;
-        match self.direct_slots {
-            0 => Ok(()),
-            slots => write!(f, ", direct slots {slots}"),
-        }
-    }
 }
 
 /// Checks, by making and dropping a small ring, whether this process may use everything this crate
@@ -260,11 +211,7 @@ impl fmt::Display for Setup {
 ///
 /// # Errors
 /// As [`RingBuilder::build`].
-pub fn probe() -> Result<Setup, SetupError> {
-    RingBuilder::new()
-        .entries(8)
-        .cq_entries(16)
-        .buffers(8, 4096)
-        .build()
-        .map(|ring| ring.setup().clone())
+pub fn probe() -> Result<(), SetupError> {
+    let small = Ring::builder().entries(8).cq_entries(16).buffers(8, 4096);
+    small.build().map(drop)
 }

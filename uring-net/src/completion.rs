@@ -204,17 +204,10 @@ pub(crate) fn failure(result: i32, op: OpKind, buf: Option<SendBuf>) -> Event {
     Event::Failed { op, error, buf }
 }
 
-/// The last completion of an operation that was cancelled.
+/// The last completion of an operation that ended with `errno`, was cancelled (`ECANCELED`), or
+/// could not be started.
 #[cold]
-pub(crate) fn cancelled(token: Token, op: OpKind, buf: Option<SendBuf>) -> Completion {
-    let event = Event::Cancelled { op, buf };
-    Completion { token, event }
-}
-
-/// The completion of an operation that could not be started.
-#[cold]
-pub(crate) fn refused(token: Token, errno: i32, op: OpKind, buf: Option<SendBuf>) -> Completion {
-    let error = io::Error::from_raw_os_error(errno);
-    let event = Event::Failed { op, error, buf };
+pub(crate) fn ended(token: Token, errno: i32, op: OpKind, buf: Option<SendBuf>) -> Completion {
+    let event = failure(-errno, op, buf);
     Completion { token, event }
 }

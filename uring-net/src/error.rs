@@ -18,52 +18,54 @@ pub struct SetupError {
     pub source: io::Error,
 }
 
-/// The steps of making a ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The steps of making a ring, as what could not be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Step {
     /// `io_uring_setup`.
+    #[error("cannot set up io_uring")]
     Setup,
     /// Asking which operations there are.
+    #[error("cannot ask io_uring for its operations")]
     Probe,
     /// Mapping the memory of the receive buffers.
+    #[error("cannot map receive buffers")]
     Buffers,
     /// Registering the ring of provided buffers.
+    #[error("cannot register a provided-buffer ring")]
     BufferRing,
     /// Registering the table of direct descriptors.
+    #[error("cannot register a table of direct descriptors")]
     Table,
 }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Step::Setup => "cannot set up io_uring",
-            Step::Probe => "cannot ask io_uring for its operations",
-            Step::Buffers => "cannot map receive buffers",
-            Step::BufferRing => "cannot register a provided-buffer ring",
-            Step::Table => "cannot register a table of direct descriptors",
-        })
-    }
-}
-
 /// Why the kernel refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cause {
     /// The system call does not exist (`ENOSYS`).
+    #[error("this kernel has no io_uring, or a sandbox hides it")]
     NotBuilt,
     /// `kernel.io_uring_disabled` is 2.
+    #[error("io_uring is switched off (kernel.io_uring_disabled=2)")]
     DisabledForAll,
     /// `kernel.io_uring_disabled` is 1 and the process is neither privileged nor in
     /// `kernel.io_uring_group`.
+    #[error("io_uring is for the privileged only (kernel.io_uring_disabled=1)")]
     DisabledForUnprivileged,
     /// `EPERM` or `EACCES` although the sysctl allows it: a seccomp filter or a security module, as
     /// containers have.
+    #[error(
+        "a seccomp filter or security module forbids io_uring (kernel.io_uring_disabled does not)"
+    )]
     Filtered,
-    /// No memory, or more than may be locked.
+    /// `ENOMEM` or `EAGAIN`.
+    #[error("not enough memory that may be locked")]
     Memory,
-    /// The limit on open files.
+    /// `EMFILE` or `ENFILE`.
+    #[error("the limit on open files does not allow it")]
     Descriptors,
     /// The kernel is too old.
+    #[error("{feature} needs Linux {since}{}", this_is(*running))]
     TooOld {
         /// What is missing.
         feature: &'static str,
@@ -73,12 +75,18 @@ pub enum Cause {
         running: Option<KernelVersion>,
     },
     /// An operation is missing although the kernel is new enough.
+    #[error("the operation {operation} is not allowed here")]
     Restricted {
         /// Which.
         operation: &'static str,
     },
     /// Anything else.
+    #[error("for a reason unknown to this program")]
     Unknown,
+}
+
+fn this_is(running: Option<KernelVersion>) -> String {
+    running.map_or_else(String::new, |running| format!(", this is {running}"))
 }
 
 impl Cause {
@@ -106,36 +114,6 @@ impl Cause {
             Cause::TooOld { .. } => "use Linux 6.1 or newer",
             Cause::Restricted { .. } => "lift the restriction on io_uring operations",
             Cause::Unknown => "see io_uring_setup(2) and io_uring_register(2) for this error",
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Cause::NotBuilt => f.write_str("this kernel has no io_uring, or a sandbox hides it"),
-            Cause::DisabledForAll => f.write_str("io_uring is switched off (kernel.io_uring_disabled=2)"),
-            Cause::DisabledForUnprivileged => {
-                f.write_str("io_uring is for the privileged only (kernel.io_uring_disabled=1)")
-            }
-            Cause::Filtered => f.write_str(
-                "a seccomp filter or security module forbids io_uring (kernel.io_uring_disabled does not)",
-            ),
-            Cause::Memory => f.write_str("not enough memory that may be locked"),
-            Cause::Descriptors => f.write_str("the limit on open files does not allow it"),
-            Cause::TooOld {
-                feature,
-                since,
-                running,
-            } => {
-                write!(f, "{feature} needs Linux {since}")?;
-                match running {
-                    Some(running) => write!(f, ", this is {running}"),
-                    None => Ok(()),
-                }
-            }
-            Cause::Restricted { operation } => write!(f, "the operation {operation} is not allowed here"),
-            Cause::Unknown => f.write_str("for a reason unknown to this program"),
         }
     }
 }

@@ -92,11 +92,6 @@ impl Kernel {
         self.ring().params()
     }
 
-    /// Whether the ring's own fd is registered.
-    pub(crate) fn registered(&self) -> bool {
-        self.registered
-    }
-
     /// Whether wait deadlines are absolute and `min_wait` works.
     #[inline]
     pub(crate) fn absolute(&self) -> bool {

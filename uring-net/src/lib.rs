@@ -36,8 +36,7 @@
 //! Linux 6.1 or newer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, provided-buffer rings, multishot accept
 //! and receive). With 6.6 the ring does without the index array (`NO_SQARRAY`); with 6.12 wait
 //! deadlines are absolute and [`Ring::wait_batch`] batches; with 6.15 waiting is no longer counted
-//! as I/O wait; direct sockets ([`RingBuilder::direct`]) need 6.13. [`Setup`] says what is in
-//! force.
+//! as I/O wait; direct sockets ([`RingBuilder::direct`]) need 6.13.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 

@@ -13,22 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 /// What `setsockopt` says.
 pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
     let on: libc::c_int = 1;
-    // SAFETY: the fd is borrowed for the call, and the option value is an initialised int of the
-    // size given, which the kernel copies.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let socket = socket.as_fd().as_raw_fd();
+    set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on)
 }
 
 /// `SO_LINGER` off: a close delivers what was sent, and then the end of the stream.
@@ -46,21 +32,24 @@ pub(crate) static LINGER_OFF: libc::linger = libc::linger {
 /// # Errors
 /// What `setsockopt` says.
 pub fn deliver_on_close(socket: RawFd) -> io::Result<()> {
-    // SAFETY: the option value is a static of the size given, which the kernel copies; a number
+    set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &LINGER_OFF)
+}
+
+fn set_option<T>(socket: RawFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    // SAFETY: the value is initialised and of the size given, and the kernel copies it; a number
     // that is no socket's is an error.
     let result = unsafe {
         libc::setsockopt(
             socket,
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const LINGER_OFF).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
+            level,
+            option,
+            (&raw const *value).cast(),
+            size_of::<T>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

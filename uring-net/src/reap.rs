@@ -8,9 +8,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 use socket2::SockRef;
 
-use crate::completion::{
-    Completion, Event, OpKind, cancelled, failure, outcome, refused, sent, shut_down,
-};
+use crate::completion::{Completion, Event, OpKind, ended, failure, outcome, sent, shut_down};
 use crate::ids::{SocketId, Target, UserData};
 use crate::kernel::Cqe;
 use crate::op::{AcceptMode, Body, Handle, Op, SocketSlot};
@@ -93,10 +91,7 @@ impl Ring {
                 errno if errno == -libc::EAGAIN => Event::Sent { buf, bytes: 0 },
                 errno => failure(errno, OpKind::Send, Some(buf)),
             },
-            Body::Connect { address, .. } => {
-                self.spare_addresses.push(address);
-                outcome(cqe.result, kind, Event::Connected)
-            }
+            Body::Connect { .. } => outcome(cqe.result, kind, Event::Connected),
             Body::Shutdown { how, .. } => {
                 let outcome = installed(cqe.result).and_then(|fd| {
                     // A descriptor for this call only; the socket stays where it is.
@@ -106,15 +101,8 @@ impl Ring {
                 self.start_shutdowns();
                 shut_down(outcome)
             }
-            Body::Timeout { deadline } => {
-                self.spare_times.push(deadline);
-                let result = if cqe.result == -libc::ETIME {
-                    0
-                } else {
-                    cqe.result
-                };
-                outcome(result, kind, Event::TimedOut)
-            }
+            Body::Timeout { .. } if cqe.result == -libc::ETIME => Event::TimedOut,
+            Body::Timeout { .. } => outcome(cqe.result, kind, Event::TimedOut),
             Body::Accept { .. } => return None,
         };
         Some(Completion { token, event })
@@ -132,7 +120,8 @@ impl Ring {
                 self.spare_the_last_slots(key);
             } else if over {
                 // In this order: `Closed` is the last of a socket.
-                self.ready.push_back(cancelled(token, OpKind::Accept, None));
+                let last = ended(token, libc::ECANCELED, OpKind::Accept, None);
+                self.ready.push_back(last);
                 self.finish(key);
             } else if let Some(full) = self.accept_on(key) {
                 self.ready.push_back(full);
@@ -197,7 +186,7 @@ impl Ring {
             }
             _ => {
                 let op = self.finish(key)?;
-                Some(refused(op.token, libc::ENFILE, OpKind::Accept, None))
+                Some(ended(op.token, libc::ENFILE, OpKind::Accept, None))
             }
         }
     }
@@ -245,15 +234,9 @@ impl Ring {
         let op = self.ops.remove(key)?;
         match op.body.socket() {
             Some(socket) => {
-                if let Some(slot) = self.sockets.get_mut(socket)
-                    && slot.exclusive == Some(key)
-                {
-                    slot.exclusive = None;
-                }
-                if matches!(op.body, Body::Shutdown { .. })
-                    && let Some(slot) = self.sockets.get_mut(socket)
-                {
-                    slot.shutting_down = false;
+                if let Some(slot) = self.sockets.get_mut(socket) {
+                    slot.exclusive.take_if(|exclusive| *exclusive == key);
+                    slot.shutting_down &= !matches!(op.body, Body::Shutdown { .. });
                 }
                 self.leave(socket);
             }

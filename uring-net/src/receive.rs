@@ -10,11 +10,9 @@
 
 #![expect(unsafe_code)]
 
-use std::io;
-
 use io_uring::cqueue;
 
-use crate::completion::{Completion, Event, OpKind, Token, cancelled, refused};
+use crate::completion::{Completion, Event, OpKind, Token, ended, failure};
 use crate::ids::{OperationId, SocketId, Target, UserData};
 use crate::kernel::Cqe;
 use crate::op::{ReceiveMode, ReceiveState};
@@ -87,7 +85,7 @@ impl Ring {
     #[cold]
     fn refuse_receive(&mut self, token: Token, errno: i32) -> OperationId {
         self.ready
-            .push_back(refused(token, errno, OpKind::Receive, None));
+            .push_back(ended(token, errno, OpKind::Receive, None));
         OperationId::STALE
     }
 
@@ -217,16 +215,9 @@ impl Ring {
                 None
             }
             libc::EAGAIN | libc::ECANCELED | libc::ENOBUFS | libc::EINTR if !wanted => {
-                Some(Event::Cancelled {
-                    op: OpKind::Receive,
-                    buf: None,
-                })
+                Some(failure(-libc::ECANCELED, OpKind::Receive, None))
             }
-            errno => Some(Event::Failed {
-                op: OpKind::Receive,
-                error: io::Error::from_raw_os_error(errno),
-                buf: None,
-            }),
+            _ => Some(failure(result, OpKind::Receive, None)),
         }
     }
 
@@ -244,7 +235,7 @@ impl Ring {
     fn end_cancelled(&mut self, key: Key) {
         if let Some(slot) = self.sockets.get_mut(key) {
             slot.receive = ReceiveState::Off;
-            let last = cancelled(slot.token, OpKind::Receive, None);
+            let last = ended(slot.token, libc::ECANCELED, OpKind::Receive, None);
             self.ready.push_back(last);
         }
     }

@@ -10,13 +10,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use io_uring::types::Timespec;
 use socket2::{SockAddr, SockRef};
 
 use crate::buffers::BufferPool;
 use crate::builder::{RingBuilder, Setup};
 use crate::clock::{Clock, timespec};
-use crate::completion::{Completion, OpKind, SendBuf, Token, clamp, refused, shut_down};
+use crate::completion::{Completion, OpKind, SendBuf, Token, clamp, ended, shut_down};
 use crate::direct::{DirectTable, Holds};
 use crate::ids::{OperationId, SocketId, Target, UserData};
 use crate::kernel::Kernel;
@@ -63,13 +62,6 @@ pub struct Ring {
     pub(crate) closed: VecDeque<Key>,
     /// Operations that the kernel holds.
     pub(crate) in_flight: usize,
-    #[expect(
-        clippy::vec_box,
-        reason = "the kernel holds the addresses of the boxes while they are in use"
-    )]
-    pub(crate) spare_addresses: Vec<Box<SockAddr>>,
-    #[expect(clippy::vec_box, reason = "as above")]
-    pub(crate) spare_times: Vec<Box<Timespec>>,
     pub(crate) stats: Stats,
     /// The ring is being dropped: nothing is started again.
     pub(crate) dying: bool,
@@ -92,8 +84,6 @@ impl Ring {
             ready: VecDeque::new(),
             closed: VecDeque::new(),
             in_flight: 0,
-            spare_addresses: Vec::new(),
-            spare_times: Vec::new(),
             stats: Stats::default(),
             dying: false,
             clock: Clock::new(),
@@ -104,7 +94,7 @@ impl Ring {
     /// Sizes and options.
     #[must_use]
     pub fn builder() -> RingBuilder {
-        RingBuilder::new()
+        RingBuilder::default()
     }
 
     /// What the kernel granted.
@@ -169,7 +159,7 @@ impl Ring {
             Some(mode) => self.begin(socket, token, Body::Accept { socket, mode }),
             None => {
                 self.ready
-                    .push_back(refused(token, libc::ENFILE, OpKind::Accept, None));
+                    .push_back(ended(token, libc::ENFILE, OpKind::Accept, None));
                 OperationId::STALE
             }
         }
@@ -177,15 +167,8 @@ impl Ring {
 
     /// Connects: [`Connected`](crate::Event::Connected), or [`Failed`](crate::Event::Failed).
     pub fn connect(&mut self, socket: SocketId, address: SocketAddr, token: Token) -> OperationId {
-        let address = SockAddr::from(address);
-        let address = match self.spare_addresses.pop() {
-            Some(mut spare) => {
-                *spare = address;
-                spare
-            }
-            None => Box::new(address),
-        };
         let socket = socket.0;
+        let address = Box::new(SockAddr::from(address));
         self.begin(socket, token, Body::Connect { socket, address })
     }
 
@@ -195,9 +178,7 @@ impl Ring {
     /// One send may be in flight per socket; another one fails with `EBUSY` (two could interleave
     /// when one is short).
     pub fn send(&mut self, socket: SocketId, buf: impl Into<SendBuf>, token: Token) -> OperationId {
-        let buf = buf.into();
-        let end = buf.len();
-        self.send_bytes(socket.0, buf, 0..end, token)
+        self.send_range(socket, buf, 0..usize::MAX, token)
     }
 
     /// As [`send`](Ring::send), but only the bytes in `range` (cut to what is there).
@@ -210,7 +191,14 @@ impl Ring {
     ) -> OperationId {
         let buf = buf.into();
         let range = clamp(range, buf.len());
-        self.send_bytes(socket.0, buf, range, token)
+        let body = Body::Send {
+            socket: socket.0,
+            at: range.start,
+            end: range.end,
+            bytes: range.len(),
+            buf,
+        };
+        self.begin(socket.0, token, body)
     }
 
     /// Sends what the socket takes at once: [`Sent`](crate::Event::Sent) says how many bytes that
@@ -289,7 +277,7 @@ impl Ring {
         let key = socket.0;
         let Some(slot) = self.open(key) else {
             self.ready
-                .push_back(refused(token, libc::EBADF, OpKind::Close, None));
+                .push_back(ended(token, libc::EBADF, OpKind::Close, None));
             return;
         };
         slot.token = token;
@@ -315,15 +303,7 @@ impl Ring {
     /// Gives one [`TimedOut`](crate::Event::TimedOut) at `deadline` or soon after it, never before
     /// it.
     pub fn timeout(&mut self, deadline: Instant, token: Token) -> OperationId {
-        let at = self.clock.monotonic(deadline);
-        let deadline = match self.spare_times.pop() {
-            Some(mut spare) => {
-                *spare = at;
-                spare
-            }
-            None => Box::new(at),
-        };
-        self.begin_timeout(token, deadline)
+        self.begin_timeout(token, Box::new(self.clock.monotonic(deadline)))
     }
 
     /// Cancels an operation. It still gives exactly one last completion:
@@ -427,8 +407,6 @@ impl Ring {
         self.waiting_shutdowns.shrink_to_fit();
         self.ready.shrink_to_fit();
         self.closed.shrink_to_fit();
-        self.spare_addresses = Vec::new();
-        self.spare_times = Vec::new();
     }
 
     /// How often the ring entered the kernel, and how often it had to help itself.
@@ -450,24 +428,6 @@ impl Ring {
         self.sockets.get_mut(key).filter(|slot| !slot.is_closing())
     }
 
-    #[inline]
-    fn send_bytes(
-        &mut self,
-        socket: Key,
-        buf: SendBuf,
-        range: Range<usize>,
-        token: Token,
-    ) -> OperationId {
-        let body = Body::Send {
-            socket,
-            at: range.start,
-            end: range.end,
-            bytes: range.len(),
-            buf,
-        };
-        self.begin(socket, token, body)
-    }
-
     #[cold]
     pub(crate) fn refuse(&mut self, token: Token, errno: i32, body: Body) -> OperationId {
         let op = body.kind();
@@ -475,7 +435,7 @@ impl Ring {
             Body::Send { buf, .. } | Body::SendNow { buf, .. } => Some(buf),
             _ => None,
         };
-        self.ready.push_back(refused(token, errno, op, buf));
+        self.ready.push_back(ended(token, errno, op, buf));
         OperationId::STALE
     }
 

@@ -158,17 +158,6 @@ fn dropping_a_ring_with_everything_in_flight_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_report_says_what_is_in_force() {
-    let setup = uring_net::probe().unwrap();
-    assert!(setup.cq_entries >= 16);
-    let text = setup.to_string();
-    assert!(
-        text.contains("DEFER_TASKRUN") && text.contains("buffers 8 x 4096 B"),
-        "{text}"
-    );
-}
-
-#[test]
 fn odd_sizes_are_made_to_fit() {
     let ring = Ring::builder()
         .entries(0)
