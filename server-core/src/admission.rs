@@ -197,12 +197,17 @@ fn respond_page(
     content_type: &str,
     body: impl FnOnce() -> String,
 ) -> Admitted {
-    if !matches!(head.method(), "GET" | "HEAD") {
-        return respond_text("405 Method Not Allowed", "Allow: GET, HEAD\r\n");
-    }
-    let body = body();
+    let (status, field, content_type, body) = match head.method() {
+        "GET" | "HEAD" => ("200 OK", "Cache-Control: no-store", content_type, body()),
+        _ => (
+            "405 Method Not Allowed",
+            "Allow: GET, HEAD",
+            "text/plain; charset=utf-8",
+            "only GET and HEAD work here\n".into(),
+        ),
+    };
     let response = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\n{field}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
     Admitted::Respond(response.into_bytes())
@@ -218,15 +223,6 @@ fn without_body_for_head(head: &RequestHead<'_>, admitted: Admitted) -> Admitted
         }
         other => other,
     }
-}
-
-fn respond_text(status: &str, headers: &str) -> Admitted {
-    let body = "only GET and HEAD work here\n";
-    let response = format!(
-        "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    Admitted::Respond(response.into_bytes())
 }
 
 #[cfg(test)]

@@ -1,6 +1,4 @@
-//! What every server says of its own accord: pings, pongs, and the reasons in its Close frames.
-
-use ws_proto::{Control, OpCode, encode_frame};
+//! What every server says of its own accord: pings, and the reasons in its Close frames.
 
 /// Reason of the Close frames of a drain.
 pub const GOING_AWAY: &str = "server is going away";
@@ -10,8 +8,3 @@ pub const IDLE: &str = "idle for too long";
 pub const SLOW_CONSUMER: &str = "slow consumer";
 /// An empty ping (RFC 6455, section 5.5.2): FIN and opcode 9, no payload.
 pub const PING: &[u8] = &[0x89, 0];
-
-/// Appends a pong.
-pub fn pong(payload: &[u8], out: &mut Vec<u8>) {
-    encode_frame(OpCode::Control(Control::Pong), payload, out);
-}

@@ -49,15 +49,9 @@ macro_rules! counters {
             /// Counts what an echo made of `received` bytes.
             #[inline]
             pub fn count_echo(&self, received: usize, echo: &Echo) {
-                self.bytes_received.add(received as u64);
-                self.messages_received.add(echo.messages);
-                self.messages_sent.add(echo.messages);
-                if echo.pings > 0 {
-                    self.pings_received.add(echo.pings);
-                }
-                if echo.pongs > 0 {
-                    self.pongs_received.add(echo.pongs);
-                }
+                let mut local = LocalCounters::default();
+                local.count_echo(received, echo);
+                local.hand_over(self);
                 if let Some(End::Violation(violation)) = &echo.end {
                     self.count_violation(violation);
                 }
@@ -118,24 +112,43 @@ counters! {
     drained: "Connections open when the server began to drain",
 }
 
-/// Counting without atomics: the sums of one turn or receive, added to those of the worker at once.
-#[derive(Debug, Default)]
-pub struct LocalCounters {
-    /// As in [`WorkerCounters`], like all of these.
-    pub messages_received: u64,
-    #[expect(missing_docs)]
-    pub messages_sent: u64,
-    #[expect(missing_docs)]
-    pub bytes_received: u64,
-    #[expect(missing_docs)]
-    pub bytes_sent: u64,
-    #[expect(missing_docs)]
-    pub pings_received: u64,
-    #[expect(missing_docs)]
-    pub pings_sent: u64,
-    #[expect(missing_docs)]
-    pub pongs_received: u64,
+macro_rules! local_counters {
+    ($($field:ident),*) => {
+        /// Counting without atomics: the sums of one turn or receive, added to those of the worker
+        /// at once.
+        #[derive(Debug, Default)]
+        pub struct LocalCounters {
+            $(#[doc = "As in [`WorkerCounters`]."] pub $field: u64,)*
+        }
+
+        impl LocalCounters {
+            /// Adds what another has counted.
+            #[inline]
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+
+            /// Adds everything to the counters that others see, and begins anew.
+            #[inline]
+            pub fn hand_over(&mut self, counters: &WorkerCounters) {
+                let sums = std::mem::take(self);
+                $(if sums.$field > 0 {
+                    counters.$field.add(sums.$field);
+                })*
+            }
+        }
+    };
 }
+
+local_counters!(
+    messages_received,
+    messages_sent,
+    bytes_received,
+    bytes_sent,
+    pings_received,
+    pings_sent,
+    pongs_received
+);
 
 impl LocalCounters {
     /// Counts what an echo made of `received` bytes, but for a violation.
@@ -146,37 +159,6 @@ impl LocalCounters {
         self.messages_sent += echo.messages;
         self.pings_received += echo.pings;
         self.pongs_received += echo.pongs;
-    }
-
-    /// Adds what another has counted.
-    #[inline]
-    pub fn add(&mut self, other: &Self) {
-        self.messages_received += other.messages_received;
-        self.messages_sent += other.messages_sent;
-        self.bytes_received += other.bytes_received;
-        self.bytes_sent += other.bytes_sent;
-        self.pings_received += other.pings_received;
-        self.pings_sent += other.pings_sent;
-        self.pongs_received += other.pongs_received;
-    }
-
-    /// Adds everything to the counters that others see, and begins anew.
-    #[inline]
-    pub fn hand_over(&mut self, counters: &WorkerCounters) {
-        let sums = std::mem::take(self);
-        for (counter, sum) in [
-            (&counters.messages_received, sums.messages_received),
-            (&counters.messages_sent, sums.messages_sent),
-            (&counters.bytes_received, sums.bytes_received),
-            (&counters.bytes_sent, sums.bytes_sent),
-            (&counters.pings_received, sums.pings_received),
-            (&counters.pings_sent, sums.pings_sent),
-            (&counters.pongs_received, sums.pongs_received),
-        ] {
-            if sum > 0 {
-                counter.add(sum);
-            }
-        }
     }
 }
 

@@ -16,8 +16,8 @@
 //! | [`shortage`] | what the log says of accepting without descriptors |
 //! | [`sweep`] | idle pings and timeouts without one timer per connection |
 //! | [`memory_release`] | when memory goes back to the system |
-//! | [`signals`] | what sweep, drain and fan-out tell the task of a connection |
-//! | [`control`] | the pings, pongs and Close reasons that every server sends |
+//! | [`task`] | what sweep, drain and fan-out tell the task of a connection |
+//! | [`control`] | the pings and Close reasons that every server sends |
 //! | [`counters`] | what `/metrics` and the final line say |
 //! | [`lifecycle`] | the `ready` and `final` lines, signals, logging |
 //! | [`program`], [`workers`] | a server's program from start to end, its threads, and what they share |
@@ -39,7 +39,7 @@ pub mod processes;
 pub mod program;
 pub mod rooms;
 pub mod shortage;
-pub mod signals;
 pub mod sweep;
 pub mod system;
+pub mod task;
 pub mod workers;

@@ -1,12 +1,14 @@
 //! The life of a server process: logging, the `ready` and `final` lines, signals.
 
 use std::env::{self, VarError};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, PipeReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -91,13 +93,13 @@ pub fn print_line(record: &impl Serialize) -> io::Result<()> {
 ///
 /// # Errors
 /// When `RUST_LOG` says neither.
-pub fn init_logging() -> Result<(), String> {
+pub fn init_logging() -> anyhow::Result<()> {
     let filter = match env::var("RUST_LOG") {
         Ok(directives) => Targets::from_str(&directives).map_err(|error| {
-            format!("RUST_LOG is `{directives}`: {error}; write LEVEL or TARGET=LEVEL,...")
+            anyhow!("RUST_LOG is `{directives}`: {error}; write LEVEL or TARGET=LEVEL,...")
         })?,
         Err(VarError::NotPresent) => Targets::new().with_default(LevelFilter::INFO),
-        Err(error @ VarError::NotUnicode(_)) => return Err(format!("RUST_LOG: {error}")),
+        Err(error @ VarError::NotUnicode(_)) => return Err(error).context("RUST_LOG"),
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
@@ -112,21 +114,9 @@ pub fn init_logging() -> Result<(), String> {
 /// and a terminal's Ctrl-C reaches a server beside its supervisor, which passes it on.
 const SAME_REQUEST: Duration = Duration::from_millis(250);
 
-/// Told once that the server is to end. Clones are handles to the same event.
-#[derive(Clone, Default)]
-pub struct Shutdown(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    begun: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    begun: bool,
-    callbacks: Vec<Box<dyn FnOnce() + Send>>,
-}
+/// Says once that the server is to end: reads as ended from then on.
+#[derive(Debug)]
+pub struct Shutdown(PipeReader);
 
 impl Shutdown {
     /// Begins the shutdown at the first SIGTERM or SIGINT; a second one ends the process at once
@@ -136,74 +126,38 @@ impl Shutdown {
     /// # Errors
     /// When the handlers or the thread cannot be set up.
     pub fn on_signals() -> io::Result<Self> {
-        let shutdown = Self::default();
+        let (begun, open_until_then) = io::pipe()?;
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        let told = shutdown.clone();
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                let mut first_came = None;
-                for signal in signals.forever() {
-                    match first_came {
-                        None => {
-                            first_came = Some(Instant::now());
-                            tracing::info!(signal, "draining");
-                            told.begin();
-                        }
-                        Some(at) if at.elapsed() < SAME_REQUEST => {}
-                        Some(_) => {
-                            tracing::warn!(signal, "second signal: ending at once");
-                            std::process::exit(128 + signal);
-                        }
-                    }
+        let listen = move || {
+            let mut signals = signals.forever();
+            let signal = signals.next();
+            let first_came = Instant::now();
+            tracing::info!(signal, "draining");
+            drop(open_until_then);
+            for signal in signals {
+                if first_came.elapsed() >= SAME_REQUEST {
+                    tracing::warn!(signal, "second signal: ending at once");
+                    std::process::exit(128 + signal);
                 }
-            })?;
-        Ok(shutdown)
-    }
-
-    /// Begins the shutdown; the callbacks run on this thread. Without effect the second time.
-    pub fn begin(&self) {
-        let callbacks = {
-            let mut state = self.lock();
-            state.begun = true;
-            std::mem::take(&mut state.callbacks)
+            }
         };
-        self.0.begun.notify_all();
-        callbacks.into_iter().for_each(|callback| callback());
-    }
-
-    /// Whether it has begun.
-    pub fn has_begun(&self) -> bool {
-        self.lock().begun
-    }
-
-    /// Runs `callback` when the shutdown begins, on the signal thread, or at once if it has begun.
-    /// It should only wake somebody: set a flag, wake a [`Waker`](std::task::Waker), send on a
-    /// channel.
-    pub fn on_begin(&self, callback: impl FnOnce() + Send + 'static) {
-        let mut state = self.lock();
-        if state.begun {
-            drop(state);
-            callback();
-        } else {
-            state.callbacks.push(Box::new(callback));
-        }
+        let thread = std::thread::Builder::new().name("signals".into());
+        thread.spawn(listen)?;
+        Ok(Self(begun))
     }
 
     /// Blocks the thread until it has begun.
-    pub fn wait(&self) {
-        let mut state = self.lock();
-        while !state.begun {
-            state = self
-                .0
-                .begun
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+    ///
+    /// # Errors
+    /// The pipe that says so cannot be read.
+    pub fn wait(&self) -> io::Result<()> {
+        (&self.0).read_to_end(&mut Vec::new()).map(drop)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl AsFd for Shutdown {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -222,27 +176,14 @@ impl Alive {
         AliveGuard(self.clone())
     }
 
-    /// How many are alive.
-    pub fn count(&self) -> usize {
-        *self.lock()
-    }
-
     /// Blocks the thread until none is alive, at most for `timeout`; returns whether none is.
     pub fn wait_for_none(&self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let mut count = self.lock();
-        while *count > 0 {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                return false;
-            };
-            count = self
-                .0
-                .1
-                .wait_timeout(count, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
+        let waiting = self
+            .0
+            .1
+            .wait_timeout_while(self.lock(), timeout, |n| *n > 0);
+        let (count, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        *count == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
@@ -262,8 +203,6 @@ impl Drop for AliveGuard {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
     use crate::options::SlowConsumer;
 
@@ -328,32 +267,11 @@ mod tests {
     }
 
     #[test]
-    fn callbacks_run_once_before_or_after_the_beginning() {
-        let shutdown = Shutdown::default();
-        let (tell, told) = mpsc::channel();
-        for n in 0..2 {
-            let tell = tell.clone();
-            shutdown.on_begin(move || tell.send(n).unwrap());
-        }
-        assert!(told.try_recv().is_err() && !shutdown.has_begun());
-        let waiting = std::thread::spawn({
-            let shutdown = shutdown.clone();
-            move || shutdown.wait()
-        });
-        shutdown.begin();
-        shutdown.begin();
-        waiting.join().unwrap();
-        shutdown.on_begin(move || tell.send(2).unwrap());
-        assert_eq!(told.iter().collect::<Vec<_>>(), [0, 1, 2]);
-    }
-
-    #[test]
     fn waiting_for_none_ends_with_the_last_or_at_the_deadline() {
         let alive = Alive::default();
         assert!(alive.wait_for_none(Duration::ZERO));
         let (first, second) = (alive.enter(), alive.enter());
         drop(first);
-        assert_eq!(alive.count(), 1);
         assert!(!alive.wait_for_none(Duration::from_millis(1)));
         let waiting = std::thread::spawn({
             let alive = alive.clone();

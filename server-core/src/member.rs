@@ -1,10 +1,14 @@
 //! The WebSocket of a member of a room: what it receives becomes publications and pongs.
 
-use ws_proto::{CloseCode, Event, Input, Limits, Role, Session, State};
+use ws_proto::{
+    CloseCode, Control, Event, Input, Limits, OpCode, Role, Session, State, encode_frame,
+};
 
-use crate::control::pong;
+use crate::control::{GOING_AWAY, IDLE, PING, SLOW_CONSUMER};
 use crate::counters::{LocalCounters, WorkerCounters};
+use crate::outbox::Outbox;
 use crate::rooms::{FrameBuilder, Publication};
+use crate::task::Signals;
 
 /// The protocol of one member.
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl MemberSession {
                 Ok(Some(Event::Message { kind, payload })) => built.push(kind, payload),
                 Ok(Some(Event::Ping(payload))) => {
                     taken.counts.pings_received += 1;
-                    pong(payload, &mut taken.pongs);
+                    encode_frame(OpCode::Control(Control::Pong), payload, &mut taken.pongs);
                 }
                 Ok(Some(Event::Pong(_))) => taken.counts.pongs_received += 1,
                 Ok(Some(Event::Close { .. })) => {
@@ -86,6 +90,39 @@ impl MemberSession {
             self.publication = Some(Publication::new(frames));
         }
         taken
+    }
+
+    /// Does what others tell the member's task; `true` when that ends the connection. A ping is
+    /// queued only where it `can_ping`: where it would leave at once.
+    pub fn handle_signals(
+        &mut self,
+        signals: Signals,
+        can_ping: bool,
+        counters: &WorkerCounters,
+        outbox: &mut Outbox,
+    ) -> bool {
+        if signals.includes(Signals::SLOW_CONSUMER) {
+            self.end_with(CloseCode::Policy, SLOW_CONSUMER, outbox);
+            return true;
+        }
+        if signals.includes(Signals::IDLE_TIMEOUT) {
+            counters.idle_timeouts.add(1);
+            self.end_with(CloseCode::Away, IDLE, outbox);
+            return true;
+        }
+        if signals.includes(Signals::DRAIN) {
+            outbox.close(self.close(CloseCode::Away, GOING_AWAY));
+        } else if signals.includes(Signals::PING) && can_ping && self.is_open() {
+            outbox.push_control(PING);
+            counters.pings_sent.add(1);
+        }
+        false
+    }
+
+    /// Sends nothing any more but what has begun, and a Close frame.
+    pub fn end_with(&mut self, code: CloseCode, reason: &str, outbox: &mut Outbox) {
+        outbox.end();
+        outbox.close(self.close(code, reason));
     }
 
     /// Begins to close; the Close frame to send. Where one is due already it is that.

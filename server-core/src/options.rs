@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 pub use units::HELP as UNITS_HELP;
@@ -93,11 +94,6 @@ pub enum SlowConsumer {
     Drop,
 }
 
-/// A combination of options that cannot work. The text says what to change.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct OptionsError(String);
-
 /// Options after the check: what the server really does.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -184,61 +180,56 @@ impl ServerOptions {
     ///
     /// # Errors
     /// The first impossible value or combination, with what to change.
-    pub fn resolve(&self) -> Result<Settings, OptionsError> {
-        let available = system::available_cpus()
-            .map_err(|e| OptionsError(format!("cannot read the CPU affinity: {e}")))?;
+    pub fn resolve(&self) -> anyhow::Result<Settings> {
+        let available = system::available_cpus().context("cannot read the CPU affinity")?;
         self.resolve_on(&available)
     }
 
     /// [`resolve`](Self::resolve) on a machine with the given CPUs.
-    fn resolve_on(&self, available: &[usize]) -> Result<Settings, OptionsError> {
-        let refuse = |text: String| Err(OptionsError(text));
-        if let Some(cpus) = &self.cpus
-            && let Some(missing) = cpus.as_slice().iter().find(|cpu| !available.contains(cpu))
-        {
-            return refuse(format!(
-                "--cpus names CPU {missing}, which this process may not use; available are {available:?}"
-            ));
-        }
-        let cpu_count = self
-            .cpus
-            .as_ref()
-            .map_or(available.len(), |list| list.as_slice().len());
-        if self.processes == 0 || self.processes > 1024 {
-            return refuse("--processes must be between 1 and 1024".into());
-        }
-        let workers = self.workers.unwrap_or(cpu_count.div_ceil(self.processes));
-        if workers == 0 || workers > 1024 {
-            return refuse("--workers must be between 1 and 1024".into());
-        }
-        if self.send_queue == 0 {
-            return refuse(
-                "--send-queue must be at least 1: a queue of 0 could never send what a socket does not take at once".into(),
+    fn resolve_on(&self, available: &[usize]) -> anyhow::Result<Settings> {
+        let cpus = self.cpus.as_ref().map_or(available, CpuList::as_slice);
+        if let Some(missing) = cpus.iter().find(|cpu| !available.contains(cpu)) {
+            bail!(
+                "--cpus names CPU {missing}, which this process may not use; available are \
+                 {available:?}"
             );
         }
-        let max_message = match u32::try_from(self.max_message) {
-            Ok(bytes) if (1..=1 << 30).contains(&bytes) => bytes,
-            _ => return refuse("--max-message must be between 1 and 1GiB".into()),
-        };
-        if self.max_fragments == 0 {
-            return refuse("--max-fragments must be at least 1".into());
-        }
-        if self.handshake_timeout < SHORTEST_TIMEOUT {
-            return refuse("--handshake-timeout must be at least 10ms".into());
-        }
-        if !self.idle_timeout.is_zero() && self.idle_timeout < SHORTEST_TIMEOUT * 2 {
-            return refuse("--idle-timeout must be at least 20ms, or 0 for never".into());
-        }
-        if (1..self.processes).contains(&self.max_connections) {
-            return refuse(
-                "--max-connections must be at least --processes: each process has an equal share"
-                    .into(),
-            );
-        }
+        ensure!(
+            (1..=1024).contains(&self.processes),
+            "--processes must be between 1 and 1024"
+        );
+        let workers = self.workers.unwrap_or(cpus.len().div_ceil(self.processes));
+        ensure!(
+            (1..=1024).contains(&workers),
+            "--workers must be between 1 and 1024"
+        );
+        ensure!(
+            self.send_queue > 0,
+            "--send-queue must be at least 1: a queue of 0 could never send what a socket does not \
+             take at once"
+        );
+        ensure!(
+            (1..=1 << 30).contains(&self.max_message),
+            "--max-message must be between 1 and 1GiB"
+        );
+        ensure!(self.max_fragments > 0, "--max-fragments must be at least 1");
+        ensure!(
+            self.handshake_timeout >= SHORTEST_TIMEOUT,
+            "--handshake-timeout must be at least 10ms"
+        );
+        ensure!(
+            self.idle_timeout.is_zero() || self.idle_timeout >= SHORTEST_TIMEOUT * 2,
+            "--idle-timeout must be at least 20ms, or 0 for never"
+        );
+        ensure!(
+            !(1..self.processes).contains(&self.max_connections),
+            "--max-connections must be at least --processes: each process has an equal share"
+        );
         let child = self.child.as_ref();
-        if child.is_some_and(|child| child.index >= self.processes) {
-            return refuse("--child is beyond --processes".into());
-        }
+        ensure!(
+            child.is_none_or(|child| child.index < self.processes),
+            "--child is beyond --processes"
+        );
         // The first processes get what does not divide.
         let max_connections = child.map_or(self.max_connections, |child| {
             (self.max_connections + self.processes - 1 - child.index) / self.processes
@@ -258,7 +249,8 @@ impl ServerOptions {
                 slow_consumer: self.slow_consumer,
             },
             limits: ws_proto::Limits {
-                max_message_bytes: max_message,
+                // At most 2^30.
+                max_message_bytes: self.max_message as u32,
                 max_fragments: self.max_fragments,
             },
             handshake_timeout: self.handshake_timeout,
@@ -267,15 +259,11 @@ impl ServerOptions {
             drain_timeout: self.drain_timeout,
         })
     }
-}
 
-impl ServerOptions {
     /// What `--listen` means on this machine.
-    fn addresses(&self) -> Result<Vec<SocketAddr>, OptionsError> {
+    fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
         let each = self.listen.iter().map(ListenOn::addresses);
-        let all: Vec<_> = each
-            .collect::<Result<_, _>>()
-            .map_err(|error| OptionsError(error.to_string()))?;
+        let all: Vec<_> = each.collect::<Result<_, _>>()?;
         Ok(listen::without_repetition(all.into_iter().flatten()))
     }
 }
@@ -296,7 +284,7 @@ impl Settings {
         if let Some(cpu) = self.cpu_of_worker(index)
             && let Err(error) = system::confine_thread(&[cpu])
         {
-            tracing::warn!(%error, "worker {index} is not pinned");
+            tracing::warn!("worker {index} is not pinned: {error:#}");
         }
     }
 

@@ -11,8 +11,9 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::process::{self, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{self, ChildStdout, Command, Stdio};
 
+use anyhow::{Context, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
@@ -20,72 +21,32 @@ use serde::de::DeserializeOwned;
 use crate::child::Child;
 use crate::counters::Totals;
 use crate::lifecycle::{Final, Ready, Shutdown, print_line};
-use crate::listen::{self, ListenError};
+use crate::listen;
 use crate::options::Settings;
-use crate::system::{self, SystemError};
-
-/// Why several processes could not begin, or did not end well.
-#[derive(Debug, thiserror::Error)]
-pub enum ProcessesError {
-    /// The ports could not be had.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The CPUs could not be had.
-    #[error(transparent)]
-    System(#[from] SystemError),
-    /// A process could not be started.
-    #[error("cannot start process {index} of the server: {cause}")]
-    Start {
-        /// Which one.
-        index: usize,
-        /// What the kernel said.
-        cause: io::Error,
-    },
-    /// A process ended that should not have.
-    #[error(
-        "process {index} of the server (pid {pid}) ended early, with {status}: all others were stopped"
-    )]
-    Ended {
-        /// Which one.
-        index: usize,
-        /// Its process id.
-        pid: u32,
-        /// How it ended; what it had to say is on stderr.
-        status: ExitStatus,
-    },
-    /// The parent ended before its child could begin.
-    #[error("the server that started this process is gone")]
-    Orphaned,
-    /// Anything else, between the processes.
-    #[error("cannot supervise the processes of the server: {0}")]
-    Supervise(#[from] io::Error),
-}
+use crate::system;
 
 /// Serves in this process by `serve`; as the parent of `--processes`, has the children do it.
 ///
 /// # Errors
-/// Those of `serve`, and [`ProcessesError`].
-pub fn run<E: From<ProcessesError>>(
+/// Those of `serve`; or a process could not be started, or ended that should not have.
+pub fn run(
     settings: Settings,
-    serve: impl FnOnce(Settings) -> Result<(), E>,
-) -> Result<(), E> {
-    let Some(child) = &settings.child else {
-        return match settings.processes {
-            1 => serve(settings),
-            _ => Ok(supervise(&settings)?),
-        };
-    };
-    if !child.share_fate().map_err(ProcessesError::from)? {
-        return Err(ProcessesError::Orphaned.into());
+    serve: impl FnOnce(Settings) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    match &settings.child {
+        None if settings.processes > 1 => supervise(&settings),
+        Some(child) if !child.share_fate()? => {
+            bail!("the server that started this process is gone")
+        }
+        _ => serve(settings),
     }
-    serve(settings)
 }
 
-fn supervise(settings: &Settings) -> Result<(), ProcessesError> {
+fn supervise(settings: &Settings) -> anyhow::Result<()> {
     if let Some(cpus) = &settings.cpus {
         system::confine_thread(cpus)?;
     }
-    let shutdown = Shutdown::on_signals()?;
+    let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     let ports = listen::reserve(&settings.listen)?;
     let mut processes = Vec::with_capacity(settings.processes);
     // The first one alone: what keeps it from serving keeps all of them, and is to be said once.
@@ -102,7 +63,7 @@ fn supervise(settings: &Settings) -> Result<(), ProcessesError> {
     ready.processes = settings.processes;
     ready.pids = processes.iter().map(|process| process.child.id()).collect();
     ready.options.max_connections = settings.max_connections.unwrap_or(0);
-    print_line(&ready)?;
+    print_line(&ready).context("cannot print the ready line")?;
 
     until_shutdown(&shutdown, &mut processes)?;
     for process in &processes {
@@ -122,24 +83,19 @@ fn supervise(settings: &Settings) -> Result<(), ProcessesError> {
             .or(all.enters);
         all.totals.add(&one.totals);
     }
-    Ok(print_line(&all)?)
+    print_line(&all).context("cannot print the final line")
 }
 
 /// Waits until the server is to end. A child has nothing to say meanwhile: one that does, or that
 /// falls silent for good, ends.
-fn until_shutdown(shutdown: &Shutdown, processes: &mut [Process]) -> Result<(), ProcessesError> {
-    let (begun, open_until_then) = io::pipe()?;
-    shutdown.on_begin(move || drop(open_until_then));
-    let mut events = vec![PollFd::new(&begun, PollFlags::IN)];
+fn until_shutdown(shutdown: &Shutdown, processes: &mut [Process]) -> anyhow::Result<()> {
+    let mut events = vec![PollFd::new(shutdown, PollFlags::IN)];
     let pipes = processes.iter().map(|process| process.stdout.get_ref());
     events.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-    rustix::io::retry_on_intr(|| poll(&mut events, None)).map_err(io::Error::from)?;
-    let ended = events[1..]
-        .iter()
-        .position(|event| !event.revents().is_empty());
-    match ended {
-        Some(index) if !shutdown.has_begun() => Err(processes[index].has_ended()),
-        _ => Ok(()),
+    rustix::io::retry_on_intr(|| poll(&mut events, None)).context("cannot wait for a signal")?;
+    match events.iter().position(|event| !event.revents().is_empty()) {
+        None | Some(0) => Ok(()),
+        Some(event) => Err(processes[event - 1].has_ended()),
     }
 }
 
@@ -151,9 +107,9 @@ struct Process {
 }
 
 impl Process {
-    fn start(index: usize, addresses: &[SocketAddr]) -> Result<Self, ProcessesError> {
+    fn start(index: usize, addresses: &[SocketAddr]) -> anyhow::Result<Self> {
         let started = Self::spawn(index, addresses);
-        started.map_err(|cause| ProcessesError::Start { index, cause })
+        started.with_context(|| format!("cannot start process {index} of the server"))
     }
 
     fn spawn(index: usize, addresses: &[SocketAddr]) -> io::Result<Self> {
@@ -184,12 +140,13 @@ impl Process {
     }
 
     /// The next line that it prints.
-    fn say<T: DeserializeOwned>(&mut self) -> Result<T, ProcessesError> {
+    fn say<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
         let mut line = String::new();
-        match self.stdout.read_line(&mut line)? {
-            0 => Err(self.has_ended()),
-            _ => Ok(serde_json::from_str(&line).map_err(io::Error::from)?),
+        if self.stdout.read_line(&mut line)? == 0 {
+            return Err(self.has_ended());
         }
+        let index = self.index;
+        serde_json::from_str(&line).with_context(|| format!("process {index} printed `{line}`"))
     }
 
     /// Has it drain.
@@ -198,13 +155,14 @@ impl Process {
     }
 
     /// It is ending, and nobody has told it to.
-    fn has_ended(&mut self) -> ProcessesError {
+    fn has_ended(&mut self) -> anyhow::Error {
+        let (index, pid) = (self.index, self.child.id());
         match self.child.wait() {
-            Ok(status) => ProcessesError::Ended {
-                index: self.index,
-                pid: self.child.id(),
-                status,
-            },
+            // What it had to say is on stderr.
+            Ok(status) => anyhow!(
+                "process {index} of the server (pid {pid}) ended early, with {status}: all others \
+                 were stopped"
+            ),
             Err(error) => error.into(),
         }
     }

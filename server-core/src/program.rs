@@ -58,14 +58,10 @@ impl Program {
         options: &ServerOptions,
         start: impl FnOnce(Settings, Vec<Vec<TcpListener>>, &mut Ready) -> anyhow::Result<Serving>,
     ) -> ExitCode {
-        if let Err(error) = init_logging() {
-            eprintln!("error: {error}");
-            return ExitCode::from(2);
-        }
-        let settings = match options.resolve() {
+        let settings = match init_logging().and_then(|()| options.resolve()) {
             Ok(settings) => settings,
             Err(error) => {
-                eprintln!("error: {error}");
+                eprintln!("error: {error:#}");
                 return ExitCode::from(2);
             }
         };
@@ -118,7 +114,7 @@ impl Program {
         let serving = start(settings, listeners.of_workers, &mut ready)?;
         print_line(&ready).context("cannot print the ready line")?;
 
-        shutdown.wait();
+        shutdown.wait().context("cannot wait for a signal")?;
         (serving.begin_drain)();
         let drained_in_time = serving.alive.wait_for_none(drain_timeout);
         let totals = serving.counters.totals();

@@ -2,23 +2,11 @@
 
 use std::io;
 
+use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CpuSet, disable_transparent_huge_pages, sched_getaffinity, sched_setaffinity,
 };
-
-/// Why a server could not get ready. The text says what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum SystemError {
-    /// A CPU could not be pinned to.
-    #[error("cannot run on CPUs {cpus:?}: {cause}")]
-    Affinity {
-        /// The CPUs asked for.
-        cpus: Vec<usize>,
-        /// What the kernel said.
-        cause: io::Error,
-    },
-}
 
 /// Keeps this process from getting transparent huge pages.
 ///
@@ -64,16 +52,13 @@ pub fn available_cpus() -> io::Result<Vec<usize>> {
 /// Confines the calling thread, and the threads it starts from now on, to the given CPUs.
 ///
 /// # Errors
-/// [`SystemError::Affinity`].
-pub fn confine_thread(cpus: &[usize]) -> Result<(), SystemError> {
+/// The kernel refuses them.
+pub fn confine_thread(cpus: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     for &cpu in cpus {
         set.set(cpu);
     }
-    sched_setaffinity(None, &set).map_err(|error| SystemError::Affinity {
-        cpus: cpus.to_vec(),
-        cause: error.into(),
-    })
+    sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPUs {cpus:?}"))
 }
 
 /// Whether `accept` failed because descriptors or memory ran out: wait
@@ -99,10 +84,8 @@ mod tests {
         })
         .join()
         .unwrap();
-        assert!(matches!(
-            confine_thread(&[1023]),
-            Err(SystemError::Affinity { .. })
-        ));
+        let error = confine_thread(&[1023]).unwrap_err();
+        assert!(error.to_string().contains("CPUs [1023]"), "{error}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What the workers of a server share, and their threads.
 
 use std::net::TcpListener;
+use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::{io, process, thread};
 
 use anyhow::Context;
@@ -65,23 +66,24 @@ impl<M> Shared<M> {
 }
 
 /// The drain of a server whose workers have sockets to accept on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Drain {
     begun: AtomicBool,
     /// Other handles of the workers' sockets.
-    listeners: OnceLock<Vec<TcpListener>>,
+    listeners: Vec<TcpListener>,
 }
 
 impl Drain {
-    /// Notes the sockets that are to be shut down.
+    /// Of a server with these sockets, which are to be shut down.
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn of(&self, listeners: &[Vec<TcpListener>]) -> io::Result<()> {
+    pub fn new(listeners: &[Vec<TcpListener>]) -> io::Result<Self> {
         let handles = listeners.iter().flatten().map(TcpListener::try_clone);
-        // It was empty: a server is started once.
-        let _ = self.listeners.set(handles.collect::<io::Result<_>>()?);
-        Ok(())
+        Ok(Self {
+            begun: AtomicBool::new(false),
+            listeners: handles.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Whether nobody new is to be accepted. A worker may not have been told yet.
@@ -93,7 +95,7 @@ impl Drain {
     /// was told to go is let in by another worker.
     pub fn begin(&self) {
         self.begun.store(true, Ordering::Release);
-        for listener in self.listeners.get().into_iter().flatten() {
+        for listener in &self.listeners {
             if let Err(error) = shutdown(listener, Shutdown::Both) {
                 tracing::warn!(%error, "cannot stop listening");
             }
@@ -110,20 +112,24 @@ pub type Report<T> = mpsc::Sender<anyhow::Result<T>>;
 ///
 /// # Errors
 /// A thread could not be started, or a worker could not begin.
-pub fn start<T: Send + 'static>(
-    settings: &Settings,
+pub fn start<S, M, T>(
+    server: &Arc<S>,
     listeners: Vec<Vec<TcpListener>>,
-    run: impl Fn(usize, Vec<TcpListener>, &Report<T>) -> anyhow::Error + Clone + Send + 'static,
-) -> anyhow::Result<Vec<T>> {
+    run: fn(usize, &Arc<S>, Vec<TcpListener>, &Report<T>) -> anyhow::Error,
+) -> anyhow::Result<Vec<T>>
+where
+    S: Deref<Target = Shared<M>> + Send + Sync + 'static,
+    T: Send + 'static,
+{
     let (report, reports) = mpsc::channel();
     for (index, listeners) in listeners.into_iter().enumerate() {
-        let (settings, run, report) = (settings.clone(), run.clone(), report.clone());
+        let (server, report) = (Arc::clone(server), report.clone());
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                settings.pin_worker(index);
-                let end = panic::catch_unwind(AssertUnwindSafe(|| run(index, listeners, &report)));
-                match end {
+                server.settings.pin_worker(index);
+                let run = || run(index, &server, listeners, &report);
+                match panic::catch_unwind(AssertUnwindSafe(run)) {
                     Ok(error) => drop(report.send(Err(error))),
                     // It has been printed. No server is whole without all of its workers.
                     Err(_panic) => process::exit(1),
@@ -131,7 +137,7 @@ pub fn start<T: Send + 'static>(
             })
             .context("cannot start a worker")?;
     }
-    (0..settings.workers)
+    (0..server.settings.workers)
         .map(|_| reports.recv().context("a worker ended before it began")?)
         .collect()
 }

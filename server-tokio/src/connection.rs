@@ -8,20 +8,18 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use server_core::admission::{Admitted, Permit, Upgrade};
-use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
-use server_core::signals::Signals;
 use server_core::sweep::Phase;
+use server_core::task::{self, Ending, Signals, Turn};
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
-use ws_proto::{CloseCode, Reply, Role, Session, State};
+use ws_proto::{Reply, Role, Session, State};
 
 use crate::handle::{ConnectionHandle, Wake};
 use crate::member;
 use crate::scratch::with_scratch;
-use crate::turn::{Ending, Turn};
 use crate::worker::Worker;
 
 /// Serves a connection from its first byte to its last. The task of an echo is no larger than what
@@ -220,35 +218,19 @@ impl Echo {
                 }
                 // To be written by the next turn of this loop.
                 Wake::Ready => {}
-                Wake::Signalled(signals) => self.handle_signals(worker, signals),
+                Wake::Signalled(signals) => {
+                    let (session, counters) = (&mut self.session, worker.counters());
+                    let mut frames = Vec::new();
+                    self.turn = task::handle_signals(session, signals, counters, &mut frames);
+                    self.unsent.append(&frames);
+                }
             }
-        }
-    }
-
-    fn handle_signals(&mut self, worker: &Worker, signals: Signals) {
-        if signals.includes(Signals::PING) && self.session.state() == State::Open {
-            self.unsent.append(PING);
-            worker.counters().pings_sent.add(1);
-        }
-        if signals.includes(Signals::DRAIN) {
-            self.close(GOING_AWAY);
-        }
-        if signals.includes(Signals::IDLE_TIMEOUT) {
-            worker.counters().idle_timeouts.add(1);
-            self.close(IDLE);
-            self.turn = Turn::Over;
         }
     }
 
     /// Whether our Close frame was the last to be sent.
     fn is_closing(&self) -> bool {
         self.session.state() != State::Open
-    }
-
-    fn close(&mut self, reason: &str) {
-        let mut frame = Vec::new();
-        self.session.close(CloseCode::Away, reason, &mut frame);
-        self.unsent.append(&frame);
     }
 }
 

@@ -5,9 +5,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use server_core::rooms::{Batch, Frames, RoomTable};
-use server_core::signals::Signals;
+use server_core::task::Signals;
 
-use crate::handle::{ConnectionHandle, RoomMember};
+use crate::handle::ConnectionHandle;
 use crate::worker::Worker;
 
 /// Members served before other tasks get their turn.
@@ -16,13 +16,13 @@ const STRIDE: usize = 256;
 /// Delivers forever.
 pub(crate) async fn run(worker: Arc<Worker>) {
     let mailbox = worker.server.rooms.mailbox(worker.index);
-    let mut table = RoomTable::<RoomMember>::default();
+    let mut table = RoomTable::<Arc<ConnectionHandle>>::default();
     let mut batch = Batch::new();
     loop {
         poll_fn(|cx| mailbox.poll_drain(cx, &mut batch)).await;
         loop {
             let next = table.next(&mut batch);
-            for RoomMember(handle) in table.left() {
+            for handle in table.left() {
                 handle.signal(Signals::LEFT);
             }
             let Some(delivery) = next else {
@@ -30,7 +30,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
             };
             for members in table.members(delivery.room).chunks(STRIDE) {
                 let mut sent = Sent::default();
-                for (_, RoomMember(handle)) in members {
+                for (_, handle) in members {
                     deliver(&worker, handle, &delivery.frames, &mut sent);
                 }
                 worker.counters().messages_sent.add(sent.messages);

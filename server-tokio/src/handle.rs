@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker, ready};
 use rustix::net::{Shutdown, shutdown};
 use server_core::listen;
 use server_core::outbox::Outbox;
-use server_core::signals::Signals;
 use server_core::sweep::{Activity, Phase};
+use server_core::task::Signals;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -163,9 +163,6 @@ impl ConnectionHandle {
         Ok((messages, bytes))
     }
 }
-
-/// A member's entry in the room tables.
-pub(crate) struct RoomMember(pub(crate) Arc<ConnectionHandle>);
 
 #[cfg(test)]
 mod tests {

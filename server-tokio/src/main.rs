@@ -18,7 +18,6 @@ mod listener;
 mod member;
 mod scratch;
 mod start;
-mod turn;
 mod worker;
 
 #[global_allocator]

@@ -6,16 +6,13 @@ use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
-use server_core::control::{GOING_AWAY, IDLE, PING, SLOW_CONSUMER};
 use server_core::endpoints::RoomName;
 use server_core::member::MemberSession;
 use server_core::rooms::{MemberId, Room};
-use server_core::signals::Signals;
-use ws_proto::CloseCode;
+use server_core::task::{Ending, Signals, Turn};
 
-use crate::handle::{ConnectionHandle, RoomMember};
+use crate::handle::ConnectionHandle;
 use crate::scratch::with_scratch;
-use crate::turn::{Ending, Turn};
 use crate::worker::Worker;
 
 /// Why a waiting member goes on.
@@ -42,7 +39,8 @@ pub(crate) async fn serve(
     mut early: Vec<u8>,
 ) -> Ending {
     handle.outbox().push_control(response);
-    let membership = Membership::new(worker, handle, id, room);
+    let rooms = &worker.server.rooms;
+    let membership = rooms.enter(room, worker.index, id, Arc::clone(handle));
     let mut member = Member {
         worker,
         handle,
@@ -155,63 +153,16 @@ impl Member<'_> {
 
     /// Does what others ask for; `true` when that ends the connection.
     fn handle_signals(&mut self, signals: Signals) -> bool {
-        if signals.includes(Signals::SLOW_CONSUMER) {
-            self.end_with(CloseCode::Policy, SLOW_CONSUMER);
-            return true;
-        }
-        if signals.includes(Signals::IDLE_TIMEOUT) {
-            self.worker.counters().idle_timeouts.add(1);
-            self.end_with(CloseCode::Away, IDLE);
-            return true;
-        }
-        if signals.includes(Signals::DRAIN) {
-            let frame = self.session.close(CloseCode::Away, GOING_AWAY);
-            self.handle.outbox().close(frame);
-        } else if signals.includes(Signals::PING)
-            && self.session.is_open()
-            && self.handle.outbox().is_empty()
-        {
-            self.handle.outbox().push_control(PING);
-            self.worker.counters().pings_sent.add(1);
-            // At once: sent later, it would look like a peer that makes room. An error shows at the
-            // next read.
+        let mut outbox = self.handle.outbox();
+        let (counters, can_ping) = (self.worker.counters(), outbox.is_empty());
+        let session = &mut self.session;
+        let ends = session.handle_signals(signals, can_ping, counters, &mut outbox);
+        drop(outbox);
+        if can_ping {
+            // At once: sent later, a ping would look like a peer that makes room. An error shows at
+            // the next read.
             let _ = self.flush();
         }
-        false
-    }
-
-    /// Sends nothing any more but what has begun, and a Close frame.
-    fn end_with(&mut self, code: CloseCode, reason: &str) {
-        let frame = self.session.close(code, reason);
-        let mut outbox = self.handle.outbox();
-        outbox.end();
-        outbox.close(frame);
-    }
-}
-
-/// Being in a room.
-struct Membership<'a> {
-    worker: &'a Worker,
-    room: Arc<Room>,
-    id: MemberId,
-}
-
-impl<'a> Membership<'a> {
-    fn new(
-        worker: &'a Worker,
-        handle: &Arc<ConnectionHandle>,
-        id: MemberId,
-        room: RoomName,
-    ) -> Self {
-        let rooms = &worker.server.rooms;
-        let room = rooms.join(room, worker.index, id, RoomMember(Arc::clone(handle)));
-        Self { worker, room, id }
-    }
-}
-
-impl Drop for Membership<'_> {
-    fn drop(&mut self) {
-        let rooms = &self.worker.server.rooms;
-        rooms.leave(Arc::clone(&self.room), self.worker.index, self.id);
+        ends
     }
 }

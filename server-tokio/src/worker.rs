@@ -9,17 +9,17 @@ use std::time::Instant;
 use server_core::counters::WorkerCounters;
 use server_core::memory_release::{self, IdleShrink};
 use server_core::options::Settings;
-use server_core::signals::Signals;
 use server_core::sweep::IdleAction;
+use server_core::task::Signals;
 use server_core::workers::Shared;
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
-use crate::handle::{ConnectionHandle, RoomMember};
+use crate::handle::ConnectionHandle;
 
 /// What all workers share.
 pub(crate) struct Server {
-    shared: Shared<RoomMember>,
+    shared: Shared<Arc<ConnectionHandle>>,
     /// Becomes true once.
     pub(crate) draining: watch::Sender<bool>,
     /// An accept loop is out of descriptors and waits for `freed`.
@@ -35,9 +35,9 @@ thread_local! {
 }
 
 impl Deref for Server {
-    type Target = Shared<RoomMember>;
+    type Target = Shared<Arc<ConnectionHandle>>;
 
-    fn deref(&self) -> &Shared<RoomMember> {
+    fn deref(&self) -> &Self::Target {
         &self.shared
     }
 }

@@ -11,7 +11,7 @@ use mimalloc::MiMalloc;
 use server_core::lifecycle::Ready;
 use server_core::options::{ServerOptions, Settings, UNITS_HELP};
 use server_core::program::{Program, Serving, name_of};
-use server_core::system;
+use server_core::{system, workers};
 
 use crate::raw::direct::Direct;
 use crate::raw::ring::Sizes;
@@ -107,11 +107,9 @@ fn serve_on_monoio(
     settings: Settings,
     listeners: Vec<Vec<TcpListener>>,
 ) -> anyhow::Result<Serving> {
-    use monoio::start::start;
-    use monoio::worker::Server;
-
-    let server = Arc::new(Server::new(settings).context("cannot make eventfds")?);
-    start(&server, listeners)?;
+    let server = monoio::worker::Server::new(settings, &listeners);
+    let server = Arc::new(server.context("cannot start the workers")?);
+    workers::start(&server, listeners, monoio::start::run)?;
     Ok(Serving {
         alive: server.alive.clone(),
         counters: Arc::clone(&server.counters),
@@ -128,9 +126,6 @@ fn serve_raw(
     cli: &Cli,
     ready: &mut Ready,
 ) -> anyhow::Result<Serving> {
-    use raw::event_loop::start;
-    use raw::worker::Server;
-
     let direct = cli.direct.unwrap_or(Direct::Auto);
     let slots = direct.slots(&settings, ready.options.open_files);
     let workers = settings.workers * settings.processes;
@@ -140,8 +135,9 @@ fn serve_raw(
     ready.options.cq_entries = Some(sizes.cq_entries);
     ready.options.read_buffer_bytes = sizes.pool_bytes();
     let spin = Duration::from_micros(cli.spin_us);
-    let server = Arc::new(Server::new(settings, sizes, spin));
-    let workers = start(&server, listeners)?;
+    let server = raw::worker::Server::new(settings, &listeners, sizes, spin);
+    let server = Arc::new(server.context("cannot start the workers")?);
+    let workers = workers::start(&server, listeners, raw::event_loop::run)?;
     Ok(Serving {
         alive: server.alive.clone(),
         counters: Arc::clone(&server.counters),

@@ -62,6 +62,23 @@ impl Publication {
     }
 }
 
+/// Being in a room.
+#[derive(Debug)]
+pub struct Membership<'a, M> {
+    rooms: &'a Rooms<M>,
+    /// Which room.
+    pub room: Arc<Room>,
+    worker: usize,
+    id: MemberId,
+}
+
+impl<M> Drop for Membership<'_, M> {
+    fn drop(&mut self) {
+        self.rooms
+            .leave(Arc::clone(&self.room), self.worker, self.id);
+    }
+}
+
 impl<M> Rooms<M> {
     /// No rooms yet, for `workers` workers with mailboxes of `mailbox_bytes` each.
     pub fn new(workers: usize, mailbox_bytes: usize) -> Self {
@@ -80,13 +97,29 @@ impl<M> Rooms<M> {
     /// its first member. From the return on, whatever anybody publishes there reaches the member's
     /// fan-out. So: queue the 101 first, join, then write.
     pub fn join(&self, name: RoomName, worker: usize, id: MemberId, member: M) -> Arc<Room> {
-        let room = self.enter(name, worker);
+        let room = self.count_in(name, worker);
         self.mailboxes[worker].push(Entry::Join {
             room: Arc::clone(&room),
             id,
             member,
         });
         room
+    }
+
+    /// As [`join`](Self::join); the member leaves when its membership is dropped.
+    pub fn enter(
+        &self,
+        name: RoomName,
+        worker: usize,
+        id: MemberId,
+        member: M,
+    ) -> Membership<'_, M> {
+        Membership {
+            rooms: self,
+            room: self.join(name, worker, id, member),
+            worker,
+            id,
+        }
     }
 
     /// Takes a member out. Nothing published from now on reaches it.
@@ -129,7 +162,7 @@ impl<M> Rooms<M> {
         self.lock().rooms.len()
     }
 
-    fn enter(&self, name: RoomName, worker: usize) -> Arc<Room> {
+    fn count_in(&self, name: RoomName, worker: usize) -> Arc<Room> {
         let mut directory = self.lock();
         let id = RoomId(directory.next_id);
         let room = match directory.rooms.entry(name) {

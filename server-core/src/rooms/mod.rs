@@ -25,7 +25,7 @@ mod frames;
 mod mailbox;
 mod table;
 
-pub use directory::{Publication, Room, Rooms};
+pub use directory::{Membership, Publication, Room, Rooms};
 pub use frames::{FrameBuilder, Frames};
 pub use mailbox::{Batch, Entry, Mailbox};
 pub use table::{Delivery, RoomTable};

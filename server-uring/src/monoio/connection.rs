@@ -11,19 +11,17 @@ use ::monoio::io::{AsyncReadRent, AsyncWriteRent, Splitable};
 use ::monoio::net::TcpStream;
 use ::monoio::net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf};
 use server_core::admission::{Admitted, Upgrade};
-use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
-use server_core::signals::Signals;
 use server_core::sweep::Phase;
-use ws_proto::{CloseCode, Reply, Role, Session, State};
+use server_core::task::{self, Ending, Signals, Turn};
+use ws_proto::{Reply, Role, Session, State};
 
 use crate::monoio::buffers::{ReadBuffer, filled};
 use crate::monoio::handle::{ConnectionHandle, MemberKey, Wake};
 use crate::monoio::member;
 use crate::monoio::socket::Socket;
-use crate::monoio::turn::{Ending, Turn};
 use crate::monoio::worker::Worker;
 
 /// Serves a connection from its first byte to its last.
@@ -327,24 +325,15 @@ impl<'a> Echo<'a> {
         outgoing: &mut impl AsyncWriteRent,
         signals: Signals,
     ) -> io::Result<Turn> {
-        let mut frame = Vec::new();
-        let mut turn = Turn::GoOn;
-        if signals.includes(Signals::PING) && self.session.state() == State::Open {
-            frame.extend_from_slice(PING);
-            self.worker.counters().pings_sent.add(1);
-        }
-        if signals.includes(Signals::DRAIN) {
-            self.session.close(CloseCode::Away, GOING_AWAY, &mut frame);
-        }
-        if signals.includes(Signals::IDLE_TIMEOUT) {
-            self.worker.counters().idle_timeouts.add(1);
-            self.session.close(CloseCode::Away, IDLE, &mut frame);
+        let (session, counters) = (&mut self.session, self.worker.counters());
+        let mut frames = Vec::new();
+        let turn = task::handle_signals(session, signals, counters, &mut frames);
+        if turn == Turn::Over {
             self.handle.set_phase(Phase::Closing);
             self.handle.limit(LINGER_TIMEOUT);
-            turn = Turn::Over;
         }
-        let length = frame.len();
-        self.handle.send(outgoing, frame, 0..length).await.0?;
+        let length = frames.len();
+        self.handle.send(outgoing, frames, 0..length).await.0?;
         if self.session.state() != State::Open {
             self.handle.deliver_on_close();
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use server_core::rooms::{Batch, Frames, RoomTable};
-use server_core::signals::Signals;
+use server_core::task::Signals;
 
 use crate::monoio::handle::MemberKey;
 use crate::monoio::wake::wake_with_worker;

@@ -19,8 +19,8 @@ use server_core::counters::{Counters, WorkerCounters};
 use server_core::options::LINGER_TIMEOUT;
 use server_core::outbox::Outbox;
 use server_core::rooms::Frames;
-use server_core::signals::Signals;
 use server_core::sweep::{Activity, Phase};
+use server_core::task::Signals;
 
 /// What the handles of a worker have in common.
 pub(crate) struct HandleContext {

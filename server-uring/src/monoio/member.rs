@@ -10,16 +10,13 @@ use std::task::{Context, Poll, Waker};
 use ::monoio::BufResult;
 use ::monoio::io::AsyncReadRent;
 use ::monoio::net::tcp::TcpOwnedReadHalf;
-use server_core::control::{GOING_AWAY, IDLE, PING, SLOW_CONSUMER};
 use server_core::endpoints::RoomName;
 use server_core::member::MemberSession;
 use server_core::rooms::Room;
-use server_core::signals::Signals;
-use ws_proto::CloseCode;
+use server_core::task::{Ending, Signals, Turn};
 
 use crate::monoio::buffers::{ReadBuffer, filled};
 use crate::monoio::handle::{self, ConnectionHandle, MemberKey};
-use crate::monoio::turn::{Ending, Turn};
 use crate::monoio::wake::wake_with_worker;
 use crate::monoio::worker::Worker;
 
@@ -48,7 +45,8 @@ pub(crate) async fn serve(
     mut early: Vec<u8>,
 ) -> Ending {
     handle.outbox().push_control(response);
-    let membership = Membership::new(worker, key, room);
+    let rooms = &worker.server.rooms;
+    let membership = rooms.enter(room, worker.index, key.slot, key);
     handle.flush();
     let mut member = Member {
         worker,
@@ -160,57 +158,13 @@ impl Member<'_> {
 
     /// Does what others ask for; `true` when that ends the connection.
     fn handle_signals(&mut self, signals: Signals) -> bool {
-        if signals.includes(Signals::SLOW_CONSUMER) {
-            self.end_with(CloseCode::Policy, SLOW_CONSUMER);
-            return true;
-        }
-        if signals.includes(Signals::IDLE_TIMEOUT) {
-            self.worker.counters().idle_timeouts.add(1);
-            self.end_with(CloseCode::Away, IDLE);
-            return true;
-        }
-        if signals.includes(Signals::DRAIN) {
-            let frame = self.session.close(CloseCode::Away, GOING_AWAY);
-            self.handle.outbox().close(frame);
-            self.handle.flush();
-        } else if signals.includes(Signals::PING)
-            && self.session.is_open()
-            && !self.handle.is_writing()
-        {
-            self.handle.outbox().push_control(PING);
-            self.worker.counters().pings_sent.add(1);
+        let (session, can_ping) = (&mut self.session, !self.handle.is_writing());
+        let (counters, mut outbox) = (self.worker.counters(), self.handle.outbox());
+        let ends = session.handle_signals(signals, can_ping, counters, &mut outbox);
+        drop(outbox);
+        if !ends {
             self.handle.flush();
         }
-        false
-    }
-
-    /// Sends nothing any more but what has begun, and a Close frame.
-    fn end_with(&mut self, code: CloseCode, reason: &str) {
-        let frame = self.session.close(code, reason);
-        let mut outbox = self.handle.outbox();
-        outbox.end();
-        outbox.close(frame);
-    }
-}
-
-/// Being in a room.
-struct Membership<'a> {
-    worker: &'a Worker,
-    room: Arc<Room>,
-    key: MemberKey,
-}
-
-impl<'a> Membership<'a> {
-    fn new(worker: &'a Worker, key: MemberKey, room: RoomName) -> Self {
-        let rooms = &worker.server.rooms;
-        let room = rooms.join(room, worker.index, key.slot, key);
-        Self { worker, room, key }
-    }
-}
-
-impl Drop for Membership<'_> {
-    fn drop(&mut self) {
-        let rooms = &self.worker.server.rooms;
-        rooms.leave(Arc::clone(&self.room), self.worker.index, self.key.slot);
+        ends
     }
 }

@@ -17,5 +17,4 @@ mod member;
 mod ring;
 mod socket;
 mod timer;
-mod turn;
 mod wake;

@@ -8,33 +8,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::Context;
-use server_core::workers::{self, Report};
+use server_core::workers::Report;
 
 use crate::monoio::listener::Listener;
 use crate::monoio::ring::SQ_ENTRIES;
 use crate::monoio::worker::{Server, Worker};
 use crate::monoio::{fanout, listener, ring};
 
-/// Starts one thread for each worker, each with a ring and listeners of its own. Returns when all
-/// of them serve.
-///
-/// # Errors
-/// A thread or a ring could not be made.
-pub(crate) fn start(server: &Arc<Server>, listeners: Vec<Vec<TcpListener>>) -> anyhow::Result<()> {
-    server
-        .drain
-        .of(&listeners)
-        .context("cannot start the workers")?;
-    let run = {
-        let server = Arc::clone(server);
-        move |index, listeners, report: &_| run(index, &server, listeners, report)
-    };
-    workers::start(&server.settings, listeners, run)?;
-    Ok(())
-}
-
-/// Runs a worker on this thread. Returns only why it could not begin.
-fn run(
+/// Runs a worker, with a ring and listeners of its own, on this thread. Returns only why it could
+/// not begin.
+pub(crate) fn run(
     index: usize,
     server: &Arc<Server>,
     listeners: Vec<TcpListener>,
@@ -49,8 +32,7 @@ fn run(
         }
     };
     runtime.block_on(async {
-        let started = begin(index, server, listeners).await;
-        match started {
+        match begin(index, server, listeners).await {
             Ok(()) => {
                 // Nobody listens any more when another worker has failed; then the process ends
                 // anyway.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::TcpListener;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 use server_core::counters::WorkerCounters;
 use server_core::memory_release::{self, IdleShrink};
 use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, Settings};
-use server_core::signals::Signals;
 use server_core::sweep::IdleAction;
+use server_core::task::Signals;
 use server_core::workers::{Drain, Shared};
 use slab::Slab;
 
@@ -40,10 +41,10 @@ impl Deref for Server {
 
 impl Server {
     /// # Errors
-    /// No descriptors for the workers' wakers.
-    pub(crate) fn new(settings: Settings) -> io::Result<Self> {
+    /// No descriptors for the drain or the workers' wakers.
+    pub(crate) fn new(settings: Settings, listeners: &[Vec<TcpListener>]) -> io::Result<Self> {
         Ok(Self {
-            drain: Drain::default(),
+            drain: Drain::new(listeners)?,
             wakers: (0..settings.workers)
                 .map(WorkerWaker::new)
                 .collect::<io::Result<_>>()?,

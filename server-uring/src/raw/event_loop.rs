@@ -8,7 +8,7 @@ use std::{io, process};
 use anyhow::Context;
 use server_core::memory_release::{self, IdleShrink};
 use server_core::sweep::IdleAction;
-use server_core::workers::{self, Report};
+use server_core::workers::Report;
 use uring_net::{Completion, Event, OpKind, Pace};
 
 use crate::raw::connections::Connections;
@@ -246,28 +246,9 @@ fn listener_at(listeners: &mut [Listener], slot: usize) -> Option<&mut Listener>
     listeners.iter_mut().find(|listener| listener.is_at(slot))
 }
 
-/// Starts one thread for each worker, each with a ring and listeners of its own. Returns when all
-/// of them serve, with what wakes them.
-///
-/// # Errors
-/// A thread or a ring could not be made.
-pub(crate) fn start(
-    server: &Arc<Server>,
-    listeners: Vec<Vec<TcpListener>>,
-) -> anyhow::Result<Vec<uring_net::Waker>> {
-    server
-        .drain
-        .of(&listeners)
-        .context("cannot start the workers")?;
-    let run = {
-        let server = Arc::clone(server);
-        move |index, listeners, report: &_| run(index, &server, listeners, report)
-    };
-    workers::start(&server.settings, listeners, run)
-}
-
-/// Runs a worker on this thread. Returns only why it could not begin.
-fn run(
+/// Runs a worker, with a ring and listeners of its own, on this thread. Returns only why it could
+/// not begin; reports what wakes it.
+pub(crate) fn run(
     index: usize,
     server: &Arc<Server>,
     listeners: Vec<TcpListener>,

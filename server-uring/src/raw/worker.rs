@@ -1,5 +1,7 @@
 //! Workers: what they share, and what each of them is to its connections.
 
+use std::io;
+use std::net::TcpListener;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::task::Waker;
@@ -41,16 +43,23 @@ impl Deref for Server {
 }
 
 impl Server {
-    pub(crate) fn new(settings: Settings, sizes: Sizes, spin: Duration) -> Self {
-        Self {
+    /// # Errors
+    /// No descriptors for the drain.
+    pub(crate) fn new(
+        settings: Settings,
+        listeners: &[Vec<TcpListener>],
+        sizes: Sizes,
+        spin: Duration,
+    ) -> io::Result<Self> {
+        Ok(Self {
             shared: Shared::new(
                 settings,
                 "raise `ulimit -n` for more; with --direct more --workers do, too",
             ),
-            drain: Drain::default(),
+            drain: Drain::new(listeners)?,
             sizes,
             spin,
-        }
+        })
     }
 
     /// Tells every worker to stop accepting and to close its connections.
