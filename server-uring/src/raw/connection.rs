@@ -16,8 +16,8 @@ use uring_net::{OpKind, ReceivedBuf, SendBuf, SocketId, Token};
 use ws_proto::{CloseCode, End, Reply, Role, Session, State};
 
 use crate::raw::clock::Deadline;
-use crate::raw::member::{Delivered, Member, Taken};
-use crate::raw::sender::{HOLD_BYTES, Progress, Sender};
+use crate::raw::member::Member;
+use crate::raw::sender::{HOLD_BYTES, Sender};
 use crate::raw::worker::Worker;
 
 /// How far a connection is.
@@ -121,8 +121,8 @@ impl Connection {
         match (self.stage, &mut self.serving) {
             (Stage::Open, Serving::Echo(_)) => self.echo(worker, bytes),
             (Stage::Open, Serving::Member(member)) => {
-                let taken = member.received(worker, &mut self.sender, bytes);
-                self.go_on(worker, taken);
+                member.received(worker, &mut self.sender, bytes);
+                self.finish_if_ended(worker);
             }
             (Stage::Handshake, _) => self.read_head(worker, &bytes),
             (Stage::Closing | Stage::Lingering, _) => self.discard(worker, bytes.len()),
@@ -212,10 +212,10 @@ impl Connection {
             }
             Endpoint::Broadcast(room) => {
                 let mut member = Member::join(worker, self.sender.socket, room, upgrade.response);
-                let taken = member.take_in(worker, &mut self.sender, early);
+                member.take_in(worker, &mut self.sender, early);
                 self.serving = Serving::Member(Box::new(member));
                 self.sender.flush(worker);
-                self.go_on(worker, taken);
+                self.finish_if_ended(worker);
             }
         }
     }
@@ -225,14 +225,6 @@ impl Connection {
         self.sender.append(worker, response);
         self.sender.flush(worker);
         self.linger(worker);
-    }
-
-    /// A member has taken in what it received.
-    fn go_on(&mut self, worker: &mut Worker, taken: Taken) {
-        match taken {
-            Taken::All => self.finish_if_ended(worker),
-            Taken::Waiting => {}
-        }
     }
 
     /// The fan-out has forgotten this member.
@@ -249,8 +241,8 @@ impl Connection {
     /// There may be room again in the mailbox that a member's messages wait for.
     pub(crate) fn publish(&mut self, worker: &mut Worker) {
         if let (Stage::Open, Serving::Member(member)) = (self.stage, &mut self.serving) {
-            let taken = member.publish(worker, &mut self.sender);
-            self.go_on(worker, taken);
+            member.publish(worker, &mut self.sender);
+            self.finish_if_ended(worker);
             if self.stage == Stage::Open && self.sender.is_idle() {
                 self.read_on(worker);
             }
@@ -262,7 +254,7 @@ impl Connection {
     #[inline]
     pub(crate) fn deliver(&mut self, worker: &mut Worker, frames: &Frames) {
         if let (Stage::Open, Serving::Member(member)) = (self.stage, &mut self.serving)
-            && member.deliver(worker, &mut self.sender, frames) == Delivered::SlowConsumer
+            && member.deliver(worker, &mut self.sender, frames)
         {
             self.linger(worker);
         }
@@ -274,8 +266,8 @@ impl Connection {
         if self.stage == Stage::Closed {
             return;
         }
-        let next = || self.serving.next();
-        if self.sender.start(worker, first, next) == Progress::Idle {
+        self.sender.start(worker, first, || self.serving.next());
+        if self.sender.is_idle() {
             self.all_is_sent(worker);
         }
     }
@@ -297,17 +289,13 @@ impl Connection {
                 self.deadline = Some(worker.clock.deadline());
             }
         }
-        match (
-            self.sender.sent(worker, buf, bytes, || self.serving.next()),
-            &self.serving,
-        ) {
-            (Progress::Idle, _) => self.all_is_sent(worker),
-            (Progress::Busy, Serving::Member(member))
-                if self.stage == Stage::Open && member.may_read() =>
-            {
-                self.read_on(worker);
-            }
-            (Progress::Busy, _) => {}
+        self.sender.sent(worker, buf, bytes, || self.serving.next());
+        if self.sender.is_idle() {
+            self.all_is_sent(worker);
+        } else if let (Stage::Open, Serving::Member(member)) = (self.stage, &self.serving)
+            && member.may_read()
+        {
+            self.read_on(worker);
         }
     }
 
@@ -451,9 +439,10 @@ impl Connection {
             member.leave(worker, self.sender.socket);
         }
         self.limit(worker);
-        if self.sender.is_idle()
-            && self.sender.send_on(worker, || self.serving.next()) == Progress::Idle
-        {
+        if self.sender.is_idle() {
+            self.sender.send_on(worker, || self.serving.next());
+        }
+        if self.sender.is_idle() {
             self.all_is_sent(worker);
         }
     }

@@ -24,8 +24,8 @@ const UNLIMITED: u64 = 1 << 20;
 const FILES_OF_A_WORKER: u64 = 2;
 /// ... and two handles of each of its listeners.
 const FILES_OF_A_LISTENER: u64 = 2;
-/// Descriptors of the process: standard streams, signals, what a shutdown borrows, and some to
-/// downgrade_receive.
+/// Descriptors of the process: standard streams, signals, what a shutdown borrows, and some
+/// to spare.
 const FILES_OF_THE_PROCESS: u64 = 32;
 /// Slots beyond `--max-connections`: for those who are told that there is no room, ask for
 /// `/metrics` or are leaving.

@@ -16,24 +16,6 @@ use ws_proto::CloseCode;
 use crate::raw::sender::{HOLD_BYTES, Sender};
 use crate::raw::worker::Worker;
 
-/// How far a member is with what it received.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// All of it is published.
-    All,
-    /// Something waits: messages for a mailbox, or the Close for the last messages.
-    Waiting,
-}
-
-/// What became of a delivery.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Delivered {
-    /// It is sent, queued or dropped.
-    Done,
-    /// The receiver is too slow; its last words are queued.
-    SlowConsumer,
-}
-
 /// The part of a connection that only members have.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -125,20 +107,20 @@ impl Member {
         worker: &mut Worker,
         sender: &mut Sender,
         mut bytes: ReceivedBuf,
-    ) -> Taken {
+    ) {
         if self.over {
-            return Taken::Waiting;
+            return;
         }
-        if self.session.publication.is_some() {
+        let is_waiting = self.session.publication.is_some();
+        if is_waiting || sender.is_stuck(worker) {
+            // A peer that does not read is not read from either.
+            sender.stop_receiving(&mut worker.ring);
+        }
+        if is_waiting {
             self.held.extend_from_slice(&bytes);
-            sender.stop_receiving(&mut worker.ring);
-            return Taken::Waiting;
+        } else {
+            self.take_in(worker, sender, &mut bytes);
         }
-        if sender.is_stuck(worker) {
-            // A peer that does not read is not read from.
-            sender.stop_receiving(&mut worker.ring);
-        }
-        self.take_in(worker, sender, &mut bytes)
     }
 
     /// Takes in `received`, when there is nothing to be published.
@@ -147,10 +129,10 @@ impl Member {
         worker: &mut Worker,
         sender: &mut Sender,
         received: &mut [u8],
-    ) -> Taken {
+    ) {
         self.take(worker, received);
         self.answer(worker, sender);
-        self.publish(worker, sender)
+        self.publish(worker, sender);
     }
 
     /// Sees to it that the replies to what was taken in are sent. While too many of them wait, the
@@ -174,7 +156,7 @@ impl Member {
     }
 
     /// Publishes what waits for it, and takes in what was held back meanwhile.
-    pub(crate) fn publish(&mut self, worker: &mut Worker, sender: &mut Sender) -> Taken {
+    pub(crate) fn publish(&mut self, worker: &mut Worker, sender: &mut Sender) {
         loop {
             if let (Some(publication), Some(room)) = (&mut self.session.publication, &self.room) {
                 let mut cx = Context::from_waker(&worker.waker);
@@ -182,16 +164,16 @@ impl Member {
                 if rooms.poll_publish(&mut cx, room, publication).is_pending() {
                     worker.publishers.push(sender.socket);
                     sender.stop_receiving(&mut worker.ring);
-                    return Taken::Waiting;
+                    return;
                 }
             }
             self.session.publication = None;
             if self.over && (self.held.is_empty() || self.session.is_closed()) {
                 self.leave(worker, sender.socket);
-                return Taken::Waiting;
+                return;
             }
             if self.held.is_empty() {
-                return Taken::All;
+                return;
             }
             self.take_held(worker);
             self.answer(worker, sender);
@@ -213,22 +195,23 @@ impl Member {
         }
     }
 
-    /// Sends `frames` at once when nothing is being sent, and queues them otherwise.
+    /// Sends `frames` at once when nothing is being sent, and queues them otherwise. Whether the
+    /// receiver is too slow and is to be let go: its last words are queued.
     #[inline]
     pub(crate) fn deliver(
         &mut self,
         worker: &mut Worker,
         sender: &mut Sender,
         frames: &Frames,
-    ) -> Delivered {
+    ) -> bool {
         if self.outbox.has_ended() {
-            return Delivered::Done;
+            return false;
         }
         let at_once = sender.is_idle() && self.outbox.is_empty();
         if at_once && frames.bytes.len() <= LARGEST_PIECE {
             self.in_flight = frames.messages;
             sender.send(worker, frames.bytes.clone().into(), frames.bytes.len());
-            return Delivered::Done;
+            return false;
         }
         let mut bound = worker.server.settings.send_queue;
         if at_once {
@@ -238,12 +221,12 @@ impl Member {
         let counters = worker.server.counters.worker(worker.index);
         if self.outbox.push_counted(frames.clone(), 0, bound, counters) {
             self.end_with(CloseCode::Policy, SLOW_CONSUMER);
-            return Delivered::SlowConsumer;
+            return true;
         }
         if at_once {
             sender.send_on(worker, || self.next());
         }
-        Delivered::Done
+        false
     }
 
     /// Takes out what is to be sent next, when nothing is being sent.
@@ -279,8 +262,7 @@ impl Member {
 
     /// Sends nothing any more but what has begun, and a Close frame.
     pub(crate) fn end_with(&mut self, code: CloseCode, reason: &str) {
-        self.outbox.end();
-        self.outbox.close(self.session.close(code, reason));
+        self.session.end_with(code, reason, &mut self.outbox);
         self.over = true;
     }
 }

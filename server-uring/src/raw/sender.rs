@@ -53,15 +53,6 @@ pub(crate) struct Sender {
     pub(crate) pending: Vec<u8>,
 }
 
-/// What has become of sending.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// The next bytes are on their way.
-    Busy,
-    /// There is nothing to send.
-    Idle,
-}
-
 /// A reply that is to be sent at the end of the turn: the bytes of the buffer, then whatever is
 /// pending.
 pub(crate) struct Reply {
@@ -143,7 +134,7 @@ impl Sender {
         worker: &mut Worker,
         first: Option<ReceivedBuf>,
         next: impl FnOnce() -> Option<Bytes>,
-    ) -> Progress {
+    ) {
         self.sending = Sending::Idle;
         match first {
             Some(reply) if self.pending.is_empty() => {
@@ -152,12 +143,10 @@ impl Sender {
                 // Never waits: a peer that does not read must not hold a buffer that others want to
                 // receive into.
                 worker.ring.send_now(self.socket, reply, self.token());
-                Progress::Busy
             }
             Some(reply) => {
                 self.pending.splice(0..0, reply.iter().copied());
                 self.send_pending(worker);
-                Progress::Busy
             }
             None => self.send_on(worker, next),
         }
@@ -165,21 +154,13 @@ impl Sender {
 
     /// Sends what waits here, or what is `next` for this connection, when nothing is in flight.
     #[inline]
-    pub(crate) fn send_on(
-        &mut self,
-        worker: &mut Worker,
-        next: impl FnOnce() -> Option<Bytes>,
-    ) -> Progress {
+    pub(crate) fn send_on(&mut self, worker: &mut Worker, next: impl FnOnce() -> Option<Bytes>) {
         if !self.pending.is_empty() {
             self.send_pending(worker);
-            return Progress::Busy;
+        } else if let Some(bytes) = next() {
+            let length = bytes.len();
+            self.send(worker, bytes.into(), length);
         }
-        let Some(bytes) = next() else {
-            return Progress::Idle;
-        };
-        let length = bytes.len();
-        self.send(worker, bytes.into(), length);
-        Progress::Busy
     }
 
     fn send_pending(&mut self, worker: &mut Worker) {
@@ -210,7 +191,7 @@ impl Sender {
         buf: SendBuf,
         sent: usize,
         next: impl FnOnce() -> Option<Bytes>,
-    ) -> Progress {
+    ) {
         self.sending = Sending::Idle;
         match buf {
             SendBuf::Received(reply) if sent < reply.len() => {
@@ -223,14 +204,13 @@ impl Sender {
                 self.since = worker.turn;
                 self.end = bytes.len().min(start + LARGEST_PIECE);
                 let token = self.token();
-                worker
-                    .ring
-                    .send_range(self.socket, bytes, start..self.end, token);
-                return Progress::Busy;
+                let ring = &mut worker.ring;
+                ring.send_range(self.socket, bytes, start..self.end, token);
+                return;
             }
             SendBuf::Owned(bytes) => worker.buffer_pool.put(bytes),
         }
-        self.send_on(worker, next)
+        self.send_on(worker, next);
     }
 
     /// Restarts receiving, if it was stopped, by a multishot: a peer that had to be paused is
