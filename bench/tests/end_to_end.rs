@@ -69,6 +69,9 @@ fn a_suite_from_its_first_check_to_its_last_line() {
     let markdown = fs::read_to_string(folder.join("summary.md")).unwrap();
     assert!(markdown.contains("fast / slow: 1.20") && markdown.contains("What none of this shows"));
     let environment = fs::read_to_string(folder.join("environment.json")).unwrap();
+    let log = stderr(&output);
+    assert!(log.contains(", servers on CPUs "), "{log}");
+    assert!(environment.contains("\"topology\": [\n"));
     assert!(environment.contains("tcp_congestion_control") && environment.contains("\"seed\": 7"));
     assert!(
         fs::read_to_string(folder.join("conformance/fast.log"))

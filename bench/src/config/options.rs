@@ -66,10 +66,10 @@ pub struct Options {
     /// File that describes the contestants [default: contestants.toml in the config folder]
     #[arg(long, value_name = "FILE")]
     pub contestants_file: Option<PathBuf>,
-    /// CPUs of the servers, such as 0,2-3 [default: the lower half]
+    /// CPUs of the servers, such as 0,2-3 [default: half of the cores, whole and of one kind]
     #[arg(long, value_name = "LIST", requires = "generator_cpus")]
     pub server_cpus: Option<CpuSet>,
-    /// CPUs of the generator [default: the upper half]
+    /// CPUs of the generator [default: the other half]
     #[arg(long, value_name = "LIST", requires = "server_cpus")]
     pub generator_cpus: Option<CpuSet>,
     /// Name of this machine in the result folder [default: the host name]

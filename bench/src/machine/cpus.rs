@@ -58,14 +58,15 @@ impl CpuSet {
             .with_context(|| format!("cannot pin to CPUs {self}"))
     }
 
-    /// Server's and generator's half: the lower half serves; the generator gets the larger half of
-    /// an odd number, because a run it limits is inconclusive. With one CPU both share it.
-    pub fn halves(&self) -> (Self, Self) {
-        if self.0.len() < 2 {
-            return (self.clone(), self.clone());
-        }
-        let (server, generator) = self.0.split_at(self.0.len() / 2);
-        (Self(server.to_vec()), Self(generator.to_vec()))
+    /// The CPUs that are in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let common = self.0.iter().filter(|cpu| other.0.contains(cpu));
+        Self(common.copied().collect())
+    }
+
+    /// No CPU is in both.
+    pub fn is_apart(&self, other: &Self) -> bool {
+        self.intersection(other).is_empty()
     }
 }
 
@@ -116,17 +117,5 @@ mod tests {
         for bad in ["", "a", "2-1", "0,", "-1", "0-99999999", "3,2,2"] {
             assert!(bad.parse::<CpuSet>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn halves_are_disjoint_wherever_they_can_be() {
-        let halves = |text: &str| {
-            let (server, generator) = text.parse::<CpuSet>().unwrap().halves();
-            (server.to_string(), generator.to_string())
-        };
-        assert_eq!(halves("0-1"), ("0".into(), "1".into()));
-        assert_eq!(halves("0-7"), ("0-3".into(), "4-7".into()));
-        assert_eq!(halves("0-2"), ("0".into(), "1-2".into()));
-        assert_eq!(halves("5"), ("5".into(), "5".into()));
     }
 }

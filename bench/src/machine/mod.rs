@@ -6,8 +6,10 @@ pub mod limits;
 pub mod preflight;
 pub mod priority;
 pub mod proc;
+pub mod topology;
 
 pub use cpus::CpuSet;
+pub use topology::Topology;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,6 +58,9 @@ pub struct Machine {
     pub virtual_machine: Option<bool>,
     /// CPUs this process may use.
     pub cpus: Option<CpuSet>,
+    /// Their cores; none in older results.
+    #[serde(default)]
+    pub topology: Topology,
     /// Memory in all.
     pub memory_bytes: Option<u64>,
     /// Memory that could be had at the start.
@@ -112,6 +117,10 @@ impl Machine {
         let cpuinfo = read_value("/proc/cpuinfo").unwrap_or_default();
         let meminfo = read_value("/proc/meminfo").unwrap_or_default();
         let memory = |key: &str| parse_field(&meminfo, key).map(|kib| kib * 1024);
+        let cpus = CpuSet::allowed().ok();
+        let topology = cpus
+            .as_ref()
+            .map(|cpus| Topology::read(Path::new("/"), cpus));
         Self {
             name: name.map_or_else(|| text(uname.nodename()), str::to_owned),
             kernel: format!(
@@ -123,7 +132,8 @@ impl Machine {
             cpu_model: cpuinfo_value(&cpuinfo, "model name"),
             virtual_machine: cpuinfo_value(&cpuinfo, "flags")
                 .map(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
-            cpus: CpuSet::allowed().ok(),
+            topology: topology.unwrap_or_default(),
+            cpus,
             memory_bytes: memory("MemTotal:"),
             memory_available_bytes: memory("MemAvailable:"),
             busy_cpus: measure_busy_cpus(),

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Machine;
 use super::limits::{BYTES_PER_CONNECTION, SPARE_BYTES, SPARE_FILES};
+use super::{CpuSet, Machine};
 
 /// Something about the machine that harms a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,16 +19,20 @@ pub struct Finding {
 
 /// The demand of the suite on the machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Demand {
+pub struct Demand<'a> {
     /// Most connections at once.
     pub connections: u64,
+    /// CPUs of the servers.
+    pub server_cpus: &'a CpuSet,
+    /// CPUs of the generator.
+    pub generator_cpus: &'a CpuSet,
 }
 
 /// The generator's multishot receives and provided buffers need this kernel.
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// All findings, fatal ones first.
-pub fn check(machine: &Machine, demand: Demand) -> Vec<Finding> {
+pub fn check(machine: &Machine, demand: Demand<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = [
         kernel_too_old(machine),
         io_uring_disabled(machine),
@@ -37,6 +41,8 @@ pub fn check(machine: &Machine, demand: Demand) -> Vec<Finding> {
         memory(machine, demand),
         cpu_time(machine),
         cpus(machine),
+        shared_core(machine, demand),
+        mixed_side(machine, demand),
         ports(machine),
         backlog(machine),
         conntrack(machine, demand),
@@ -107,7 +113,7 @@ fn seccomp(machine: &Machine) -> Option<Finding> {
     )
 }
 
-fn files(machine: &Machine, demand: Demand) -> Option<Finding> {
+fn files(machine: &Machine, demand: Demand<'_>) -> Option<Finding> {
     let (limit, needed) = (machine.nofile_hard?, demand.connections + SPARE_FILES);
     if limit >= needed {
         return None;
@@ -124,7 +130,7 @@ fn files(machine: &Machine, demand: Demand) -> Option<Finding> {
     )
 }
 
-fn memory(machine: &Machine, demand: Demand) -> Option<Finding> {
+fn memory(machine: &Machine, demand: Demand<'_>) -> Option<Finding> {
     let (available, needed) = (
         machine.memory_available_bytes?,
         SPARE_BYTES + demand.connections * BYTES_PER_CONNECTION,
@@ -164,6 +170,40 @@ fn cpus(machine: &Machine) -> Option<Finding> {
     )
 }
 
+fn shared_core(machine: &Machine, demand: Demand<'_>) -> Option<Finding> {
+    let Demand {
+        server_cpus,
+        generator_cpus,
+        ..
+    } = demand;
+    if server_cpus == generator_cpus {
+        return None;
+    }
+    let core = machine.topology.shared_core(server_cpus, generator_cpus)?;
+    warning(
+        format!(
+            "server and generator share a core (CPUs {core} are its threads): the one is slower while the other runs"
+        ),
+        "use a machine with 2 cores or more, or set --server-cpus and --generator-cpus",
+    )
+}
+
+fn mixed_side(machine: &Machine, demand: Demand<'_>) -> Option<Finding> {
+    let sides = [
+        ("servers", demand.server_cpus),
+        ("generator", demand.generator_cpus),
+    ];
+    let (side, cpus) = sides
+        .into_iter()
+        .find(|(_, cpus)| machine.topology.is_mixed(cpus))?;
+    warning(
+        format!(
+            "the CPUs of the {side} ({cpus}) are of several kinds: the speed of a connection depends on the core it falls to"
+        ),
+        "leave out --server-cpus and --generator-cpus, or name cores of one kind",
+    )
+}
+
 fn ports(machine: &Machine) -> Option<Finding> {
     let range = machine.sysctls.get("net.ipv4.ip_local_port_range")?;
     let (low, high) = range.split_once(' ')?;
@@ -197,7 +237,7 @@ fn backlog(machine: &Machine) -> Option<Finding> {
     )
 }
 
-fn conntrack(machine: &Machine, demand: Demand) -> Option<Finding> {
+fn conntrack(machine: &Machine, demand: Demand<'_>) -> Option<Finding> {
     let most = machine.sysctl_number("net.netfilter.nf_conntrack_max")?;
     if most >= demand.connections * 4 {
         return None;
@@ -233,6 +273,7 @@ fn load(machine: &Machine) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::topology::{Group, Topology};
 
     fn good() -> Machine {
         Machine {
@@ -256,12 +297,16 @@ mod tests {
     fn findings(change: impl FnOnce(&mut Machine)) -> Vec<Finding> {
         let mut machine = good();
         change(&mut machine);
-        check(
-            &machine,
-            Demand {
-                connections: 10_000,
-            },
-        )
+        check_sides(&machine, "0", "1")
+    }
+
+    fn check_sides(machine: &Machine, server: &str, generator: &str) -> Vec<Finding> {
+        let demand = Demand {
+            connections: 10_000,
+            server_cpus: &server.parse().unwrap(),
+            generator_cpus: &generator.parse().unwrap(),
+        };
+        check(machine, demand)
     }
 
     #[test]
@@ -271,15 +316,7 @@ mod tests {
             schedstat: true,
             ..Default::default()
         };
-        assert_eq!(
-            check(
-                &unreadable,
-                Demand {
-                    connections: 10_000
-                }
-            ),
-            []
-        );
+        assert_eq!(check_sides(&unreadable, "0", "1"), []);
     }
 
     #[test]
@@ -336,6 +373,38 @@ mod tests {
             assert_eq!(found.len(), 1, "{found:?}");
             assert_eq!(found[0].fatal, fatal, "{found:?}");
             assert!(found[0].fix.contains(fix), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn sides_that_share_a_core_or_are_mixed_are_found() {
+        let machine = Machine {
+            topology: Topology {
+                groups: vec![group(0, &["0-1", "2-3"]), group(1, &["4", "5"])],
+            },
+            ..good()
+        };
+        let found = |server, generator| {
+            let found = check_sides(&machine, server, generator);
+            assert!(found.len() < 2 && !found.iter().any(|one| one.fatal));
+            found.into_iter().next().map(|one| one.problem)
+        };
+        assert_eq!(found("0-1", "2-3"), None);
+        assert_eq!(found("0-1", "4-5"), None);
+        let shared = found("0", "1").unwrap();
+        assert!(shared.contains("CPUs 0-1 are its threads"), "{shared}");
+        let mixed = found("0-1", "2-5").unwrap();
+        assert!(mixed.contains("CPUs of the generator (2-5)"), "{mixed}");
+    }
+
+    fn group(kind: usize, cores: &[&str]) -> Group {
+        Group {
+            kind,
+            speed: None,
+            package: None,
+            node: None,
+            cache: None,
+            cores: cores.iter().map(|core| core.parse().unwrap()).collect(),
         }
     }
 

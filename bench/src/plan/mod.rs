@@ -15,7 +15,7 @@ use crate::config::{
     load_suite,
 };
 use crate::judge::metrics;
-use crate::machine::CpuSet;
+use crate::machine::{CpuSet, Topology};
 
 /// A suite ready to run.
 #[derive(Debug, Clone)]
@@ -140,7 +140,7 @@ impl SuitePlan {
                 }
                 (server.clone(), generator.clone())
             }
-            _ => allowed.halves(),
+            _ => Topology::read(Path::new("/"), &allowed).halves(),
         };
         for cpu in server_cpus.cpus().iter().chain(generator_cpus.cpus()) {
             ensure!(

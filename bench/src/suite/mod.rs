@@ -236,7 +236,7 @@ impl Referee {
     fn announce(&self) {
         let plan = &self.plan;
         eprintln!(
-            "suite `{}`: {} bouts x {} blocks x {} contestants, about {} min{}; seed {}; servers on CPUs {}, generator on CPUs {}",
+            "suite `{}`: {} bouts x {} blocks x {} contestants, about {} min{}; seed {}; {}, servers on CPUs {}, generator on CPUs {}",
             plan.suite.name,
             plan.scenarios.len(),
             plan.repeats,
@@ -247,6 +247,7 @@ impl Referee {
                 minutes(budget)
             )),
             plan.seed,
+            self.environment.machine.topology,
             plan.server_cpus,
             plan.generator_cpus
         );
@@ -374,7 +375,14 @@ fn check_machine(machine: &Machine, plan: &SuitePlan) -> Result<Vec<Finding>> {
         .map(|scenario| scenario.connections)
         .max()
         .unwrap_or(0);
-    let findings = preflight::check(machine, Demand { connections });
+    let findings = preflight::check(
+        machine,
+        Demand {
+            connections,
+            server_cpus: &plan.server_cpus,
+            generator_cpus: &plan.generator_cpus,
+        },
+    );
     for finding in &findings {
         let severity = if finding.fatal { "error" } else { "warning" };
         eprintln!("{severity}: {}\n   fix: {}", finding.problem, finding.fix);
