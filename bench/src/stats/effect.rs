@@ -1,8 +1,7 @@
 //! Sizes of effects: how large one is, how large one must be to be found, and what many looks cost.
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
-
 use super::mean_and_deviation;
+use super::student::t_quantile;
 
 /// A claim is wrong at most this often.
 pub const ALPHA: f64 = 0.05;
@@ -61,9 +60,15 @@ pub fn minimal_detectable_unpaired(first: &[f64], second: &[f64], family: usize)
 
 /// From the standard error of a mean of logarithms to a ratio.
 fn detectable(standard_error: f64, degrees_of_freedom: f64, family: usize) -> Option<f64> {
-    let t = StudentsT::new(0.0, 1.0, degrees_of_freedom).ok()?;
-    let multiplier = t.inverse_cdf(1.0 - ALPHA / 2.0 / family.max(1) as f64) + t.inverse_cdf(POWER);
-    Some((multiplier * std::f64::consts::FRAC_PI_2.sqrt() * standard_error).exp())
+    let median_costs = std::f64::consts::FRAC_PI_2.sqrt();
+    let found = (errors_to_find(degrees_of_freedom, family) * median_costs * standard_error).exp();
+    found.is_finite().then_some(found)
+}
+
+/// So many standard errors away from nothing is what [`POWER`] of the suites find.
+pub(super) fn errors_to_find(degrees_of_freedom: f64, family: usize) -> f64 {
+    let claimed = 1.0 - ALPHA / 2.0 / family.max(1) as f64;
+    t_quantile(claimed, degrees_of_freedom) + t_quantile(POWER, degrees_of_freedom)
 }
 
 /// Holm's step-down: p-values that may each be held against alpha although there are several. In

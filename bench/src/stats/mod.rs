@@ -1,13 +1,15 @@
-//! Statistics over runs. Pure functions; the run is the unit, never the message.
+//! Statistics over runs, and over rounds and slices. Pure functions; the message is never the
+//! unit.
 //!
-//! Every formula here is written out in `docs/method.md`; change both or
-//! neither.
+//! Every formula here is written out in `docs/method.md`; change both or neither.
 
 mod direction;
 mod effect;
 mod rank_sum;
 pub mod rng;
 mod signed_rank;
+mod student;
+mod two_level;
 
 pub use direction::Direction;
 pub(crate) use direction::invert;
@@ -16,6 +18,7 @@ pub use effect::{
 };
 pub use rank_sum::rank_sum_p;
 pub use signed_rank::signed_rank_p;
+pub use two_level::{ROUNDS_FOR_A_CLAIM, TwoLevel, rounds_needed, two_level};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
