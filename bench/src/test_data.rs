@@ -1,11 +1,13 @@
 //! Canned runs for tests.
 
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use loadgen::record::Record;
 use serde_json::json;
 
+use crate::committed::varied_result;
 use crate::config::{Contestant, Load, Protocol, Scenario, ScenarioKind, Suite};
 use crate::machine::Machine;
 use crate::machine::proc::{KernelMemory, TreeMemory};
@@ -372,6 +374,13 @@ pub(crate) fn setting() -> Setting {
         )]
         .into(),
     }
+}
+
+/// The committed result with every kind of bout. Read once, for everything in it is computed anew
+/// when it is read, which takes seconds.
+pub(crate) fn varied() -> Results {
+    static READ: LazyLock<Results> = LazyLock::new(|| Results::load(&varied_result()).unwrap());
+    READ.clone()
 }
 
 /// What would be read back from a folder with these runs, made by the suite of [`setting`] at this

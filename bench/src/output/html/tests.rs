@@ -1,15 +1,10 @@
 use super::*;
-use crate::committed::varied_result;
 use crate::record::{Check, CheckName, CheckStatus};
 use crate::test_data;
 
-fn committed() -> Results {
-    Results::load(&varied_result()).unwrap()
-}
-
 /// A committed result with other runs and contestants.
 fn result(runs: Vec<RunRecord>) -> Results {
-    let mut results = committed();
+    let mut results = test_data::varied();
     let scenarios: Vec<_> =
         runs.iter()
             .map(|run| run.scenario.clone())
@@ -50,7 +45,7 @@ fn the_verdict_comes_first_and_names_the_winner() {
 
 #[test]
 fn it_needs_no_network_and_no_script() {
-    let page = page(&[committed()], &[]).unwrap();
+    let page = page(&[test_data::varied()], &[]).unwrap();
     let names_only = page.replace("http://www.w3.org/2000/svg", "");
     for forbidden in ["http://", "https://", "<script", "@import", "url("] {
         // The command lines and ready lines of a result have addresses in them, none of them a
@@ -89,7 +84,7 @@ fn runs_in_doubt_are_hollow_and_say_why() {
 
 #[test]
 fn every_chart_has_a_table_and_a_name() {
-    let page = page(&[committed()], &[]).unwrap();
+    let page = page(&[test_data::varied()], &[]).unwrap();
     let count = |what: &str| page.matches(what).count();
     assert!(count("<svg") > 20);
     assert_eq!(count("<svg"), count("The same as a table"));
@@ -120,7 +115,7 @@ fn the_drawing_for_a_readme_stands_alone() {
 
 #[test]
 fn several_results_stand_in_one_page() {
-    let page = page(&[committed(), result(ten_blocks())], &[]).unwrap();
+    let page = page(&[test_data::varied(), result(ten_blocks())], &[]).unwrap();
     assert_eq!(page.matches("<section id=").count(), 2);
 }
 
