@@ -84,7 +84,8 @@ fn until(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain");
-        std::thread::yield_now();
+        // tidy: may sleep, a poll with a deadline.
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
