@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CASES = 301
@@ -18,6 +19,8 @@ START_SECONDS = 20
 RUN_SECONDS = 300
 STOP_SECONDS = 20
 SHOWN = 30
+# Servers that are run at a time: some cases wait for a second.
+AT_ONCE = 2
 
 
 class Failure(Exception):
@@ -136,40 +139,43 @@ def run_cases(command, folder):
         raise Failure(f"no report; kosoku said:\n{log.read_text()[-2000:]}") from None
 
 
-def show(lines):
-    """Prints the first lines of a list that may be long."""
-    for line in lines[:SHOWN]:
-        print(f"  {line}")
-    if len(lines) > SHOWN:
-        print(f"  and {len(lines) - SHOWN} more")
+def shown(lines):
+    """The first lines of a list that may be long, indented.
+
+    >>> shown(["a", "b"])
+    ['  a', '  b']
+    """
+    more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return [f"  {line}" for line in lines[:SHOWN]] + more
 
 
 def judge(command, folder):
-    """Runs and judges one server; its verdicts, or None when they are useless, and whether all is well."""
+    """Runs and judges one server: its verdicts, or None when they are useless, whether all is well, and what to print."""
     try:
         cases = run_cases(command, folder)
     except Failure as failure:
-        print(f"autobahn: {command}: FAILED: {failure}")
-        return None, False
+        return None, False, [f"autobahn: {command}: FAILED: {failure}"]
     wrong = complaints(cases)
     counts = {}
     for behavior, _, _ in cases.values():
         counts[behavior] = counts.get(behavior, 0) + 1
     summary = ", ".join(f"{count} {behavior}" for behavior, count in sorted(counts.items()))
-    print(f"autobahn: {command}: {'FAILED' if wrong else 'passed'}: {len(cases)} cases: {summary}")
-    show(wrong)
-    return cases, not wrong
+    line = f"autobahn: {command}: {'FAILED' if wrong else 'passed'}: {len(cases)} cases: {summary}"
+    return cases, not wrong, [line, *shown(wrong)]
 
 
 def main(commands):
     """Exit code 0 when every server passes every case and all have the same verdicts."""
     top = Path(tempfile.mkdtemp(prefix="ringside-autobahn-"))
+    folders = [top / str(number) for number in range(len(commands))]
+    for folder in folders:
+        folder.mkdir()
     well = True
     first = None
-    for number, command in enumerate(commands):
-        folder = top / str(number)
-        folder.mkdir()
-        cases, passed = judge(command, folder)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        judged = list(pool.map(judge, commands, folders))
+    for command, (cases, passed, lines) in zip(commands, judged):
+        print("\n".join(lines))
         well = well and passed
         if cases is None:
             continue
@@ -180,7 +186,7 @@ def main(commands):
         if unlike:
             well = False
             print(f"autobahn: {command}: FAILED: verdicts differ from those of {first[0]}:")
-            show(unlike)
+            print("\n".join(shown(unlike)))
     sys.stdout.flush()
     if well:
         shutil.rmtree(top)
