@@ -1,9 +1,13 @@
 //! Does the verdict keep its word? Synthetic bouts with a known effect: 10% noise, slow drift,
 //! occasional stalls.
 //!
-//! What is counted here is quoted in `docs/method.md`; every trial is seeded, so the rates
-//! are the same everywhere. The bootstrap takes 400 resamples instead of 10,000 (200 where it is
-//! taken after every block), to be done in seconds: the ends of an interval then tremble by a
+//! This is for runs that are interleaved; bouts that alternate have `coverage.rs`. What is counted
+//! here with 1,000 trials is quoted in `docs/method.md`; every trial is seeded, so the rates are
+//! the same everywhere. The tests do with 400: that the signed-rank and the rank-sum test hold
+//! their error is exact by construction and checked against SciPy (`statistics.rs`), so trials only
+//! have to show that the interval beside them, drift and stalls do not break it, and a share near
+//! 5% is then known to 1.1 points instead of 0.7. The bootstrap takes 400 resamples instead of
+//! 10,000 (200 where it is taken after every block): the ends of an interval then tremble by a
 //! fraction of their own error, which makes false claims more likely, not less.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
@@ -15,7 +19,7 @@ use bench::stats::{
 };
 use bench::summary::verdict::{Significance, compare};
 
-const TRIALS: u64 = 1000;
+const TRIALS: u64 = 400;
 const RESAMPLES: usize = 400;
 const RESAMPLES_WHILE_STOPPING: usize = 200;
 
@@ -232,35 +236,39 @@ fn four_percentiles_of_one_latency_raise_a_false_alarm_in_at_most_one_trial_of_t
     assert!(share(alarms) <= ALPHA, "{}", share(alarms));
 }
 
-/// `--until-ci 3%`: blocks are added until the interval is narrow, whatever it says.
+/// `--until-ci 3%`: blocks are added until the interval is narrow, whatever it says. With 5% noise
+/// it is looked at most often. The limit lies between what the verdict makes in 1,000 trials, 4.1%,
+/// and what the interval alone would, 11.6%.
 #[test]
 fn stopping_by_the_width_of_the_interval_makes_no_more_false_claims() {
-    for noise in [0.02, 0.03, 0.05] {
-        let machine = Machine { noise, ..NOISY };
-        let mut rng = SplitMix64::new(6);
-        let (mut named, mut by_interval_alone, mut blocks_run) = (0, 0, 0);
-        for trial in 0..TRIALS {
-            let logs = machine.bout(40, 0.0, &mut rng);
-            let mut blocks = RUNS_FOR_A_CLAIM;
-            let mut finding = find(&logs[..blocks], trial, RESAMPLES_WHILE_STOPPING);
-            while finding.half_width > 0.03 && blocks < logs.len() {
-                blocks += 1;
-                finding = find(&logs[..blocks], trial, RESAMPLES_WHILE_STOPPING);
-            }
-            let (low, high) = finding.interval;
-            named += usize::from(finding.winner.is_some());
-            by_interval_alone += usize::from(low > 1.0 || high < 1.0);
-            blocks_run += blocks;
+    let limit = 0.075;
+    let machine = Machine {
+        noise: 0.05,
+        ..NOISY
+    };
+    let mut rng = SplitMix64::new(6);
+    let (mut named, mut by_interval_alone, mut blocks_run) = (0, 0, 0);
+    for trial in 0..TRIALS {
+        let logs = machine.bout(40, 0.0, &mut rng);
+        let mut blocks = RUNS_FOR_A_CLAIM;
+        let mut finding = find(&logs[..blocks], trial, RESAMPLES_WHILE_STOPPING);
+        while finding.half_width > 0.03 && blocks < logs.len() {
+            blocks += 1;
+            finding = find(&logs[..blocks], trial, RESAMPLES_WHILE_STOPPING);
         }
-        println!(
-            "until 3% at {:.0}% noise: {:.0} blocks on average, a winner in {:.1}%; the interval alone would name one in {:.1}%",
-            noise * 100.0,
-            blocks_run as f64 / TRIALS as f64,
-            share(named) * 100.0,
-            share(by_interval_alone) * 100.0
-        );
-        assert!(share(named) <= ALPHA, "{noise}: {}", share(named));
+        let (low, high) = finding.interval;
+        named += usize::from(finding.winner.is_some());
+        by_interval_alone += usize::from(low > 1.0 || high < 1.0);
+        blocks_run += blocks;
     }
+    println!(
+        "until 3%: {:.0} blocks on average, a winner in {:.1}%; the interval alone would name one in {:.1}%",
+        blocks_run as f64 / TRIALS as f64,
+        share(named) * 100.0,
+        share(by_interval_alone) * 100.0
+    );
+    assert!(share(named) <= limit, "{}", share(named));
+    assert!(share(by_interval_alone) > limit, "no need for the test");
 }
 
 /// As [`rates`], for two folders of `runs` runs each, the first of which has figures `ratio` times
@@ -276,21 +284,17 @@ fn rates_unpaired(runs: usize, ratio: f64, seed: u64) -> (f64, f64, f64) {
 
 #[test]
 fn equal_folders_are_told_apart_in_at_most_one_trial_of_twenty() {
-    for runs in [RUNS_FOR_A_CLAIM, 16] {
-        let (named, _, missed) = rates_unpaired(runs, 1.0, 7);
-        assert!(named <= ALPHA, "n = {runs}: {named}");
-        assert!(missed <= 0.10, "n = {runs}: {missed}");
-    }
+    let (named, _, missed) = rates_unpaired(RUNS_FOR_A_CLAIM, 1.0, 7);
+    assert!(named <= ALPHA, "{named}");
+    assert!(missed <= 0.10, "{missed}");
 }
 
 #[test]
 fn the_stated_effect_between_folders_is_found_in_four_trials_of_five() {
-    for (runs, ratio) in [(RUNS_FOR_A_CLAIM, 1.21), (16, 1.16)] {
-        let (named, wrong, missed) = rates_unpaired(runs, ratio, 8);
-        assert!(named >= POWER, "n = {runs}: {ratio} found in {named}");
-        assert!(wrong <= 0.001, "n = {runs}: {wrong}");
-        assert!(missed <= 0.10, "n = {runs}: {missed}");
-    }
+    let (named, wrong, missed) = rates_unpaired(RUNS_FOR_A_CLAIM, 1.21, 8);
+    assert!(named >= POWER, "{named}");
+    assert!(wrong <= 0.001, "{wrong}");
+    assert!(missed <= 0.10, "{missed}");
 }
 
 /// Why folders are the weaker way: equal servers, and a machine that is 15% slower while the second

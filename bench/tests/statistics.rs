@@ -5,7 +5,7 @@
 
 use bench::stats::{
     RESAMPLES, cliffs_delta, holm, log_ratios, minimal_detectable, minimal_detectable_unpaired,
-    paired_ratio, rank_sum_p, signed_rank_p, unpaired_ratio,
+    paired_ratio, rank_sum_p, signed_rank_p, two_level, unpaired_ratio,
 };
 use serde::Deserialize;
 
@@ -13,6 +13,7 @@ use serde::Deserialize;
 struct Fixtures {
     samples: Vec<Sample>,
     unpaired: Vec<Unpaired>,
+    alternating: Vec<Alternating>,
     holm: Vec<Holm>,
 }
 
@@ -40,6 +41,20 @@ struct Unpaired {
     ci_high: f64,
     mannwhitney_p: f64,
     minimal_detectable: f64,
+}
+
+#[derive(Deserialize)]
+struct Alternating {
+    name: String,
+    rounds: Vec<Vec<f64>>,
+    ratio: f64,
+    ci_low: f64,
+    ci_high: f64,
+    p_value: f64,
+    degrees_of_freedom: f64,
+    sd_slice: f64,
+    sd_round: f64,
+    detectable: f64,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +118,31 @@ fn folders_are_compared_as_scipy_compares_independent_samples() {
         let effect = minimal_detectable_unpaired(first, second, 1).unwrap();
         let theirs = sample.minimal_detectable;
         assert_close("minimal detectable effect", name, effect, theirs, 1e-9);
+    }
+}
+
+#[test]
+fn alternating_bouts_are_compared_with_scipys_trimmed_means_and_distributions() {
+    let samples = fixtures().alternating;
+    assert!(samples.len() >= 7);
+    for sample in samples {
+        let found = two_level(&sample.rounds).unwrap();
+        for (what, ours, theirs) in [
+            ("ratio", found.ratio, sample.ratio),
+            ("lower end", found.ci_low, sample.ci_low),
+            ("upper end", found.ci_high, sample.ci_high),
+            ("p", found.p_value, sample.p_value),
+            (
+                "degrees of freedom",
+                found.degrees_of_freedom,
+                sample.degrees_of_freedom,
+            ),
+            ("spread of slices", found.sd_slice, sample.sd_slice),
+            ("spread of rounds", found.sd_round, sample.sd_round),
+            ("detectable", found.detectable, sample.detectable),
+        ] {
+            assert_close(what, &sample.name, ours, theirs, 1e-9);
+        }
     }
 }
 

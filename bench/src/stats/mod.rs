@@ -5,6 +5,7 @@
 
 mod direction;
 mod effect;
+mod power;
 mod rank_sum;
 pub mod rng;
 mod signed_rank;
@@ -16,9 +17,11 @@ pub(crate) use direction::invert;
 pub use effect::{
     ALPHA, POWER, cliffs_delta, holm, minimal_detectable, minimal_detectable_unpaired,
 };
+pub use power::power_curve;
 pub use rank_sum::rank_sum_p;
 pub use signed_rank::signed_rank_p;
-pub use two_level::{ROUNDS_FOR_A_CLAIM, TwoLevel, rounds_needed, two_level};
+pub use student::t_quantile;
+pub use two_level::{ROUNDS_AFTER_NARROW, ROUNDS_FOR_A_CLAIM, TwoLevel, rounds_needed, two_level};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

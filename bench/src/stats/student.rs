@@ -11,7 +11,7 @@ const EXPANDED_FROM: f64 = 300.0;
 const STEPS: usize = 60;
 
 /// The value below which a share `p` (0.5 to 1) of Student's t lies; infinite if there is none.
-pub(super) fn t_quantile(p: f64, degrees_of_freedom: f64) -> f64 {
+pub fn t_quantile(p: f64, degrees_of_freedom: f64) -> f64 {
     let normal = Normal::standard().inverse_cdf(p);
     if degrees_of_freedom >= EXPANDED_FROM {
         return expanded(normal, degrees_of_freedom);
