@@ -66,6 +66,11 @@ pub(super) fn steal(share: f64) -> Check {
     Check::ok(CheckName::Steal, share, STEAL_SHARE).when(share > STEAL_SHARE, CheckStatus::Doubtful)
 }
 
+/// How often a CPU quota stopped threads: any such pause is longer than most latencies.
+pub(super) fn throttled(periods: u64) -> Check {
+    Check::ok(CheckName::Throttled, periods as f64, 0.0).when(periods > 0, CheckStatus::Doubtful)
+}
+
 /// What everybody else used.
 pub(super) fn other_load(share: f64) -> Check {
     Check::ok(CheckName::OtherLoad, share, OTHER_LOAD_SHARE)

@@ -78,6 +78,9 @@ fn all_checks(run: &RunRecord, record: &Record, around: Surroundings) -> Vec<Che
         all.extend(memory(footprint, record));
     }
     all.extend(steal_share(run).map(checks::steal));
+    let machine = run.server.window.and_then(|window| window.machine);
+    let throttled = machine.and_then(|machine| machine.throttled_periods);
+    all.extend(throttled.map(checks::throttled));
     all.extend(other_load_share(run, record, around.interrupts_apart).map(checks::other_load));
     all.extend(run.capacity.as_ref().map(|search| search.check()));
     all
@@ -126,7 +129,7 @@ mod tests {
     use loadgen::check::{CheckName as Of, RunStatus};
 
     use super::*;
-    use crate::record::Stopped;
+    use crate::record::{MachineUse, Stopped};
     use crate::test_data;
 
     fn changed(change: impl FnOnce(&mut RunRecord)) -> (Status, Vec<Check>) {
@@ -294,5 +297,19 @@ mod tests {
         assert_eq!(names(&checks), [CheckName::Steal]);
         let steal = checks.iter().find(|check| check.name == CheckName::Steal);
         assert_eq!(steal.unwrap().observed, Some(0.05));
+
+        let throttled = |periods| {
+            changed(|run| {
+                run.server.window.as_mut().unwrap().machine = Some(MachineUse {
+                    throttled_periods: periods,
+                    ..MachineUse::default()
+                });
+            })
+        };
+        assert_eq!(throttled(None).0, Status::Valid);
+        assert_eq!(throttled(Some(0)).0, Status::Valid);
+        let (status, checks) = throttled(Some(3));
+        assert_eq!(status, Status::Doubtful);
+        assert_eq!(names(&checks), [CheckName::Throttled]);
     }
 }

@@ -1,5 +1,6 @@
 //! The facts and limits of this computer, read once at the start, and its `/proc` during runs.
 
+pub mod cgroup;
 pub mod cpus;
 pub mod ksoftirqd;
 pub mod limits;
@@ -102,6 +103,9 @@ pub struct Machine {
     pub loopback_mtu: Option<u64>,
     /// Limits of our control group (`cpu.max`, `memory.max`, `cpuset.cpus.effective`).
     pub cgroup: BTreeMap<String, String>,
+    /// The tightest CPU quota of our control group and its parents.
+    #[serde(default)]
+    pub cpu_quota: Option<cgroup::Quota>,
     /// Kernel settings.
     pub sysctls: BTreeMap<String, String>,
     /// Mitigations of CPU flaws, which decide what a system call costs.
@@ -158,6 +162,7 @@ impl Machine {
                 .and_then(|line| word_after(&line, "qdisc")),
             loopback_mtu: read_value("/sys/class/net/lo/mtu").and_then(|mtu| mtu.parse().ok()),
             cgroup: cgroup_limits(),
+            cpu_quota: cgroup::Groups::find(Path::new("/")).quota(),
             sysctls: SYSCTLS
                 .iter()
                 .filter_map(|key| Some(((*key).to_owned(), sysctl(key)?)))

@@ -43,6 +43,7 @@ pub fn check(machine: &Machine, demand: Demand<'_>) -> Vec<Finding> {
         cpus(machine),
         shared_core(machine, demand),
         mixed_side(machine, demand),
+        quota(machine, demand),
         ports(machine),
         backlog(machine),
         conntrack(machine, demand),
@@ -204,6 +205,29 @@ fn mixed_side(machine: &Machine, demand: Demand<'_>) -> Option<Finding> {
     )
 }
 
+fn quota(machine: &Machine, demand: Demand<'_>) -> Option<Finding> {
+    let quota = machine.cpu_quota.as_ref()?;
+    let (server, generator) = (demand.server_cpus, demand.generator_cpus);
+    let used = if server == generator {
+        server.len()
+    } else {
+        server.len() + generator.len()
+    };
+    if quota.cpus >= used as f64 {
+        return None;
+    }
+    warning(
+        format!(
+            "the quota of control group {} is {:.2} CPUs, and the bouts use {used}: when it is used up, the kernel stops server and \
+             generator for the rest of a period, mostly 100 ms",
+            quota.group.display(),
+            quota.cpus
+        ),
+        "lift it (docker: --cpuset-cpus in the place of --cpus; Kubernetes: no limit of cpu; systemd: CPUQuota=), or use fewer CPUs with \
+         --server-cpus and --generator-cpus",
+    )
+}
+
 fn ports(machine: &Machine) -> Option<Finding> {
     let range = machine.sysctls.get("net.ipv4.ip_local_port_range")?;
     let (low, high) = range.split_once(' ')?;
@@ -273,6 +297,7 @@ fn load(machine: &Machine) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::cgroup::Quota;
     use crate::machine::topology::{Group, Topology};
 
     fn good() -> Machine {
@@ -395,6 +420,25 @@ mod tests {
         assert!(shared.contains("CPUs 0-1 are its threads"), "{shared}");
         let mixed = found("0-1", "2-5").unwrap();
         assert!(mixed.contains("CPUs of the generator (2-5)"), "{mixed}");
+    }
+
+    #[test]
+    fn a_quota_below_the_cpus_in_use_is_found() {
+        let found = |cpus, server, generator| {
+            let group = "/sys/fs/cgroup/ci.slice".into();
+            let machine = Machine {
+                cpu_quota: Some(Quota { cpus, group }),
+                ..good()
+            };
+            let found = check_sides(&machine, server, generator);
+            found.into_iter().next().map(|one| one.problem)
+        };
+        assert_eq!(found(2.0, "0", "1"), None);
+        assert_eq!(found(1.0, "0", "0"), None);
+        for (cpus, server, generator) in [(0.6, "0", "0"), (1.5, "0", "1"), (3.0, "0-1", "2-3")] {
+            let problem = found(cpus, server, generator).unwrap();
+            assert!(problem.contains("/sys/fs/cgroup/ci.slice is "), "{problem}");
+        }
     }
 
     fn group(kind: usize, cores: &[&str]) -> Group {

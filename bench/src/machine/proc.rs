@@ -7,6 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Throttling;
 use super::ksoftirqd::{Ksoftirqd, KsoftirqdTime, parse_schedstat};
 
 /// One sample of a process, cheap enough to repeat twenty times a second.
@@ -44,6 +45,8 @@ pub struct MachineSample {
     pub own_ns: u64,
     /// Used by the kernel's `ksoftirqd` threads.
     pub ksoftirqd: KsoftirqdTime,
+    /// How often a CPU quota stopped us, where that is counted.
+    pub throttling: Option<Throttling>,
 }
 
 /// User and kernel time of a process in clock ticks of 10 ms (`/proc/PID/stat`).
@@ -211,6 +214,7 @@ pub fn sample_machine(ksoftirqd: &Ksoftirqd, cpus: &[usize]) -> Option<MachineSa
     sample.unix_ns = unix_ns();
     sample.own_ns = sample_process(std::process::id())?.cpu_ns;
     sample.ksoftirqd = ksoftirqd.read(cpus);
+    sample.throttling = Throttling::read();
     Some(sample)
 }
 

@@ -200,6 +200,11 @@ pub fn check(check: &Check) -> String {
             percent(observed),
             percent(limit)
         ),
+        CheckName::Throttled => format!(
+            "a CPU quota stopped threads of this machine's control group in {} periods (limit {})",
+            show_count(observed),
+            show_count(limit)
+        ),
         CheckName::OtherLoad => format!(
             "processes that are no part of the run used {} of the CPUs in the window (limit {})",
             percent(observed),

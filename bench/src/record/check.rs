@@ -27,6 +27,8 @@ pub enum CheckName {
     MemoryOfTheMachine,
     /// Share of all CPUs that the hypervisor took.
     Steal,
+    /// Periods in which a CPU quota of the control group stopped threads.
+    Throttled,
     /// Share of all CPUs that processes used that are no part of the run.
     OtherLoad,
     /// Confirming runs of a search that met the target; `beside`: all probes; `detail`: the limiter

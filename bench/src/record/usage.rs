@@ -62,6 +62,10 @@ pub struct MachineUse {
     /// Used by the kernel's `ksoftirqd` threads.
     #[serde(default)]
     pub softirqd_ns: u64,
+    /// Periods in which a CPU quota of our control group or its parents stopped threads; `null`: it
+    /// is not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_periods: Option<u64>,
 }
 
 impl MachineUse {

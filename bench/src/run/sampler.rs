@@ -125,6 +125,10 @@ impl MachineUse {
             steal_ns,
             referee_ns: grown(|sample| sample.own_ns),
             softirqd_ns: grown(|sample| sample.ksoftirqd.all_ns),
+            throttled_periods: end
+                .throttling
+                .zip(start.throttling)
+                .map(|(end, start)| end.periods.saturating_sub(start.periods)),
         }
     }
 }
@@ -157,6 +161,8 @@ fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
         interrupts_ns: between(|sample| sample.interrupts_ns),
         steal_ns: between(|sample| sample.steal_ns),
         own_ns: between(|sample| sample.own_ns),
+        // Whole periods: one that goes on at the end of a window counts.
+        throttling: b.throttling,
         ksoftirqd: KsoftirqdTime {
             all_ns: between(|sample| sample.ksoftirqd.all_ns),
             of_cpus_ns: between(|sample| sample.ksoftirqd.of_cpus_ns),
@@ -184,6 +190,7 @@ fn interpolate(samples: &[ProcessSample], at: u64) -> Option<ProcessSample> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::cgroup::Throttling;
 
     fn sampler(samples: &[(u64, u64)]) -> Sampler {
         let mut sampler = Sampler::new(0, Vec::new(), false);
@@ -226,6 +233,9 @@ mod tests {
                 all_ns: unix_ns / 50,
                 of_cpus_ns: unix_ns / 100,
             },
+            throttling: Some(Throttling {
+                periods: unix_ns / 250,
+            }),
         };
         sampler.machine = vec![sample(0, 50, 5, 7, 1), sample(1000, 250, 105, 27, 11)];
         let window = sampler.window(0, 1000, 1).unwrap();
@@ -233,6 +243,7 @@ mod tests {
         assert!((window.cpu_share - 0.81).abs() < 1e-9);
         let machine = window.machine.unwrap();
         assert_eq!((machine.all_ns, machine.busy_ns), (2000, 1780));
+        assert_eq!(machine.throttled_periods, Some(4));
         let share = |ns: u32| f64::from(ns) / 2000.0;
         assert_eq!(machine.steal_share(), share(20));
         // 1780 busy - 1500 of server and generator - 10 of the referee - 20 of ksoftirqd.
