@@ -19,8 +19,11 @@ pub const SERVER_AT_ITS_RATE: f64 = 0.97;
 pub const SERVER_IMPOSSIBLE: f64 = 1.05;
 /// More CPU time than this share of all CPUs taken by the hypervisor is a doubt.
 pub const STEAL_SHARE: f64 = 0.02;
-/// More CPU time than this share of all CPUs used by others is a doubt.
+/// More CPU time than this share of all CPUs used by others is a doubt, in older results.
 pub const OTHER_LOAD_SHARE: f64 = 0.05;
+/// More than this share of a CPU used by others on one side is a doubt, and this more for each
+/// further CPU of the side: a busy loop takes a tenth of a server's CPU, or all that it leaves.
+pub const OTHER_LOAD_ON_A_SIDE: (f64, f64) = (0.05, 0.01);
 
 /// In a closed loop a full generator beside a server with time to spare measures the generator. At
 /// a fixed rate that is told by its lag, and where the server was not watched by nothing.
@@ -75,6 +78,25 @@ pub(super) fn throttled(periods: u64) -> Check {
 pub(super) fn other_load(share: f64) -> Check {
     Check::ok(CheckName::OtherLoad, share, OTHER_LOAD_SHARE)
         .when(share > OTHER_LOAD_SHARE, CheckStatus::Doubtful)
+}
+
+/// What everybody else used of the CPUs of the server and of the generator: the side where it was
+/// more in proportion to the limit.
+pub(super) fn other_load_of_sides(server: (u64, f64), generator: (u64, f64)) -> Check {
+    let (first, further) = OTHER_LOAD_ON_A_SIDE;
+    let of_side = |side: &str, (cpus, others): (u64, f64)| {
+        let limit = first + further * cpus.saturating_sub(1) as f64;
+        let check = Check::ok(CheckName::OtherLoad, others, limit).detail(side);
+        (
+            others / limit,
+            check.when(others > limit, CheckStatus::Doubtful),
+        )
+    };
+    let (server, generator) = (of_side("server", server), of_side("generator", generator));
+    match server.0 >= generator.0 {
+        true => server.1,
+        false => generator.1,
+    }
 }
 
 /// Those that fail, or one that says that none does.
@@ -232,6 +254,19 @@ mod tests {
 
     #[test]
     fn the_machine_can_only_raise_doubts() {
+        let busy_loop = |cpus: u64| other_load_of_sides((cpus, 0.108), (cpus, 0.02));
+        for cpus in [1, 2, 4] {
+            let check = busy_loop(cpus);
+            assert_eq!(
+                (check.status, check.detail.as_deref()),
+                (Doubtful, Some("server"))
+            );
+        }
+        let quiet = other_load_of_sides((4, 0.07), (1, 0.05));
+        assert_eq!(
+            (quiet.status, quiet.detail.as_deref()),
+            (Ok, Some("generator"))
+        );
         assert_eq!(steal(0.02).status, Ok);
         assert_eq!(steal(0.021).status, Doubtful);
         assert_eq!(other_load(0.05).status, Ok);

@@ -81,7 +81,7 @@ fn all_checks(run: &RunRecord, record: &Record, around: Surroundings) -> Vec<Che
     let machine = run.server.window.and_then(|window| window.machine);
     let throttled = machine.and_then(|machine| machine.throttled_periods);
     all.extend(throttled.map(checks::throttled));
-    all.extend(other_load_share(run, record, around.interrupts_apart).map(checks::other_load));
+    all.extend(other_load(run, record, around.interrupts_apart));
     all.extend(run.capacity.as_ref().map(|search| search.check()));
     all
 }
@@ -113,15 +113,22 @@ fn steal_share(run: &RunRecord) -> Option<f64> {
     Some(run.machine_steal_ns? as f64 / run.elapsed_ns.max(1) as f64 / cpus.max(1) as f64)
 }
 
-/// The share of all CPUs that others used in the window: `None` if that was not seen.
-fn other_load_share(
-    run: &RunRecord,
-    record: &Record,
-    interrupts_apart: Option<bool>,
-) -> Option<f64> {
+/// What others used of the CPUs in the window: `None` if that was not seen.
+fn other_load(run: &RunRecord, record: &Record, apart: Option<bool>) -> Option<Check> {
     let window = run.server.window?;
-    let ours_ns = window.cpu_ns + record.generator.cpu_user_ns + record.generator.cpu_sys_ns;
-    Some(window.machine?.other_share(ours_ns, interrupts_apart))
+    let machine = window.machine?;
+    let generator_ns = record.generator.cpu_user_ns + record.generator.cpu_sys_ns;
+    let Some((server, generator)) = machine.server.zip(machine.generator) else {
+        let share = machine.other_share(window.cpu_ns + generator_ns, apart);
+        return Some(checks::other_load(share));
+    };
+    let softirqd_ns = machine.softirqd_ns.saturating_sub(window.softirqd_ns);
+    // The referee works on the generator's side.
+    let generator_ns = generator_ns + machine.referee_ns + softirqd_ns;
+    Some(checks::other_load_of_sides(
+        (server.cpus, server.other_cpus(window.cost_ns(), apart)),
+        (generator.cpus, generator.other_cpus(generator_ns, apart)),
+    ))
 }
 
 #[cfg(test)]
@@ -129,7 +136,7 @@ mod tests {
     use loadgen::check::{CheckName as Of, RunStatus};
 
     use super::*;
-    use crate::record::{MachineUse, Stopped};
+    use crate::record::{MachineUse, SideUse, Stopped};
     use crate::test_data;
 
     fn changed(change: impl FnOnce(&mut RunRecord)) -> (Status, Vec<Check>) {
@@ -297,6 +304,25 @@ mod tests {
         assert_eq!(names(&checks), [CheckName::Steal]);
         let steal = checks.iter().find(|check| check.name == CheckName::Steal);
         assert_eq!(steal.unwrap().observed, Some(0.05));
+
+        // A busy loop beside the server on a machine of four CPUs: 2.7% of all.
+        let side = |busy_ns| SideUse {
+            cpus: 2,
+            all_ns: 2_000_000_000,
+            busy_ns,
+            interrupts_ns: 0,
+        };
+        let (status, checks) = changed(|run| {
+            let window = run.server.window.as_mut().unwrap();
+            window.machine = Some(MachineUse {
+                all_ns: 4_000_000_000,
+                server: Some(side(window.cpu_ns + 108_000_000)),
+                generator: Some(side(0)),
+                ..MachineUse::default()
+            });
+        });
+        assert_eq!(status, Status::Doubtful);
+        assert_eq!(names(&checks), [CheckName::OtherLoad]);
 
         let throttled = |periods| {
             changed(|run| {

@@ -28,12 +28,19 @@ pub struct ProcessSample {
     pub ticks: CpuTicks,
 }
 
-/// CPU time of the whole machine since boot, all CPUs together.
+/// The CPUs of a run, none in both; empty where server and generator share theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sides {
+    /// The server's.
+    pub server: Vec<usize>,
+    /// The generator's.
+    pub generator: Vec<usize>,
+}
+
+/// CPU time of some CPUs since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MachineSample {
-    /// Wall clock, ns since the epoch.
-    pub unix_ns: u64,
-    /// CPUs that are on.
+pub struct CpuTime {
+    /// How many.
     pub cpus: u64,
     /// With nothing to do.
     pub idle_ns: u64,
@@ -41,6 +48,19 @@ pub struct MachineSample {
     pub interrupts_ns: u64,
     /// Taken by the hypervisor.
     pub steal_ns: u64,
+}
+
+/// CPU time of the whole machine since boot, all CPUs together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MachineSample {
+    /// Wall clock, ns since the epoch.
+    pub unix_ns: u64,
+    /// All CPUs that are on.
+    pub all: CpuTime,
+    /// The server's.
+    pub server: CpuTime,
+    /// The generator's.
+    pub generator: CpuTime,
     /// Used by this process.
     pub own_ns: u64,
     /// Used by the kernel's `ksoftirqd` threads.
@@ -207,13 +227,13 @@ fn read_ticks(pid: u32) -> Option<CpuTicks> {
     parse_cpu_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Samples the machine, with the time of `ksoftirqd` on the server's `cpus` apart.
-pub fn sample_machine(ksoftirqd: &Ksoftirqd, cpus: &[usize]) -> Option<MachineSample> {
+/// Samples the machine.
+pub fn sample_machine(ksoftirqd: &Ksoftirqd, sides: &Sides) -> Option<MachineSample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
-    let mut sample = parse_machine(&stat)?;
+    let mut sample = parse_machine(&stat, sides)?;
     sample.unix_ns = unix_ns();
     sample.own_ns = sample_process(std::process::id())?.cpu_ns;
-    sample.ksoftirqd = ksoftirqd.read(cpus);
+    sample.ksoftirqd = ksoftirqd.read(&sides.server);
     sample.throttling = Throttling::read();
     Some(sample)
 }
@@ -303,23 +323,47 @@ fn parse_sockstat(text: &str) -> Option<KernelMemory> {
     })
 }
 
-/// The `cpu` line: user, nice, system, idle, iowait, irq, softirq, steal (the rest is in these).
-fn parse_machine(text: &str) -> Option<MachineSample> {
+fn parse_machine(text: &str, sides: &Sides) -> Option<MachineSample> {
     let mut lines = text.lines();
-    let numbers: Option<Vec<u64>> = lines
-        .next()?
-        .strip_prefix("cpu ")?
-        .split_ascii_whitespace()
-        .map(|word| word.parse().ok())
-        .collect();
-    let numbers = numbers?;
+    let mut sample = MachineSample {
+        all: parse_cpu(lines.next()?.strip_prefix("cpu ")?)?,
+        ..MachineSample::default()
+    };
+    for line in lines {
+        let Some((cpu, times)) = line
+            .strip_prefix("cpu")
+            .and_then(|line| line.split_once(' '))
+        else {
+            break;
+        };
+        let (cpu, time) = (cpu.parse().ok()?, parse_cpu(times)?);
+        sample.all.cpus += 1;
+        for (cpus, sum) in [
+            (&sides.server, &mut sample.server),
+            (&sides.generator, &mut sample.generator),
+        ] {
+            if cpus.contains(&cpu) {
+                sum.cpus += 1;
+                sum.idle_ns += time.idle_ns;
+                sum.interrupts_ns += time.interrupts_ns;
+                sum.steal_ns += time.steal_ns;
+            }
+        }
+    }
+    Some(sample)
+}
+
+/// The numbers of a `cpu` line: user, nice, system, idle, iowait, irq, softirq, steal (the rest is
+/// in these).
+fn parse_cpu(times: &str) -> Option<CpuTime> {
+    let numbers = times.split_ascii_whitespace().map(|word| word.parse().ok());
+    let numbers: Vec<u64> = numbers.collect::<Option<_>>()?;
     let ns = |place: usize| Some(numbers.get(place)? * NS_PER_TICK);
-    Some(MachineSample {
-        cpus: lines.take_while(|line| line.starts_with("cpu")).count() as u64,
+    Some(CpuTime {
+        cpus: 0,
         idle_ns: ns(3)? + ns(4)?,
         interrupts_ns: ns(5)? + ns(6)?,
         steal_ns: ns(7)?,
-        ..MachineSample::default()
     })
 }
 
@@ -364,13 +408,22 @@ mod tests {
             parse_steal_ticks("cpu  1 2 3 4 5 6 7 88 9 10\ncpu0 1\n"),
             Some(88)
         );
-        let machine =
-            parse_machine("cpu  1 2 3 40 5 6 7 8 9 10\ncpu0 1\ncpu1 1\nintr 5\n").unwrap();
-        assert_eq!((machine.cpus, machine.idle_ns), (2, 450_000_000));
-        assert_eq!(
-            (machine.interrupts_ns, machine.steal_ns),
-            (130_000_000, 80_000_000)
-        );
+        let stat = "cpu  1 2 3 44 5 7 9 8 9 10\ncpu0 0 0 0 1 0 0 0 0 0 0\n\
+                    cpu2 1 1 1 20 2 3 4 5 0 0\ncpu10 0 1 2 23 3 4 5 3 9 10\nintr 5\n";
+        let sides = Sides {
+            server: vec![2],
+            generator: vec![0, 10],
+        };
+        let machine = parse_machine(stat, &sides).unwrap();
+        let time = |cpus, idle: u64, interrupts: u64, steal: u64| CpuTime {
+            cpus,
+            idle_ns: idle * NS_PER_TICK,
+            interrupts_ns: interrupts * NS_PER_TICK,
+            steal_ns: steal * NS_PER_TICK,
+        };
+        assert_eq!(machine.all, time(3, 49, 16, 8));
+        assert_eq!(machine.server, time(1, 22, 7, 5));
+        assert_eq!(machine.generator, time(2, 27, 9, 3));
         let sockstat =
             "sockets: used 15\nTCP: inuse 1 orphan 0 tw 4 alloc 1 mem 2\nUDP: inuse 0 mem 0\n";
         let memory = parse_sockstat(sockstat).unwrap();
@@ -386,7 +439,7 @@ mod tests {
             assert_eq!(parse_cpu_ticks(text), None);
             assert_eq!(parse_sockstat(text), None);
             assert_eq!(parse_steal_ticks(text), None);
-            assert_eq!(parse_machine(text), None);
+            assert_eq!(parse_machine(text, &Sides::default()), None);
             assert_eq!(parse_field(text, "Pss:"), None);
         }
     }
@@ -397,8 +450,8 @@ mod tests {
         assert!(sample.rss_bytes > 100_000 && sample.unix_ns > 1_600_000_000_000_000_000);
         assert!(read_pss_bytes(std::process::id()).unwrap() > 0);
         assert!(read_cpu_ticks(std::process::id()).is_some());
-        let machine = sample_machine(&Ksoftirqd::find(), &[0]).unwrap();
-        assert!(machine.cpus > 0 && machine.idle_ns > 0 && machine.own_ns > 0);
+        let machine = sample_machine(&Ksoftirqd::find(), &Sides::default()).unwrap();
+        assert!(machine.all.cpus > 0 && machine.all.idle_ns > 0 && machine.own_ns > 0);
         let kernel = read_kernel_memory().unwrap();
         assert!(kernel.slab_bytes > 0 && kernel.used_bytes > kernel.kernel_bytes());
         assert_eq!(sample_process(u32::MAX), None);

@@ -206,8 +206,12 @@ pub fn check(check: &Check) -> String {
             show_count(limit)
         ),
         CheckName::OtherLoad => format!(
-            "processes that are no part of the run used {} of the CPUs in the window (limit {})",
+            "processes that are no part of the run used {} of {} in the window (limit {})",
             percent(observed),
+            match detail {
+                "" => "the CPUs".to_owned(),
+                side => format!("a CPU on the {side}'s side"),
+            },
             percent(limit)
         ),
         CheckName::CapacityConfirmed => match detail {

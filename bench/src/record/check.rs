@@ -29,7 +29,8 @@ pub enum CheckName {
     Steal,
     /// Periods in which a CPU quota of the control group stopped threads.
     Throttled,
-    /// Share of all CPUs that processes used that are no part of the run.
+    /// What processes used that are no part of the run: CPUs of the side that `detail` names;
+    /// without it (older results, or where server and generator share their CPUs) a share of all.
     OtherLoad,
     /// Confirming runs of a search that met the target; `beside`: all probes; `detail`: the limiter
     /// that leaves the capacity in doubt.

@@ -12,7 +12,7 @@ pub use check::{Check, CheckName, CheckStatus, Ending, Stopped};
 pub use footprint::{Footprint, MemorySample};
 pub use layout::Layout;
 pub use search::{LatencyTarget, Limiter, Outcome, Probe, Role, Search, SearchResult};
-pub use usage::{MachineUse, WindowUse};
+pub use usage::{MachineUse, SideUse, WindowUse};
 
 use std::collections::BTreeMap;
 

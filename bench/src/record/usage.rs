@@ -66,6 +66,48 @@ pub struct MachineUse {
     /// is not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_periods: Option<u64>,
+    /// The server's CPUs; `null`: it shares them with the generator, or the result is an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<SideUse>,
+    /// The generator's CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<SideUse>,
+}
+
+/// CPU time of one side's CPUs inside the window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SideUse {
+    /// How many.
+    pub cpus: u64,
+    /// What they could have given.
+    pub all_ns: u64,
+    /// Used by all programs and the kernel.
+    pub busy_ns: u64,
+    /// Of it in interrupts and `softirq`.
+    pub interrupts_ns: u64,
+}
+
+impl SideUse {
+    /// Two stretches of time together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpus: self.cpus,
+            all_ns: self.all_ns + other.all_ns,
+            busy_ns: self.busy_ns + other.busy_ns,
+            interrupts_ns: self.interrupts_ns + other.interrupts_ns,
+        }
+    }
+
+    /// How many of its CPUs all others used, `ours_ns` being ours; `interrupts_apart` as in
+    /// [`MachineUse::other_share`].
+    pub fn other_cpus(&self, ours_ns: u64, interrupts_apart: Option<bool>) -> f64 {
+        let apart = match interrupts_apart {
+            Some(false) => 0,
+            Some(true) | None => self.interrupts_ns,
+        };
+        let others = self.busy_ns.saturating_sub(ours_ns + apart);
+        others as f64 * self.cpus as f64 / self.all_ns.max(1) as f64
+    }
 }
 
 impl MachineUse {

@@ -13,7 +13,7 @@ use super::sampler::Sampler;
 use super::server::Server;
 use super::{Run, Testbed};
 use crate::config::ScenarioKind;
-use crate::machine::{CpuSet, proc};
+use crate::machine::proc::{self, Sides};
 use crate::record::{Footprint, GeneratorSide, Layout, ServerMemory, ServerSide, WindowUse};
 use crate::store::{self, Unwritable};
 
@@ -183,7 +183,7 @@ impl Testbed {
         let (stderr_path, stderr) = self.folder.log(format!("{stem}.loadgen.stderr"))?;
         let (program, args) = command.split_first().context("no generator")?;
         let with_pss = run.scenario.kind == ScenarioKind::Idle;
-        let mut sampler = Sampler::new(server.pid(), self.cpus_apart(&self.server_cpus), with_pss);
+        let mut sampler = Sampler::new(server.pid(), self.sides(), with_pss);
         // The window may begin as soon as the generator does.
         sampler.sample();
         let process =
@@ -236,14 +236,14 @@ impl Testbed {
         })
     }
 
-    /// `cpus` if the server has them to itself.
-    fn cpus_apart(&self, cpus: &CpuSet) -> Vec<usize> {
-        let generators = self.generator_cpus.cpus();
-        let shared = cpus.cpus().iter().any(|cpu| generators.contains(cpu));
-        if shared {
-            Vec::new()
-        } else {
-            cpus.cpus().to_vec()
+    /// The CPUs of both, if they do not share them.
+    fn sides(&self) -> Sides {
+        if !self.server_cpus.is_apart(&self.generator_cpus) {
+            return Sides::default();
+        }
+        Sides {
+            server: self.server_cpus.cpus().to_vec(),
+            generator: self.generator_cpus.cpus().to_vec(),
         }
     }
 

@@ -7,14 +7,16 @@
 //! below 1% of a one-second window.
 
 use crate::machine::ksoftirqd::{Ksoftirqd, KsoftirqdTime};
-use crate::machine::proc::{self, CpuTicks, KernelMemory, MachineSample, ProcessSample};
-use crate::record::{MachineUse, WindowUse};
+use crate::machine::proc::{
+    self, CpuTicks, CpuTime, KernelMemory, MachineSample, ProcessSample, Sides,
+};
+use crate::record::{MachineUse, SideUse, WindowUse};
 
 /// Looks at one process, and at the kernel's memory.
 #[derive(Debug)]
 pub struct Sampler {
     pid: u32,
-    cpus: Vec<usize>,
+    sides: Sides,
     with_pss: bool,
     ksoftirqd: Ksoftirqd,
     samples: Vec<ProcessSample>,
@@ -31,12 +33,11 @@ struct TimedMemory {
 }
 
 impl Sampler {
-    /// Of process `pid`, which has `cpus` to itself (none if it shares them); PSS too if
-    /// `with_pss`.
-    pub fn new(pid: u32, cpus: Vec<usize>, with_pss: bool) -> Self {
+    /// Of process `pid`, a server on its side; PSS too if `with_pss`.
+    pub fn new(pid: u32, sides: Sides, with_pss: bool) -> Self {
         Self {
             pid,
-            cpus,
+            sides,
             with_pss,
             ksoftirqd: Ksoftirqd::find(),
             samples: Vec::new(),
@@ -49,7 +50,7 @@ impl Sampler {
     pub fn sample(&mut self) {
         self.samples.extend(proc::sample_tree(self.pid));
         self.machine
-            .extend(proc::sample_machine(&self.ksoftirqd, &self.cpus));
+            .extend(proc::sample_machine(&self.ksoftirqd, &self.sides));
     }
 
     /// Samples the kernel's memory (and PSS) now.
@@ -116,19 +117,39 @@ impl MachineUse {
     /// Between two samples.
     fn between(start: &MachineSample, end: &MachineSample) -> Self {
         let grown = |of: fn(&MachineSample) -> u64| of(end).saturating_sub(of(start));
-        let all_ns = grown(|sample| sample.unix_ns) * end.cpus;
-        let steal_ns = grown(|sample| sample.steal_ns);
+        let length_ns = grown(|sample| sample.unix_ns);
+        let side = |of: fn(&MachineSample) -> CpuTime| {
+            let side = SideUse::between(&of(start), &of(end), length_ns);
+            (side.cpus > 0).then_some(side)
+        };
+        let all = SideUse::between(&start.all, &end.all, length_ns);
         Self {
-            all_ns,
-            busy_ns: all_ns.saturating_sub(grown(|sample| sample.idle_ns) + steal_ns),
-            interrupts_ns: grown(|sample| sample.interrupts_ns),
-            steal_ns,
+            all_ns: all.all_ns,
+            busy_ns: all.busy_ns,
+            interrupts_ns: all.interrupts_ns,
+            steal_ns: end.all.steal_ns.saturating_sub(start.all.steal_ns),
             referee_ns: grown(|sample| sample.own_ns),
             softirqd_ns: grown(|sample| sample.ksoftirqd.all_ns),
             throttled_periods: end
                 .throttling
                 .zip(start.throttling)
                 .map(|(end, start)| end.periods.saturating_sub(start.periods)),
+            server: side(|sample| sample.server),
+            generator: side(|sample| sample.generator),
+        }
+    }
+}
+
+impl SideUse {
+    fn between(start: &CpuTime, end: &CpuTime, length_ns: u64) -> Self {
+        let grown = |of: fn(&CpuTime) -> u64| of(end).saturating_sub(of(start));
+        let all_ns = length_ns * end.cpus;
+        let unused = grown(|time| time.idle_ns) + grown(|time| time.steal_ns);
+        Self {
+            cpus: end.cpus,
+            all_ns,
+            busy_ns: all_ns.saturating_sub(unused),
+            interrupts_ns: grown(|time| time.interrupts_ns),
         }
     }
 }
@@ -146,20 +167,29 @@ fn around<T>(samples: &[T], unix_ns: fn(&T) -> u64, at: u64) -> Option<(&T, &T, 
     Some((a, b, part))
 }
 
-fn between(a: u64, b: u64, part: f64) -> u64 {
+fn interpolated(a: u64, b: u64, part: f64) -> u64 {
     a + (part * b.saturating_sub(a) as f64) as u64
 }
 
 /// The machine's counters at an instant, in the same way.
 fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
     let (a, b, part) = around(samples, |sample| sample.unix_ns, at)?;
-    let between = |of: fn(&MachineSample) -> u64| between(of(a), of(b), part);
+    let between = |of: fn(&MachineSample) -> u64| interpolated(of(a), of(b), part);
+    let time = |of: fn(&MachineSample) -> CpuTime| {
+        let (a, b) = (of(a), of(b));
+        let between = |of: fn(&CpuTime) -> u64| interpolated(of(&a), of(&b), part);
+        CpuTime {
+            cpus: b.cpus,
+            idle_ns: between(|time| time.idle_ns),
+            interrupts_ns: between(|time| time.interrupts_ns),
+            steal_ns: between(|time| time.steal_ns),
+        }
+    };
     Some(MachineSample {
         unix_ns: at,
-        cpus: b.cpus,
-        idle_ns: between(|sample| sample.idle_ns),
-        interrupts_ns: between(|sample| sample.interrupts_ns),
-        steal_ns: between(|sample| sample.steal_ns),
+        all: time(|sample| sample.all),
+        server: time(|sample| sample.server),
+        generator: time(|sample| sample.generator),
         own_ns: between(|sample| sample.own_ns),
         // Whole periods: one that goes on at the end of a window counts.
         throttling: b.throttling,
@@ -173,7 +203,7 @@ fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
 /// The counters at an instant, linear between the samples before and after it.
 fn interpolate(samples: &[ProcessSample], at: u64) -> Option<ProcessSample> {
     let (a, b, part) = around(samples, |sample| sample.unix_ns, at)?;
-    let between = |a, b| between(a, b, part);
+    let between = |a, b| interpolated(a, b, part);
     Some(ProcessSample {
         unix_ns: at,
         cpu_ns: between(a.cpu_ns, b.cpu_ns),
@@ -193,7 +223,7 @@ mod tests {
     use crate::machine::cgroup::Throttling;
 
     fn sampler(samples: &[(u64, u64)]) -> Sampler {
-        let mut sampler = Sampler::new(0, Vec::new(), false);
+        let mut sampler = Sampler::new(0, Sides::default(), false);
         sampler.samples = samples
             .iter()
             .map(|(unix_ns, cpu_ns)| ProcessSample {
@@ -222,12 +252,17 @@ mod tests {
     #[test]
     fn what_is_left_of_the_busy_time_is_others() {
         let mut sampler = sampler(&[(0, 0), (1000, 800)]);
-        let sample = |unix_ns, idle_ns, interrupts_ns, steal_ns, own_ns| MachineSample {
-            unix_ns,
-            cpus: 2,
+        let time = |cpus, idle_ns, interrupts_ns, steal_ns| CpuTime {
+            cpus,
             idle_ns,
             interrupts_ns,
             steal_ns,
+        };
+        let sample = |unix_ns, idle_ns, interrupts_ns, steal_ns, own_ns| MachineSample {
+            unix_ns,
+            all: time(2, idle_ns, interrupts_ns, steal_ns),
+            server: time(1, idle_ns / 2, interrupts_ns, 0),
+            generator: CpuTime::default(),
             own_ns,
             ksoftirqd: KsoftirqdTime {
                 all_ns: unix_ns / 50,
@@ -244,6 +279,12 @@ mod tests {
         let machine = window.machine.unwrap();
         assert_eq!((machine.all_ns, machine.busy_ns), (2000, 1780));
         assert_eq!(machine.throttled_periods, Some(4));
+        assert_eq!(machine.generator, None);
+        let server = machine.server.unwrap();
+        assert_eq!((server.all_ns, server.busy_ns), (1000, 900));
+        assert_eq!(server.other_cpus(810, Some(false)), 0.09);
+        assert_eq!(server.other_cpus(750, Some(true)), 0.05);
+        assert_eq!(server.other_cpus(901, Some(false)), 0.0);
         let share = |ns: u32| f64::from(ns) / 2000.0;
         assert_eq!(machine.steal_share(), share(20));
         // 1780 busy - 1500 of server and generator - 10 of the referee - 20 of ksoftirqd.
