@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     config::Config,
     limits::{self, SystemLimits},
@@ -27,12 +29,35 @@ const KERNEL_BYTES: u64 = 4_200;
 const USER_BYTES: u64 = 120;
 const SHARD_BYTES: u64 = 3 << 20;
 
+/// Why the kernel refuses io_uring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What was tried, and what the kernel said.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Tries the ring that the generator needs, as `server-uring` does too: settings alone do not tell
+/// who may have one.
+///
+/// # Errors
+/// What the kernel said.
+pub fn io_uring() -> Result<(), Refusal> {
+    let tried = uring_net::probe().map(drop);
+    tried.map_err(|error| Refusal {
+        problem: format!("{}: {}: {}", error.step, error.source, error.cause),
+        remedy: error.cause.remedy().to_owned(),
+    })
+}
+
 /// The plan on this machine.
 ///
 /// # Errors
-/// When the machine cannot hold the connections, with the arithmetic and what to do; and for CPUs
-/// that may not be used.
+/// Without io_uring; when the machine cannot hold the connections, with the arithmetic and what to
+/// do; and for CPUs that may not be used.
 pub fn plan(config: &Config, targets: &[SocketAddr]) -> Result<Plan, String> {
+    io_uring().map_err(|refusal| format!("{}; {}", refusal.problem, refusal.remedy))?;
     limits::check_cpus(&config.cpus)?;
     plan_within(config, targets, &SystemLimits::this())
 }
@@ -234,6 +259,11 @@ mod tests {
         let cli = crate::cli::Cli::try_parse_from(line.split_whitespace()).unwrap();
         let config = cli.check().unwrap().0;
         plan_within(&config, &[target.parse().unwrap()], machine)
+    }
+
+    #[test]
+    fn the_kernel_gives_the_ring_that_the_generator_needs() {
+        assert_eq!(io_uring(), Ok(()));
     }
 
     fn processes(flags: &str, machine: &SystemLimits) -> (usize, usize) {

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use loadgen::preflight::{Refusal, io_uring};
 use serde::{Deserialize, Serialize};
 
 use proc::{parse_field, read_value};
@@ -87,6 +88,9 @@ pub struct Machine {
     /// configuration cannot be read.
     #[serde(default)]
     pub interrupts_accounted_apart: Option<bool>,
+    /// What the kernel said when a ring was tried, if it refused one.
+    #[serde(default)]
+    pub io_uring_refused: Option<Refusal>,
     /// A seccomp filter is in force.
     pub seccomp: Option<bool>,
     /// Per-thread CPU time in ns is available (`/proc/PID/task/*/schedstat`).
@@ -152,6 +156,7 @@ impl Machine {
                 .and_then(|text| text.split_ascii_whitespace().next()?.parse().ok()),
             conntrack_in_force: is_tracked(),
             interrupts_accounted_apart: interrupts_accounted_apart(&text(uname.release())),
+            io_uring_refused: io_uring().err(),
             seccomp: read_value("/proc/self/status")
                 .and_then(|status| parse_field(&status, "Seccomp:"))
                 .map(|mode| mode != 0),

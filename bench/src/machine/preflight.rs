@@ -28,15 +28,10 @@ pub struct Demand<'a> {
     pub generator_cpus: &'a CpuSet,
 }
 
-/// The generator's multishot receives and provided buffers need this kernel.
-const OLDEST_KERNEL: (u32, u32) = (6, 1);
-
 /// All findings, fatal ones first.
 pub fn check(machine: &Machine, demand: Demand<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = [
-        kernel_too_old(machine),
-        io_uring_disabled(machine),
-        seccomp(machine),
+        io_uring(machine),
         files(machine, demand),
         memory(machine, demand),
         cpu_time(machine),
@@ -73,44 +68,11 @@ fn warning(problem: String, fix: impl Into<String>) -> Option<Finding> {
     })
 }
 
-fn kernel_too_old(machine: &Machine) -> Option<Finding> {
-    let release = machine.kernel.split(' ').nth(1)?;
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next()?, numbers.next().unwrap_or(0));
-    if version >= OLDEST_KERNEL {
-        return None;
-    }
+fn io_uring(machine: &Machine) -> Option<Finding> {
+    let refusal = machine.io_uring_refused.as_ref()?;
     fatal(
-        format!(
-            "kernel {release} is older than {}.{}: the generator needs newer io_uring features",
-            OLDEST_KERNEL.0, OLDEST_KERNEL.1
-        ),
-        "install a newer kernel, such as your distribution's backports or HWE kernel, and reboot",
-    )
-}
-
-fn io_uring_disabled(machine: &Machine) -> Option<Finding> {
-    let fix = "sudo sysctl -w kernel.io_uring_disabled=0";
-    match (machine.sysctl_number("kernel.io_uring_disabled")?, machine.root) {
-        (2, _) => fatal("io_uring is disabled for everyone (kernel.io_uring_disabled = 2)".into(), fix),
-        (1, false) => fatal(
-            "io_uring is disabled for users outside kernel.io_uring_group (kernel.io_uring_disabled = 1)".into(),
-            fix,
-        ),
-        _ => None,
-    }
-}
-
-fn seccomp(machine: &Machine) -> Option<Finding> {
-    if machine.seccomp != Some(true) {
-        return None;
-    }
-    warning(
-        "a seccomp filter is in force; the default one of Docker and others forbids io_uring"
-            .into(),
-        "if a server or the generator is refused io_uring below: docker run --security-opt seccomp=unconfined",
+        format!("{}: the generator needs it", refusal.problem),
+        refusal.remedy.clone(),
     )
 }
 
@@ -297,6 +259,8 @@ fn load(machine: &Machine) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loadgen::preflight::Refusal;
+
     use crate::machine::cgroup::Quota;
     use crate::machine::topology::{Group, Topology};
 
@@ -309,7 +273,6 @@ mod tests {
             nofile_hard: Some(20_000),
             schedstat: true,
             sysctls: [
-                ("kernel.io_uring_disabled", "0"),
                 ("net.ipv4.ip_local_port_range", "32768 60999"),
                 ("net.core.somaxconn", "4096"),
             ]
@@ -347,27 +310,17 @@ mod tests {
     #[test]
     fn each_problem_has_its_severity_and_its_fix() {
         type Change = fn(&mut Machine);
-        let cases: [(Change, bool, &str); 12] = [
-            (|m| m.kernel = "Linux 5.15.0 x".into(), true, "newer kernel"),
+        let cases: [(Change, bool, &str); 9] = [
             (
                 |m| {
-                    _ = m
-                        .sysctls
-                        .insert("kernel.io_uring_disabled".into(), "2".into())
+                    m.io_uring_refused = Some(Refusal {
+                        problem: "cannot set up io_uring: Operation not permitted".into(),
+                        remedy: "join kernel.io_uring_group".into(),
+                    });
                 },
                 true,
-                "io_uring_disabled=0",
+                "join kernel.io_uring_group",
             ),
-            (
-                |m| {
-                    _ = m
-                        .sysctls
-                        .insert("kernel.io_uring_disabled".into(), "1".into())
-                },
-                true,
-                "io_uring_disabled=0",
-            ),
-            (|m| m.seccomp = Some(true), false, "seccomp=unconfined"),
             (|m| m.nofile_hard = Some(4096), true, "ulimit -Hn 10200"),
             (
                 |m| m.memory_available_bytes = Some(100 << 20),
@@ -453,13 +406,14 @@ mod tests {
     }
 
     #[test]
-    fn root_may_use_io_uring_when_it_is_for_a_group_only() {
-        let found = findings(|m| {
-            m.root = true;
-            m.sysctls
-                .insert("kernel.io_uring_disabled".into(), "1".into());
-        });
-        assert_eq!(found, []);
+    fn io_uring_is_judged_by_what_the_kernel_said_and_not_by_a_sysctl() {
+        for disabled in ["1", "2"] {
+            let found = findings(|m| {
+                let key = "kernel.io_uring_disabled".to_owned();
+                m.sysctls.insert(key, disabled.into());
+            });
+            assert_eq!(found, [], "a member of kernel.io_uring_group may use it");
+        }
     }
 
     #[test]
