@@ -389,6 +389,7 @@ fn interrupted(stage: &Stage) -> PathBuf {
 
 fn resume(stage: &Stage, folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    command.env("RINGSIDE_LOCK", stage.path("lock"));
     command.arg("--resume").arg(folder).args(args);
     command.arg("--config-dir").arg(stage.dir.path());
     command.arg("--bin-dir").arg(stage.dir.path());
@@ -482,6 +483,23 @@ fn a_suite_is_not_resumed_with_other_things_unless_by_force() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn a_second_referee_is_refused_until_the_first_has_ended() {
+    let stage = Stage::new();
+    let (mut child, _) = stage.start_and_wait();
+    let second = stage.bench("second", &[]).output().unwrap();
+    assert_eq!(code(&second), 1);
+    let message = stderr(&second);
+    let pid = message.split("another referee is running on this machine (pid ");
+    let pid = pid.last().unwrap().split(',').next().unwrap();
+    assert!(is_alive(pid.parse().unwrap()), "{message}");
+    assert!(second.stdout.is_empty() && !stage.path("second").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let free = || (code(&stage.run(&["--scenarios", "closed"])) == 0).then_some(());
+    stage.wait_for("the lock", free);
 }
 
 #[test]

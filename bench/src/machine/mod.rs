@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod cpus;
 pub mod ksoftirqd;
 pub mod limits;
+pub mod lock;
 pub mod preflight;
 pub mod priority;
 pub mod proc;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 
 use crate::config::{Contestant, Options, Scenario, ScenarioKind};
+use crate::machine::lock::Lock;
 use crate::machine::preflight::{self, Demand, Finding};
 use crate::machine::{Machine, output, priority};
 use crate::output::text;
@@ -89,6 +90,8 @@ struct Referee {
     begun: Instant,
     /// Why not all planned blocks were run, if so.
     cut: Option<String>,
+    /// Nobody else measures here meanwhile.
+    _lock: Lock,
 }
 
 impl Referee {
@@ -96,6 +99,7 @@ impl Referee {
     fn enter(options: Options, left: Option<Left>, plan: SuitePlan, own: PathBuf) -> Result<Self> {
         let (begun, started) = (Instant::now(), SystemTime::now());
         let interrupt = Interrupt::on_signals()?;
+        let lock = Lock::take()?;
         let machine = Machine::read(options.machine.as_deref());
         let findings = check_machine(&machine, &plan)?;
         let revision = Revision::read(&options.config_dir);
@@ -160,6 +164,7 @@ impl Referee {
             runs,
             begun,
             cut: None,
+            _lock: lock,
         })
     }
 

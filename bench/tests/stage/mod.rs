@@ -93,6 +93,7 @@ impl Stage {
                     .into_iter()
                     .flatten(),
             )
+            .env("RINGSIDE_LOCK", self.path("lock"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
