@@ -28,11 +28,13 @@ for argument in "$@"; do
         *) value="$argument" ;;
     esac
     case "$option $value" in
-        "--suite peers" | "--suite "*/peers.toml | "--contestants "*peer-*) peers=yes ;;
+        "--suite peers" | "--suite "*/peers.toml | "--contestants peer-"* | "--contestants "*,peer-*)
+            peers=yes
+            ;;
     esac
     case "$option $value" in
         "--suite peers" | "--suite "*/peers.toml | "--suite referee" | "--suite "*/referee.toml | \
-            "--contestants "*floor-*)
+            "--contestants floor-"* | "--contestants "*,floor-*)
             packages+=(-p uring-net --example floor_tcp)
             ;;
     esac

@@ -5,7 +5,9 @@
 mod stage;
 mod validator;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -589,6 +591,24 @@ fn a_dry_run_says_how_long_and_runs_nothing() {
     assert!(plan.contains("| closed | fast, slow  |      2 |"), "{plan}");
     assert!(plan.contains("in all about 0:0"), "{plan}");
     assert!(!stage.path("out").exists());
+}
+
+#[test]
+fn a_path_that_is_no_text_is_a_usage_error() {
+    let stage = Stage::new();
+    for option in [
+        "--out",
+        "--resume",
+        "--bin-dir",
+        "--config-dir",
+        "--contestants-file",
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+        command.arg(option).arg(OsStr::from_bytes(b"caf\xe9"));
+        let output = command.current_dir(stage.dir.path()).output().unwrap();
+        assert_eq!(code(&output), 2, "{option}: {}", stderr(&output));
+        assert!(stderr(&output).contains("UTF-8"), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub struct Options {
     /// Go on with an interrupted suite in its result folder, whose options and seed stay in force:
     /// only what is missing is run
     #[arg(
-        long, value_name = "DIR",
+        long, value_name = "DIR", value_parser = path,
         conflicts_with_all = [
             "suite", "contestants", "scenarios", "repeats", "until_ci", "seed",
             "contestants_file", "server_cpus", "machine", "skip_conformance",
@@ -52,19 +52,19 @@ pub struct Options {
     #[serde(skip)]
     pub dry_run: bool,
     /// Where to make the result folder
-    #[arg(long, value_name = "DIR", default_value = "bench-results")]
+    #[arg(long, value_name = "DIR", default_value = "bench-results", value_parser = path)]
     pub out: PathBuf,
     /// Seed of every random order and interval [default: the time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u32>,
     /// Folder of the binaries [default: the one this program is in]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path)]
     pub bin_dir: Option<PathBuf>,
     /// Folder with contestants.toml, scenarios/ and suites/
-    #[arg(long, value_name = "DIR", default_value = env!("CARGO_MANIFEST_DIR"))]
+    #[arg(long, value_name = "DIR", default_value = env!("CARGO_MANIFEST_DIR"), value_parser = path)]
     pub config_dir: PathBuf,
     /// File that describes the contestants [default: contestants.toml in the config folder]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub contestants_file: Option<PathBuf>,
     /// CPUs of the servers, such as 0,2-3 [default: half of the cores, whole and of one kind]
     #[arg(long, value_name = "LIST", requires = "generator_cpus")]
@@ -78,6 +78,11 @@ pub struct Options {
     /// Do not run the conformance cases first
     #[arg(long)]
     pub skip_conformance: bool,
+}
+
+/// A path that is text: results record it, and the generator is told where to write.
+fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(PathBuf::from(text))
 }
 
 /// `3%` or `3` as 0.03.

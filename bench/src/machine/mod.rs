@@ -1,5 +1,6 @@
 //! The facts and limits of this computer, read once at the start, and its `/proc` during runs.
 
+pub mod ask;
 pub mod cgroup;
 pub mod cpus;
 pub mod ksoftirqd;
@@ -15,7 +16,6 @@ pub use topology::Topology;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use loadgen::preflight::{Refusal, io_uring};
@@ -164,7 +164,7 @@ impl Machine {
             schedstat: Path::new("/proc/self/schedstat").exists(),
             root: rustix::process::geteuid().is_root(),
             run_nice: priority::available(),
-            loopback_qdisc: output("ip", &["-o", "link", "show", "lo"])
+            loopback_qdisc: ask::first_line("ip", &["-o", "link", "show", "lo"])
                 .and_then(|line| word_after(&line, "qdisc")),
             loopback_mtu: read_value("/sys/class/net/lo/mtu").and_then(|mtu| mtu.parse().ok()),
             cgroup: cgroup_limits(),
@@ -191,24 +191,10 @@ impl Machine {
     }
 }
 
-/// First line of what a program prints, if it is there and succeeds.
-pub fn output(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    Some(text.lines().next().unwrap_or_default().to_owned())
-}
-
 /// Reads the kernel's configuration, in one of its two places.
 fn interrupts_accounted_apart(release: &str) -> Option<bool> {
-    let zipped = Command::new("zcat").arg("/proc/config.gz").output().ok();
-    let config = zipped
-        .filter(|output| output.status.success())
-        .and_then(|output| String::from_utf8(output.stdout).ok())
-        .or_else(|| read_value(format!("/boot/config-{release}")))?;
+    let zipped = ask::ask("zcat", &["/proc/config.gz"]).ok();
+    let config = zipped.or_else(|| read_value(format!("/boot/config-{release}")))?;
     Some(
         config
             .lines()

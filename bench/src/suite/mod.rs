@@ -13,9 +13,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 
 use crate::config::{Contestant, Options, Scenario, ScenarioKind};
+use crate::machine::ask::first_line;
 use crate::machine::lock::Lock;
 use crate::machine::preflight::{self, Demand, Finding};
-use crate::machine::{Machine, output, priority};
+use crate::machine::{Machine, priority};
 use crate::output::text;
 use crate::plan::{Candidate, SuitePlan, dry_run, estimate, layout, order};
 use crate::record::environment::{Environment, Resumed, Revision};
@@ -107,10 +108,12 @@ impl Referee {
         let mut environment = Environment {
             schema_version: SCHEMA_VERSION,
             started_utc,
-            command: std::env::args().collect(),
+            command: std::env::args_os()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
             seed: plan.seed,
             revision,
-            rustc: output("rustc", &["--version"]),
+            rustc: first_line("rustc", &["--version"]),
             bench_version: env!("CARGO_PKG_VERSION").to_owned(),
             machine,
             findings,
@@ -403,7 +406,7 @@ impl Revision {
     /// Of the repository that `folder` lies in.
     fn read(folder: &Path) -> Self {
         let folder = folder.display().to_string();
-        let git = |args: &[&str]| output("git", &[&["-C", &folder], args].concat());
+        let git = |args: &[&str]| first_line("git", &[&["-C", &folder], args].concat());
         let commit = git(&["rev-parse", "HEAD"]);
         // The results of earlier suites are not what binaries are built from.
         let changed = git(&[
