@@ -50,6 +50,7 @@ if [ $peers = yes ]; then
 fi
 
 target="$(cd "$root" && target_folder)"
+"$target/release/bench" built-from "$root"
 out=(--out "$root/bench-results")
 for argument in "$@"; do
     case $argument in

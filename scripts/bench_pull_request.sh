@@ -23,6 +23,7 @@ git worktree add --quiet --detach "$work/source" "$base" >&2
 (cd "$work/source" && CARGO_TARGET_DIR="$target/base" cargo build --release --locked -p server-uring -p server-tokio --bins >&2)
 echo "building this tree (release)" >&2
 cargo build --release --locked --bins "${ringside[@]}" >&2
+"$target/release/bench" built-from "$root"
 
 # A contestant of bench/contestants.toml: NAME PROGRAM OPTION VALUE [LINE]
 contestant() {

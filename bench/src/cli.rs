@@ -114,6 +114,13 @@ pub enum Command {
         /// Of which.
         document: Document,
     },
+    /// Notes that the binaries beside this one were built from a tree (used by the scripts that
+    /// build them)
+    #[command(hide = true)]
+    BuiltFrom {
+        /// The tree.
+        root: PathBuf,
+    },
     /// Becomes a command that dies with its parent (used by the referee itself)
     #[command(hide = true)]
     Exec {

@@ -11,7 +11,7 @@ use bench::output::text::terminal;
 use bench::output::{compare, docs, export, history, html, list};
 use bench::run::process;
 use bench::store::load::{self, Results};
-use bench::suite;
+use bench::suite::{self, revision};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Some(Command::Docs { list, check }) => exit(docs(&list, check)),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),
         Some(Command::Schema { document }) => print(document.text().map_err(Into::into)),
+        Some(Command::BuiltFrom { root }) => print(note_revision(&root).map(|()| String::new())),
         Some(Command::Exec {
             parent,
             cpus,
@@ -52,6 +53,11 @@ fn read(dir: &Path) -> Result<Results> {
         eprintln!("{}: {ignored}", dir.display());
     }
     Ok(results)
+}
+
+fn note_revision(root: &Path) -> Result<()> {
+    let own = std::env::current_exe().context("cannot find this program's own path")?;
+    revision::note(root, own.parent().unwrap_or(Path::new(".")))
 }
 
 fn compared(a: &Path, b: &Path, force: bool) -> Result<String> {

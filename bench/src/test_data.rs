@@ -419,6 +419,7 @@ fn environment(
         revision: Revision {
             commit: Some(setting.revision.clone()),
             dirty: false,
+            why: None,
         },
         rustc: Some("rustc 1.95.0".to_owned()),
         bench_version: "0.1.0".to_owned(),

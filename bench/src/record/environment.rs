@@ -65,10 +65,13 @@ pub struct Resumed {
 /// A git revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
-    /// Full hash of the commit; `None` outside a repository.
+    /// Full hash of the commit; `None`: it is not known.
     pub commit: Option<String>,
     /// Tracked files differ from it.
     pub dirty: bool,
+    /// Why there is no commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 impl Revision {
@@ -121,30 +124,13 @@ mod tests {
 
     #[test]
     fn revisions_in_short() {
-        let commit = Some("abc1234def".to_owned());
-        assert_eq!(
-            Revision {
-                commit: commit.clone(),
-                dirty: false
-            }
-            .short(),
-            "abc1234"
-        );
-        assert_eq!(
-            Revision {
-                commit,
-                dirty: true
-            }
-            .short(),
-            "abc1234-dirty"
-        );
-        assert_eq!(
-            Revision {
-                commit: None,
-                dirty: false
-            }
-            .short(),
-            "unversioned"
-        );
+        let short = |commit: Option<&str>, dirty| {
+            let commit = commit.map(str::to_owned);
+            let why = None;
+            Revision { commit, dirty, why }.short()
+        };
+        assert_eq!(short(Some("abc1234def"), false), "abc1234");
+        assert_eq!(short(Some("abc1234def"), true), "abc1234-dirty");
+        assert_eq!(short(None, false), "unversioned");
     }
 }

@@ -5,9 +5,10 @@ mod bouts;
 mod calibration;
 pub mod progress;
 pub mod resume;
+pub mod revision;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +20,7 @@ use crate::machine::preflight::{self, Demand, Finding};
 use crate::machine::{Machine, priority};
 use crate::output::text;
 use crate::plan::{Candidate, SuitePlan, dry_run, estimate, layout, order};
-use crate::record::environment::{Environment, Resumed, Revision};
+use crate::record::environment::{Environment, Resumed};
 use crate::record::{Layout, RunRecord, SCHEMA_VERSION};
 use crate::run::Testbed;
 use crate::run::interrupt::Interrupt;
@@ -103,7 +104,10 @@ impl Referee {
         let lock = Lock::take()?;
         let machine = Machine::read(options.machine.as_deref());
         let findings = check_machine(&machine, &plan)?;
-        let revision = Revision::read(&options.config_dir);
+        let revision = revision::read(&plan);
+        if let Some(why) = &revision.why {
+            eprintln!("revision unknown: {why}");
+        }
         let started_utc = utc(started);
         let mut environment = Environment {
             schema_version: SCHEMA_VERSION,
@@ -402,28 +406,6 @@ fn check_machine(machine: &Machine, plan: &SuitePlan) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-impl Revision {
-    /// Of the repository that `folder` lies in.
-    fn read(folder: &Path) -> Self {
-        let folder = folder.display().to_string();
-        let git = |args: &[&str]| first_line("git", &[&["-C", &folder], args].concat());
-        let commit = git(&["rev-parse", "HEAD"]);
-        // The results of earlier suites are not what binaries are built from.
-        let changed = git(&[
-            "status",
-            "--porcelain",
-            "--untracked-files=no",
-            "--",
-            ":/",
-            ":(top,exclude)bench-results",
-        ]);
-        Self {
-            dirty: commit.is_some() && changed.is_some_and(|line| !line.is_empty()),
-            commit,
-        }
-    }
-}
-
 /// `2026-11-22T10:00:00Z`.
 fn utc(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -433,12 +415,6 @@ fn utc(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn outside_a_repository_there_is_no_commit() {
-        let outside = tempfile::tempdir().unwrap();
-        assert_eq!(Revision::read(outside.path()).commit, None);
-    }
 
     #[test]
     fn times_in_utc() {

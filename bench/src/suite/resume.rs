@@ -2,12 +2,11 @@
 //! would be comparable.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use sha1::{Digest, Sha1};
+use anyhow::{Result, bail, ensure};
 
+use super::revision::digest;
 use crate::config::Options;
 use crate::plan::SuitePlan;
 use crate::record::environment::Environment;
@@ -177,12 +176,6 @@ pub fn digests(plan: &SuitePlan) -> Result<BTreeMap<String, String>> {
     contestants
         .chain([("loadgen", &plan.loadgen)])
         .chain(plan.conformance.iter().map(|path| ("conformance", path)))
-        .map(|(name, path)| {
-            let bytes =
-                fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let digest = Sha1::digest(&bytes);
-            let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            Ok((name.to_owned(), hex))
-        })
+        .map(|(name, path)| Ok((name.to_owned(), digest(path)?)))
         .collect()
 }
