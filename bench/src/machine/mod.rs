@@ -9,6 +9,7 @@ pub mod lock;
 pub mod preflight;
 pub mod priority;
 pub mod proc;
+pub mod same;
 pub mod topology;
 
 pub use cpus::CpuSet;

@@ -4,6 +4,7 @@
 use loadgen::show::show_count;
 
 use crate::judge::checks::SERVER_IMPOSSIBLE;
+use crate::machine::same::Difference;
 use crate::record::{
     Check, CheckName, CheckStatus, Ending, LatencyTarget, Probe, RunRecord, Status, Stopped,
 };
@@ -12,6 +13,36 @@ use crate::summary::SelfBout;
 use crate::summary::verdict::Verdict;
 use crate::summary::{Pair, Problem};
 use crate::units::{self, Unit};
+
+/// A fact by its path, such as `sysctls.net.ipv4.tcp_mem`.
+pub fn fact(path: &str) -> String {
+    for (prefix, what) in [
+        ("sysctls.", ""),
+        ("cpu_vulnerabilities.", "mitigation of "),
+        ("cgroup.", "control group's "),
+        ("topology.", "core group "),
+    ] {
+        if let Some(name) = path.strip_prefix(prefix) {
+            return format!("{what}{name}");
+        }
+    }
+    path.trim_end_matches("_bytes")
+        .replace('_', " ")
+        .replace("cpu", "CPU")
+}
+
+/// What two have of a fact.
+pub fn values(difference: &Difference) -> (String, String) {
+    let in_bytes = difference.fact.ends_with("_bytes");
+    let shown = |value: &Option<String>| match value {
+        None => "not known".to_owned(),
+        Some(value) => match value.parse() {
+            Ok(bytes) if in_bytes => units::format(Unit::Bytes, bytes),
+            _ => value.clone(),
+        },
+    };
+    (shown(&difference.a), shown(&difference.b))
+}
 
 /// The verdict on `first` against `second`.
 pub fn verdict(first: &str, second: &str, ratio: &PairedRatio, verdict: &Verdict) -> String {

@@ -111,6 +111,26 @@ impl SideUse {
 }
 
 impl MachineUse {
+    /// Two stretches of time together.
+    pub fn plus(self, other: Self) -> Self {
+        let both = |of: fn(&Self) -> Option<SideUse>| {
+            let sides = of(&self).zip(of(&other));
+            sides.map(|(one, other)| one.plus(other))
+        };
+        let periods = self.throttled_periods.zip(other.throttled_periods);
+        Self {
+            all_ns: self.all_ns + other.all_ns,
+            busy_ns: self.busy_ns + other.busy_ns,
+            interrupts_ns: self.interrupts_ns + other.interrupts_ns,
+            steal_ns: self.steal_ns + other.steal_ns,
+            referee_ns: self.referee_ns + other.referee_ns,
+            softirqd_ns: self.softirqd_ns + other.softirqd_ns,
+            throttled_periods: periods.map(|(one, other)| one + other),
+            server: both(|one| one.server),
+            generator: both(|one| one.generator),
+        }
+    }
+
     /// The hypervisor's share.
     pub fn steal_share(&self) -> f64 {
         self.steal_ns as f64 / self.all_ns.max(1) as f64

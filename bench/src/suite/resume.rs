@@ -8,6 +8,8 @@ use anyhow::{Result, bail, ensure};
 
 use super::revision::digest;
 use crate::config::Options;
+use crate::machine::same::machines;
+use crate::output::words;
 use crate::plan::SuitePlan;
 use crate::record::environment::Environment;
 use crate::record::{RunRecord, Status};
@@ -104,33 +106,12 @@ impl Left {
 }
 
 fn changes(before: &Environment, now: &Environment) -> Vec<String> {
-    let (then_machine, machine) = (&before.machine, &now.machine);
     let mut changed: Vec<String> = [
         ("revision", before.revision.short(), now.revision.short()),
         (
             "bench",
             before.bench_version.clone(),
             now.bench_version.clone(),
-        ),
-        (
-            "kernel",
-            then_machine.kernel.clone(),
-            machine.kernel.clone(),
-        ),
-        (
-            "CPU",
-            format!("{:?}", then_machine.cpu_model),
-            format!("{:?}", machine.cpu_model),
-        ),
-        (
-            "CPUs",
-            format!("{:?}", then_machine.cpus),
-            format!("{:?}", machine.cpus),
-        ),
-        (
-            "memory",
-            format!("{:?}", then_machine.memory_bytes),
-            format!("{:?}", machine.memory_bytes),
         ),
         (
             "CPUs of the servers",
@@ -147,6 +128,11 @@ fn changes(before: &Environment, now: &Environment) -> Vec<String> {
     .filter(|(_, then, now)| then != now)
     .map(|(what, then, now)| format!("{what}: {then} then, {now} now"))
     .collect();
+    let machines = machines(&before.machine, &now.machine);
+    changed.extend(machines.iter().map(|one| {
+        let (then, now) = words::values(one);
+        format!("{}: {then} then, {now} now", words::fact(&one.fact))
+    }));
     let same = [
         ("the suite", before.suite == now.suite),
         ("a scenario", before.scenarios == now.scenarios),
@@ -178,4 +164,35 @@ pub fn digests(plan: &SuitePlan) -> Result<BTreeMap<String, String>> {
         .chain(plan.conformance.iter().map(|path| ("conformance", path)))
         .map(|(name, path)| Ok((name.to_owned(), digest(path)?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data;
+
+    #[test]
+    fn what_changed_about_the_machine_is_said_in_words() {
+        let mut before = test_data::results("x", "abc1234", vec![]).environment;
+        before.machine.memory_bytes = Some(24 << 30);
+        assert_eq!(changes(&before, &before), [""; 0]);
+        let mut now = before.clone();
+        now.machine.memory_bytes = Some((24 << 30) - 4096);
+        assert_eq!(changes(&before, &now), [""; 0]);
+        now.machine.memory_bytes = Some(16 << 30);
+        now.machine.cpu_model = Some("Another CPU".into());
+        now.machine.governor = Some("powersave".into());
+        now.machine.clocksource = Some("hpet".into());
+        let control = "net.ipv4.tcp_congestion_control".to_owned();
+        now.machine.sysctls.insert(control, "cubic".into());
+        let control = "net.ipv4.tcp_congestion_control: not known then, cubic now";
+        let expected = [
+            "clocksource: not known then, hpet now",
+            "CPU model: not known then, Another CPU now",
+            "governor: not known then, powersave now",
+            "memory: 24.0 GiB then, 16.0 GiB now",
+            control,
+        ];
+        assert_eq!(changes(&before, &now), expected);
+    }
 }

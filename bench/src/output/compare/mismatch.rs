@@ -1,20 +1,12 @@
 //! The mismatches, apart from the servers, that make two result folders different measurements.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
-use serde_json::Value;
-
+use crate::config::Suite;
+use crate::machine::same::{Difference, differences, machines};
+use crate::output::words;
 use crate::store::load::Results;
 
-/// Facts about a machine that are of the moment, not of the machine.
-const OF_THE_MOMENT: &[&str] = &[
-    "memory_available_bytes",
-    "busy_cpus",
-    "load_1min",
-    "open_files",
-];
 /// What a scenario says to people, and not to the generator.
 const PROSE_OF_A_SCENARIO: &[&str] = &["title", "shows", "does_not_show", "headline"];
 /// What of a contestant is its name, its prose or the program itself, which may be what changed.
@@ -25,7 +17,7 @@ const SAME_RATE_WITHIN: f64 = 0.01;
 /// One difference.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Mismatch {
-    /// What, such as `machine.kernel`.
+    /// What, such as `kernel`.
     pub(super) what: String,
     a: String,
     b: String,
@@ -61,70 +53,49 @@ impl fmt::Display for Mismatch {
 pub(super) fn all(a: &Results, b: &Results) -> Vec<Mismatch> {
     let (first, second) = (&a.environment, &b.environment);
     let mut found = Vec::new();
-    let mut look = |what: &str, touches: Touches, (a, b): (Value, Value), left_out: &[&str]| {
-        let (a, b) = (facts(a, left_out), facts(b, left_out));
-        let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-        for name in names {
-            let (a, b) = (a.get(name), b.get(name));
-            if a != b {
-                let known =
-                    |fact: Option<&String>| fact.map_or("not known", String::as_str).to_owned();
-                found.push(Mismatch {
-                    what: format!("{what}{name}"),
-                    a: known(a),
-                    b: known(b),
-                    touches: touches.clone(),
-                });
+    let mut add = |of: &str, touches: Touches, differences: Vec<Difference>| {
+        found.extend(differences.iter().map(|one| {
+            let (a, b) = words::values(one);
+            Mismatch {
+                what: format!("{of}{}", words::fact(&one.fact)),
+                a,
+                b,
+                touches: touches.clone(),
             }
-        }
+        }));
     };
-    look(
-        "machine",
-        Touches::All,
-        (json(&first.machine), json(&second.machine)),
-        OF_THE_MOMENT,
-    );
-    let cpus = [
-        ("server_cpus", &first.server_cpus, &second.server_cpus),
-        (
-            "generator_cpus",
-            &first.generator_cpus,
-            &second.generator_cpus,
-        ),
-    ];
-    for (what, a, b) in cpus {
-        look(what, Touches::All, (json(a), json(b)), &[]);
+    add("", Touches::All, machines(&first.machine, &second.machine));
+    for (whose, a, b) in [
+        ("servers", &first.server_cpus, &second.server_cpus),
+        ("generator", &first.generator_cpus, &second.generator_cpus),
+    ] {
+        let of = format!("CPUs of the {whose}");
+        add(&of, Touches::All, differences(a, b, &[]));
     }
     for one in &first.scenarios {
         let Some(other) = second.scenarios.iter().find(|other| other.name == one.name) else {
             continue;
         };
-        let touches = || Touches::Bout(one.name.clone());
-        look(
-            &one.name,
-            touches(),
-            (json(one), json(other)),
-            PROSE_OF_A_SCENARIO,
+        let (of, touches) = (format!("{}, ", one.name), Touches::Bout(one.name.clone()));
+        add(
+            &of,
+            touches.clone(),
+            differences(one, other, PROSE_OF_A_SCENARIO),
         );
-        let timing = (
-            json(&first.suite.timing_of(&one.name)),
-            json(&second.suite.timing_of(&one.name)),
-        );
-        look(&format!("{}.timing", one.name), touches(), timing, &[]);
+        let timing = |suite: &Suite| suite.timing_of(&one.name);
+        let timing = differences(&timing(&first.suite), &timing(&second.suite), &[]);
+        add(&of, touches, timing);
     }
     for one in &first.contestants {
-        let other = second
-            .contestants
-            .iter()
-            .find(|other| other.name == one.name);
+        let mut others = second.contestants.iter();
+        let other = others.find(|other| other.name == one.name);
         if let Some(other) = other.filter(|_| one.duplicate.is_none()) {
-            let touches = Touches::Contestant(one.name.clone());
-            look(
-                &one.name,
-                touches,
-                (json(one), json(other)),
-                NOT_OPTIONS_OF_A_CONTESTANT,
+            let (of, touches) = (
+                format!("{}, ", one.name),
+                Touches::Contestant(one.name.clone()),
             );
+            let options = differences(one, other, NOT_OPTIONS_OF_A_CONTESTANT);
+            add(&of, touches, options);
         }
     }
     found
@@ -138,39 +109,9 @@ pub(super) fn rates(bout: &str, a: Option<f64>, b: Option<f64>) -> Option<Mismat
     };
     let shown = |rate: Option<f64>| rate.map_or("none".to_owned(), |rate| format!("{rate:.0}/s"));
     (!same).then(|| Mismatch {
-        what: format!("{bout}.rate"),
+        what: format!("{bout}, rate"),
         a: shown(a),
         b: shown(b),
         touches: Touches::Bout(bout.to_owned()),
     })
-}
-
-/// A value that serde cannot turn into JSON is no fact; none of ours is like that.
-fn json(value: &impl Serialize) -> Value {
-    serde_json::to_value(value).unwrap_or_default()
-}
-
-/// A tree of JSON as lines `.key.key`; `null` is a fact that is not known.
-fn facts(value: Value, left_out: &[&str]) -> BTreeMap<String, String> {
-    let mut facts = BTreeMap::new();
-    let mut rest = vec![(String::new(), value)];
-    while let Some((path, value)) = rest.pop() {
-        match value {
-            Value::Null => {}
-            Value::Object(map) => {
-                for (key, value) in map {
-                    if !(path.is_empty() && left_out.contains(&key.as_str())) {
-                        rest.push((format!("{path}.{key}"), value));
-                    }
-                }
-            }
-            Value::String(text) => {
-                facts.insert(path, text);
-            }
-            other => {
-                facts.insert(path, other.to_string());
-            }
-        }
-    }
-    facts
 }
