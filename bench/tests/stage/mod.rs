@@ -1,6 +1,8 @@
 //! A suite's configuration with fake servers, a fake generator and a fake conformance suite, and
 //! what it leaves behind.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
