@@ -8,21 +8,20 @@ use crate::{
     engine::{
         fan_out_timing::FanOutTiming,
         second::SecondPart,
-        shared::Shared,
-        worker::{ThreadResult, merge_handshakes},
+        shared::{Shared, Times},
+        stats::Stats,
+        worker::ThreadResult,
     },
     histogram::{self, Latencies},
     plan::Plan,
     record::{
         Broadcast, ConnectPhase, Connections, Generator, Idle, LittlesLaw, LoadKind, Messages,
-        Options, Record, SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput, Totals,
-        Verification,
+        Options, Record, SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput, Verification,
     },
     verdict::check_run,
 };
 
-/// With fewer, one message more or less at the edges of the window is a visible part of the rate.
-const MESSAGES_FOR_A_RATE: u64 = 100;
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// What a run gives: the record, and what the histogram files need beyond it.
 #[derive(Debug)]
@@ -33,10 +32,57 @@ pub struct RunOutput {
     pub main: Latencies,
     /// From the actual send, in an open loop.
     pub actual: Option<Latencies>,
-    /// `main` by second.
-    pub seconds: Vec<Latencies>,
+    /// `main` by second, or by slice.
+    pub intervals: Vec<Interval>,
+    /// Replies received inside the measured window.
+    pub replies: u64,
     /// When the measured window began.
     pub window_start: SystemTime,
+}
+
+/// Latencies of a part of the window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interval {
+    /// Since the begin of the window.
+    pub start_ns: u64,
+    /// How long it was.
+    pub length_ns: u64,
+    /// [Packed](histogram::pack).
+    pub latencies: Vec<u8>,
+}
+
+/// The measured window, in clock time; all 0 when the run never got there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Its begin.
+    pub from: u64,
+    /// Its end (not included).
+    pub to: u64,
+    /// Its length; of several slices, without the pauses.
+    pub ns: u64,
+}
+
+impl Window {
+    /// From the end of the warm-up to the end of the load.
+    pub fn of(times: &Times) -> Self {
+        match times.to.saturating_sub(times.from) {
+            0 => Self::default(),
+            ns => Self {
+                from: times.from,
+                to: times.to,
+                ns,
+            },
+        }
+    }
+
+    /// And a later slice.
+    pub fn add(&mut self, slice: &Self) {
+        *self = Self {
+            from: if self.ns == 0 { slice.from } else { self.from },
+            to: slice.to,
+            ns: self.ns + slice.ns,
+        };
+    }
 }
 
 /// What the threads of a run measured, before it is merged.
@@ -60,6 +106,10 @@ pub struct PartialResults<'a> {
     pub shards: Vec<Shard>,
     /// One of them died: some counts are of a time when others were not.
     pub incomplete: bool,
+    /// When was measured.
+    pub window: Window,
+    /// A run in slices, by slice.
+    pub slices: Option<Vec<Interval>>,
 }
 
 /// Puts everything together and judges it.
@@ -70,17 +120,14 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
         shared,
         epoch,
         results,
+        window,
         ..
     } = &partial;
-    let times = shared.times();
-    let window_ns = if times.start == u64::MAX {
-        0
-    } else {
-        times.to.saturating_sub(times.from)
-    };
+    let window_ns = window.ns;
+    let in_window = |time: u64| if window_ns == 0 { 0 } else { time };
     let (main, actual) = merge_latencies(results);
-    let seconds = merge_seconds(results);
-    let mut counts = Counts::of(results, config);
+    let (series, seconds) = seconds(results);
+    let mut counts = count(results, config);
     if partial.incomplete {
         counts.totals.lost_in_warmup = 0;
     }
@@ -99,29 +146,24 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
         interrupted: partial.interrupted,
         failure: shared.failure(),
         started_unix_ns: unix_ns(*epoch, 0),
-        window_start_unix_ns: if window_ns == 0 {
-            0
-        } else {
-            unix_ns(*epoch, times.from)
-        },
-        window_end_unix_ns: if window_ns == 0 {
-            0
-        } else {
-            unix_ns(*epoch, times.to)
-        },
+        window_start_unix_ns: in_window(unix_ns(*epoch, window.from)),
+        window_end_unix_ns: in_window(unix_ns(*epoch, window.to)),
+        window_start_monotonic_ns: in_window(shared.clock.monotonic(window.from)),
+        window_end_monotonic_ns: in_window(shared.clock.monotonic(window.to)),
         window_ns,
+        slices: partial.slices.as_ref().map(|slices| slices.len() as u64),
         connections: connections(&partial),
-        connect: connect_phase(results),
-        messages: counts.messages,
+        connect: connect_phase(results, &counts),
+        messages: counts.window,
         totals: counts.totals,
         throughput,
         latency_intended: None,
         latency_actual: None,
         littles_law: None,
-        generator: generator(&partial, counts.replies_in_window),
+        generator: generator(&partial, &counts),
         broadcast: None,
         idle: None,
-        series: series(results, &seconds),
+        series,
     };
     match (&actual, config.kind) {
         (_, LoadKind::Connect) => {
@@ -145,7 +187,7 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
     }
     match config.kind {
         LoadKind::Broadcast => record.broadcast = Some(broadcast(&record, config, partial.timing)),
-        LoadKind::Idle => record.idle = Some(idle(results, config, &record)),
+        LoadKind::Idle => record.idle = Some(idle(results, config, &record, &counts)),
         LoadKind::Echo | LoadKind::Connect => {}
     }
     if !partial.incomplete {
@@ -156,60 +198,28 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
         record,
         main,
         actual,
-        seconds,
-        window_start: *epoch
-            + std::time::Duration::from_nanos(if window_ns == 0 { 0 } else { times.from }),
+        intervals: partial.slices.unwrap_or(seconds),
+        replies: counts.replies_in_window,
+        window_start: partial.epoch + Duration::from_nanos(partial.window.from),
     }
 }
 
 /// Counters of all threads.
-#[derive(Debug, Default)]
-struct Counts {
-    messages: Messages,
-    totals: Totals,
-    replies_in_window: u64,
-    in_flight_ns: u128,
-    outstanding_ns: i128,
-}
-
-impl Counts {
-    fn of(results: &[ThreadResult], config: &Config) -> Self {
-        let mut all = Self::default();
-        let (mut settled, mut settled_in_all, mut due) = (0, 0, 0);
-        for ThreadResult { stats, .. } in results {
-            let (messages, window) = (&mut all.messages, &stats.window);
-            messages.sent += window.sent;
-            messages.received += window.received;
-            messages.duplicated += window.duplicated;
-            messages.reordered += window.reordered;
-            messages.corrupted += window.corrupted;
-            messages.unsolicited += window.unsolicited;
-            messages.received_payload_bytes += window.received_payload_bytes;
-            messages.delayed_by_window += window.delayed_by_window;
-            all.totals.sent += stats.totals.sent;
-            all.totals.received += stats.totals.received;
-            all.totals.pings_answered += stats.totals.pings_answered;
-            all.totals.pings_unanswered += stats.totals.pings_unanswered;
-            all.totals.handshakes += stats.totals.handshakes;
-            all.replies_in_window += stats.replies_in_window;
-            all.in_flight_ns += stats.in_flight_ns;
-            all.outstanding_ns += stats.outstanding_ns;
-            settled += stats.settled;
-            settled_in_all += stats.settled_in_all;
-            due += stats.due;
-        }
-        let replies_each = match config.kind {
-            LoadKind::Broadcast => config.connections,
-            LoadKind::Echo | LoadKind::Connect | LoadKind::Idle => 1,
-        };
-        all.messages.expected = all.messages.sent * replies_each;
-        all.messages.lost = all.messages.expected.saturating_sub(settled);
-        all.messages.unsent = due.saturating_sub(all.messages.sent);
-        all.totals.lost_in_warmup = (all.totals.sent * replies_each)
-            .saturating_sub(settled_in_all)
-            .saturating_sub(all.messages.lost);
-        all
-    }
+fn count(results: &[ThreadResult], config: &Config) -> Stats {
+    let mut all = Stats::new(false);
+    results.iter().for_each(|result| all.add(&result.stats));
+    let replies_each = match config.kind {
+        LoadKind::Broadcast => config.connections,
+        LoadKind::Echo | LoadKind::Connect | LoadKind::Idle => 1,
+    };
+    let messages = &mut all.window;
+    messages.expected = messages.sent * replies_each;
+    messages.lost = messages.expected.saturating_sub(all.settled);
+    messages.unsent = all.due.saturating_sub(messages.sent);
+    all.totals.lost_in_warmup = (all.totals.sent * replies_each)
+        .saturating_sub(all.settled_in_all)
+        .saturating_sub(messages.lost);
+    all
 }
 
 fn rate(count: u64, window_ns: u64) -> f64 {
@@ -237,40 +247,35 @@ fn merge_latencies(results: &[ThreadResult]) -> (Latencies, Option<Latencies>) {
     (main, actual)
 }
 
-fn merge_seconds(results: &[ThreadResult]) -> Vec<Latencies> {
-    let count = results
-        .iter()
-        .map(|result| result.latest.seconds.len())
-        .max()
-        .unwrap_or(0);
-    (0..count)
+/// Every second, with its latencies.
+fn seconds(results: &[ThreadResult]) -> (Vec<Second>, Vec<Interval>) {
+    let counts = results.iter().map(|result| result.latest.seconds.len());
+    (0..counts.max().unwrap_or(0))
         .map(|second| {
             let mut all = histogram::new();
             for part in parts(results, second).filter(|part| !part.latencies.is_empty()) {
                 histogram::add_packed(&mut all, &part.latencies);
             }
-            all
+            let row = Second {
+                second: second as u64,
+                sent: parts(results, second).map(|part| part.sent).sum(),
+                received: parts(results, second).map(|part| part.received).sum(),
+                latency_p99_ns: (!all.is_empty()).then(|| all.value_at_quantile(0.99)),
+            };
+            let interval = Interval {
+                start_ns: second as u64 * SECOND_NS,
+                length_ns: SECOND_NS,
+                latencies: histogram::pack(&all),
+            };
+            (row, interval)
         })
-        .collect()
+        .unzip()
 }
 
 fn parts(results: &[ThreadResult], second: usize) -> impl Iterator<Item = &SecondPart> {
     results
         .iter()
         .filter_map(move |result| result.latest.seconds.get(second))
-}
-
-fn series(results: &[ThreadResult], seconds: &[Latencies]) -> Vec<Second> {
-    seconds
-        .iter()
-        .enumerate()
-        .map(|(second, latencies)| Second {
-            second: second as u64,
-            sent: parts(results, second).map(|part| part.sent).sum(),
-            received: parts(results, second).map(|part| part.received).sum(),
-            latency_p99_ns: (!latencies.is_empty()).then(|| latencies.value_at_quantile(0.99)),
-        })
-        .collect()
 }
 
 /// The options as the record keeps them; processes, threads and source addresses as the plan
@@ -326,39 +331,30 @@ fn connections(partial: &PartialResults<'_>) -> Connections {
     }
 }
 
-fn connect_phase(results: &[ThreadResult]) -> ConnectPhase {
+fn connect_phase(results: &[ThreadResult], counts: &Stats) -> ConnectPhase {
     let openings = results.iter().filter_map(|result| result.opening);
     let (first, last) = openings.fold((u64::MAX, 0), |(first, last), (begun, done)| {
         (first.min(begun), last.max(done))
     });
-    let completed = results
-        .iter()
-        .map(|result| result.stats.totals.handshakes)
-        .sum();
+    let completed = counts.totals.handshakes;
     let elapsed_ns = last.saturating_sub(first);
-    let mut subprotocols = Subprotocols::default();
-    for result in results {
-        subprotocols.add(&result.stats.subprotocols);
-    }
+    let subprotocols = counts.subprotocols.clone();
     ConnectPhase {
         completed,
         failed: results.iter().map(|result| result.outcome.failed).sum(),
         elapsed_ns,
         handshakes_per_s: rate(completed, elapsed_ns),
-        handshake_latency: histogram::summarise(&merge_handshakes(results)),
+        handshake_latency: histogram::summarise(&counts.handshakes),
         subprotocols: (subprotocols != Subprotocols::default()).then_some(subprotocols),
     }
 }
 
-fn generator(partial: &PartialResults<'_>, messages: u64) -> Generator {
+fn generator(partial: &PartialResults<'_>, counts: &Stats) -> Generator {
     let results = &partial.results;
     let threads: Vec<_> = results.iter().map(|result| result.usage).collect();
     let cpu_user_ns = threads.iter().map(|thread| thread.cpu_user_ns).sum();
     let cpu_sys_ns = threads.iter().map(|thread| thread.cpu_sys_ns).sum();
-    let mut lag = histogram::new();
-    for result in results {
-        histogram::merge(&mut lag, &result.stats.lag);
-    }
+    let messages = counts.replies_in_window;
     Generator {
         cpu_user_ns,
         cpu_sys_ns,
@@ -367,7 +363,7 @@ fn generator(partial: &PartialResults<'_>, messages: u64) -> Generator {
         cpus: Some(partial.plan.cpus as u64),
         threads,
         shards: partial.shards.clone(),
-        schedule_lag: histogram::lag(&lag),
+        schedule_lag: histogram::lag(&counts.lag),
     }
 }
 
@@ -386,16 +382,13 @@ fn broadcast(record: &Record, config: &Config, timing: &FanOutTiming) -> Broadca
     section
 }
 
-fn idle(results: &[ThreadResult], config: &Config, record: &Record) -> Idle {
+fn idle(results: &[ThreadResult], config: &Config, record: &Record, counts: &Stats) -> Idle {
     Idle {
         held: record.connections.up,
         still_up: results.iter().map(|result| result.outcome.still_up).sum(),
         active: config.traffic.active_connections.unwrap_or(0),
         pings_answered: record.totals.pings_answered,
-        pings_answered_in_window: results
-            .iter()
-            .map(|result| result.stats.pings_in_window)
-            .sum(),
+        pings_answered_in_window: counts.pings_in_window,
     }
 }
 
@@ -407,20 +400,19 @@ fn idle(results: &[ThreadResult], config: &Config, record: &Record) -> Idle {
 /// Broadcast: a message is in flight until its last receiver has it; with several threads its
 /// publisher gets to know of that a wake-up later, so the law is not exact and is left out.
 ///
-/// Open loop: rate x mean latency, both as recorded, against the number in flight integrated over
+/// Open loop: messages due in the window x mean latency, against the number in flight integrated over
 /// time ([`Stats::outstanding_ns`](crate::engine::stats::Stats::outstanding_ns)). A reply taken for
 /// that of another message, a latency that is not in the histogram, a rate that was not kept: each
 /// breaks it. Both sides are of the window's messages until their last reply, so there are no
 /// edges.
-fn littles_law(record: &Record, config: &Config, counts: &Counts) -> Option<LittlesLaw> {
+fn littles_law(record: &Record, config: &Config, counts: &Stats) -> Option<LittlesLaw> {
     if record.messages.received == 0 {
         return None;
     }
     let window_ns = record.window_ns.max(1) as f64;
     let (expected, measured) = match (config.traffic.rate_per_s, config.kind) {
-        (Some(_), _) if record.messages.received < MESSAGES_FOR_A_RATE => return None,
-        (Some(rate), LoadKind::Echo | LoadKind::Idle) => (
-            rate * record.latency_actual.as_ref()?.mean_ns / 1e9,
+        (Some(_), LoadKind::Echo | LoadKind::Idle) => (
+            counts.due as f64 * record.latency_actual.as_ref()?.mean_ns / window_ns,
             counts.outstanding_ns as f64 / window_ns,
         ),
         (Some(_), _) => return None,

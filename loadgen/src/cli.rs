@@ -17,6 +17,16 @@ Exit codes:
   2    usage: a flag, a combination, a target or a file that cannot work
   130  interrupted (Ctrl-C or SIGTERM): what was measured is printed and written, marked interrupted";
 
+const SLICES: &str = "\
+Load in slices, on command, in place of -d and --warmup. When all connections are up, a line of \
+JSON on stdout says so, and the generator is paused: nothing is in flight, no schedule runs, no CPU \
+is used. Commands come on stdin, one a line:
+`slice SETTLE MEASURE` (`slice 20ms 50ms`): load for SETTLE, not recorded, then the measured slice; \
+then pause, wait for outstanding replies as --drain-timeout says, and print one line of JSON with \
+what the slice gave. If replies are still outstanding then, the run ends.
+`stop`, or the end of stdin: close the connections and report on the run as always; its measured \
+window is all slices together.";
+
 /// What every `--help` ends with.
 fn after_help() -> String {
     format!("{EXIT_CODES}\n\n{}", units::HELP)
@@ -147,7 +157,7 @@ pub struct Common {
     /// Write the percentile distribution (values in ms) to FILE
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
-    /// Write the histogram log (one interval per second) to FILE
+    /// Write the histogram log (one interval per second, or slice) to FILE
     #[arg(long, value_name = "FILE")]
     pub hlog: Option<PathBuf>,
     /// No progress, no summary: only errors, the exit code and the files (--format json still
@@ -170,6 +180,9 @@ pub struct Messages {
     /// Payload bytes per message; 16 and more are verified in full
     #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
     pub size: u64,
+    /// Load in slices, on command, in place of -d and --warmup
+    #[arg(long, conflicts_with_all = ["duration", "warmup"], long_help = SLICES)]
+    pub slices: bool,
 }
 
 /// What stdout gets.
@@ -198,6 +211,10 @@ impl Cli {
     /// # Errors
     /// A sentence that says what to do instead.
     pub fn check(self) -> Result<(Config, Output), String> {
+        let slices = match &self.command {
+            Command::Echo { messages, .. } | Command::Broadcast { messages, .. } => messages.slices,
+            Command::Connect { .. } | Command::Idle { .. } | Command::Shard => false,
+        };
         let (kind, common, traffic) = match self.command {
             Command::Echo { common, messages } => (LoadKind::Echo, common, echo(&messages)),
             Command::Broadcast {
@@ -240,7 +257,7 @@ impl Cli {
         if !has_latency && (output.files.hgrm.is_some() || output.files.hlog.is_some()) {
             return Err("an idle run without --active measures no latency: leave out --hgrm and --hlog, or add --active and --rate".into());
         }
-        Ok((config(kind, common, traffic)?, output))
+        Ok((config(kind, common, traffic, slices)?, output))
     }
 }
 
@@ -309,7 +326,12 @@ fn idle(
     })
 }
 
-fn config(kind: LoadKind, common: Common, traffic: Traffic) -> Result<Config, String> {
+fn config(
+    kind: LoadKind,
+    common: Common,
+    traffic: Traffic,
+    slices: bool,
+) -> Result<Config, String> {
     if common.connections == 0 {
         return Err("-c 0 opens no connection: use 1 or more".into());
     }
@@ -375,6 +397,7 @@ fn config(kind: LoadKind, common: Common, traffic: Traffic) -> Result<Config, St
         duration: common.duration,
         warmup: common.warmup,
         drain_timeout: common.drain_timeout,
+        slices,
         shards: (common.shards > 0).then_some(common.shards),
         threads: common.threads,
         cpus: common.cpus.map(CpuList::into_vec).unwrap_or_default(),
@@ -444,6 +467,10 @@ mod tests {
             ("idle --active 0.001 -r 1 -c 10 ws://a", "is none"),
             ("idle --hgrm x ws://a", "--hgrm"),
             ("idle --window 2 ws://a", "--window"),
+            ("idle --slices ws://a", "--slices"),
+            ("connect --slices ws://a", "--slices"),
+            ("echo --slices -d 1s ws://a", "--duration"),
+            ("broadcast --slices --warmup 1s ws://a", "--warmup"),
             ("frobnicate ws://a", "frobnicate"),
         ] {
             let error = check(line).unwrap_err();

@@ -34,6 +34,8 @@ pub struct Config {
     pub warmup: Duration,
     /// Longest wait for outstanding replies.
     pub drain_timeout: Duration,
+    /// Load in slices, on command; `duration` and `warmup` are theirs.
+    pub slices: bool,
     /// Processes; `None`: as many as the limits make necessary.
     pub shards: Option<u64>,
     /// Threads of all processes; `None`: one per CPU available. Every process has at least one.

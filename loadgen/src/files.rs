@@ -12,7 +12,11 @@ use hdrhistogram::serialization::{
     interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag},
 };
 
-use crate::{assemble::RunOutput, config::Files, histogram::Latencies};
+use crate::{
+    assemble::{Interval, RunOutput},
+    config::Files,
+    histogram::{self, Latencies},
+};
 
 /// Files opened before the run, so that a wrong path does not cost one.
 #[derive(Debug)]
@@ -135,22 +139,23 @@ fn hgrm(latencies: &Latencies) -> io::Result<Vec<u8>> {
 }
 
 fn hlog(run: &RunOutput) -> io::Result<Vec<u8>> {
-    let window = Duration::from_nanos(run.record.window_ns);
+    let record = &run.record;
+    let window = Duration::from_nanos(record.window_end_unix_ns - record.window_start_unix_ns);
     let comment = format!("[loadgen {}]", run.record.loadgen_version);
     histogram_log(
         &comment,
         (run.window_start, window),
-        &run.seconds,
+        &run.intervals,
         run.actual.as_ref(),
     )
 }
 
-/// The histogram log, version 1.3: one interval per second, then, in an open loop, the whole window
+/// The histogram log, version 1.3: the intervals, one per second or slice, then, in an open loop, the whole window
 /// from the actual send under a tag of its own. Everything is in ns.
 fn histogram_log(
     comment: &str,
     (start, window): (SystemTime, Duration),
-    seconds: &[Latencies],
+    intervals: &[Interval],
     actual: Option<&Latencies>,
 ) -> io::Result<Vec<u8>> {
     const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
@@ -165,11 +170,13 @@ fn histogram_log(
     text.extend_from_slice(LEGEND.as_bytes());
     // A second writer behind the legend, which the crate does not write.
     let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut text, &mut serializer)?;
-    let second = Duration::from_secs(1);
     let open_loop = actual.is_some();
-    for (index, latencies) in seconds.iter().enumerate() {
+    for interval in intervals {
         let tag = open_loop.then(|| Tag::new("intended")).flatten();
-        log.write_histogram(latencies, second * index as u32, second, tag)
+        let [begin, length] = [interval.start_ns, interval.length_ns].map(Duration::from_nanos);
+        let mut latencies = histogram::new();
+        histogram::add_packed(&mut latencies, &interval.latencies);
+        log.write_histogram(&latencies, begin, length, tag)
             .map_err(log_error)?;
     }
     if let Some(actual) = actual {
@@ -193,7 +200,6 @@ mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
-    use crate::histogram;
 
     #[test]
     fn hgrm_has_four_columns_in_ms() {
@@ -259,10 +265,16 @@ mod tests {
             }
             latencies
         };
-        let (seconds, actual) = ([filled(1), filled(500)], filled(7));
+        let (parts, actual) = ([filled(1), filled(500)], filled(7));
+        let interval = |part: usize, start_ms: u64, length_ms: u64| Interval {
+            start_ns: start_ms * 1_000_000,
+            length_ns: length_ms * 1_000_000,
+            latencies: histogram::pack(&parts[part]),
+        };
+        let intervals = [interval(0, 0, 1_000), interval(1, 1_250, 50)];
         let start = SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_250);
         let window = Duration::from_millis(1_700);
-        let log = histogram_log("[a test]", (start, window), &seconds, Some(&actual)).unwrap();
+        let log = histogram_log("[a test]", (start, window), &intervals, Some(&actual)).unwrap();
         let text = String::from_utf8(log).unwrap();
         assert!(text.starts_with(
             "#[Histogram log format version 1.3]\n#[a test]\n#[StartTime: 1790000000.25"
@@ -277,8 +289,8 @@ mod tests {
             })
             .collect();
         let wanted = [
-            ("intended", 0, 1_000, &seconds[0]),
-            ("intended", 1_000, 1_000, &seconds[1]),
+            ("intended", 0, 1_000, &parts[0]),
+            ("intended", 1_250, 50, &parts[1]),
             ("actual", 0, 1_700, &actual),
         ];
         assert_eq!(intervals.len(), wanted.len());

@@ -4,7 +4,8 @@
 //! From the outside in: [`cli`] checks what was asked and makes a [`config`]; [`target`] resolves
 //! it; [`preflight`] refuses what the machine cannot hold, and
 //! [`plan`] deals the connections out; [`run`](mod@run) starts one thread per core
-//! ([`engine`]), or [`shard`] several processes, and what they measured is merged ([`assemble`])
+//! ([`engine`]), [`slices`] too, for load on command, or [`shard`] several processes, and what they
+//! measured is merged ([`assemble`])
 //! into a [`record`]; [`verdict`] judges it by its [`check`]s; [`report`] and [`files`] show it.
 //! `bench` reads the record, and judges it by the same function.
 
@@ -27,6 +28,7 @@ pub mod run;
 pub mod sequence;
 pub mod shard;
 pub mod show;
+pub mod slices;
 pub mod target;
 pub mod verdict;
 mod wire;

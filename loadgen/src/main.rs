@@ -1,7 +1,7 @@
 //! `loadgen`: check what was asked, plan, run, report.
 
 use std::{
-    io::Write,
+    io::{BufReader, Write},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -19,7 +19,7 @@ use loadgen::{
     record::LoadKind,
     report::Report,
     run::run,
-    shard, target,
+    shard, slices, target,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -57,6 +57,19 @@ fn measure(config: &Config, output: &Output) -> Result<u8, String> {
     let targets = target::resolve_all(config)?;
     let addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
     let plan = preflight::plan(config, &addresses)?;
+    if config.slices {
+        let stdin = BufReader::new(std::io::stdin());
+        let (finished, refused) = slices::run(
+            config,
+            targets,
+            &plan,
+            &interrupted,
+            stdin,
+            std::io::stdout(),
+        );
+        let code = conclude(&finished, output, files);
+        return refused.map_or(Ok(code), Err);
+    }
     let progress = progress(config, output);
     let finished = if plan.shards == 1 {
         run(config, targets, plan, &interrupted, progress)
@@ -66,12 +79,17 @@ fn measure(config: &Config, output: &Output) -> Result<u8, String> {
         }
         shard::run(config, &targets, &plan, &interrupted, progress)
     };
-    report(&finished, output);
-    if let Err(cause) = files.write(&finished) {
+    Ok(conclude(&finished, output, files))
+}
+
+/// Prints and writes what was asked for; the exit code.
+fn conclude(finished: &RunOutput, output: &Output, files: OpenFiles) -> u8 {
+    report(finished, output);
+    if let Err(cause) = files.write(finished) {
         eprintln!("error: {cause}");
-        return Ok(INVALID);
+        return INVALID;
     }
-    Ok(exit_code(&finished))
+    exit_code(finished)
 }
 
 /// Why there are several processes, before they are started.

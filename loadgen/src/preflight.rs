@@ -112,6 +112,12 @@ impl Processes {
                 limits.open_files.saturating_sub(reserve(wanted))
             ));
         }
+        if shards > 1 && config.slices {
+            return Err(format!(
+                "--slices starts and pauses the threads of one process, and this needs {shards}: use -c {} at most, without --shards",
+                limits.open_files.saturating_sub(reserve(wanted))
+            ));
+        }
         Ok(Self {
             shards: shards as usize,
             threads_each: threads_each(shards) as usize,
@@ -341,6 +347,12 @@ mod tests {
                 &THIS,
                 "127.0.0.1:80",
                 vec!["closed-loop", "2 processes", "--rate", "-c 19960"],
+            ),
+            (
+                "echo -c 30k --slices",
+                &THIS,
+                "127.0.0.1:80",
+                vec!["--slices", "needs 2", "-c 19960"],
             ),
         ] {
             let error = plan(flags, machine, target).unwrap_err();

@@ -11,6 +11,7 @@
 //! drain phase.
 
 mod connections;
+pub mod slice;
 
 use std::collections::BTreeMap;
 
@@ -54,8 +55,17 @@ pub struct Record {
     /// Last instant of the measured window (earlier than asked for when the run ended early).
     #[serde(default)]
     pub window_end_unix_ns: u64,
-    /// Length of the measured window.
+    /// Begin of the measured window on CLOCK_MONOTONIC; 0 as above, and in older records.
+    #[serde(default)]
+    pub window_start_monotonic_ns: u64,
+    /// Its last instant on CLOCK_MONOTONIC.
+    #[serde(default)]
+    pub window_end_monotonic_ns: u64,
+    /// Length of the measured window; of a run in slices, of all of them together.
     pub window_ns: u64,
+    /// Slices of the measured window, with pauses between them; absent in a run without pauses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slices: Option<u64>,
     /// Connections: asked for, up, lost.
     pub connections: Connections,
     /// The opening of the connections; in kind `connect` the handshakes of the measured window.
@@ -86,7 +96,8 @@ pub struct Record {
     /// Kind `idle` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
-    /// One row per second of the measured window, and of the drain if replies came in it.
+    /// One row per second of the measured window, and of the drain if replies came in it; none of a
+    /// run in slices.
     #[serde(default)]
     pub series: Vec<Second>,
 }
@@ -320,7 +331,7 @@ pub fn supports(count: u64, quantile: f64) -> bool {
 /// a window much longer than the latency that is `throughput.messages_per_s` x
 /// `latency_actual.mean_ns`, and it should be connections x window. Open loop: the number in
 /// flight, integrated over time for the window's messages without looking at which reply is whose,
-/// and `rate_per_s` x `latency_actual.mean_ns`.
+/// and the messages due in the window, per second, x `latency_actual.mean_ns`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct LittlesLaw {
     /// Connections x window; open loop: rate x mean latency.

@@ -12,14 +12,14 @@ use std::{
 };
 
 use crate::{
-    assemble::{PartialResults, RunOutput, assemble},
+    assemble::{PartialResults, RunOutput, Window, assemble},
     config::Config,
     engine::{fan_out_timing::FanOutTiming, shared::Shared},
     plan::Plan,
     progress::Progress,
     record::LoadKind,
     target::Target,
-    worker_pool::WorkerPool,
+    worker_pool::{WorkerPool, WorkerPoolPlan},
 };
 
 /// How often the run is looked after.
@@ -48,15 +48,16 @@ pub fn run(
     if config.kind == LoadKind::Connect {
         shared.begin_at(shared.clock.now());
     }
-    let pool = WorkerPool::start(
+    let pool = WorkerPool::start(WorkerPoolPlan {
         config,
-        &plan,
-        0..plan.threads,
+        plan: &plan,
+        own: 0..plan.threads,
         targets,
-        &shared,
-        rand::random(),
-        Arc::default(),
-    );
+        shared: &shared,
+        nonce: rand::random(),
+        published: Arc::default(),
+        reports: None,
+    });
     let mut timing = FanOutTiming::new(plan.threads);
     let interrupted = watch(
         config,
@@ -79,6 +80,8 @@ pub fn run(
         timing: &timing,
         shards: Vec::new(),
         incomplete: false,
+        window: Window::of(&shared.times()),
+        slices: None,
     })
 }
 

@@ -21,11 +21,12 @@ use crate::{
         echo::{Echo, EchoPlan},
         fan_out_timing::FinishedPart,
         opening::Opener,
+        pause::{FromThread, Pause, waker},
         reconnect_loop::ReconnectLoop,
         shared::Shared,
         traffic::Traffic,
         usage::{pin, sharpen_timers},
-        worker::{NO_CONNECTION, ThreadResult, Worker, WorkerPlan},
+        worker::{ThreadResult, Worker, WorkerPlan},
     },
     pacer::Pacer,
     payload::Payload,
@@ -52,6 +53,23 @@ pub(crate) struct WorkerPool {
     pub(crate) published: Arc<AtomicU64>,
 }
 
+/// What [`WorkerPool::start`] needs to know.
+#[derive(Debug)]
+pub(crate) struct WorkerPoolPlan<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) plan: &'a Plan,
+    /// Which of the plan's threads.
+    pub(crate) own: Range<usize>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) shared: &'a Arc<Shared>,
+    /// Marks the messages of a run.
+    pub(crate) nonce: u32,
+    /// Counts messages broadcast.
+    pub(crate) published: Arc<AtomicU64>,
+    /// A run in slices: where the threads report.
+    pub(crate) reports: Option<Sender<FromThread>>,
+}
+
 /// What all threads of a process get.
 #[derive(Debug, Clone)]
 struct Common {
@@ -62,20 +80,22 @@ struct Common {
     tracker: Option<Arc<DeliveryTracker>>,
     published: Arc<AtomicU64>,
     nonce: u32,
+    reports: Option<Sender<FromThread>>,
 }
 
 impl WorkerPool {
-    /// Starts the threads `own` of the plan's. `nonce` marks the messages of a run; messages
-    /// broadcast are counted in `published`.
-    pub(crate) fn start(
-        config: &Config,
-        plan: &Plan,
-        own: Range<usize>,
-        targets: Vec<Target>,
-        shared: &Arc<Shared>,
-        nonce: u32,
-        published: Arc<AtomicU64>,
-    ) -> Self {
+    /// Starts the threads.
+    pub(crate) fn start(start: WorkerPoolPlan<'_>) -> Self {
+        let WorkerPoolPlan {
+            config,
+            plan,
+            own,
+            targets,
+            shared,
+            nonce,
+            published,
+            reports,
+        } = start;
         let publishers = config.traffic.publishers.unwrap_or(0) as usize;
         let closed_broadcast = publishers > 0 && config.traffic.rate_per_s.is_none();
         let common = Common {
@@ -92,6 +112,7 @@ impl WorkerPool {
             shared: shared.clone(),
             published,
             nonce,
+            reports,
         };
         let (sender, parts) = mpsc::channel();
         let threads = own
@@ -164,15 +185,17 @@ fn thread_main(
         plan.count(thread),
     )?;
     if let Some(tracker) = &common.tracker {
-        let waker = ring
-            .waker(NO_CONNECTION)
-            .map_err(|error| format!("cannot make an eventfd: {error}"))?;
-        tracker.register(thread, waker);
+        tracker.register(thread, waker(&mut ring)?);
     }
+    let pause = match &common.reports {
+        Some(reports) => Some(Pause::new(&mut ring, reports.clone())?),
+        None => None,
+    };
     let start = Start {
         thread,
         cpu,
         ring,
+        pause,
         common: &common,
     };
     let rate = config.traffic.rate_per_s;
@@ -241,6 +264,7 @@ struct Start<'a> {
     thread: usize,
     cpu: Option<usize>,
     ring: Ring,
+    pause: Option<Pause>,
     common: &'a Common,
 }
 
@@ -271,6 +295,7 @@ impl Start<'_> {
             drain_ns: config.drain_timeout.as_nanos() as u64,
             cpu: self.cpu,
             spin: config.spin,
+            pause: self.pause,
         })
         .run()
     }

@@ -25,7 +25,7 @@ use crate::{
         stats::Stats,
         traffic::{Io, Traffic},
     },
-    pacer::{Pacer, schedule_index},
+    pacer::{Pacer, schedule_index, stream_due},
     payload::{Label, Payload},
     plan::Plan,
     sequence::{Arrival, Overtaken, Sequence},
@@ -62,6 +62,8 @@ pub struct Broadcast {
     outbox: Vec<FinishedPart>,
     /// Next sequence number per own publisher.
     next_seq: Vec<u64>,
+    /// In an open loop the number of each publisher's first message of this load.
+    first: Vec<u64>,
     issued: u64,
     lost: Vec<bool>,
     /// What each member has got of each publisher: member-major.
@@ -152,6 +154,7 @@ impl Broadcast {
             parts: plan.parts,
             outbox: Vec::new(),
             next_seq: vec![0; own_publishers],
+            first: vec![0; plan.publishers],
             issued: 0,
             lost: vec![false; members],
             received: vec![Sequence::default(); members * plan.publishers],
@@ -181,7 +184,8 @@ impl Broadcast {
             Some(pacer) => {
                 let local = publisher as usize / self.plan.threads;
                 let streams = self.plan.count_of(self.publishers, owner);
-                let due = pacer.due_at_ns(schedule_index(seq, local, streams));
+                let number = seq.saturating_sub(self.first[publisher as usize]);
+                let due = pacer.due_at_ns(schedule_index(number, local, streams));
                 times.start.saturating_add(due)
             }
             None => sent,
@@ -318,8 +322,13 @@ impl Broadcast {
 
 impl Traffic for Broadcast {
     fn start(&mut self, io: &mut Io<'_>) {
+        self.issued = 0;
         if self.is_open_loop() {
             return;
+        }
+        if let Some(tracker) = &self.tracker {
+            // Of the last messages of the load before.
+            tracker.take_freed(self.thread);
         }
         for local in 0..self.own_publishers {
             for _ in 0..self.window {
@@ -402,6 +411,14 @@ impl Traffic for Broadcast {
             }
             None => stats.window.sent,
         };
+        for publisher in 0..self.first.len() {
+            let (local, owner) = (publisher / self.plan.threads, publisher % self.plan.threads);
+            if let Some(pacer) = self.pacers.get(owner).copied().flatten() {
+                let due = pacer.due_before(times.to.saturating_sub(times.start));
+                let streams = self.plan.count_of(self.publishers, owner);
+                self.first[publisher] += stream_due(due, local, streams);
+            }
+        }
     }
 }
 

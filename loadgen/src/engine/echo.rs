@@ -31,6 +31,8 @@ pub struct Echo {
     /// When each request in flight was sent: `window` places per connection.
     sent_at: Vec<u64>,
     overtaken: Overtaken<u64>,
+    /// Number of each stream's first message of this load.
+    first: u64,
     /// Messages of the schedule handed out so far, sent or waiting for a place.
     issued: u64,
     in_flight: u64,
@@ -74,6 +76,7 @@ impl Echo {
             streams: vec![Stream::default(); plan.streams],
             sent_at: vec![0; plan.streams * plan.window as usize],
             overtaken: Overtaken::default(),
+            first: 0,
             issued: 0,
             in_flight: 0,
             waiting: 0,
@@ -93,7 +96,7 @@ impl Echo {
     fn meant(&self, conn: usize, seq: u64, sent: u64, times: &Times) -> u64 {
         match &self.pacer {
             Some(pacer) => {
-                let index = schedule_index(seq, conn, self.streams.len());
+                let index = schedule_index(seq - self.first, conn, self.streams.len());
                 times.start + pacer.due_at_ns(index)
             }
             None => sent,
@@ -102,6 +105,18 @@ impl Echo {
 
     fn has_room(&self, conn: usize) -> bool {
         self.streams[conn].sequence.in_flight() < self.window
+    }
+
+    /// The schedule begins at its first message, and so do all streams, at one number: those that
+    /// have sent fewer than others leave some out. Nothing is in flight.
+    fn start_schedule(&mut self) {
+        let sent = self.streams.iter().map(|stream| stream.sequence.sent);
+        self.first = sent.max().unwrap_or(0);
+        for stream in &mut self.streams {
+            stream.sequence.sent = self.first;
+            stream.sequence.expected = self.first;
+        }
+        (self.issued, self.gave_up) = (0, false);
     }
 
     fn send_next(&mut self, conn: usize, io: &mut Io<'_>) {
@@ -137,7 +152,7 @@ impl Echo {
                 let conn = (self.issued % streams) as usize;
                 let meant = io.times.start + pacer.due_at_ns(self.issued);
                 let stream = &self.streams[conn];
-                let in_turn = stream.sequence.sent == self.issued / streams;
+                let in_turn = stream.sequence.sent - self.first == self.issued / streams;
                 if stream.lost {
                     // Never to be sent; `finish` counts it.
                 } else if in_turn && self.has_room(conn) {
@@ -172,7 +187,7 @@ impl Echo {
         if self.gave_up {
             return;
         }
-        let due = stream_due(self.issued, conn, self.streams.len());
+        let due = self.first + stream_due(self.issued, conn, self.streams.len());
         while self.streams[conn].sequence.sent < due && self.has_room(conn) {
             self.waiting -= 1;
             self.send_next(conn, io);
@@ -224,7 +239,7 @@ impl Echo {
 impl Traffic for Echo {
     fn start(&mut self, io: &mut Io<'_>) {
         if self.pacer.is_some() {
-            return;
+            return self.start_schedule();
         }
         for conn in 0..self.streams.len() {
             for _ in 0..self.window {
@@ -304,7 +319,8 @@ impl Traffic for Echo {
         }
         self.in_flight -= stream.sequence.in_flight();
         if self.pacer.is_some() && !self.gave_up {
-            self.waiting -= stream_due(self.issued, conn, streams) - stream.sequence.sent;
+            let due = self.first + stream_due(self.issued, conn, streams);
+            self.waiting -= due - stream.sequence.sent;
         }
     }
 

@@ -197,8 +197,8 @@ impl<T: Traffic> Worker<T> {
         }
         self.outcome.open -= 1;
         self.shared.up.fetch_sub(1, Relaxed);
-        let times = self.shared.times();
-        if self.now < times.to {
+        // Between slices, too, all are to be up.
+        if self.pause.is_some() || self.now < self.shared.times().to {
             self.outcome.closed_early += 1;
             self.shared.lost(cause);
         }

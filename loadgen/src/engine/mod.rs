@@ -11,6 +11,7 @@ pub mod echo;
 mod events;
 pub mod fan_out_timing;
 pub mod opening;
+pub mod pause;
 mod pongs;
 pub mod reconnect_loop;
 pub mod second;

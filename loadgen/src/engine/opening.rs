@@ -307,9 +307,9 @@ impl Opener {
         ))
     }
 
-    /// Connections on their way.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+    /// None waits or is on its way.
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
     }
 }
 

@@ -28,14 +28,14 @@ const READINGS: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     epoch: Instant,
+    /// The same moment as [`monotonic_ns`] tells it.
+    epoch_ns: u64,
 }
 
 impl Clock {
     /// Time 0 is now.
     pub fn start() -> Self {
-        Self {
-            epoch: Instant::now(),
-        }
+        Self::since(monotonic_ns())
     }
 
     /// Time 0 was when [`monotonic_ns`] was `epoch_ns`: one clock for all processes of a run, the
@@ -51,6 +51,7 @@ impl Clock {
         let closest = [(); READINGS].map(reading).into_iter().min();
         Self {
             epoch: closest.map_or_else(Instant::now, |(_, epoch)| epoch),
+            epoch_ns,
         }
     }
 
@@ -64,6 +65,11 @@ impl Clock {
     /// A time of this clock as an instant.
     pub fn instant(&self, ns: u64) -> Instant {
         self.epoch + Duration::from_nanos(ns)
+    }
+
+    /// A time of this clock on the system's monotonic one.
+    pub fn monotonic(&self, ns: u64) -> u64 {
+        self.epoch_ns.saturating_add(ns)
     }
 }
 
@@ -106,8 +112,8 @@ pub type ClosedSecond = (u64, SecondPart);
 pub struct Shared {
     /// The one clock.
     pub clock: Clock,
-    warmup_ns: u64,
-    duration_ns: u64,
+    warmup_ns: AtomicU64,
+    duration_ns: AtomicU64,
     start: AtomicU64,
     end: AtomicU64,
     /// Threads that will start no more messages.
@@ -135,8 +141,8 @@ impl Shared {
     pub fn new(threads: usize, warmup: Duration, duration: Duration, live: bool) -> Self {
         Self {
             clock: Clock::start(),
-            warmup_ns: warmup.as_nanos() as u64,
-            duration_ns: duration.as_nanos() as u64,
+            warmup_ns: AtomicU64::new(warmup.as_nanos() as u64),
+            duration_ns: AtomicU64::new(duration.as_nanos() as u64),
             start: AtomicU64::new(UNSET),
             end: AtomicU64::new(UNSET),
             stopped: AtomicU64::new(0),
@@ -166,6 +172,15 @@ impl Shared {
     /// The load begins at `ns`.
     pub fn begin_at(&self, ns: u64) {
         self.start.store(ns, Relaxed);
+    }
+
+    /// The next slice begins at `ns`: `settle`, then `measure`. Only while all threads are paused;
+    /// what tells them to go on makes them see it.
+    pub fn begin_slice(&self, ns: u64, settle: Duration, measure: Duration) {
+        self.stopped.store(0, Relaxed);
+        self.warmup_ns.store(settle.as_nanos() as u64, Relaxed);
+        self.duration_ns.store(measure.as_nanos() as u64, Relaxed);
+        self.begin_at(ns);
     }
 
     /// The load ends now, if it has not ended before.
@@ -211,8 +226,8 @@ impl Shared {
     /// The phases.
     pub fn times(&self) -> Times {
         let start = self.start.load(Relaxed);
-        let from = start.saturating_add(self.warmup_ns);
-        let to = from.saturating_add(self.duration_ns);
+        let from = start.saturating_add(self.warmup_ns.load(Relaxed));
+        let to = from.saturating_add(self.duration_ns.load(Relaxed));
         Times {
             start,
             from,

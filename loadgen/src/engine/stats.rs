@@ -73,6 +73,17 @@ pub struct Latest {
     pub seconds: Vec<SecondPart>,
 }
 
+impl Latest {
+    /// Those of another slice; a run in slices has no series.
+    pub fn add(&mut self, other: &Self) {
+        histogram::merge(&mut self.main, &other.main);
+        if let Some(part) = &other.actual {
+            histogram::merge(self.actual.get_or_insert_with(histogram::new), part);
+        }
+        self.seconds.clear();
+    }
+}
+
 impl Stats {
     /// Empty; `open_loop`: latencies are recorded from two send times.
     pub fn new(open_loop: bool) -> Self {
@@ -95,6 +106,43 @@ impl Stats {
             seconds: Vec::new(),
             current: SecondPart::default(),
         }
+    }
+
+    /// What another thread counted, or this one in another slice.
+    pub fn add(&mut self, other: &Self) {
+        let (sum, window) = (&mut self.window, &other.window);
+        sum.sent += window.sent;
+        sum.received += window.received;
+        sum.duplicated += window.duplicated;
+        sum.reordered += window.reordered;
+        sum.corrupted += window.corrupted;
+        sum.unsolicited += window.unsolicited;
+        sum.received_payload_bytes += window.received_payload_bytes;
+        sum.delayed_by_window += window.delayed_by_window;
+        let (sum, totals) = (&mut self.totals, &other.totals);
+        sum.sent += totals.sent;
+        sum.received += totals.received;
+        sum.pings_answered += totals.pings_answered;
+        sum.pings_unanswered += totals.pings_unanswered;
+        sum.handshakes += totals.handshakes;
+        self.subprotocols.add(&other.subprotocols);
+        self.pings_in_window += other.pings_in_window;
+        self.settled += other.settled;
+        self.settled_in_all += other.settled_in_all;
+        self.due += other.due;
+        self.replies_in_window += other.replies_in_window;
+        self.in_flight_ns += other.in_flight_ns;
+        self.outstanding_ns += other.outstanding_ns;
+        histogram::merge(&mut self.lag, &other.lag);
+        histogram::merge(&mut self.handshakes, &other.handshakes);
+    }
+
+    /// What came after the drain: too late for the window, and so lost.
+    pub fn add_late(&mut self, mut late: Self) {
+        late.settled = 0;
+        late.window.received = 0;
+        late.window.received_payload_bytes = 0;
+        self.add(&late);
     }
 
     /// A message was sent at `now`; it belongs where `meant` (the intended or else the actual send)

@@ -39,7 +39,7 @@ pub trait Traffic {
         Opened::Keep
     }
 
-    /// The load begins.
+    /// A load begins. Nothing is in flight: it is the first, or the one before was drained.
     fn start(&mut self, io: &mut Io<'_>);
 
     /// Sends what is due.
@@ -61,6 +61,6 @@ pub trait Traffic {
     /// Replies are outstanding, or messages that could still be sent.
     fn is_busy(&self) -> bool;
 
-    /// The load is over: counts what the schedule asked for.
+    /// The load is over, and no message of it will be sent: counts what the schedule asked for.
     fn finish(&mut self, times: &Times, stats: &mut Stats);
 }

@@ -15,18 +15,24 @@ use crate::{
     engine::{
         bounds::Bounds,
         opening::Opener,
+        pause::{Pause, ThreadSlice},
         shared::Shared,
         sockets::Sockets,
         stats::{Latest, Stats},
         traffic::{Io, Traffic},
         usage::CpuTime,
     },
-    histogram,
     record::ThreadUsage,
 };
 
 /// Longest sleep: how soon a thread sees that the run begins or ends.
 const TICK_NS: u64 = 20_000_000;
+/// The same of a paused thread, which is woken ...
+const PAUSED_TICK_NS: u64 = 1_000_000_000;
+/// ... and at the end of a slice, where it waits for the others.
+const SLICE_END_TICK_NS: u64 = 500_000;
+/// A stall of a smaller share of a slice is not looked at.
+const LEAST_STALL_SHARE: u64 = 16;
 /// With at most this many sends started, a wait asks for that many completions more, which saves a
 /// system call. With more, the call is shared by many messages anyway, and the kernel, which runs
 /// its deferred work 20 pieces at a time or as many as are waited for, would only make larger
@@ -87,8 +93,12 @@ pub struct Worker<T> {
     pub(super) closing_since: Vec<u64>,
     pub(super) now: u64,
     pub(super) outcome: Outcome,
-    /// Longest wait beyond its deadline, as far as it lies inside the window.
+    /// A run in slices.
+    pub(super) pause: Option<Pause>,
+    /// Longest wait beyond its deadline, as far as it lies inside the window ...
     pub(super) longest_stall: u64,
+    /// ... of those longer than this.
+    pub(super) least_stall: u64,
     /// A recent moment, and the CPU time up to it.
     pub(super) looked: (u64, CpuTime),
     pub(super) next_publish: u64,
@@ -97,12 +107,29 @@ pub struct Worker<T> {
     pub(super) spin_ns: u64,
 }
 
-/// What a thread has spent up to a moment.
-#[derive(Debug, Clone, Copy)]
+/// What a thread has spent up to a moment, or between two.
+#[derive(Debug, Clone, Copy, Default)]
 struct Spent {
     at: u64,
     cpu: CpuTime,
     enters: u64,
+}
+
+impl Spent {
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            at: self.at.saturating_sub(earlier.at),
+            cpu: self.cpu.since(&earlier.cpu),
+            enters: self.enters - earlier.enters,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.at += other.at;
+        self.cpu.user_ns += other.cpu.user_ns;
+        self.cpu.sys_ns += other.cpu.sys_ns;
+        self.enters += other.enters;
+    }
 }
 
 /// How the connections of a thread fared.
@@ -172,6 +199,8 @@ pub struct WorkerPlan<T> {
     pub cpu: Option<usize>,
     /// How long to poll before sleeping.
     pub spin: Duration,
+    /// A run in slices.
+    pub pause: Option<Pause>,
 }
 
 impl<T: Traffic> Worker<T> {
@@ -199,7 +228,9 @@ impl<T: Traffic> Worker<T> {
             },
             now: plan.shared.clock.now(),
             outcome: Outcome::default(),
+            pause: plan.pause,
             longest_stall: 0,
+            least_stall: TICK_NS,
             looked: (plan.shared.clock.now(), CpuTime::of_this_thread()),
             next_publish: 0,
             published: (0, 0),
@@ -214,30 +245,89 @@ impl<T: Traffic> Worker<T> {
     /// When the kernel fails the ring; a sentence.
     pub fn run(mut self) -> Result<ThreadResult, String> {
         self.open_all()?;
-        let usage = self.load()?;
-        self.traffic.finish(&self.shared.times(), &mut self.stats);
-        let latest = self.stats.finish(&self.shared);
-        self.publish();
+        let mut result = match self.pause {
+            None => self.measure()?.0.result,
+            Some(_) => self.measure_slices()?,
+        };
         self.outcome.still_up = self.outcome.open;
         self.close_all()?;
         self.stats.subprotocols = std::mem::take(&mut self.opener.subprotocols);
+        result.stats.add_late(self.stats);
         Ok(ThreadResult {
-            stats: self.stats,
-            latest,
             outcome: self.outcome,
-            usage,
             opening: self
                 .opener
                 .first_begun
                 .map(|first| (first, self.opener.last_done)),
+            ..result
         })
     }
 
-    /// Opens all connections, then waits for the load to begin.
+    /// One load, what it gave, and what the thread spent on its measured part.
+    fn measure(&mut self) -> Result<(ThreadSlice, Spent), String> {
+        let (spent, drained) = self.load()?;
+        let paused_at = self.now;
+        self.traffic.finish(&self.shared.times(), &mut self.stats);
+        let slice = ThreadSlice {
+            result: self.take_result(spent),
+            paused_at,
+            drained,
+        };
+        Ok((slice, spent))
+    }
+
+    /// What was counted and recorded so far; counting begins anew.
+    fn take_result(&mut self, spent: Spent) -> ThreadResult {
+        let latest = self.stats.finish(&self.shared);
+        self.publish();
+        self.published = (0, 0);
+        let next = Stats::new(latest.actual.is_some());
+        ThreadResult {
+            stats: std::mem::replace(&mut self.stats, next),
+            latest,
+            outcome: Outcome::default(),
+            usage: self.usage(spent),
+            opening: None,
+        }
+    }
+
+    /// Load after load as they are set, each handed over; their sum.
+    fn measure_slices(&mut self) -> Result<ThreadResult, String> {
+        let mut sum = self.take_result(Spent::default());
+        let (mut spent_in_all, mut longest_stall) = (Spent::default(), 0);
+        if let Some(pause) = &mut self.pause {
+            pause.is_up();
+        }
+        while let Some(pause) = &self.pause {
+            match pause.goes_on() {
+                None if !self.shared.ended_early() => self.turn(self.now + PAUSED_TICK_NS)?,
+                None | Some(false) => self.pause = None,
+                Some(true) => {
+                    let (slice, spent) = self.measure()?;
+                    sum.stats.add(&slice.result.stats);
+                    sum.latest.add(&slice.result.latest);
+                    spent_in_all.add(&spent);
+                    longest_stall = longest_stall.max(self.longest_stall);
+                    if let Some(pause) = &self.pause {
+                        pause.hand_over(slice);
+                    }
+                }
+            }
+        }
+        self.longest_stall = longest_stall;
+        sum.usage = self.usage(spent_in_all);
+        Ok(sum)
+    }
+
+    /// Opens all connections, then waits for the load to begin; of a run in slices, only the first.
     fn open_all(&mut self) -> Result<(), String> {
         while !self.shared.ended_early() {
             let times = self.shared.times();
-            if self.shared.has_begun() && (self.recycles || self.now >= times.start) {
+            let begins = match self.pause {
+                None => self.shared.has_begun() && (self.recycles || self.now >= times.start),
+                Some(_) => self.opener.is_done(),
+            };
+            if begins {
                 break;
             }
             self.open_more();
@@ -267,12 +357,19 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
-    /// Warm-up, measured window and drain.
-    fn load(&mut self) -> Result<ThreadUsage, String> {
+    /// Warm-up, measured window and drain. What was spent in the window, and whether all replies
+    /// came.
+    fn load(&mut self) -> Result<(Spent, bool), String> {
         let mut before: Option<Spent> = None;
-        let mut usage = None;
+        let mut spent = None;
+        let times = self.shared.times();
+        if self.pause.is_some() {
+            self.longest_stall = 0;
+            let window_ns = times.to.saturating_sub(times.from);
+            self.least_stall = TICK_NS.min(window_ns / LEAST_STALL_SHARE);
+        }
         // A run that ended while it connected has no load.
-        if self.now < self.shared.times().to && self.shared.has_begun() {
+        if self.now < times.to && self.shared.has_begun() {
             self.with_traffic(|traffic, io| traffic.start(io));
         }
         loop {
@@ -282,11 +379,13 @@ impl<T: Traffic> Worker<T> {
                 before = Some(self.spent());
             }
             let over = self.now >= times.to;
-            if over && usage.is_none() {
-                usage = Some(self.usage(before));
+            self.with_traffic(|traffic, io| traffic.tick(io));
+            // Only now: until then messages of the window may be sent.
+            if over && spent.is_none() {
+                let after = self.spent();
+                spent = Some(after.since(&before.unwrap_or(after)));
                 self.shared.thread_stopped();
             }
-            self.with_traffic(|traffic, io| traffic.tick(io));
             // Another thread's last message may still be on its way to connections of this one.
             let all_stopped = self.shared.all_stopped();
             if over && self.now >= times.to.saturating_add(self.patience() / 5 * 4) {
@@ -294,17 +393,20 @@ impl<T: Traffic> Worker<T> {
             }
             let drained = (all_stopped && !self.traffic.is_busy())
                 || self.now >= times.to.saturating_add(self.patience());
-            if let Some(usage) = usage
+            if let Some(spent) = spent
                 && drained
             {
-                return Ok(usage);
+                return Ok((spent, !self.traffic.is_busy()));
             }
             if self.recycles && !over {
                 self.open_more();
                 self.sweep_recycled();
             }
             self.publish_sometimes();
-            let mut deadline = self.tick_end();
+            let mut deadline = match over && self.pause.is_some() {
+                true => self.now + SLICE_END_TICK_NS,
+                false => self.tick_end(),
+            };
             let phases = [times.from, times.to];
             let dues = [self.traffic.next_due(&times), self.opener.next_due()];
             for next in phases.into_iter().chain(dues.into_iter().flatten()) {
@@ -335,23 +437,19 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
-    fn usage(&mut self, before: Option<Spent>) -> ThreadUsage {
-        let after = self.spent();
-        let before = before.unwrap_or(after);
-        let spent = after.cpu.since(&before.cpu);
-        let wall = after.at.saturating_sub(before.at);
+    fn usage(&self, spent: Spent) -> ThreadUsage {
+        let Spent { at, cpu, enters } = spent;
         ThreadUsage {
             cpu: self.cpu,
             connections: self.states.len() as u64,
-            busy_share: if wall == 0 {
-                0.0
-            } else {
-                spent.total_ns() as f64 / wall as f64
+            busy_share: match at {
+                0 => 0.0,
+                wall => cpu.total_ns() as f64 / wall as f64,
             },
-            cpu_user_ns: spent.user_ns,
-            cpu_sys_ns: spent.sys_ns,
+            cpu_user_ns: cpu.user_ns,
+            cpu_sys_ns: cpu.sys_ns,
             longest_stall_ns: self.longest_stall,
-            enters: after.enters - before.enters,
+            enters,
         }
     }
 
@@ -422,7 +520,7 @@ impl<T: Traffic> Worker<T> {
     /// thousands of sends is long, too.
     fn note_stall(&mut self, asleep_until: u64) {
         let late = self.shared.times().overlap(asleep_until, self.now);
-        if late > self.longest_stall.max(TICK_NS) {
+        if late > self.longest_stall.max(self.least_stall) {
             let (since, cpu) = self.looked;
             let spent = CpuTime::of_this_thread().since(&cpu);
             let off_cpu = (self.now - since).saturating_sub(spent.total_ns());
@@ -530,13 +628,4 @@ impl<T: Traffic> Worker<T> {
             .fetch_add(received - self.published.1, Relaxed);
         self.published = (sent, received);
     }
-}
-
-/// Summary of the handshakes of all threads.
-pub fn merge_handshakes(results: &[ThreadResult]) -> histogram::Latencies {
-    let mut all = histogram::new();
-    for result in results {
-        histogram::merge(&mut all, &result.stats.handshakes);
-    }
-    all
 }

@@ -30,7 +30,7 @@ use crate::{
     record::LoadKind,
     shard::protocol::{Command, Done, Gauges, Job, Report, tell},
     target,
-    worker_pool::WorkerPool,
+    worker_pool::{WorkerPool, WorkerPoolPlan},
 };
 
 /// How often the threads are looked after, at least, and the parent hears how things stand. Fifty
@@ -122,7 +122,16 @@ impl Shard {
             // Such a run does nothing else but what it measures.
             let _ = begun.recv();
         }
-        let pool = WorkerPool::start(config, plan, own, targets, &shared, job.nonce, published);
+        let pool = WorkerPool::start(WorkerPoolPlan {
+            config,
+            plan,
+            own,
+            targets,
+            shared: &shared,
+            nonce: job.nonce,
+            published,
+            reports: None,
+        });
         Ok(Self {
             connections: plan.count_of_shard(job.shard) as u64,
             shared,

@@ -16,7 +16,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    assemble::{PartialResults, RunOutput, assemble},
+    assemble::{PartialResults, RunOutput, Window, assemble},
     config::Config,
     engine::{
         fan_out_timing::FanOutTiming,
@@ -376,6 +376,8 @@ impl Shards<'_> {
             timing: &self.timing,
             shards,
             incomplete,
+            window: Window::of(&times),
+            slices: None,
         })
     }
 }

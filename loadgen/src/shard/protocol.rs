@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        assemble::{PartialResults, RunOutput, assemble},
+        assemble::{PartialResults, RunOutput, Window, assemble},
         cli::Cli,
         engine::{fan_out_timing::FanOutTiming, shared::Shared, stats::Stats, worker::Outcome},
         histogram,
@@ -158,6 +158,8 @@ mod tests {
             timing: &FanOutTiming::new(1),
             shards: Vec::new(),
             incomplete: false,
+            window: Window::of(&shared.times()),
+            slices: None,
         });
         // One entry per thread: the only thing in which they may differ.
         finished.record.generator.threads.clear();
@@ -202,7 +204,7 @@ mod tests {
             prop_assert_eq!(&together.record, &alone.record);
             prop_assert_eq!(&together.main, &alone.main);
             prop_assert_eq!(&together.actual, &alone.actual);
-            prop_assert_eq!(&together.seconds, &alone.seconds);
+            prop_assert_eq!(&together.intervals, &alone.intervals);
             prop_assert_eq!(together.main.len(), messages.len() as u64);
         }
     }
