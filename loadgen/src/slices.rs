@@ -225,9 +225,12 @@ impl<W: Write> Run<'_, W> {
         self.shared.begin_slice(start, settle, measure);
         self.starters.iter().for_each(Starter::start);
         let mut slices = Vec::new();
-        while slices.len() < self.plan.threads && !self.pool.is_finished() {
-            if let Some(FromThread::Paused(slice)) = self.report() {
-                slices.push(*slice);
+        while slices.len() < self.plan.threads {
+            let is_finished = self.pool.is_finished();
+            match self.report() {
+                Some(FromThread::Paused(slice)) => slices.push(*slice),
+                None if is_finished => break,
+                Some(FromThread::Up(_)) | None => {}
             }
             for part in self.pool.parts.try_iter().flatten() {
                 self.timing.add(part);

@@ -278,6 +278,7 @@ mod tests {
             duration: Duration::from_secs(1),
             warmup: Duration::ZERO,
             drain_timeout: Duration::ZERO,
+            slices: false,
             shards: None,
             threads: None,
             cpus: Vec::new(),

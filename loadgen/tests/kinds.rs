@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     io::Write,
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -14,37 +14,8 @@ use std::{
     },
 };
 
-use support::{echo, echo_server, invalid_because, raw_server, record, server};
+use support::{echo, echo_server, invalid_because, raw_server, record, room, server};
 use tungstenite::Message;
-use ws_proto::{Data, OpCode, encode_frame};
-
-/// A room: every message to every member, except where `skip(member, message)` says so.
-fn room(skip: impl Fn(usize, u64) -> bool + Send + Sync + 'static) -> SocketAddr {
-    let members: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-    let messages = AtomicU64::new(0);
-    server(move |_, socket| {
-        members
-            .lock()
-            .unwrap()
-            .push(socket.get_ref().try_clone().unwrap());
-        echo(socket, |_, _, message| {
-            let mut frame = Vec::new();
-            encode_frame(
-                OpCode::Data(Data::Binary),
-                &message.clone().into_data(),
-                &mut frame,
-            );
-            let mut members = members.lock().unwrap();
-            let number = messages.fetch_add(1, SeqCst);
-            for (member, stream) in members.iter_mut().enumerate() {
-                if !skip(member, number) {
-                    let _ = stream.write_all(&frame);
-                }
-            }
-            true
-        });
-    })
-}
 
 #[test]
 fn an_open_room_delivers_every_message_to_every_member() {

@@ -303,6 +303,10 @@ impl<T: Traffic> Worker<T> {
                 None if !self.shared.ended_early() => self.turn(self.now + PAUSED_TICK_NS)?,
                 None | Some(false) => self.pause = None,
                 Some(true) => {
+                    let start = self.shared.times().start;
+                    while self.now < start && !self.shared.ended_early() {
+                        self.turn(start)?;
+                    }
                     let (slice, spent) = self.measure()?;
                     sum.stats.add(&slice.result.stats);
                     sum.latest.add(&slice.result.latest);

@@ -5,8 +5,11 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, atomic::AtomicBool},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
     thread,
 };
 
@@ -15,6 +18,7 @@ use loadgen::{
     assemble::RunOutput, cli::Cli, preflight, progress::Progress, record::Record, run::run, target,
 };
 use tungstenite::{Message, WebSocket};
+use ws_proto::{Data, OpCode, encode_frame};
 
 /// A server's end of a connection.
 pub(crate) type Socket = WebSocket<TcpStream>;
@@ -76,6 +80,33 @@ pub(crate) fn echo(mut socket: Socket, mut act: impl FnMut(u64, &mut Socket, &Me
 /// An echo server without faults.
 pub(crate) fn echo_server() -> SocketAddr {
     server(|_, socket| echo(socket, |_, _, _| false))
+}
+
+/// A room: every message to every member, except where `skip(member, message)` says so.
+pub(crate) fn room(skip: impl Fn(usize, u64) -> bool + Send + Sync + 'static) -> SocketAddr {
+    let members: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+    let messages = AtomicU64::new(0);
+    server(move |_, socket| {
+        let stream = socket.get_ref().try_clone().unwrap();
+        members.lock().unwrap().push(stream.try_clone().unwrap());
+        echo(socket, |_, _, message| {
+            let mut frame = Vec::new();
+            encode_frame(
+                OpCode::Data(Data::Binary),
+                &message.clone().into_data(),
+                &mut frame,
+            );
+            let mut members = members.lock().unwrap();
+            let number = messages.fetch_add(1, SeqCst);
+            for (member, stream) in members.iter_mut().enumerate() {
+                if !skip(member, number) {
+                    let _ = stream.write_all(&frame);
+                }
+            }
+            true
+        });
+        let _ = stream.shutdown(Shutdown::Both);
+    })
 }
 
 /// Reads an HTTP request head and drops it.
