@@ -4,7 +4,14 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
 use uring_net::{Ring, Waker};
 
-use crate::engine::worker::{NO_CONNECTION, ThreadResult};
+use crate::engine::{
+    traffic::Traffic,
+    usage::Spent,
+    worker::{NO_CONNECTION, ThreadResult, Worker},
+};
+
+/// Longest sleep of a paused thread, which is woken when there is something to do.
+const PAUSED_TICK_NS: u64 = 1_000_000_000;
 
 /// What a thread tells the one that commands.
 #[derive(Debug)]
@@ -92,6 +99,39 @@ impl Pause {
     fn report(&self, report: FromThread) {
         // The receiver is gone: the run is over.
         let _ = self.reports.send(report);
+    }
+}
+
+impl<T: Traffic> Worker<T> {
+    /// Load after load as they are set, each handed over; their sum.
+    pub(super) fn measure_slices(&mut self) -> Result<ThreadResult, String> {
+        let mut sum = self.take_result(Spent::default());
+        let (mut spent_in_all, mut longest_stall) = (Spent::default(), 0);
+        if let Some(pause) = &mut self.pause {
+            pause.is_up();
+        }
+        while let Some(pause) = &self.pause {
+            match pause.goes_on() {
+                None if !self.shared.ended_early() => self.turn(self.now + PAUSED_TICK_NS)?,
+                None | Some(false) => self.pause = None,
+                Some(true) => {
+                    let start = self.shared.times().start;
+                    while self.now < start && !self.shared.ended_early() {
+                        self.turn(start)?;
+                    }
+                    let (slice, spent) = self.measure()?;
+                    sum.stats.add(&slice.result.stats);
+                    sum.latest.add(&slice.result.latest);
+                    spent_in_all.add(&spent);
+                    longest_stall = longest_stall.max(self.longest_stall);
+                    if let Some(pause) = &self.pause {
+                        pause.hand_over(slice);
+                    }
+                }
+            }
+        }
+        sum.usage = spent_in_all.usage(self.cpu, self.states.len(), longest_stall);
+        Ok(sum)
     }
 }
 

@@ -9,6 +9,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::record::ThreadUsage;
+
 /// CPU time of the calling thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CpuTime {
@@ -44,6 +46,52 @@ impl CpuTime {
     /// Both.
     pub fn total_ns(&self) -> u64 {
         self.user_ns + self.sys_ns
+    }
+}
+
+/// What a thread has spent up to a moment, or between two.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spent {
+    /// The moment, or the time between.
+    pub at: u64,
+    /// CPU time.
+    pub cpu: CpuTime,
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+}
+
+impl Spent {
+    /// Since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            at: self.at.saturating_sub(earlier.at),
+            cpu: self.cpu.since(&earlier.cpu),
+            enters: self.enters - earlier.enters,
+        }
+    }
+
+    /// In another slice.
+    pub fn add(&mut self, other: &Self) {
+        self.at += other.at;
+        self.cpu.user_ns += other.cpu.user_ns;
+        self.cpu.sys_ns += other.cpu.sys_ns;
+        self.enters += other.enters;
+    }
+
+    /// As the record has it, of a thread on `cpu`.
+    pub fn usage(&self, cpu: Option<usize>, connections: usize, stall_ns: u64) -> ThreadUsage {
+        ThreadUsage {
+            cpu,
+            connections: connections as u64,
+            busy_share: match self.at {
+                0 => 0.0,
+                wall => self.cpu.total_ns() as f64 / wall as f64,
+            },
+            cpu_user_ns: self.cpu.user_ns,
+            cpu_sys_ns: self.cpu.sys_ns,
+            longest_stall_ns: stall_ns,
+            enters: self.enters,
+        }
     }
 }
 

@@ -20,16 +20,14 @@ use crate::{
         sockets::Sockets,
         stats::{Latest, Stats},
         traffic::{Io, Traffic},
-        usage::CpuTime,
+        usage::{CpuTime, Spent},
     },
     record::ThreadUsage,
 };
 
 /// Longest sleep: how soon a thread sees that the run begins or ends.
 const TICK_NS: u64 = 20_000_000;
-/// The same of a paused thread, which is woken ...
-const PAUSED_TICK_NS: u64 = 1_000_000_000;
-/// ... and at the end of a slice, where it waits for the others.
+/// The same at the end of a slice, where a thread waits for the others.
 const SLICE_END_TICK_NS: u64 = 500_000;
 /// A stall of a smaller share of a slice is not looked at.
 const LEAST_STALL_SHARE: u64 = 16;
@@ -105,31 +103,6 @@ pub struct Worker<T> {
     pub(super) published: (u64, u64),
     /// How long to poll before sleeping.
     pub(super) spin_ns: u64,
-}
-
-/// What a thread has spent up to a moment, or between two.
-#[derive(Debug, Clone, Copy, Default)]
-struct Spent {
-    at: u64,
-    cpu: CpuTime,
-    enters: u64,
-}
-
-impl Spent {
-    fn since(&self, earlier: &Self) -> Self {
-        Self {
-            at: self.at.saturating_sub(earlier.at),
-            cpu: self.cpu.since(&earlier.cpu),
-            enters: self.enters - earlier.enters,
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.at += other.at;
-        self.cpu.user_ns += other.cpu.user_ns;
-        self.cpu.sys_ns += other.cpu.sys_ns;
-        self.enters += other.enters;
-    }
 }
 
 /// How the connections of a thread fared.
@@ -264,7 +237,7 @@ impl<T: Traffic> Worker<T> {
     }
 
     /// One load, what it gave, and what the thread spent on its measured part.
-    fn measure(&mut self) -> Result<(ThreadSlice, Spent), String> {
+    pub(super) fn measure(&mut self) -> Result<(ThreadSlice, Spent), String> {
         let (spent, drained) = self.load()?;
         let paused_at = self.now;
         self.traffic.finish(&self.shared.times(), &mut self.stats);
@@ -277,7 +250,7 @@ impl<T: Traffic> Worker<T> {
     }
 
     /// What was counted and recorded so far; counting begins anew.
-    fn take_result(&mut self, spent: Spent) -> ThreadResult {
+    pub(super) fn take_result(&mut self, spent: Spent) -> ThreadResult {
         let latest = self.stats.finish(&self.shared);
         self.publish();
         self.published = (0, 0);
@@ -286,41 +259,9 @@ impl<T: Traffic> Worker<T> {
             stats: std::mem::replace(&mut self.stats, next),
             latest,
             outcome: Outcome::default(),
-            usage: self.usage(spent),
+            usage: spent.usage(self.cpu, self.states.len(), self.longest_stall),
             opening: None,
         }
-    }
-
-    /// Load after load as they are set, each handed over; their sum.
-    fn measure_slices(&mut self) -> Result<ThreadResult, String> {
-        let mut sum = self.take_result(Spent::default());
-        let (mut spent_in_all, mut longest_stall) = (Spent::default(), 0);
-        if let Some(pause) = &mut self.pause {
-            pause.is_up();
-        }
-        while let Some(pause) = &self.pause {
-            match pause.goes_on() {
-                None if !self.shared.ended_early() => self.turn(self.now + PAUSED_TICK_NS)?,
-                None | Some(false) => self.pause = None,
-                Some(true) => {
-                    let start = self.shared.times().start;
-                    while self.now < start && !self.shared.ended_early() {
-                        self.turn(start)?;
-                    }
-                    let (slice, spent) = self.measure()?;
-                    sum.stats.add(&slice.result.stats);
-                    sum.latest.add(&slice.result.latest);
-                    spent_in_all.add(&spent);
-                    longest_stall = longest_stall.max(self.longest_stall);
-                    if let Some(pause) = &self.pause {
-                        pause.hand_over(slice);
-                    }
-                }
-            }
-        }
-        self.longest_stall = longest_stall;
-        sum.usage = self.usage(spent_in_all);
-        Ok(sum)
     }
 
     /// Opens all connections, then waits for the load to begin; of a run in slices, only the first.
@@ -441,24 +382,8 @@ impl<T: Traffic> Worker<T> {
         }
     }
 
-    fn usage(&self, spent: Spent) -> ThreadUsage {
-        let Spent { at, cpu, enters } = spent;
-        ThreadUsage {
-            cpu: self.cpu,
-            connections: self.states.len() as u64,
-            busy_share: match at {
-                0 => 0.0,
-                wall => cpu.total_ns() as f64 / wall as f64,
-            },
-            cpu_user_ns: cpu.user_ns,
-            cpu_sys_ns: cpu.sys_ns,
-            longest_stall_ns: self.longest_stall,
-            enters,
-        }
-    }
-
     /// Sends what is to be sent, waits until something happens or `deadline`, and handles it.
-    fn turn(&mut self, deadline: u64) -> Result<(), String> {
+    pub(super) fn turn(&mut self, deadline: u64) -> Result<(), String> {
         self.sockets.flush();
         if let Some(conn) = self.sockets.take_overfull() {
             self.end_overfull(Some(conn));
