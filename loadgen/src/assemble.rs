@@ -400,11 +400,10 @@ fn idle(results: &[ThreadResult], config: &Config, record: &Record, counts: &Sta
 /// Broadcast: a message is in flight until its last receiver has it; with several threads its
 /// publisher gets to know of that a wake-up later, so the law is not exact and is left out.
 ///
-/// Open loop: messages due in the window x mean latency, against the number in flight integrated over
-/// time ([`Stats::outstanding_ns`](crate::engine::stats::Stats::outstanding_ns)). A reply taken for
-/// that of another message, a latency that is not in the histogram, a rate that was not kept: each
-/// breaks it. Both sides are of the window's messages until their last reply, so there are no
-/// edges.
+/// Open loop: messages due in the window x mean latency, against the number in flight integrated
+/// over time ([`outstanding_ns`](Stats::outstanding_ns)). A reply taken for that of another
+/// message, a latency that is not in the histogram, a rate that was not kept: each breaks it. Both
+/// sides are of the window's messages until their last reply, so there are no edges.
 fn littles_law(record: &Record, config: &Config, counts: &Stats) -> Option<LittlesLaw> {
     if record.messages.received == 0 {
         return None;

@@ -150,8 +150,8 @@ fn hlog(run: &RunOutput) -> io::Result<Vec<u8>> {
     )
 }
 
-/// The histogram log, version 1.3: the intervals, one per second or slice, then, in an open loop, the whole window
-/// from the actual send under a tag of its own. Everything is in ns.
+/// The histogram log, version 1.3: the intervals, one per second or slice, then, in an open loop,
+/// the whole window from the actual send under a tag of its own. Everything is in ns.
 fn histogram_log(
     comment: &str,
     (start, window): (SystemTime, Duration),

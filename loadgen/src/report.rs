@@ -72,16 +72,18 @@ fn heading(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let _ = write!(what, ", {publishers} publisher(s)");
     }
     writeln!(f, "{} {}: {what}", record.kind, options.urls.join(" "))?;
-    let ended = if record.interrupted {
-        " (interrupted)"
-    } else {
-        ""
+    let mut how = match record.slices {
+        Some(slices) => format!(" in {} slices", show_count(slices as f64)),
+        None => String::new(),
     };
+    if record.interrupted {
+        how.push_str(" (interrupted)");
+    }
     line(
         f,
         "measured",
         &format!(
-            "{} of {} after {} warm-up{ended}",
+            "{} of {} after {} warm-up{how}",
             show_ns(record.window_ns as f64),
             show_ns(options.duration_ns as f64),
             show_ns(options.warmup_ns as f64)

@@ -238,10 +238,13 @@ impl<W: Write> Run<'_, W> {
             self.is_over();
         }
         let window = Window::of(&self.shared.times());
-        if window.ns == 0 || slices.len() < self.plan.threads {
+        if window.ns == 0 {
             return false;
         }
         self.window.add(&window);
+        if slices.len() < self.plan.threads {
+            return false;
+        }
         let is_drained = slices.iter().all(|slice| slice.drained);
         let line = self.line(slices, measure, window);
         self.tell(&Line::Slice(Box::new(line))) && is_drained

@@ -158,7 +158,7 @@ fn slices_add_up_to_the_record() {
             false => room(|_, _| false),
         };
         let mut generator = Generator::start(load, address);
-        let slices: Vec<Slice> = [(20, 60), (10, 50), (20, 1_100)]
+        let slices: Vec<Slice> = [(50, 60), (50, 50), (50, 1_100)]
             .map(|(settle, measure)| generator.slice(settle, measure))
             .into();
         let log = generator.file("r.hlog");
@@ -232,7 +232,7 @@ fn check_sums(load: &str, slices: &[Slice], record: &Record) {
         (record.window_ns, sum(|slice| slice.to_ns - slice.from_ns)),
         (record.window_ns, 1_210 * MS),
         (record.options.duration_ns, 1_210 * MS),
-        (record.options.warmup_ns, 50 * MS),
+        (record.options.warmup_ns, 150 * MS),
         (record.slices.unwrap(), slices.len() as u64),
         (record.window_start_monotonic_ns, slices[0].from_ns),
         (record.window_end_monotonic_ns, slices[2].to_ns),
