@@ -76,6 +76,7 @@ fn a_suite_goes_on_after_a_power_cut_and_beside_strangers() {
     let torn = torn.filter(|path| path.extension().is_some_and(|kind| kind == "json"));
     let torn = torn.min().unwrap();
     fs::write(&torn, "").unwrap();
+    fs::write(left.join("capacities.json"), [0; 64]).unwrap();
     fs::write(left.join("runs/.DS_Store"), [0, 0, 0, 1]).unwrap();
     let output = resume(&stage, &left, &[]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -84,6 +85,7 @@ fn a_suite_goes_on_after_a_power_cut_and_beside_strangers() {
     for said in [
         &format!("runs/closed/{name} is empty or ends early: its block is run again"),
         "no suite writes such files: runs/.DS_Store",
+        "capacities.json is empty or ends early: capacities are measured again",
         "0 runs are there already",
     ] {
         assert_eq!(log.matches(said).count(), 1, "{log}");

@@ -310,7 +310,7 @@ mod tests {
             cpus: 2,
             all_ns: 2_000_000_000,
             busy_ns,
-            interrupts_ns: 0,
+            ..SideUse::default()
         };
         let (status, checks) = changed(|run| {
             let window = run.server.window.as_mut().unwrap();
@@ -323,6 +323,24 @@ mod tests {
         });
         assert_eq!(status, Status::Doubtful);
         assert_eq!(names(&checks), [CheckName::OtherLoad]);
+        // Of the two CPUs in use, on a machine of 64.
+        let (status, checks) = changed(|run| {
+            let stolen = SideUse {
+                cpus: 1,
+                all_ns: 1_000_000_000,
+                steal_ns: 30_000_000,
+                ..SideUse::default()
+            };
+            run.server.window.as_mut().unwrap().machine = Some(MachineUse {
+                all_ns: 64_000_000_000,
+                steal_ns: 60_000_000,
+                server: Some(stolen),
+                generator: Some(stolen),
+                ..MachineUse::default()
+            });
+        });
+        assert_eq!(status, Status::Doubtful);
+        assert_eq!(names(&checks), [CheckName::Steal]);
 
         let throttled = |periods| {
             changed(|run| {

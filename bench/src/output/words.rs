@@ -232,8 +232,11 @@ pub fn check(check: &Check) -> String {
             percent(limit)
         ),
         CheckName::Throttled => format!(
-            "a CPU quota stopped threads of this machine's control group in {} periods (limit {})",
-            show_count(observed),
+            "a CPU quota of the control group stopped the run's threads {} (limit {})",
+            match observed {
+                1.0 => "once".to_owned(),
+                times => format!("{} times", show_count(times)),
+            },
             show_count(limit)
         ),
         CheckName::OtherLoad => format!(

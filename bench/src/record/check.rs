@@ -25,7 +25,7 @@ pub enum CheckName {
     MemoryGivenBack,
     /// Bytes of the whole machine that were not given back after the server's end.
     MemoryOfTheMachine,
-    /// Share of all CPUs that the hypervisor took.
+    /// Share of the CPUs in use that the hypervisor took; in older results of all CPUs.
     Steal,
     /// Periods in which a CPU quota of the control group stopped threads.
     Throttled,

@@ -85,6 +85,9 @@ pub struct SideUse {
     pub busy_ns: u64,
     /// Of it in interrupts and `softirq`.
     pub interrupts_ns: u64,
+    /// Taken by the hypervisor.
+    #[serde(default)]
+    pub steal_ns: u64,
 }
 
 impl SideUse {
@@ -95,6 +98,7 @@ impl SideUse {
             all_ns: self.all_ns + other.all_ns,
             busy_ns: self.busy_ns + other.busy_ns,
             interrupts_ns: self.interrupts_ns + other.interrupts_ns,
+            steal_ns: self.steal_ns + other.steal_ns,
         }
     }
 
@@ -131,9 +135,13 @@ impl MachineUse {
         }
     }
 
-    /// The hypervisor's share.
+    /// The hypervisor's share of the CPUs that the run uses; of all where the sides are not known.
     pub fn steal_share(&self) -> f64 {
-        self.steal_ns as f64 / self.all_ns.max(1) as f64
+        let sides = self.server.zip(self.generator);
+        let (steal_ns, all_ns) = sides.map_or((self.steal_ns, self.all_ns), |(one, other)| {
+            (one.steal_ns + other.steal_ns, one.all_ns + other.all_ns)
+        });
+        steal_ns as f64 / all_ns.max(1) as f64
     }
 
     /// The share of all but the server, the generator and the referee, whose CPU time is `ours_ns`

@@ -127,7 +127,7 @@ impl MachineUse {
             all_ns: all.all_ns,
             busy_ns: all.busy_ns,
             interrupts_ns: all.interrupts_ns,
-            steal_ns: end.all.steal_ns.saturating_sub(start.all.steal_ns),
+            steal_ns: all.steal_ns,
             referee_ns: grown(|sample| sample.own_ns),
             softirqd_ns: grown(|sample| sample.ksoftirqd.all_ns),
             throttled_periods: end
@@ -144,12 +144,14 @@ impl SideUse {
     fn between(start: &CpuTime, end: &CpuTime, length_ns: u64) -> Self {
         let grown = |of: fn(&CpuTime) -> u64| of(end).saturating_sub(of(start));
         let all_ns = length_ns * end.cpus;
-        let unused = grown(|time| time.idle_ns) + grown(|time| time.steal_ns);
+        let steal_ns = grown(|time| time.steal_ns);
+        let unused = grown(|time| time.idle_ns) + steal_ns;
         Self {
             cpus: end.cpus,
             all_ns,
             busy_ns: all_ns.saturating_sub(unused),
             interrupts_ns: grown(|time| time.interrupts_ns),
+            steal_ns,
         }
     }
 }
