@@ -13,14 +13,13 @@ use crate::{
 
 /// Little's law may be off by this much.
 pub const LITTLE_TOLERANCE: f64 = 0.02;
-/// A median schedule lag above this means that the generator does not keep up ...
-pub const LAG_P50_LIMIT_NS: u64 = 1_000_000;
-/// ... and a 99th percentile above this that it was disturbed too much ...
-pub const LAG_P99_LIMIT_NS: u64 = 5_000_000;
-/// ... or above this perhaps too much ...
-pub const LAG_P99_DOUBT_NS: u64 = 1_000_000;
-/// ... if it makes up more than this share of the latency at the same percentile.
-pub const LAG_SHARE_LIMIT: f64 = 0.25;
+/// A schedule lag above this share of the latency at the same percentile makes most of that latency
+/// the generator's own ...
+pub const LAG_SHARE_LIMIT: f64 = 0.5;
+/// ... and one above this much of it ...
+pub const LAG_SHARE_DOUBT: f64 = 0.25;
+/// ... but none up to this matters: on a busy machine every thread is woken that late at times.
+pub const LAG_FLOOR_NS: u64 = 1_000_000;
 /// A CPU that is busier than this has no time left: what was measured may be the generator.
 pub const BUSY_LIMIT: f64 = 0.97;
 /// A generator that did not run for this share of the window at a stretch measured the machine, not
@@ -59,7 +58,7 @@ pub fn checks(record: &Record) -> Vec<Check> {
     }
     checks.extend(littles_law(record));
     if let (Some(lag), Some(latency)) = (record.generator.schedule_lag, record.latency()) {
-        checks.extend(lags(&lag, latency));
+        checks.extend(lags(record, &lag, latency));
     }
     checks.extend(busy(record));
     checks.extend(notes(record));
@@ -161,33 +160,32 @@ fn littles_law(record: &Record) -> Option<Check> {
     Some(Check::ok(name, ratio, limit).when(!holds, CheckStatus::Invalid))
 }
 
-fn lags(lag: &ScheduleLag, latency: &Latency) -> [Check; 2] {
-    let of = |name, lag_ns: u64, latency_ns: u64, doubt_ns: u64, limit_ns: u64| {
-        let matters = lag_ns as f64 / latency_ns.max(1) as f64 > LAG_SHARE_LIMIT;
-        let (status, first_ns) = match matters && lag_ns > limit_ns {
-            true => (CheckStatus::Invalid, limit_ns),
-            false => (CheckStatus::Doubtful, doubt_ns),
+fn lags(record: &Record, lag: &ScheduleLag, latency: &Latency) -> [Check; 2] {
+    let of = |name, lag_ns: u64, latency_ns: u64| {
+        let share = |share: f64| (latency_ns as f64 * share).max(LAG_FLOOR_NS as f64);
+        let limit_ns = match had_other_limits(record) {
+            true => f64::INFINITY,
+            false => share(LAG_SHARE_LIMIT),
         };
-        Check::ok(name, lag_ns as f64, first_ns as f64)
-            .when(matters && lag_ns > first_ns, status)
+        let lag_ns = lag_ns as f64;
+        let (first_ns, status) = match lag_ns > limit_ns {
+            true => (limit_ns, CheckStatus::Invalid),
+            false => (share(LAG_SHARE_DOUBT), CheckStatus::Doubtful),
+        };
+        Check::ok(name, lag_ns, first_ns)
+            .when(lag_ns > first_ns, status)
             .beside(latency_ns as f64)
     };
     [
-        of(
-            CheckName::GeneratorLagP50,
-            lag.p50_ns,
-            latency.p50_ns,
-            LAG_P50_LIMIT_NS,
-            LAG_P50_LIMIT_NS,
-        ),
-        of(
-            CheckName::GeneratorLagP99,
-            lag.p99_ns,
-            latency.p99_ns,
-            LAG_P99_DOUBT_NS,
-            LAG_P99_LIMIT_NS,
-        ),
+        of(CheckName::GeneratorLagP50, lag.p50_ns, latency.p50_ns),
+        of(CheckName::GeneratorLagP99, lag.p99_ns, latency.p99_ns),
     ]
+}
+
+/// A record from before there was this rule may be invalid for a lag by others: then it says so,
+/// and here it is only marked.
+fn had_other_limits(record: &Record) -> bool {
+    record.window_end_monotonic_ns == 0
 }
 
 fn busy(record: &Record) -> Option<Check> {
@@ -224,12 +222,21 @@ fn notes(record: &Record) -> Vec<Check> {
     notes
 }
 
-/// What a record says that its facts do not: one from before they were stored.
+/// What a record says that its facts do not: one from before they were stored, or judged by other
+/// limits.
 fn said_before(record: &Record, worst: CheckStatus) -> Option<Check> {
     let unexplained =
         record.validity.verdict == RunStatus::Invalid && worst != CheckStatus::Invalid;
     unexplained.then(|| {
-        let said = record.validity.reasons.join("; ");
+        let faults = record.validity.faults().map(ToString::to_string);
+        let said: Vec<String> = record
+            .validity
+            .reasons
+            .iter()
+            .cloned()
+            .chain(faults)
+            .collect();
+        let said = said.join("; ");
         failure(match said.is_empty() {
             true => "its record says that it is invalid, and no fact in it says why".to_owned(),
             false => said,
