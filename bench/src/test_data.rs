@@ -101,6 +101,7 @@ pub(crate) fn echo_run(contestant: &str, block: usize, per_s: f64) -> RunRecord 
         },
         footprint: None,
         capacity: None,
+        alternation: None,
         loadgen: Some(loadgen),
     };
     fill(&mut run);
@@ -133,6 +134,7 @@ pub(crate) fn contestant(name: &str) -> Contestant {
         conformance: true,
         needs: Default::default(),
         foreign: false,
+        spins: false,
         protocol: Protocol::Ws,
         default: false,
         duplicate: None,
@@ -349,6 +351,7 @@ pub(crate) fn setting() -> Setting {
         server_cpus: "0".to_owned(),
         generator_cpus: "1".to_owned(),
         repeats: 10,
+        rounds: Default::default(),
         runs_needed: 8,
         interrupted: false,
         aborted: None,
@@ -432,6 +435,8 @@ fn environment(
         server_cpus: "0".parse().unwrap(),
         generator_cpus: "1".parse().unwrap(),
         suite: Suite {
+            alternation: None,
+            alternation_of: Default::default(),
             name: setting.suite.clone(),
             about: String::new(),
             repeats: setting.repeats,

@@ -48,7 +48,7 @@ fn a_suite_from_its_first_check_to_its_last_line() {
     let words: Vec<String> = words::of_pair(&summary.bouts[0].pairs[0]).collect();
     assert_eq!(
         words[0],
-        "too few runs for a claim (n=2); fast / slow: 1.20 [1.20, 1.20]"
+        "too few runs for a claim (n=2); fast / slow: 1.200 [1.200, 1.200]"
     );
 
     let runs = runs_of(&folder, "closed");
@@ -461,7 +461,7 @@ fn blocks_are_added_until_the_interval_is_narrow() {
     let pair = &summary_of(&output).bouts[0].pairs[0];
     assert_eq!(pair.comparisons[0].ratio.pairs, 10);
     let words: Vec<String> = words::of_pair(pair).collect();
-    assert_eq!(words[0], "fast 1.20x [1.20, 1.20]");
+    assert_eq!(words[0], "fast 1.200x [1.200, 1.200]");
     let output = stage.run(&[&until[..], &["3"]].concat());
     assert_eq!(
         summary_of(&output).bouts[0].pairs[0].comparisons[0]
@@ -477,7 +477,10 @@ fn a_dry_run_says_how_long_and_runs_nothing() {
     let output = stage.run(&["--dry-run"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let plan = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(plan.contains("| closed | fast, slow  |      2 |"), "{plan}");
+    assert!(
+        plan.contains("| closed | fast, slow  | in sequence      |      2 |"),
+        "{plan}"
+    );
     assert!(plan.contains("in all about 0:0"), "{plan}");
     assert!(!stage.path("out").exists());
 }

@@ -328,7 +328,7 @@ fn a_planted_import_is_found_with_its_line() {
         "use crate::{config::Kind, summary::{Bout, verdict::Verdict}};",
         "use super::super::suite::resume;",
         "fn f() -> u8 { crate::run::server::Server::stop() }",
-        "mod inside { fn f() { super::super::super::plan::order::runs_needed(1); } }",
+        "mod inside { fn f() { super::super::super::plan::order::order_of_bouts(1, 1, 1); } }",
         "use crate::test_data;",
         "use crate::nowhere::Thing;",
         "use std::{collections::BTreeMap, fs};",

@@ -125,6 +125,7 @@ fn finding(ratio: PairedRatio, p: f64) -> Finding {
         Direction::HigherIsBetter,
         &ratio,
         &significance,
+        true,
     );
     Finding {
         winner: verdict.winner,

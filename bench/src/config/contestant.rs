@@ -44,6 +44,10 @@ pub struct Contestant {
     /// runs no conformance cases.
     #[serde(default)]
     pub foreign: bool,
+    /// It polls while it has nothing to do, so it would take CPU time from the others of a bout
+    /// while it is not its turn: bouts with it run in sequence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spins: bool,
     /// Its protocol.
     #[serde(default)]
     pub protocol: Protocol,

@@ -7,7 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{duration, is_name, load_toml};
+use super::{Scenario, ScenarioKind, duration, is_name, load_toml};
+
+/// Shorter slices would be compared by steps of the kernel's CPU time.
+const SHORTEST_SLICE: Duration = Duration::from_millis(20);
 
 /// A list of scenarios and how long and how often each runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +21,7 @@ pub struct Suite {
     pub name: String,
     /// One line for people.
     pub about: String,
-    /// Blocks per bout: each holds one run of every contestant.
+    /// Blocks per bout that runs in sequence: each holds one run of every contestant.
     pub repeats: usize,
     /// Further blocks a bout may get when runs of it were invalid.
     #[serde(default)]
@@ -47,6 +50,30 @@ pub struct Suite {
     /// How capacity is measured for rates that are fractions of it.
     #[serde(default)]
     pub calibration: Calibration,
+    /// How bouts are run whose contestants can live side by side; without it all bouts are run in
+    /// sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alternation: Option<Alternation>,
+    /// Exceptions by scenario name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alternation_of: BTreeMap<String, Alternation>,
+}
+
+/// An alternating bout: in a round fresh processes of all contestants live at once; a cycle wakes
+/// each once, for a slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alternation {
+    /// Rounds.
+    pub rounds: usize,
+    /// Cycles of a round.
+    pub cycles: usize,
+    /// Load before a slice that is not counted.
+    #[serde(with = "duration")]
+    pub settle: Duration,
+    /// Load that is counted, of one contestant in one cycle.
+    #[serde(with = "duration")]
+    pub slice: Duration,
 }
 
 /// Time of one run after all connections are up.
@@ -85,7 +112,26 @@ impl Default for Calibration {
     }
 }
 
+impl Alternation {
+    fn check(&self) -> Result<()> {
+        ensure!(self.rounds > 0, "`rounds` must be at least 1");
+        ensure!(self.cycles > 0, "`cycles` must be at least 1");
+        ensure!(
+            self.slice >= SHORTEST_SLICE,
+            "`slice` must be at least {SHORTEST_SLICE:?}: CPU time is counted in steps of up to 4 ms"
+        );
+        Ok(())
+    }
+}
+
 impl Suite {
+    /// How this bout alternates, if the suite lets bouts alternate and this kind of load can.
+    pub fn alternation_of(&self, scenario: &Scenario) -> Option<Alternation> {
+        let alternates = matches!(scenario.kind, ScenarioKind::Echo | ScenarioKind::Broadcast);
+        let exception = self.alternation_of.get(&scenario.name).copied();
+        exception.or(self.alternation).filter(|_| alternates)
+    }
+
     /// Warm-up and window of a scenario.
     pub fn timing_of(&self, scenario: &str) -> Timing {
         self.timing.get(scenario).copied().unwrap_or(Timing {
@@ -109,11 +155,20 @@ pub fn load_suite(config_dir: &Path, name_or_path: &str) -> Result<Suite> {
         );
         ensure!(!suite.scenarios.is_empty(), "`scenarios` is empty");
         ensure!(!suite.duration.is_zero(), "`duration` must not be zero");
-        for name in suite.timing.keys() {
+        let exceptions = suite.timing.keys().map(|name| ("timing", name));
+        let alternations = suite.alternation_of.keys();
+        for (table, name) in exceptions.chain(alternations.map(|name| ("alternation_of", name))) {
             ensure!(
                 suite.scenarios.contains(name),
-                "[timing.{name}] is for a scenario that is not in the suite"
+                "[{table}.{name}] is for a scenario that is not in the suite"
             );
+        }
+        let alternations = suite
+            .alternation
+            .iter()
+            .chain(suite.alternation_of.values());
+        for alternation in alternations {
+            alternation.check()?;
         }
         for name in &suite.duplicate {
             ensure!(

@@ -8,7 +8,7 @@ use loadgen::record::{LoadKind, Record};
 use loadgen::verdict::BUSY_LIMIT;
 use server_core::lifecycle::Final;
 
-use crate::record::{Check, CheckName, CheckStatus, ServerSide};
+use crate::record::{Check, CheckName, CheckStatus, ServerSide, Slice, Slices};
 
 /// A server busier than this was at its limit, so a full generator did not hold it back much.
 pub const SERVER_FULL: f64 = 0.90;
@@ -24,6 +24,13 @@ pub const OTHER_LOAD_SHARE: f64 = 0.05;
 /// More than this share of a CPU used by others on one side is a doubt, and this more for each
 /// further CPU of the side: a busy loop takes a tenth of a server's CPU, or all that it leaves.
 pub const OTHER_LOAD_ON_A_SIDE: (f64, f64) = (0.05, 0.01);
+
+/// More than this share of a CPU used by a server while others have their turn is a doubt: it takes
+/// from them what is not counted as its own.
+pub const AWAY_SHARE: f64 = 0.01;
+/// A contestant is warm when the last two stretches of its warm-up differ by at most this share, in
+/// throughput and in CPU time per message.
+pub const WARM_WITHIN: f64 = 0.10;
 
 /// In a closed loop a full generator beside a server with time to spare measures the generator. At
 /// a fixed rate that is told by its lag, and where the server was not watched by nothing.
@@ -97,6 +104,40 @@ pub(super) fn other_load_of_sides(server: (u64, f64), generator: (u64, f64)) -> 
         true => server.1,
         false => generator.1,
     }
+}
+
+/// What the server used while others had their turn; `None` of a single slice.
+pub(super) fn away(alternation: &Slices) -> Option<Check> {
+    let slices = alternation.slices.iter();
+    let (cpu_ns, away_ns) = slices.fold((0, 0), |(cpu_ns, away_ns), slice| {
+        (cpu_ns + slice.away_cpu_ns, away_ns + slice.away_ns)
+    });
+    let share = (away_ns > 0).then(|| cpu_ns as f64 / away_ns as f64)?;
+    let check = Check::ok(CheckName::Away, share, AWAY_SHARE);
+    Some(check.when(share > AWAY_SHARE, CheckStatus::Doubtful))
+}
+
+/// Whether the contestant was warm before the first cycle.
+pub(super) fn warm_up(alternation: &Slices) -> Check {
+    let stretches = &alternation.warm_up;
+    let apart = apart(stretches);
+    let check = Check::ok(CheckName::WarmUp, apart.unwrap_or(1.0), WARM_WITHIN);
+    check
+        .when(
+            apart.is_none_or(|apart| apart > WARM_WITHIN),
+            CheckStatus::Doubtful,
+        )
+        .beside(stretches.len() as f64)
+}
+
+/// How far the last two stretches of a warm-up lie apart, in throughput or CPU time per message,
+/// whichever is more; `None` of fewer than two.
+pub fn apart(stretches: &[Slice]) -> Option<f64> {
+    let [.., a, b] = stretches else { return None };
+    let between = |key: &str| Some((a.metric(key)? / b.metric(key)?).ln().abs());
+    let of_cost = between("server_cpu_ns_per_message").unwrap_or(0.0);
+    let apart = between("messages_per_s")?.max(of_cost);
+    apart.is_finite().then_some(apart)
 }
 
 /// Those that fail, or one that says that none does.

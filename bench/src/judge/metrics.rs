@@ -7,7 +7,7 @@ use loadgen::record::{Latency, Record};
 use super::memory::CONNECTIONS_FOR_MEMORY;
 use crate::config::{Load, Scenario, ScenarioKind};
 use crate::machine::proc::CpuTicks;
-use crate::record::{Footprint, MemorySample, RunRecord, Search, ServerSide};
+use crate::record::{Footprint, MemorySample, Percentiles, RunRecord, Search, ServerSide, Slice};
 use crate::stats::Direction::{self, HigherIsBetter, LowerIsBetter};
 use crate::units::Unit;
 
@@ -59,6 +59,50 @@ impl RunRecord {
                 (metric.key.to_owned(), value)
             })
             .collect()
+    }
+}
+
+impl Slice {
+    /// The figure of a slice that a run has under `key`; `None` where a slice has none or too few
+    /// samples stand behind it.
+    pub fn metric(&self, key: &str) -> Option<f64> {
+        let messages = self.messages as f64;
+        let per_message = |amount: u64| (self.messages > 0).then(|| amount as f64 / messages);
+        let value = match key {
+            "messages_per_s" | "deliveries_per_s" => {
+                Some(messages * 1e9 / self.window_ns.max(1) as f64)
+            }
+            "server_cpu_ns_per_message" | "server_cpu_ns_per_delivery" => {
+                per_message(self.server?.cpu_ns)
+            }
+            "server_context_switches_per_message" => per_message(self.server?.switches),
+            _ => {
+                let (latency, percentile) = match key.strip_prefix("latency_intended_") {
+                    Some(percentile) => (self.latency_intended?, percentile),
+                    None => (self.latency_actual?, key.strip_prefix("latency_actual_")?),
+                };
+                latency.percentile(percentile)
+            }
+        };
+        value.filter(|value| *value > 0.0)
+    }
+}
+
+impl Percentiles {
+    /// The percentile that a metric's key ends in, with enough samples beyond it.
+    fn percentile(&self, ending: &str) -> Option<f64> {
+        let (value, quantile) = match ending {
+            "p50_ns" => (self.p50_ns, 0.5),
+            "p90_ns" => (self.p90_ns, 0.9),
+            "p99_ns" => (self.p99_ns, 0.99),
+            "p99_9_ns" => (self.p99_9_ns, 0.999),
+            _ => return None,
+        };
+        let latency = Latency {
+            count: self.count,
+            ..Latency::default()
+        };
+        latency.supports(quantile).then_some(value as f64)
     }
 }
 

@@ -82,6 +82,10 @@ fn all_checks(run: &RunRecord, record: &Record, around: Surroundings) -> Vec<Che
     let throttled = machine.and_then(|machine| machine.throttled_periods);
     all.extend(throttled.map(checks::throttled));
     all.extend(other_load(run, record, around.interrupts_apart));
+    if let Some(alternation) = &run.alternation {
+        all.push(checks::warm_up(alternation));
+        all.extend(checks::away(alternation));
+    }
     all.extend(run.capacity.as_ref().map(|search| search.check()));
     all
 }

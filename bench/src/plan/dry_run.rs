@@ -1,22 +1,37 @@
 //! `--dry-run`: what a suite would run, and how long it would take. Pure.
 
 use super::SuitePlan;
-use crate::config::Scenario;
+use crate::config::{Alternation, Scenario};
 use crate::output::table::Table;
 use crate::units::minutes;
 
 /// The plan for people.
 pub fn text(plan: &SuitePlan) -> String {
-    let headings = ["bout", "contestants", "blocks", "a block", "all blocks"];
-    let mut table = Table::new(headings.map(str::to_owned).to_vec(), vec![2, 3, 4]);
+    let headings = [
+        "bout",
+        "contestants",
+        "a block or round",
+        "number",
+        "each",
+        "all",
+    ];
+    let mut table = Table::new(headings.map(str::to_owned).to_vec(), vec![3, 4, 5]);
     for scenario in &plan.scenarios {
         let block = plan.estimate_block(scenario);
+        let blocks = plan.blocks(scenario);
+        let way = match plan.alternation(scenario) {
+            Some(Alternation { cycles, slice, .. }) => {
+                format!("{cycles} cycles x {}", units::show_duration(slice))
+            }
+            None => "in sequence".to_owned(),
+        };
         table.row(vec![
             scenario.name.clone(),
             contestants(plan, scenario),
-            plan.repeats.to_string(),
+            way,
+            blocks.to_string(),
             format!("{:.1} s", block.as_secs_f64()),
-            minutes(block * plan.repeats as u32),
+            minutes(block * blocks as u32),
         ]);
     }
     let mut text = format!(
@@ -37,14 +52,14 @@ pub fn text(plan: &SuitePlan) -> String {
     text.push_str(&match plan.until {
         Some(until) => format!(
             "in all about {} min, up to {} min if {} blocks do not make every headline interval as narrow as {}%\n",
-            minutes(plan.estimate(plan.repeats)),
-            minutes(plan.estimate(until.max_repeats)),
+            minutes(plan.estimate()),
+            minutes(plan.estimate_at_most()),
             until.max_repeats,
             until.half_width * 100.0
         ),
         None => format!(
             "in all about {} min, and up to {} blocks more per bout to make up for runs that do not count\n",
-            minutes(plan.estimate(plan.repeats)),
+            minutes(plan.estimate()),
             plan.suite.extra_blocks
         ),
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Calibration, Scenario, ScenarioKind, Timing};
+use crate::config::{Alternation, Calibration, Scenario, ScenarioKind, Timing};
 
 /// Start and end of two processes, in seconds (measured on two CPUs, as the rates below).
 const PROCESSES_S: f64 = 0.2;
@@ -12,6 +12,10 @@ const CONNECTS_PER_S: f64 = 12_000.0;
 const CLOSES_PER_S: f64 = 40_000.0;
 /// Until the memory of many connections is back.
 const GIVING_BACK_S: f64 = 3.0;
+/// Between two slices: outstanding replies, the referee's looks.
+const BETWEEN_SLICES: Duration = Duration::from_millis(6);
+/// The warm-up of a round, about: three stretches of it.
+const WARM_UP: Duration = Duration::from_millis(700);
 /// Probes of a search for a capacity, about: the first rate is a good guess.
 const PROBES: u32 = 12;
 
@@ -36,6 +40,14 @@ pub fn run(scenario: &Scenario, timing: Timing) -> Duration {
         ScenarioKind::Capacity => once * PROBES,
         _ => once,
     }
+}
+
+/// How long one contestant's part of a round takes, about.
+pub fn round(scenario: &Scenario, alternation: Alternation) -> Duration {
+    let connections = scenario.connections as f64;
+    let once = PROCESSES_S + connections / CONNECTS_PER_S + connections / CLOSES_PER_S;
+    let slice = alternation.settle + alternation.slice + BETWEEN_SLICES;
+    Duration::from_secs_f64(once) + WARM_UP + slice * alternation.cycles as u32
 }
 
 /// How long the calibration of one scenario takes for one contestant, about.

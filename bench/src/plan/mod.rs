@@ -11,19 +11,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::{
-    Contestant, Options, Protocol, Scenario, Suite, Timing, load_contestants, load_scenario,
-    load_suite,
+    Alternation, Contestant, Options, Protocol, Scenario, Suite, Timing, load_contestants,
+    load_scenario, load_suite,
 };
 use crate::judge::metrics;
-use crate::machine::{CpuSet, Topology};
+use crate::machine::{CpuSet, Topology, proc};
+use crate::units::{self, Unit};
+
+/// Memory of one connection, both ends, kernel and user, with some to spare (measured: 7 to 9 KB).
+const BYTES_PER_CONNECTION: u64 = 12 << 10;
 
 /// A suite ready to run.
 #[derive(Debug, Clone)]
 pub struct SuitePlan {
     /// The suite.
     pub suite: Suite,
-    /// Blocks per bout.
+    /// Blocks per bout that runs in sequence.
     pub repeats: usize,
+    /// Rounds per alternating bout, where the user said how many.
+    rounds: Option<usize>,
+    /// Memory that the bouts may use, where that can be told.
+    available_bytes: Option<u64>,
     /// When more blocks than `repeats` are run.
     pub until: Option<Until>,
     /// When the last round must be over; `None` when the user said when to stop.
@@ -150,9 +158,11 @@ impl SuitePlan {
         }
         Ok(Self {
             repeats,
+            rounds: options.repeats.map(usize::from),
+            available_bytes: proc::read_kernel_memory().and_then(|memory| memory.available_bytes),
             until: options.until_ci.map(|half_width| Until {
                 half_width,
-                max_repeats: usize::from(options.max_repeats).max(repeats),
+                max_repeats: usize::from(options.max_repeats),
             }),
             budget: (options.repeats.is_none() && options.until_ci.is_none())
                 .then_some(suite.budget),
@@ -172,6 +182,52 @@ impl SuitePlan {
         self.suite.timing_of(&scenario.name)
     }
 
+    /// How this bout alternates; `None` if it runs in sequence: its kind cannot alternate, or its
+    /// contestants cannot live side by side ([`Self::in_sequence`]).
+    pub fn alternation(&self, scenario: &Scenario) -> Option<Alternation> {
+        let alternation = self.suite.alternation_of(scenario)?;
+        self.in_sequence(scenario).is_none().then(|| Alternation {
+            rounds: self.rounds.unwrap_or(alternation.rounds),
+            ..alternation
+        })
+    }
+
+    /// Why the contestants of a bout that could alternate do not live side by side.
+    pub fn in_sequence(&self, scenario: &Scenario) -> Option<String> {
+        let contestants = self.contestants_of(scenario);
+        if let Some(one) = contestants.iter().find(|one| one.spins) {
+            return Some(format!("{} polls while it is not its turn", one.name));
+        }
+        let connections = scenario.connections * contestants.len() as u64;
+        let needed_bytes = connections * (BYTES_PER_CONNECTION + 4 * scenario.size_bytes);
+        let available_bytes = self.available_bytes?;
+        (needed_bytes > available_bytes / 2).then(|| {
+            format!(
+                "{connections} connections of {} contestants need about {}, and {} are available",
+                contestants.len(),
+                units::format(Unit::Bytes, needed_bytes as f64),
+                units::format(Unit::Bytes, available_bytes as f64)
+            )
+        })
+    }
+
+    fn contestants_of(&self, scenario: &Scenario) -> Vec<&Contestant> {
+        let contestants = self.candidates.iter().map(|one| &one.contestant);
+        contestants.filter(|one| one.plays(scenario)).collect()
+    }
+
+    /// Blocks or rounds of a bout.
+    pub fn blocks(&self, scenario: &Scenario) -> usize {
+        self.alternation(scenario)
+            .map_or(self.repeats, |alternation| alternation.rounds)
+    }
+
+    /// The most blocks or rounds of a bout: so often the suite goes round.
+    pub fn most_blocks(&self) -> usize {
+        let blocks = self.scenarios.iter().map(|scenario| self.blocks(scenario));
+        blocks.max().unwrap_or(0)
+    }
+
     /// One scenario for each capacity that has to be measured.
     pub fn calibrations(&self) -> Vec<&Scenario> {
         let mut keys = Vec::new();
@@ -188,29 +244,37 @@ impl SuitePlan {
 
     /// How long one block of a bout takes, about.
     pub fn estimate_block(&self, scenario: &Scenario) -> Duration {
-        let plays = |one: &&Candidate| one.contestant.plays(scenario);
-        let contestants = self.candidates.iter().filter(plays).count();
-        estimate::run(scenario, self.timing(scenario)) * contestants as u32
+        let contestants = self.contestants_of(scenario).len() as u32;
+        match self.alternation(scenario) {
+            Some(alternation) => estimate::round(scenario, alternation) * contestants,
+            None => estimate::run(scenario, self.timing(scenario)) * contestants,
+        }
     }
 
     /// The last block that a bout may get: to make up for runs that do not count, or until its
     /// interval is narrow.
-    pub fn last_block(&self) -> usize {
+    pub fn last_block(&self, scenario: &Scenario) -> usize {
         match self.until {
-            Some(until) => until.max_repeats,
-            None => self.repeats + self.suite.extra_blocks,
+            Some(until) => until.max_repeats.max(self.blocks(scenario)),
+            None => self.blocks(scenario) + self.suite.extra_blocks,
         }
     }
 
-    /// How long the bouts take with `repeats` blocks each, about, calibration included, trial
+    /// How long the bouts take with the blocks that are planned, about, calibration included, trial
     /// starts and conformance not.
-    pub fn estimate(&self, repeats: usize) -> Duration {
-        let blocks: Duration = self
-            .scenarios
-            .iter()
-            .map(|scenario| self.estimate_block(scenario))
-            .sum();
-        blocks * repeats as u32 + self.estimate_calibrations()
+    pub fn estimate(&self) -> Duration {
+        self.estimate_with(|scenario| self.blocks(scenario))
+    }
+
+    /// The same with the most blocks that bouts may get.
+    pub fn estimate_at_most(&self) -> Duration {
+        self.estimate_with(|scenario| self.last_block(scenario))
+    }
+
+    fn estimate_with(&self, blocks: impl Fn(&Scenario) -> usize) -> Duration {
+        let of_bout = |scenario| self.estimate_block(scenario) * blocks(scenario) as u32;
+        let bouts: Duration = self.scenarios.iter().map(of_bout).sum();
+        bouts + self.estimate_calibrations()
     }
 
     /// How long the calibrations take in all, about.
@@ -366,7 +430,7 @@ mod tests {
         let bins = bin_dir();
         for (suite, preliminaries) in [("smoke", 12), ("quick", 15), ("standard", 15)] {
             let plan = SuitePlan::new(&options(&["--suite", suite]), bins.path()).unwrap();
-            let estimate = plan.estimate(plan.repeats) + Duration::from_secs(preliminaries);
+            let estimate = plan.estimate() + Duration::from_secs(preliminaries);
             assert!(
                 estimate < plan.budget.unwrap(),
                 "{suite} takes {estimate:?}"
@@ -417,7 +481,7 @@ mod tests {
         let floor = candidates.find(|one| one.contestant.name == "floor-tcp");
         assert!(floor.unwrap().program.ends_with("examples/floor_tcp"));
         assert_eq!(plan.candidates.len(), 8, "the first one twice");
-        assert!(plan.estimate(plan.repeats) + Duration::from_secs(15) < plan.budget.unwrap());
+        assert!(plan.estimate() + Duration::from_secs(15) < plan.budget.unwrap());
         let plan = new(&["--suite", "peers", "--contestants", "server-tokio"]).unwrap();
         assert_eq!(plan.candidates[0].contestant.name, "server-tokio");
     }

@@ -1,10 +1,10 @@
 //! Which run comes when. Pure.
 //!
-//! A suite runs in rounds. Round *r* holds block *r* of every bout, the bouts in random order; a
-//! block holds one run of every contestant, in random order. So the runs that are compared stand
-//! side by side in time, each bout is spread over the whole suite (a bad minute of the machine hits
-//! one block of every bout, not all of one bout), and a suite that ends early ends with the same
-//! number of blocks everywhere.
+//! A suite goes round its bouts, in random order; each time a bout has one block or round of its
+//! own. A block holds one run of every contestant, in random order; a round holds all at once. So
+//! what is compared stands side by side in time, each bout is spread over the whole suite (a bad
+//! minute of the machine hits one block of every bout, not all of one bout), and a suite that ends
+//! early ends with the same number of blocks everywhere.
 
 use crate::stats::rng::{SplitMix64, derive_seed};
 
@@ -16,6 +16,31 @@ pub fn order_in_block(suite_seed: u64, bout: &str, block: usize, contestants: us
     )
 }
 
+/// Order of `contestants` in a cycle of a round of an alternating bout, as indices.
+pub fn order_in_cycle(
+    suite_seed: u64,
+    bout: &str,
+    round: usize,
+    cycle: usize,
+    contestants: usize,
+) -> Vec<usize> {
+    shuffled(
+        derive_seed(suite_seed, &format!("cycle/{bout}/{round}/{cycle}")),
+        contestants,
+    )
+}
+
+/// Which block of a bout with `blocks` of them comes in a round of the suite, which has `rounds`:
+/// those of a bout with fewer are spread over the suite. After the planned rounds each brings one
+/// more.
+pub fn block_in_round(round: usize, rounds: usize, blocks: usize) -> Option<usize> {
+    if round > rounds {
+        return Some(blocks + round - rounds);
+    }
+    let until = |round: usize| (round * blocks).div_ceil(rounds.max(1));
+    (until(round) > until(round - 1)).then(|| until(round))
+}
+
 /// Order of `bouts` in a round, as indices.
 pub fn order_of_bouts(suite_seed: u64, round: usize, bouts: usize) -> Vec<usize> {
     shuffled(derive_seed(suite_seed, &format!("round/{round}")), bouts)
@@ -25,11 +50,6 @@ fn shuffled(seed: u64, count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     SplitMix64::new(seed).shuffle(&mut order);
     order
-}
-
-/// Valid runs each contestant of a bout needs for the suite to succeed: four fifths of the blocks.
-pub fn runs_needed(repeats: usize) -> usize {
-    (repeats * 4).div_ceil(5)
 }
 
 #[cfg(test)]
@@ -53,7 +73,18 @@ mod tests {
     }
 
     #[test]
-    fn needed_runs_are_four_fifths_rounded_up() {
-        assert_eq!([1, 2, 5, 10, 12, 16].map(runs_needed), [1, 2, 4, 8, 10, 13]);
+    fn the_blocks_of_a_short_bout_are_spread_over_the_suite() {
+        let of = |blocks| (1..=10).map(move |round| block_in_round(round, 10, blocks));
+        let rounds = |blocks| -> Vec<usize> {
+            let of_round = of(blocks).zip(1..);
+            of_round
+                .filter_map(|(block, round)| block.map(|_| round))
+                .collect()
+        };
+        assert_eq!(rounds(10), (1..=10).collect::<Vec<_>>());
+        assert_eq!(rounds(5), [1, 3, 5, 7, 9]);
+        assert_eq!(rounds(3), [1, 4, 7]);
+        assert_eq!(of(4).flatten().collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(block_in_round(12, 10, 4), Some(6));
     }
 }

@@ -32,6 +32,10 @@ pub enum CheckName {
     /// What processes used that are no part of the run: CPUs of the side that `detail` names;
     /// without it (older results, or where server and generator share their CPUs) a share of all.
     OtherLoad,
+    /// Share of a CPU that the server used while others had their turn.
+    Away,
+    /// How far the last two stretches of a warm-up lie apart, as a share; `beside`: stretches.
+    WarmUp,
     /// Confirming runs of a search that met the target; `beside`: all probes; `detail`: the limiter
     /// that leaves the capacity in doubt.
     CapacityConfirmed,

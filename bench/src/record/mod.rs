@@ -6,12 +6,14 @@ pub mod environment;
 mod footprint;
 mod layout;
 mod search;
+mod slice;
 mod usage;
 
 pub use check::{Check, CheckName, CheckStatus, Ending, Stopped};
 pub use footprint::{Footprint, MemorySample};
 pub use layout::Layout;
 pub use search::{LatencyTarget, Limiter, Outcome, Probe, Role, Search, SearchResult};
+pub use slice::{Percentiles, Slice, SliceUse, Slices};
 pub use usage::{MachineUse, SideUse, WindowUse};
 
 use std::collections::BTreeMap;
@@ -37,9 +39,9 @@ pub struct RunRecord {
     pub bout: String,
     /// Which contestant.
     pub contestant: String,
-    /// Block of the bout, from 1: runs of one block are pairs.
+    /// Block or round of the bout, from 1: runs of one block are pairs.
     pub block: usize,
-    /// Place in the block's random order, from 1.
+    /// Place in the block's random order (in a round: of starts), from 1.
     pub position: usize,
     /// May the numbers be used?
     pub status: Status,
@@ -75,6 +77,9 @@ pub struct RunRecord {
     /// confirmed the rate found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Search>,
+    /// Slice by slice, in an alternating bout; `block` is then the round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alternation: Option<Slices>,
     /// The generator's own record.
     pub loadgen: Option<loadgen::record::Record>,
 }

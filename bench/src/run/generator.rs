@@ -46,12 +46,21 @@ impl Target {
     }
 }
 
+/// When the generator offers its load.
+#[derive(Debug, Clone, Copy)]
+pub enum Phases {
+    /// Once: warm-up, measured window.
+    Once(Timing),
+    /// In slices, when it is told to.
+    Slices,
+}
+
 /// Program and arguments. `rate_per_s` is the rate in force where the scenario names a fraction of
 /// capacity.
 pub fn command(
     program: &Path,
     scenario: &Scenario,
-    timing: Timing,
+    phases: Phases,
     target: Target,
     cpus: &CpuSet,
     rate_per_s: Option<f64>,
@@ -63,11 +72,12 @@ pub fn command(
         target.url(scenario.kind),
         "--connections".to_owned(),
         scenario.connections.to_string(),
-        "--duration".to_owned(),
-        milliseconds(timing.duration),
     ];
     let mut add = |flag: &str, value: String| command.extend([flag.to_owned(), value]);
-    add("--warmup", milliseconds(timing.warmup));
+    if let Phases::Once(timing) = phases {
+        add("--duration", milliseconds(timing.duration));
+        add("--warmup", milliseconds(timing.warmup));
+    }
     add("--threads", cpus.len().to_string());
     add("--cpus", cpus.to_string());
     if let Some(fraction) = scenario.active_fraction {
@@ -96,6 +106,9 @@ pub fn command(
         add("--hgrm", outputs.hgrm.display().to_string());
         add("--hlog", outputs.hlog.display().to_string());
     }
+    if matches!(phases, Phases::Slices) {
+        command.push("--slices".to_owned());
+    }
     command.push("--quiet".to_owned());
     command.extend(scenario.generator_args.iter().cloned());
     command
@@ -107,7 +120,8 @@ pub fn read_record(path: &Path) -> Result<Record> {
     serde_json::from_str(&text).context("the generator's record is not in order")
 }
 
-fn milliseconds(duration: Duration) -> String {
+/// As durations are written on the generator's command line and to its stdin.
+pub(super) fn milliseconds(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }
 
@@ -136,7 +150,7 @@ mod tests {
         command(
             Path::new("loadgen"),
             &scenario,
-            timing,
+            Phases::Once(timing),
             target,
             &cpus,
             rate,

@@ -1,14 +1,16 @@
 //! One run: a fresh server is started, observed under load and stopped; the run is judged and
-//! stored.
+//! stored. In an alternating bout a round is a run of each contestant, all at once.
 
 mod footprint;
 pub mod generator;
 pub mod interrupt;
 mod observe;
 pub mod process;
+mod round;
 pub mod sampler;
 mod search;
 pub mod server;
+mod sliced;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use crate::config::{Contestant, Scenario, ScenarioKind, Timing};
 use crate::judge::ruling::{Surroundings, decide};
 use crate::machine::{CpuSet, Machine, proc};
 use crate::plan::layout;
-use crate::record::{Ending, Layout, RunRecord, SCHEMA_VERSION, Status, Stopped};
+use crate::record::{Ending, Layout, RunRecord, SCHEMA_VERSION, Slices, Status, Stopped};
 use crate::store::{self, ResultFolder};
 use interrupt::Interrupt;
 use observe::Observation;
@@ -43,6 +45,16 @@ pub struct Testbed {
     pub machine: Machine,
     /// The suite is to end.
     pub interrupt: Interrupt,
+}
+
+/// The course of a run, beside what was observed.
+struct Course {
+    started_unix_ns: u64,
+    elapsed_ns: u64,
+    machine_steal_ns: Option<u64>,
+    /// Why it was not begun.
+    refused: Option<Vec<String>>,
+    alternation: Option<Slices>,
 }
 
 /// Which run.
@@ -98,18 +110,30 @@ impl Testbed {
     /// Carries out a run and records it. An error means that it could not be *recorded*; a run that
     /// fails is a record.
     pub fn run(&self, run: Run<'_>) -> Result<RunRecord> {
-        let stem = run.stem();
         let begun = Instant::now();
         let started_unix_ns = proc::unix_ns();
         let steal_before = proc::read_steal_ns();
         let (observed, refused) = match self.layout(run) {
-            Ok(layout) => (self.observe(run, layout, &stem)?, None),
+            Ok(layout) => (self.observe(run, layout, &run.stem())?, None),
             Err(reasons) => (self.no_server(run, None, Vec::new()), Some(reasons)),
         };
         let machine_steal_ns = proc::read_steal_ns()
             .zip(steal_before)
             .map(|(after, before)| after - before);
         let elapsed_ns = begun.elapsed().as_nanos() as u64;
+        let course = Course {
+            started_unix_ns,
+            elapsed_ns,
+            machine_steal_ns,
+            refused,
+            alternation: None,
+        };
+        self.conclude(run, course, observed)
+    }
+
+    /// The record of a run, judged and stored.
+    fn conclude(&self, run: Run<'_>, course: Course, observed: Observation) -> Result<RunRecord> {
+        let stem = run.stem();
         let Observation {
             server,
             generator,
@@ -117,7 +141,7 @@ impl Testbed {
             loadgen,
             failures,
         } = observed;
-        let stopped = match refused {
+        let stopped = match course.refused {
             Some(causes) => Some((Ending::Refused, causes)),
             None if self.interrupt.is_set() => Some((Ending::Interrupted, failures)),
             None if failures.is_empty() => None,
@@ -135,14 +159,15 @@ impl Testbed {
             checks: Vec::new(),
             reasons: Vec::new(),
             metrics: BTreeMap::new(),
-            started_unix_ns,
-            elapsed_ns,
-            machine_steal_ns,
+            started_unix_ns: course.started_unix_ns,
+            elapsed_ns: course.elapsed_ns,
+            machine_steal_ns: course.machine_steal_ns,
             scenario: run.scenario.clone(),
             server,
             generator,
             footprint,
             capacity: None,
+            alternation: course.alternation,
             loadgen,
         };
         record.metrics = record.extract_metrics();

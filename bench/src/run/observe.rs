@@ -1,5 +1,6 @@
 //! Observes a run: the server before, under and after the load.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -7,7 +8,7 @@ use loadgen::record::Record;
 use rustix::process::Signal;
 
 use super::footprint::{Ascent, memory_now};
-use super::generator::{self, Outputs, Target};
+use super::generator::{self, Outputs, Phases, Target};
 use super::process::{Guarded, POLL, describe};
 use super::sampler::Sampler;
 use super::server::Server;
@@ -25,9 +26,9 @@ const SAMPLE_MEMORY_EVERY: Duration = Duration::from_millis(200);
 const SAMPLE_SCALE_EVERY: Duration = Duration::from_millis(500);
 /// Connections that come up per second at worst, when there are many: what a run may take follows
 /// from it.
-const SLOWEST_CONNECTS_PER_S: f64 = 4000.0;
+pub(super) const SLOWEST_CONNECTS_PER_S: f64 = 4000.0;
 /// A generator that takes this much longer than its plan is stuck.
-const GENERATOR_GRACE: Duration = Duration::from_secs(60);
+pub(super) const GENERATOR_GRACE: Duration = Duration::from_secs(60);
 
 /// A run before it is judged.
 #[derive(Debug)]
@@ -145,7 +146,7 @@ impl Testbed {
         }
     }
 
-    fn server_command(&self, run: Run<'_>, layout: Option<Layout>) -> Vec<String> {
+    pub(super) fn server_command(&self, run: Run<'_>, layout: Option<Layout>) -> Vec<String> {
         let (contestant, program, cpus) = (run.contestant, run.program, &self.server_cpus);
         match layout {
             Some(layout) => Server::scale_command(contestant, program, cpus, layout, run.scenario),
@@ -161,24 +162,8 @@ impl Testbed {
         server: &mut Server,
         mut ascent: Option<Ascent>,
     ) -> Result<Load> {
-        let outputs = Outputs {
-            json: self.folder.file(format!("{stem}.loadgen.json"))?,
-            hgrm: self.folder.file(format!("{stem}.hgrm"))?,
-            hlog: self.folder.file(format!("{stem}.hlog"))?,
-        };
-        let target = Target {
-            address: server.address,
-            protocol: run.contestant.protocol,
-        };
-        let command = generator::command(
-            &self.loadgen,
-            run.scenario,
-            run.timing,
-            target,
-            &self.generator_cpus,
-            run.rate_per_s,
-            &outputs,
-        );
+        let outputs = self.outputs(stem)?;
+        let command = self.generator_command(run, Phases::Once(run.timing), server, &outputs);
         let (_, stdout) = self.folder.log(format!("{stem}.loadgen.stdout"))?;
         let (stderr_path, stderr) = self.folder.log(format!("{stem}.loadgen.stderr"))?;
         let (program, args) = command.split_first().context("no generator")?;
@@ -199,23 +184,8 @@ impl Testbed {
         let ended_unix_ns = proc::unix_ns();
 
         let mut failures: Vec<String> = overtime.into_iter().collect();
-        let record = match generator::read_record(&outputs.json) {
-            Ok(record) => Some(record),
-            Err(error) => {
-                if !self.interrupt.is_set() {
-                    let exit = exit.as_deref().unwrap_or("did not end");
-                    failures.push(format!(
-                        "{error:#}; it {exit}: {}",
-                        store::tail(&stderr_path)
-                    ));
-                }
-                None
-            }
-        };
-        // The record is inside ours; a second copy would only double the folder.
-        store::remove(&outputs.json);
+        let record = self.take_record(&outputs, exit.as_deref(), &stderr_path, &mut failures);
         store::remove(&self.folder.path().join(format!("{stem}.loadgen.stdout")));
-        store::remove_if_empty(&stderr_path);
         Ok(Load {
             generator: GeneratorSide {
                 command,
@@ -236,8 +206,62 @@ impl Testbed {
         })
     }
 
+    /// Where the generator writes.
+    pub(super) fn outputs(&self, stem: &str) -> Result<Outputs> {
+        Ok(Outputs {
+            json: self.folder.file(format!("{stem}.loadgen.json"))?,
+            hgrm: self.folder.file(format!("{stem}.hgrm"))?,
+            hlog: self.folder.file(format!("{stem}.hlog"))?,
+        })
+    }
+
+    pub(super) fn generator_command(
+        &self,
+        run: Run<'_>,
+        phases: Phases,
+        server: &Server,
+        outputs: &Outputs,
+    ) -> Vec<String> {
+        let target = Target {
+            address: server.address,
+            protocol: run.contestant.protocol,
+        };
+        let (program, cpus) = (&self.loadgen, &self.generator_cpus);
+        let rate_per_s = run.rate_per_s;
+        generator::command(
+            program,
+            run.scenario,
+            phases,
+            target,
+            cpus,
+            rate_per_s,
+            outputs,
+        )
+    }
+
+    /// The record of a generator that has ended, or a failure.
+    pub(super) fn take_record(
+        &self,
+        outputs: &Outputs,
+        exit: Option<&str>,
+        stderr: &Path,
+        failures: &mut Vec<String>,
+    ) -> Option<Record> {
+        let record = generator::read_record(&outputs.json);
+        if let Err(error) = &record
+            && !self.interrupt.is_set()
+        {
+            let exit = exit.unwrap_or("did not end");
+            failures.push(format!("{error:#}; it {exit}: {}", store::tail(stderr)));
+        }
+        // The record is inside ours; a second copy would only double the folder.
+        store::remove(&outputs.json);
+        store::remove_if_empty(stderr);
+        record.ok()
+    }
+
     /// The CPUs of both, if they do not share them.
-    fn sides(&self) -> Sides {
+    pub(super) fn sides(&self) -> Sides {
         if !self.server_cpus.is_apart(&self.generator_cpus) {
             return Sides::default();
         }
@@ -295,7 +319,7 @@ impl Testbed {
     }
 }
 
-fn memory_of(pid: u32) -> ServerMemory {
+pub(super) fn memory_of(pid: u32) -> ServerMemory {
     ServerMemory {
         rss_bytes: proc::sample_tree(pid).map(|sample| sample.rss_bytes),
         pss_bytes: proc::read_pss_bytes(pid),

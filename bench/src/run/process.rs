@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -54,10 +54,36 @@ impl Launcher {
         stdout: File,
         stderr: File,
     ) -> Result<Guarded> {
+        self.spawn(program, args, cpus, (Stdio::null(), stdout.into()), stderr)
+    }
+
+    /// The same for a program that is talked to: its input and output are pipes.
+    pub fn start_piped(
+        &self,
+        program: &Path,
+        args: &[String],
+        cpus: &CpuSet,
+        stderr: File,
+    ) -> Result<(Guarded, ChildStdin, ChildStdout)> {
+        let pipes = (Stdio::piped(), Stdio::piped());
+        let mut process = self.spawn(program, args, cpus, pipes, stderr)?;
+        let pipes = process.child.stdin.take().zip(process.child.stdout.take());
+        let (stdin, stdout) = pipes.context("a child has no pipes")?;
+        Ok((process, stdin, stdout))
+    }
+
+    fn spawn(
+        &self,
+        program: &Path,
+        args: &[String],
+        cpus: &CpuSet,
+        (stdin, stdout): (Stdio, Stdio),
+        stderr: File,
+    ) -> Result<Guarded> {
         let child = shim(&self.shim, cpus, self.nice)
             .arg(program)
             .args(args)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr)
             .spawn()

@@ -115,7 +115,7 @@ impl Sampler {
 
 impl MachineUse {
     /// Between two samples.
-    fn between(start: &MachineSample, end: &MachineSample) -> Self {
+    pub(super) fn between(start: &MachineSample, end: &MachineSample) -> Self {
         let grown = |of: fn(&MachineSample) -> u64| of(end).saturating_sub(of(start));
         let length_ns = grown(|sample| sample.unix_ns);
         let side = |of: fn(&MachineSample) -> CpuTime| {

@@ -45,26 +45,32 @@ impl Referee {
     /// narrow an interval.
     pub(super) fn run_bouts(&mut self) -> Result<()> {
         let scenarios = self.plan.scenarios.clone();
-        let planned: usize = (1..=self.plan.repeats)
-            .flat_map(|block| scenarios.iter().map(move |scenario| (block, scenario)))
-            .filter(|(block, scenario)| self.wants(scenario, *block))
-            .map(|(_, scenario)| self.admitted(scenario).len())
-            .sum();
-        let mut progress = Progress::new(planned);
+        let planned = scenarios.iter().map(|scenario| {
+            let blocks = 1..=self.plan.blocks(scenario);
+            let wanted = blocks.filter(|block| self.wants(scenario, *block)).count();
+            wanted * self.admitted(scenario).len()
+        });
+        let mut progress = Progress::new(planned.sum());
         let mut pace = Pace::default();
-        for block in 1..=self.plan.last_block() {
-            let order = self.order_of_bouts(block);
+        let rounds = self.plan.most_blocks();
+        let last = scenarios.iter().map(|one| self.plan.last_block(one)).max();
+        for round in 1..=rounds + last.unwrap_or(0) {
+            let order = self.order_of_bouts(round);
             for (place, bout) in order.into_iter().enumerate() {
                 let scenario = &scenarios[bout];
+                let blocks = self.plan.blocks(scenario);
+                let Some(block) = order::block_in_round(round, rounds, blocks) else {
+                    continue;
+                };
                 if !self.wants(scenario, block) {
                     continue;
                 }
-                if block > self.plan.repeats {
+                if block > blocks {
                     progress.add(self.admitted(scenario).len());
                 }
                 progress.at(format!(
-                    "round {block} of {}, bout {} of {}",
-                    self.plan.repeats.max(block),
+                    "round {round} of {}, bout {} of {}",
+                    rounds.max(round),
                     place + 1,
                     scenarios.len()
                 ));
@@ -93,17 +99,18 @@ impl Referee {
     /// until a result looks good make any result look good.
     fn wants(&self, scenario: &Scenario, block: usize) -> bool {
         let is_block = |run: &RunRecord| run.bout == scenario.name && run.block == block;
-        if self.runs.iter().any(is_block) {
+        if self.runs.iter().any(is_block) || block > self.plan.last_block(scenario) {
             return false;
         }
-        if block <= self.plan.repeats {
+        let planned = self.plan.blocks(scenario);
+        if block <= planned {
             return true;
         }
         let whole = self.whole_blocks(scenario);
         // If none of several blocks is valid, the scenario is broken: a retry would not mend it.
         // With one block this cannot be told, so it is tried again.
-        let may_be_luck = whole > 0 || self.plan.repeats == 1;
-        let makes_up = may_be_luck && whole < self.plan.repeats;
+        let may_be_luck = whole > 0 || planned == 1;
+        let makes_up = may_be_luck && whole < planned;
         match self.plan.until {
             None => makes_up,
             Some(until) => {
@@ -158,7 +165,8 @@ impl Referee {
         Ok(!self.testbed.interrupt.is_set())
     }
 
-    /// One run of every contestant, in random order. Ends early when the suite is interrupted.
+    /// One run of every contestant, in random order or, in an alternating bout, all at once. Ends
+    /// early when the suite is interrupted.
     pub(super) fn block(
         &self,
         scenario: &Scenario,
@@ -168,33 +176,40 @@ impl Referee {
         say: &mut dyn FnMut(Said<'_>),
     ) -> Result<Vec<RunRecord>> {
         let admitted = self.admitted(scenario);
-        let order = order::order_in_block(self.plan.seed, &scenario.name, block, admitted.len());
-        let mut runs = Vec::new();
-        for (place, candidate) in order.into_iter().map(|place| admitted[place]).enumerate() {
+        let seed = self.plan.seed;
+        let order = order::order_in_block(seed, &scenario.name, block, admitted.len());
+        let runs = order.iter().enumerate().map(|(place, index)| Run {
+            contestant: &admitted[*index].contestant,
+            program: &admitted[*index].program,
+            scenario,
+            timing,
+            rate_per_s,
+            block,
+            position: place + 1,
+            number: (block - 1) * admitted.len() + place + 1,
+            probe: None,
+        });
+        if let Some(alternation) = self.plan.alternation(scenario) {
+            let runs: Vec<Run<'_>> = runs.collect();
+            say(Said::Begin("all in turn"));
+            let records = self.testbed.round(&runs, alternation, seed)?;
+            records.iter().for_each(|record| say(Said::End(record)));
+            return Ok(records);
+        }
+        let mut records = Vec::new();
+        for run in runs {
             if self.testbed.interrupt.is_set() {
                 break;
             }
-            let contestant = &candidate.contestant;
-            say(Said::Begin(&contestant.name));
-            let run = Run {
-                contestant,
-                program: &candidate.program,
-                scenario,
-                timing,
-                rate_per_s,
-                block,
-                position: place + 1,
-                number: (block - 1) * admitted.len() + place + 1,
-                probe: None,
-            };
+            say(Said::Begin(&run.contestant.name));
             let record = match scenario.kind {
                 ScenarioKind::Capacity => self.testbed.search(run, self.known_capacity(run))?,
                 _ => self.testbed.run(run)?,
             };
             say(Said::End(&record));
-            runs.push(record);
+            records.push(record);
         }
-        Ok(runs)
+        Ok(records)
     }
 
     /// The throughput of this contestant in a closed loop of this shape, if that was measured:

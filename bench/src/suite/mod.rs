@@ -19,14 +19,14 @@ use crate::machine::lock::Lock;
 use crate::machine::preflight::{self, Demand, Finding};
 use crate::machine::{Machine, priority};
 use crate::output::text;
-use crate::plan::{Candidate, SuitePlan, dry_run, estimate, layout, order};
+use crate::plan::{Candidate, SuitePlan, dry_run, estimate, layout};
 use crate::record::environment::{Environment, Resumed};
 use crate::record::{Layout, RunRecord, SCHEMA_VERSION};
 use crate::run::Testbed;
 use crate::run::interrupt::Interrupt;
 use crate::run::process::{self, Launcher};
 use crate::store::ResultFolder;
-use crate::summary::{Entrant, MeasuredCapacity, Setting, summarize};
+use crate::summary::{Entrant, MeasuredCapacity, Setting, runs_needed, summarize};
 use crate::units::minutes;
 use resume::Left;
 
@@ -195,6 +195,7 @@ impl Referee {
 
     fn carry_out(&mut self) -> Result<()> {
         self.announce();
+        self.announce_sequences();
         self.announce_steps();
         self.admit()?;
         // The referee's own work goes to the generator's side; the server's CPUs stay the server's.
@@ -248,10 +249,9 @@ impl Referee {
     fn announce(&self) {
         let plan = &self.plan;
         eprintln!(
-            "suite `{}`: {} bouts x {} blocks x {} contestants, about {} min{}; seed {}; {}, servers on CPUs {}, generator on CPUs {}",
+            "suite `{}`: {} bouts, {} contestants, about {} min{}; seed {}; {}, servers on CPUs {}, generator on CPUs {}",
             plan.suite.name,
             plan.scenarios.len(),
-            plan.repeats,
             plan.candidates.len(),
             minutes(self.estimate()),
             plan.budget.map_or(String::new(), |budget| format!(
@@ -263,6 +263,17 @@ impl Referee {
             plan.server_cpus,
             plan.generator_cpus
         );
+    }
+
+    /// Says which bouts could alternate and do not, and why.
+    fn announce_sequences(&self) {
+        for scenario in &self.plan.scenarios {
+            let could = self.plan.suite.alternation_of(scenario).is_some();
+            let why = could.then(|| self.plan.in_sequence(scenario)).flatten();
+            if let Some(why) = why {
+                eprintln!("{}: runs in sequence: {why}", scenario.name);
+            }
+        }
     }
 
     /// A scale suite takes long: says how each contestant is laid out, how long each step takes,
@@ -317,7 +328,7 @@ impl Referee {
         let refused: Duration = scenarios
             .map(|one| self.plan.estimate_block(one) - self.estimate_block(one))
             .sum();
-        self.plan.estimate(self.plan.repeats) - refused * self.plan.repeats as u32
+        self.plan.estimate() - refused * self.plan.repeats as u32
     }
 
     /// The contestants that take part in this bout.
@@ -338,7 +349,13 @@ impl Referee {
             server_cpus: self.plan.server_cpus.to_string(),
             generator_cpus: self.plan.generator_cpus.to_string(),
             repeats: self.plan.repeats,
-            runs_needed: order::runs_needed(self.plan.repeats),
+            runs_needed: runs_needed(self.plan.repeats),
+            rounds: self
+                .plan
+                .scenarios
+                .iter()
+                .filter_map(|one| Some((one.name.clone(), self.plan.alternation(one)?.rounds)))
+                .collect(),
             interrupted: self.testbed.interrupt.is_set(),
             aborted,
             cut: self.cut.clone(),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Duplicate, Protocol, Scenario, ScenarioKind, plays};
 use crate::judge::metrics::{self, Metric};
 use crate::record::{Check, Limiter, RunRecord, Status, Stopped};
-use crate::stats::{Direction, PairedRatio, Spread};
+use crate::stats::{Direction, PairedRatio, Spread, TwoLevel};
 pub use against::Advantage;
 pub use noise::{Noise, SelfBout};
 use pairs::{pair, pairs_of};
@@ -65,6 +65,9 @@ pub struct Setting {
     pub repeats: usize,
     /// Valid runs each contestant needs per bout.
     pub runs_needed: usize,
+    /// Rounds planned of the bouts that alternate, by scenario.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rounds: BTreeMap<String, usize>,
     /// Somebody ended the suite early.
     pub interrupted: bool,
     /// What ended the suite before its time, other than a signal.
@@ -78,6 +81,24 @@ pub struct Setting {
     pub contestants: Vec<Entrant>,
     /// Capacities that rates are fractions of, by key, messages per second.
     pub capacities: BTreeMap<String, MeasuredCapacity>,
+}
+
+impl Setting {
+    /// Blocks or rounds planned of a bout.
+    pub fn blocks(&self, bout: &str) -> usize {
+        self.rounds.get(bout).copied().unwrap_or(self.repeats)
+    }
+
+    /// Valid runs that each contestant of a bout needs.
+    fn runs_needed(&self, bout: &str) -> usize {
+        let rounds = self.rounds.get(bout).copied();
+        rounds.map_or(self.runs_needed, runs_needed)
+    }
+}
+
+/// Valid runs each contestant of a bout needs for the suite to succeed: four fifths of the blocks.
+pub fn runs_needed(blocks: usize) -> usize {
+    (blocks * 4).div_ceil(5)
 }
 
 /// A contestant of the suite.
@@ -227,7 +248,7 @@ pub struct Comparison {
     pub metric: String,
     /// Its good end.
     pub direction: Direction,
-    /// Blocks in which both have a valid run with this figure.
+    /// Blocks (rounds, in an alternating bout) in which both have a valid run with this figure.
     pub blocks: Vec<usize>,
     /// first / second, with interval and the seed to recompute it.
     #[serde(flatten)]
@@ -239,6 +260,9 @@ pub struct Comparison {
     /// the second, -1 if below.
     #[serde(default)]
     pub cliffs_delta: Option<f64>,
+    /// Rounds and slices, in an alternating bout: what the interval rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<TwoLevel>,
     /// What that means.
     pub verdict: Verdict,
 }
@@ -323,7 +347,7 @@ fn bout(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Bout {
         },
         headline: metrics::headline(scenario).to_owned(),
         contestants: names
-            .map(|name| result_of(setting.runs_needed, scenario, name, &runs))
+            .map(|name| result_of(setting.runs_needed(&scenario.name), scenario, name, &runs))
             .collect(),
         pairs,
         problems: runs

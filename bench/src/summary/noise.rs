@@ -61,7 +61,9 @@ impl Noise {
                     ..**sure
                 };
                 let (first, second) = (&pair.first, &pair.second);
-                let verdict = compare(first, second, headline.direction, &headline.ratio, &sure);
+                let (direction, ratio) = (headline.direction, &headline.ratio);
+                let claim = headline.verdict.claim;
+                let verdict = compare(first, second, direction, ratio, &sure, claim);
                 SelfBout {
                     bout: bout.scenario.name.clone(),
                     contestant: first.clone(),

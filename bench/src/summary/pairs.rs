@@ -1,4 +1,4 @@
-//! Two contestants against each other, block by block.
+//! Two contestants against each other: block by block, or slice by slice in an alternating bout.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,11 +6,11 @@ use super::verdict::{Significance, compare};
 use super::{Comparison, Entrant, Pair, Setting};
 use crate::config::Scenario;
 use crate::judge::metrics::{self, Metric};
-use crate::record::RunRecord;
+use crate::record::{RunRecord, Slices};
 use crate::stats::rng::derive_seed;
 use crate::stats::{
-    Direction, PairedRatio, RESAMPLES, RUNS_FOR_A_CLAIM, cliffs_delta, holm, log_ratios,
-    minimal_detectable, paired_ratio, signed_rank_p,
+    Direction, PairedRatio, RESAMPLES, ROUNDS_FOR_A_CLAIM, RUNS_FOR_A_CLAIM, TwoLevel,
+    cliffs_delta, holm, log_ratios, minimal_detectable, paired_ratio, signed_rank_p, two_level,
 };
 
 /// Who is compared in a bout: everybody with everybody, and the contestant that runs twice with
@@ -19,7 +19,7 @@ pub(super) fn pairs_of<'a>(
     setting: &'a Setting,
     scenario: &Scenario,
 ) -> Vec<(&'a Entrant, &'a Entrant)> {
-    if setting.repeats == 1 {
+    if setting.blocks(&scenario.name) == 1 {
         // Two single runs differ for whatever reason; nothing is to be read into it.
         return Vec::new();
     }
@@ -57,7 +57,7 @@ pub fn widest_interval(setting: &Setting, scenario: &Scenario, runs: &[RunRecord
         .map(|(first, second)| {
             let (first, second) = (&first.name, &second.name);
             let matched = Matched::new(setting.seed, scenario, headline, first, second, &runs)?;
-            (matched.ratio.pairs >= RUNS_FOR_A_CLAIM).then(|| matched.ratio.half_width())
+            matched.is_enough().then(|| matched.ratio.half_width())
         });
     widths
         .collect::<Option<Vec<f64>>>()?
@@ -126,10 +126,12 @@ struct Matched {
     metric: &'static Metric,
     direction: Direction,
     blocks: Vec<usize>,
-    logs: Vec<f64>,
     ratio: PairedRatio,
     p_value: f64,
     cliffs_delta: Option<f64>,
+    levels: Option<TwoLevel>,
+    /// Of a bout in sequence: what its test rests on.
+    logs: Vec<f64>,
 }
 
 impl Matched {
@@ -142,16 +144,24 @@ impl Matched {
         second: &str,
         runs: &[&RunRecord],
     ) -> Option<Self> {
-        let by_block = |name: &str| -> BTreeMap<usize, f64> {
+        let direction = metric.direction?;
+        let by_block = |name: &str| -> BTreeMap<usize, &RunRecord> {
             runs.iter()
                 .filter(|run| run.contestant == name && run.status.counts())
-                .filter_map(|run| Some((run.block, run.metric(metric.key)?)))
+                .map(|run| (run.block, *run))
                 .collect()
         };
         let (of_first, of_second) = (by_block(first), by_block(second));
-        let (blocks, pairs): (Vec<usize>, Vec<(f64, f64)>) = of_first
+        let both = of_first
             .iter()
-            .filter_map(|(block, value)| Some((*block, (*value, *of_second.get(block)?))))
+            .filter_map(|(block, one)| Some((*block, *one, *of_second.get(block)?)));
+        if let Some(matched) = Self::by_slices(metric, direction, both.clone()) {
+            return Some(matched);
+        }
+        let (blocks, pairs): (Vec<usize>, Vec<(f64, f64)>) = both
+            .filter_map(|(block, one, other)| {
+                Some((block, (one.metric(metric.key)?, other.metric(metric.key)?)))
+            })
             .unzip();
         let seed = derive_seed(
             suite_seed,
@@ -161,12 +171,47 @@ impl Matched {
         let (firsts, seconds): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
         Some(Self {
             metric,
-            direction: metric.direction?,
+            direction,
             blocks,
             ratio: paired_ratio(&logs, seed, RESAMPLES)?,
             p_value: signed_rank_p(&logs),
             cliffs_delta: cliffs_delta(&firsts, &seconds),
+            levels: None,
             logs,
+        })
+    }
+
+    /// In an alternating bout: slice against slice of the same cycle, for figures that slices have.
+    fn by_slices<'a>(
+        metric: &'static Metric,
+        direction: Direction,
+        both: impl Iterator<Item = (usize, &'a RunRecord, &'a RunRecord)>,
+    ) -> Option<Self> {
+        let of_round = |(round, one, other): (usize, &RunRecord, &RunRecord)| {
+            let logs = cycle_ratios(
+                one.alternation.as_ref()?,
+                other.alternation.as_ref()?,
+                metric,
+            );
+            (!logs.is_empty()).then_some((round, logs))
+        };
+        let (blocks, rounds): (Vec<usize>, Vec<Vec<f64>>) = both.filter_map(of_round).unzip();
+        let levels = two_level(&rounds)?;
+        Some(Self {
+            metric,
+            direction,
+            blocks,
+            ratio: PairedRatio {
+                pairs: levels.cycles,
+                ratio: levels.ratio,
+                ci_low: levels.ci_low,
+                ci_high: levels.ci_high,
+                seed: 0,
+            },
+            p_value: levels.p_value,
+            cliffs_delta: None,
+            levels: Some(levels),
+            logs: Vec::new(),
         })
     }
 
@@ -174,21 +219,51 @@ impl Matched {
         metrics::family(self.metric.key)
     }
 
+    /// Enough for a claim.
+    fn is_enough(&self) -> bool {
+        match &self.levels {
+            Some(levels) => levels.rounds >= ROUNDS_FOR_A_CLAIM,
+            None => self.ratio.pairs >= RUNS_FOR_A_CLAIM,
+        }
+    }
+
     fn compare(self, first: &str, second: &str, p_adjusted: f64, family: usize) -> Comparison {
+        let claim = self.is_enough();
         let significance = Significance {
             p_value: self.p_value,
             p_adjusted,
             family,
-            minimal_detectable: minimal_detectable(&self.logs, family),
+            minimal_detectable: match &self.levels {
+                Some(levels) => Some(levels.detectable_among(family)),
+                None => minimal_detectable(&self.logs, family),
+            },
         };
+        let (direction, ratio) = (self.direction, &self.ratio);
         Comparison {
             metric: self.metric.key.to_owned(),
-            direction: self.direction,
+            direction,
             blocks: self.blocks,
-            verdict: compare(first, second, self.direction, &self.ratio, &significance),
+            verdict: compare(first, second, direction, ratio, &significance, claim),
             ratio: self.ratio,
             significance: Some(significance),
             cliffs_delta: self.cliffs_delta,
+            levels: self.levels,
         }
     }
+}
+
+/// ln(first / second) of every cycle in which both have a slice with this figure.
+fn cycle_ratios(first: &Slices, second: &Slices, metric: &Metric) -> Vec<f64> {
+    let by_cycle = |slices: &Slices| -> BTreeMap<usize, f64> {
+        let slices = slices.slices.iter();
+        slices
+            .filter_map(|slice| Some((slice.cycle, slice.metric(metric.key)?)))
+            .collect()
+    };
+    let of_second = by_cycle(second);
+    let pairs: Vec<(f64, f64)> = by_cycle(first)
+        .into_iter()
+        .filter_map(|(cycle, value)| Some((value, *of_second.get(&cycle)?)))
+        .collect();
+    log_ratios(&pairs).unwrap_or_default()
 }

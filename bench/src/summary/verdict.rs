@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::stats::{ALPHA, Direction, PairedRatio, RUNS_FOR_A_CLAIM, invert};
+use crate::stats::{ALPHA, Direction, PairedRatio, invert};
 
 /// How sure a comparison is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,13 +51,15 @@ pub struct Verdict {
 /// A winner is named when two keys fit: the interval of the median ratio excludes 1, and the
 /// signed-rank test (after Holm's correction) is below [`ALPHA`]. The test holds the error by
 /// design of the experiment, which the bootstrap interval alone does not; the interval keeps a
-/// claim from contradicting the figure printed beside it.
+/// claim from contradicting the figure printed beside it. `claim`: there are runs enough to name
+/// anybody.
 pub fn compare(
     first: &str,
     second: &str,
     direction: Direction,
     ratio: &PairedRatio,
     significance: &Significance,
+    claim: bool,
 ) -> Verdict {
     let for_first = direction.advantage(ratio);
     let (leader, (advantage, low, high)) = if for_first.1 > 1.0 {
@@ -67,7 +69,6 @@ pub fn compare(
     } else {
         (None, for_first)
     };
-    let claim = ratio.pairs >= RUNS_FOR_A_CLAIM;
     let winner = leader.filter(|_| claim && significance.p_adjusted <= ALPHA);
     Verdict {
         winner: winner.map(str::to_owned),
@@ -120,11 +121,12 @@ mod tests {
             (HigherIsBetter, few, 0.01, None, uring, 1.12),
         ];
         for (direction, ratio, p, winner, leader, advantage) in cases {
-            let verdict = compare("uring", "tokio", direction, &ratio, &sure(p));
+            let claim = ratio.pairs >= 10;
+            let verdict = compare("uring", "tokio", direction, &ratio, &sure(p), claim);
             assert_eq!(verdict.winner.as_deref(), winner);
             assert_eq!(verdict.leader.as_deref(), leader);
             assert!((verdict.advantage - advantage).abs() < 1e-9);
-            assert_eq!(verdict.claim, ratio.pairs >= 10);
+            assert_eq!(verdict.claim, claim);
             assert_eq!(verdict.detectable, Some(1.051));
         }
     }
@@ -132,7 +134,8 @@ mod tests {
     #[test]
     fn an_interval_that_touches_one_is_no_difference() {
         let touching = ratio(1.1, 1.0, 1.2, 20);
-        let verdict = compare("a", "b", Direction::HigherIsBetter, &touching, &sure(0.01));
+        let up = Direction::HigherIsBetter;
+        let verdict = compare("a", "b", up, &touching, &sure(0.01), true);
         assert_eq!((verdict.winner, verdict.leader), (None, None));
     }
 }

@@ -3,6 +3,9 @@
 # in. Port 1001 gives 120,000/s, 1002 gives 100,000/s; 1003 kills its server; 1004 stays until it is told to end;
 # 1005 makes the record impossible to write.
 here=$(dirname "$0")
+case " $* " in
+    *" --slices "*) exec python3 "$here/loadgen_slices.py" "$@" ;;
+esac
 url=$2
 while [ $# -gt 0 ]; do
     case $1 in

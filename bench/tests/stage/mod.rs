@@ -70,6 +70,8 @@ impl Stage {
             fs::copy(source, root.join(name)).unwrap();
             fs::set_permissions(root.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
+        let slices = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/loadgen_slices.py");
+        fs::copy(slices, root.join("loadgen_slices.py")).unwrap();
         fs::write(root.join("record.json"), record_template()).unwrap();
         stage
     }

@@ -19,8 +19,8 @@ use crate::output::text::{cell, p_value};
 use crate::output::words;
 use crate::stats::rng::derive_seed;
 use crate::stats::{
-    Direction, PairedRatio, RESAMPLES, Spread, cliffs_delta, holm, minimal_detectable_unpaired,
-    rank_sum_p, unpaired_ratio,
+    Direction, PairedRatio, RESAMPLES, RUNS_FOR_A_CLAIM, Spread, cliffs_delta, holm,
+    minimal_detectable_unpaired, rank_sum_p, unpaired_ratio,
 };
 use crate::store::load::Results;
 use crate::summary::Bout;
@@ -283,7 +283,14 @@ impl Samples {
             a: Spread::of(&self.a)?,
             b: Spread::of(&self.b)?,
             cliffs_delta: cliffs_delta(&self.a, &self.b),
-            verdict: compare("A", "B", self.direction, &ratio, &significance),
+            verdict: compare(
+                "A",
+                "B",
+                self.direction,
+                &ratio,
+                &significance,
+                ratio.pairs >= RUNS_FOR_A_CLAIM,
+            ),
             ratio,
             significance,
         })

@@ -65,7 +65,7 @@ pub(super) fn forest(
             times(advantage),
             times(low),
             times(high),
-            comparison.ratio.pairs.to_string(),
+            words::size(comparison),
             words,
         ]);
     }

@@ -290,7 +290,7 @@ fn comparisons(bout: &Bout) -> Table {
                 metric_title(bout.scenario.kind, &comparison.metric),
                 format!("{} / {}", pair.first, pair.second),
                 verdict,
-                comparison.ratio.pairs.to_string(),
+                words::size(comparison),
             ]);
         }
     }

@@ -55,10 +55,11 @@ impl Headline<'_> {
 
     /// Paired runs of the pair that has fewest.
     fn paired_runs(&self) -> String {
-        let of_each = self.pairs.iter().map(|(_, found)| paired_runs(*found));
-        of_each
-            .min()
-            .map_or_else(missing, |pairs| pairs.to_string())
+        let fewest = self
+            .pairs
+            .iter()
+            .min_by_key(|(_, found)| found.map_or(0, |found| found.ratio.pairs));
+        fewest.map_or_else(missing, |(_, found)| paired_runs(*found))
     }
 
     /// The verdict on every pair.
@@ -129,8 +130,8 @@ fn words(pair: &Pair, found: Option<&Comparison>) -> String {
     })
 }
 
-fn paired_runs(found: Option<&Comparison>) -> usize {
-    found.map_or(0, |found| found.ratio.pairs)
+fn paired_runs(found: Option<&Comparison>) -> String {
+    found.map_or("0".to_owned(), words::size)
 }
 
 /// Those whose names head columns.
@@ -253,7 +254,7 @@ pub(crate) fn left_out(summary: &Summary) -> Option<(Table, Table)> {
                 words(pair, *found),
                 sure.and_then(|sure| sure.minimal_detectable)
                     .map_or_else(missing, |ratio| format!("{ratio:.2}x")),
-                paired_runs(*found).to_string(),
+                paired_runs(*found),
             ]);
         }
     }

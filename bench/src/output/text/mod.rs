@@ -7,7 +7,7 @@ pub(crate) mod headlines;
 use super::notes::notes;
 use super::words;
 use crate::config::Protocol;
-use crate::stats::{RUNS_FOR_A_CLAIM, Spread};
+use crate::stats::{ROUNDS_FOR_A_CLAIM, RUNS_FOR_A_CLAIM, Spread};
 use crate::summary::{Bout, ContestantResult, Problem, Summary};
 use crate::units::{Unit, format};
 use comparisons::comparisons;
@@ -90,7 +90,7 @@ fn heading(summary: &Summary, findings: &[String]) -> String {
         text.push_str(&format!("**{note}**\n\n"));
     }
     text.push_str(&format!(
-        "{} · {}\nrevision {} · seed {} · {} blocks per bout · servers on CPUs {}, generator on CPUs {}\n\n",
+        "{} · {}\nrevision {} · seed {} · {} blocks per bout in sequence · servers on CPUs {}, generator on CPUs {}\n\n",
         setting.started_utc,
         setting.machine,
         setting.revision,
@@ -123,11 +123,12 @@ fn who_won(summary: &Summary) -> String {
         String::new()
     };
     format!(
-        "{}\nFigures are medians of runs, ± their median absolute deviation. The factor is the median ratio of n paired runs, its interval a\n\
-         bootstrap over them. A winner is named if the interval excludes 1 and a signed-rank test, corrected for the percentiles of a\n\
-         latency, finds p <= 0.05; else the smallest ratio that would be found four times in five stands beside. Below\n\
-         n = {RUNS_FOR_A_CLAIM} nothing is claimed. Of the valid runs, those in doubt are counted behind a ?, those with a note of\n\
-         the generator (in their records) behind a !, as in `10/10 ?1 !2`.{listed}\n",
+        "{}\nFigures are medians of runs, ± their median absolute deviation; the factor is a ratio with its 95% interval. Where n is a x b\n\
+         (rounds x cycles) all contestants lived at once and took turns: the ratio is of slices of one cycle, and a winner is named if its\n\
+         interval, over rounds and slices, excludes 1, from {ROUNDS_FOR_A_CLAIM} rounds on. Elsewhere it is the median ratio of n paired runs with a bootstrap\n\
+         interval, and a signed-rank test must agree (p <= 0.05), from n = {RUNS_FOR_A_CLAIM} on. Percentiles of one latency are corrected for their\n\
+         number. Of the valid runs, those in doubt are counted behind a ?, those with a note of the generator (in their records)\n\
+         behind a !, as in `10/10 ?1 !2`.{listed}\n",
         headlines::verdicts(summary, ColumnOrder::VerdictsLast).render()
     )
 }
@@ -375,8 +376,8 @@ mod tests {
         let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
         let summary = summarize(setting, &scenarios, &runs);
         let text = terminal(&summary);
-        let largest = text.find("d 1.30x [1.30, 1.30] over a").unwrap();
-        assert!(largest < text.find("c 1.20x [1.20, 1.20] over a").unwrap());
+        let largest = text.find("d 1.300x [1.300, 1.300] over a").unwrap();
+        assert!(largest < text.find("c 1.200x [1.200, 1.200] over a").unwrap());
         assert!(
             text.contains("smaller differences in 3 of 10 pairs"),
             "{text}"

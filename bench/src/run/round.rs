@@ -1,0 +1,453 @@
+//! A round of an alternating bout: fresh processes of all contestants live at once, and one at a
+//! time is awake.
+//!
+//! Servers and generators are started in the order of the runs given. Each contestant is warmed up,
+//! one after the other. Then come the cycles: each wakes every contestant once, in an order drawn
+//! anew, for one slice. The referee reads the server's figures at the edges of a slice by its own
+//! clock; the generator says when the slice was. The two differ by the time it takes to wake the
+//! other, so the server's figures are scaled by the ratio of the two lengths.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use loadgen::engine::shared::monotonic_ns;
+use loadgen::record::Latency;
+
+use super::generator::{Outputs, Phases};
+use super::observe::{GENERATOR_GRACE, Observation, SLOWEST_CONNECTS_PER_S, memory_of};
+use super::server::Server;
+use super::sliced::SlicedGenerator;
+use super::{Course, Run, Testbed};
+use crate::config::Alternation;
+use crate::judge::checks::{WARM_WITHIN, apart};
+use crate::machine::ksoftirqd::Ksoftirqd;
+use crate::machine::proc::{self, MachineSample, ProcessSample};
+use crate::plan::order;
+use crate::record::{
+    GeneratorSide, MachineUse, Percentiles, RunRecord, ServerMemory, ServerSide, Slice, SliceUse,
+    Slices, WindowUse,
+};
+use crate::store::Unwritable;
+
+/// A stretch of a warm-up is as long as a slice, within these bounds: two shorter ones agree by
+/// chance while buffers and rooms grow.
+const SHORTEST_STRETCH: Duration = Duration::from_millis(150);
+const LONGEST_STRETCH: Duration = Duration::from_millis(400);
+/// A contestant that is not warm after so many stretches is in doubt.
+const MOST_STRETCHES: usize = 24;
+/// Messages that each connection must have had before the first cycle.
+const MESSAGES_EACH: u64 = 2;
+/// Where the referee was later than this part of a slice at its edges, it has not seen what the
+/// server used in it.
+const LATE_PART: u64 = 4;
+
+/// One contestant of a round.
+struct Participant<'a> {
+    run: Run<'a>,
+    begun: Instant,
+    started_unix_ns: u64,
+    command: Vec<String>,
+    outputs: Outputs,
+    stderr: PathBuf,
+    server: Option<Server>,
+    generator: Option<SlicedGenerator>,
+    generator_command: Vec<String>,
+    before: ServerMemory,
+    ksoftirqd: Ksoftirqd,
+    sides: proc::Sides,
+    /// When it was last seen at work.
+    paused: Option<Look>,
+    alternation: Slices,
+    /// Of each slice that was seen: its length, and what the server used.
+    uses: Vec<(u64, WindowUse)>,
+    failures: Vec<String>,
+}
+
+/// The counters of a server and of the machine at an instant.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at_ns: u64,
+    server: ProcessSample,
+    machine: Option<MachineSample>,
+}
+
+impl Testbed {
+    /// Carries out a round: `runs` in the order of their start, `seed` that of the suite. One
+    /// record per run, in their order. An error means that one could not be *recorded*.
+    pub fn round(
+        &self,
+        runs: &[Run<'_>],
+        alternation: Alternation,
+        seed: u64,
+    ) -> Result<Vec<RunRecord>> {
+        let mut participants = Vec::new();
+        for run in runs {
+            participants.push(self.start_server(*run)?);
+        }
+        for participant in &mut participants {
+            self.start_generator(participant)?;
+        }
+        for participant in &mut participants {
+            self.warm_up(participant, alternation);
+        }
+        for cycle in 1..=alternation.cycles {
+            let (bout, round) = (&runs[0].scenario.name, runs[0].block);
+            let order = order::order_in_cycle(seed, bout, round, cycle, participants.len());
+            for (place, participant) in order.into_iter().enumerate() {
+                let participant = &mut participants[participant];
+                let Alternation { settle, slice, .. } = alternation;
+                let Some((slice, used)) = self.slice(participant, settle, slice) else {
+                    continue;
+                };
+                let place = place + 1;
+                participant
+                    .uses
+                    .extend(used.map(|used| (slice.window_ns, used)));
+                participant.alternation.slices.push(Slice {
+                    cycle,
+                    position: place,
+                    ..slice
+                });
+            }
+        }
+        participants
+            .into_iter()
+            .map(|one| self.leave(one))
+            .collect()
+    }
+
+    fn start_server<'a>(&self, run: Run<'a>) -> Result<Participant<'a>> {
+        let stem = run.stem();
+        let command = self.server_command(run, None);
+        let mut participant = Participant {
+            run,
+            begun: Instant::now(),
+            started_unix_ns: proc::unix_ns(),
+            outputs: self.outputs(&stem)?,
+            stderr: self.folder.file(format!("{stem}.loadgen.stderr"))?,
+            server: None,
+            generator: None,
+            generator_command: Vec::new(),
+            before: ServerMemory::default(),
+            ksoftirqd: Ksoftirqd::find(),
+            sides: self.sides(),
+            paused: None,
+            alternation: Slices::default(),
+            uses: Vec::new(),
+            failures: Vec::new(),
+            command,
+        };
+        let started = Server::start(
+            &self.launcher,
+            &participant.command,
+            &self.server_cpus,
+            &self.folder,
+            &stem,
+            &self.interrupt,
+        );
+        match started {
+            Ok(server) => {
+                participant.before = memory_of(server.pid());
+                participant.server = Some(server);
+            }
+            Err(error) if error.is::<Unwritable>() => return Err(error),
+            Err(error) => participant.failures.push(format!("{error:#}")),
+        }
+        Ok(participant)
+    }
+
+    /// Returns when all connections are up.
+    fn start_generator(&self, participant: &mut Participant<'_>) -> Result<()> {
+        let Some(server) = &participant.server else {
+            return Ok(());
+        };
+        let run = participant.run;
+        let command = self.generator_command(run, Phases::Slices, server, &participant.outputs);
+        participant.generator_command = command;
+        let Some((program, args)) = participant.generator_command.split_first() else {
+            return Ok(());
+        };
+        let (_, stderr) = self.folder.log(format!("{}.loadgen.stderr", run.stem()))?;
+        let cpus = &self.generator_cpus;
+        let started = self
+            .launcher
+            .start_piped(program.as_ref(), args, cpus, stderr);
+        let opening = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
+        let limit = GENERATOR_GRACE + Duration::from_secs_f64(opening);
+        let up = started.map(SlicedGenerator::new).and_then(|mut generator| {
+            let up = generator.wait_until_up(limit, &self.interrupt);
+            participant.generator = Some(generator);
+            up
+        });
+        if let Err(error) = up {
+            participant.failures.push(format!("{error:#}"));
+        }
+        Ok(())
+    }
+
+    /// Stretches of load until two in a row agree in throughput and in the server's CPU time, and
+    /// every connection has had some messages.
+    fn warm_up(&self, participant: &mut Participant<'_>, alternation: Alternation) {
+        let slice = alternation.settle + alternation.slice;
+        let stretch = slice.clamp(SHORTEST_STRETCH, LONGEST_STRETCH);
+        let mut messages = 0;
+        for _ in 0..MOST_STRETCHES {
+            if let Some((slice, _)) = self.slice(participant, Duration::ZERO, stretch) {
+                messages += slice.messages;
+                participant.alternation.warm_up.push(slice);
+            }
+            let enough = messages >= MESSAGES_EACH * participant.run.scenario.connections;
+            let apart = apart(&participant.alternation.warm_up);
+            let is_warm = enough && apart.is_some_and(|apart| apart <= WARM_WITHIN);
+            if is_warm || !participant.failures.is_empty() || self.interrupt.is_set() {
+                return;
+            }
+        }
+    }
+
+    /// One contestant awake: what the generator counted, and what the server used if that was seen;
+    /// nothing once one of them has failed.
+    fn slice(
+        &self,
+        participant: &mut Participant<'_>,
+        settle: Duration,
+        length: Duration,
+    ) -> Option<(Slice, Option<WindowUse>)> {
+        if !participant.failures.is_empty() || self.interrupt.is_set() {
+            return None;
+        }
+        let outcome = self.slice_of(participant, settle, length);
+        outcome.unwrap_or_else(|error| {
+            participant.failures.push(format!("{error:#}"));
+            None
+        })
+    }
+
+    fn slice_of(
+        &self,
+        participant: &mut Participant<'_>,
+        settle: Duration,
+        length: Duration,
+    ) -> Result<Option<(Slice, Option<WindowUse>)>> {
+        let rested = participant.look();
+        let Some(generator) = &mut participant.generator else {
+            return Ok(None);
+        };
+        generator.begin(settle, length)?;
+        self.rest(settle);
+        let start = participant.look();
+        self.rest(length);
+        let end = participant.look();
+        let Some(generator) = &mut participant.generator else {
+            return Ok(None);
+        };
+        let counted = generator.finish(&self.interrupt)?;
+        let paused = participant.look();
+        let before = std::mem::replace(&mut participant.paused, paused);
+        let window_ns = counted.to_ns.saturating_sub(counted.from_ns);
+        let looks = start.zip(end).filter(|(start, end)| {
+            let late_ns = start.at_ns.abs_diff(counted.from_ns) + end.at_ns.abs_diff(counted.to_ns);
+            window_ns > 0 && late_ns * LATE_PART <= window_ns
+        });
+        let used = looks.map(|(start, end)| used(&start, &end, window_ns, self.server_cpus.len()));
+        let away = before.zip(rested);
+        let slice = Slice {
+            from_ns: counted.from_ns,
+            window_ns,
+            messages: counted.replies,
+            latency_intended: counted.latency_intended.as_ref().map(percentiles),
+            latency_actual: counted.latency_actual.as_ref().map(percentiles),
+            schedule_lag_p99_ns: counted.schedule_lag.map(|lag| lag.p99_ns),
+            generator_cpu_ns: counted.cpu_user_ns + counted.cpu_sys_ns,
+            server: used.as_ref().map(slice_use),
+            away_ns: away.map_or(0, |(before, rested)| rested.at_ns - before.at_ns),
+            away_cpu_ns: away.map_or(0, |(before, rested)| {
+                rested.server.cpu_ns.saturating_sub(before.server.cpu_ns)
+            }),
+            ..Slice::default()
+        };
+        Ok(Some((slice, used)))
+    }
+
+    /// Sleeps, unless the suite is interrupted.
+    fn rest(&self, length: Duration) {
+        let end = Instant::now() + length;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.interrupt.is_set() {
+                return;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        }
+    }
+
+    /// Ends a contestant's processes and records its run.
+    fn leave(&self, participant: Participant<'_>) -> Result<RunRecord> {
+        let Participant {
+            run,
+            mut failures,
+            generator,
+            server,
+            uses,
+            ..
+        } = participant;
+        let closing = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
+        let patience = match self.interrupt.is_set() {
+            true => Duration::from_secs(3),
+            false => GENERATOR_GRACE + Duration::from_secs_f64(closing),
+        };
+        let began = generator.is_some();
+        let exit = generator.and_then(|generator| generator.stop(patience));
+        let loadgen = match began {
+            true => self.take_record(
+                &participant.outputs,
+                exit.as_deref(),
+                &participant.stderr,
+                &mut failures,
+            ),
+            false => None,
+        };
+        let mut side = ServerSide {
+            command: participant.command,
+            cpus: self.server_cpus.clone(),
+            pid: None,
+            ready: None,
+            final_line: None,
+            exit: None,
+            window: None,
+            before: participant.before,
+            after: ServerMemory::default(),
+            cpu_ticks: None,
+        };
+        if let Some(server) = server {
+            let pid = server.pid();
+            side.pid = Some(pid);
+            side.ready = Some(server.ready.clone());
+            side.after = memory_of(pid);
+            side.cpu_ticks = proc::read_cpu_ticks(pid);
+            let ended = server.stop();
+            side.final_line = ended.final_line;
+            side.exit = Some(ended.exit);
+            failures.extend(ended.failure);
+        }
+        let slices = participant.alternation.slices.iter();
+        let window_ns = slices.map(|slice| slice.window_ns).sum();
+        side.window = WindowUse::sum(&uses, window_ns, self.server_cpus.len());
+        let course = Course {
+            started_unix_ns: participant.started_unix_ns,
+            elapsed_ns: participant.begun.elapsed().as_nanos() as u64,
+            machine_steal_ns: None,
+            refused: None,
+            alternation: Some(participant.alternation),
+        };
+        let observed = Observation {
+            server: side,
+            generator: GeneratorSide {
+                command: participant.generator_command,
+                cpus: self.generator_cpus.clone(),
+                rate_per_s: run.rate_per_s,
+                exit,
+            },
+            footprint: None,
+            loadgen,
+            failures,
+        };
+        self.conclude(run, course, observed)
+    }
+}
+
+impl Participant<'_> {
+    /// `None` once the server has ended.
+    fn look(&self) -> Option<Look> {
+        let at_ns = monotonic_ns();
+        Some(Look {
+            at_ns,
+            server: proc::sample_tree(self.server.as_ref()?.pid())?,
+            machine: proc::sample_machine(&self.ksoftirqd, &self.sides),
+        })
+    }
+}
+
+/// What was used between two looks, scaled to a slice of `window_ns`.
+fn used(start: &Look, end: &Look, window_ns: u64, cpus: usize) -> WindowUse {
+    let looked_ns = end.at_ns.saturating_sub(start.at_ns).max(1);
+    let part = window_ns as f64 / looked_ns as f64;
+    let scaled = |before: u64, after: u64| (after.saturating_sub(before) as f64 * part) as u64;
+    let (a, b) = (&start.server, &end.server);
+    let machine = start.machine.zip(end.machine);
+    let cpu_ns = scaled(a.cpu_ns, b.cpu_ns);
+    let softirqd_ns = machine.map_or(0, |(a, b)| {
+        scaled(a.ksoftirqd.of_cpus_ns, b.ksoftirqd.of_cpus_ns)
+    });
+    WindowUse {
+        cpu_ns,
+        softirqd_ns,
+        ticks: proc::CpuTicks {
+            user: b.ticks.user.saturating_sub(a.ticks.user),
+            system: b.ticks.system.saturating_sub(a.ticks.system),
+        },
+        cpu_share: share(cpu_ns + softirqd_ns, window_ns, cpus),
+        voluntary_switches: scaled(a.voluntary_switches, b.voluntary_switches),
+        involuntary_switches: scaled(a.involuntary_switches, b.involuntary_switches),
+        rss_bytes: b.rss_bytes,
+        pss_bytes: None,
+        kernel: None,
+        samples: 1,
+        machine: machine.map(|(a, b)| MachineUse::between(&a, &b)),
+    }
+}
+
+fn share(cpu_ns: u64, window_ns: u64, cpus: usize) -> f64 {
+    cpu_ns as f64 / window_ns.max(1) as f64 / cpus.max(1) as f64
+}
+
+impl WindowUse {
+    /// All slices of a run, `window_ns` in all, from those that were seen; `None` if none was.
+    fn sum(seen: &[(u64, Self)], window_ns: u64, cpus: usize) -> Option<Self> {
+        let (_, last) = seen.last()?;
+        let seen_ns: u64 = seen.iter().map(|(length_ns, _)| length_ns).sum();
+        let part = window_ns as f64 / seen_ns.max(1) as f64;
+        let total = |of: fn(&Self) -> u64| {
+            let sum: u64 = seen.iter().map(|(_, one)| of(one)).sum();
+            (sum as f64 * part) as u64
+        };
+        let (cpu_ns, softirqd_ns) = (total(|one| one.cpu_ns), total(|one| one.softirqd_ns));
+        let machine = seen.iter().map(|(_, one)| one.machine);
+        Some(Self {
+            cpu_ns,
+            softirqd_ns,
+            ticks: proc::CpuTicks {
+                user: total(|one| one.ticks.user),
+                system: total(|one| one.ticks.system),
+            },
+            cpu_share: share(cpu_ns + softirqd_ns, window_ns, cpus),
+            voluntary_switches: total(|one| one.voluntary_switches),
+            involuntary_switches: total(|one| one.involuntary_switches),
+            samples: seen.len(),
+            machine: machine
+                .collect::<Option<Vec<_>>>()
+                .and_then(|all| all.into_iter().reduce(MachineUse::plus)),
+            ..*last
+        })
+    }
+}
+
+fn slice_use(used: &WindowUse) -> SliceUse {
+    SliceUse {
+        cpu_ns: used.cost_ns(),
+        switches: used.voluntary_switches + used.involuntary_switches,
+        interrupts_ns: used.machine.map_or(0, |machine| machine.interrupts_ns),
+        steal_ns: used.machine.map_or(0, |machine| machine.steal_ns),
+    }
+}
+
+fn percentiles(latency: &Latency) -> Percentiles {
+    Percentiles {
+        count: latency.count,
+        p50_ns: latency.p50_ns,
+        p90_ns: latency.p90_ns,
+        p99_ns: latency.p99_ns,
+        p99_9_ns: latency.p99_9_ns,
+    }
+}

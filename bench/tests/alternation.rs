@@ -1,0 +1,131 @@
+//! Alternating bouts with fake servers and a fake generator.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail tests")]
+
+mod stage;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use bench::output::words;
+use bench::record::Status;
+use stage::{Stage, code, folder, is_alive, runs_of, stderr, summary};
+
+const SUITE: &str = r#"
+about = "an alternating bout and one at a rate"
+repeats = 2
+budget = "1m"
+warmup = "0s"
+duration = "100ms"
+scenarios = ["closed", "open"]
+[alternation]
+rounds = 4
+cycles = 3
+settle = "1ms"
+slice = "80ms"
+[alternation_of.open]
+rounds = 2
+cycles = 2
+settle = "1ms"
+slice = "80ms"
+[calibration]
+runs = 1
+warmup = "0s"
+duration = "100ms"
+"#;
+
+fn stage() -> Stage {
+    let stage = Stage::new();
+    fs::write(stage.path("suites/turns.toml"), SUITE).unwrap();
+    stage
+}
+
+#[test]
+fn all_contestants_live_at_once_and_are_compared_slice_by_slice() {
+    let stage = stage();
+    let output = stage.run(&["--suite", "turns"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let folder = folder(&output);
+
+    let runs = runs_of(&folder, "closed");
+    assert_eq!(runs.len(), 8, "four rounds of two");
+    let mut orders = BTreeSet::new();
+    for round in 1..=4 {
+        let of_round: Vec<_> = runs.iter().filter(|run| run.block == round).collect();
+        for cycle in 1..=3 {
+            let positions = of_round.iter().map(|run| {
+                assert!(run.status.counts(), "{}", words::of_run(run));
+                let slices = &run.alternation.as_ref().unwrap().slices;
+                let slice = slices.iter().find(|slice| slice.cycle == cycle).unwrap();
+                (slice.position, slice.from_ns, run.contestant.clone())
+            });
+            let mut positions: Vec<_> = positions.collect();
+            positions.sort_unstable();
+            assert_eq!((positions[0].0, positions[1].0), (1, 2));
+            assert!(positions[0].1 < positions[1].1, "one after the other");
+            orders.insert(positions.remove(0).2);
+        }
+        let of_first = of_round[0].alternation.as_ref().unwrap();
+        assert!(of_first.warm_up.len() >= 2, "warmed up");
+    }
+    assert_eq!(orders.len(), 2, "either is first at times");
+
+    let summary = summary(&folder);
+    let comparison = &summary.bouts[0].pairs[0].comparisons[0];
+    let levels = comparison.levels.unwrap();
+    assert_eq!((levels.rounds, levels.cycles), (4, 12));
+    assert_eq!(comparison.verdict.winner.as_deref(), Some("fast"));
+    assert!(
+        (comparison.ratio.ratio - 1.2).abs() < 0.02,
+        "{comparison:?}"
+    );
+    let rate_per_s = summary.bouts[1].rate_per_s.unwrap();
+    assert!((rate_per_s / 50_000.0 - 1.0).abs() < 0.01, "{rate_per_s}");
+    assert_eq!(runs_of(&folder, "open").len(), 4);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("4 x 3"), "{printed}");
+}
+
+#[test]
+fn one_that_dies_in_its_turn_is_a_row_and_the_others_go_on() {
+    let stage = stage();
+    let output = stage.run(&[
+        "--suite",
+        "turns",
+        "--scenarios",
+        "closed",
+        "--contestants",
+        "fast,dying",
+        "--repeats",
+        "1",
+    ]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let runs = runs_of(&folder(&output), "closed");
+    let of = |name: &str| runs.iter().find(|run| run.contestant == name).unwrap();
+    let (fast, dying) = (of("fast"), of("dying"));
+    assert!(fast.status.counts(), "{}", words::of_run(fast));
+    assert_eq!(fast.alternation.as_ref().unwrap().slices.len(), 3);
+    assert_eq!(dying.status, Status::Failed);
+    assert!(
+        words::of_run(dying).contains("out of luck"),
+        "{}",
+        words::of_run(dying)
+    );
+    for run in &runs {
+        assert!(!is_alive(run.server.pid.unwrap()));
+    }
+}
+
+#[test]
+fn contestants_that_poll_run_in_sequence_and_that_is_said() {
+    let stage = stage();
+    let contestants = fs::read_to_string(stage.path("contestants.toml")).unwrap();
+    let polling = contestants.replace("slow = { about", "slow = { spins = true, about");
+    fs::write(stage.path("contestants.toml"), polling).unwrap();
+    let output = stage.run(&["--suite", "turns", "--scenarios", "closed"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let why = "closed: runs in sequence: slow polls while it is not its turn";
+    assert!(stderr(&output).contains(why), "{}", stderr(&output));
+    let runs = runs_of(&folder(&output), "closed");
+    assert!(runs.iter().all(|run| run.alternation.is_none()));
+}
