@@ -63,13 +63,19 @@ impl Topology {
         let kinds = kinds(&speeds);
         let nodes = nodes(&folder.join("node"));
         let mut groups: BTreeMap<_, Group> = BTreeMap::new();
+        let mut placed: BTreeSet<usize> = BTreeSet::new();
         for (place, one) in allowed.cpus().iter().copied().enumerate() {
-            let siblings = cpu(one, "topology/thread_siblings_list");
-            let siblings: Option<CpuSet> = siblings.and_then(|list| list.parse().ok());
-            let core = siblings.map_or(CpuSet::new(vec![one]), |all| all.intersection(allowed));
-            if core.cpus().first() != Some(&one) {
+            if placed.contains(&one) {
                 continue;
             }
+            let siblings = cpu(one, "topology/thread_siblings_list");
+            let siblings: Option<CpuSet> = siblings.and_then(|list| list.parse().ok());
+            let siblings =
+                siblings.map_or(Vec::new(), |all| all.intersection(allowed).cpus().to_vec());
+            // A CPU is in one core, whatever a hypervisor made up.
+            let free = siblings.into_iter().filter(|cpu| !placed.contains(cpu));
+            let core = CpuSet::new(free.chain([one]).collect());
+            placed.extend(core.cpus());
             let node = nodes.iter().find(|(_, cpus)| cpus.cpus().contains(&one));
             let node = node.map(|(number, _)| *number);
             let cache = last_cache(&folder.join(format!("cpu/cpu{one}/cache")));
@@ -212,7 +218,8 @@ impl fmt::Display for Topology {
             ("NUMA nodes", different(|group| group.node)),
             ("last-level caches", different(cache)),
         ] {
-            if number > 1 {
+            // One for each core says nothing.
+            if number > 1 && number < all {
                 write!(f, ", {number} {what}")?;
             }
         }
@@ -459,6 +466,32 @@ mod tests {
         ] {
             let found = halves(root, allowed);
             assert_eq!((&*found.1, &*found.2), (server, generator), "{allowed}");
+        }
+    }
+
+    #[test]
+    fn every_cpu_is_on_one_side_whatever_sys_says() {
+        let cpu = |siblings| Cpu {
+            siblings,
+            package: 0,
+            node: 0,
+            cache: "0-3",
+            khz: None,
+        };
+        for siblings in [
+            ["0-1", "1", "1-2", "3"],
+            ["3", "2", "1", "0"],
+            ["0-3", "9", "x", ""],
+        ] {
+            let root = machine(&siblings.map(cpu));
+            let allowed = "0-3".parse().unwrap();
+            let (server, generator) = Topology::read(root.path(), &allowed).halves();
+            assert!(
+                server.is_apart(&generator) && !server.is_empty(),
+                "{siblings:?}"
+            );
+            let both = [server.cpus(), generator.cpus()].concat();
+            assert_eq!(CpuSet::new(both), allowed, "{siblings:?}");
         }
     }
 
