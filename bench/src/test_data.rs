@@ -38,6 +38,7 @@ pub(crate) fn scenario(name: &str) -> Scenario {
         rate_max_per_s: None,
         confirmations: 3,
         server_args: vec![],
+        at_rate_of: None,
         headline: None,
         generator_args: vec![],
     }
@@ -437,6 +438,7 @@ fn environment(
         suite: Suite {
             alternation: None,
             alternation_of: Default::default(),
+            equal_rate: None,
             name: setting.suite.clone(),
             about: String::new(),
             repeats: setting.repeats,

@@ -28,6 +28,9 @@ rounds = 2
 cycles = 2
 settle = "1ms"
 slice = "80ms"
+[equal_rate]
+fraction = 0.5
+alternation = { rounds = 2, cycles = 2, settle = "1ms", slice = "80ms" }
 [calibration]
 runs = 1
 warmup = "0s"
@@ -79,9 +82,14 @@ fn all_contestants_live_at_once_and_are_compared_slice_by_slice() {
         (comparison.ratio.ratio - 1.2).abs() < 0.02,
         "{comparison:?}"
     );
-    let rate_per_s = summary.bouts[1].rate_per_s.unwrap();
+    let rate_per_s = summary.bouts[2].rate_per_s.unwrap();
     assert!((rate_per_s / 50_000.0 - 1.0).abs() < 0.01, "{rate_per_s}");
     assert_eq!(runs_of(&folder, "open").len(), 4);
+    let companion = &summary.bouts[1];
+    assert_eq!(companion.scenario.at_rate_of.as_deref(), Some("closed"));
+    let half = summary.setting.capacities["closed"].smallest_per_s / 2.0;
+    assert_eq!(companion.rate_per_s, Some(half.round()));
+    assert_eq!(companion.contestants[0].valid_runs, 2);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(printed.contains("4 x 3"), "{printed}");
 }

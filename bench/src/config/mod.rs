@@ -8,7 +8,7 @@ mod suite;
 pub use contestant::{Contestant, Duplicate, Protocol, ScaleBy, load_contestants, plays};
 pub use options::Options;
 pub use scenario::{LOWEST_RATE_PER_S, Load, Scenario, ScenarioKind, load_scenario};
-pub use suite::{Alternation, Calibration, Suite, Timing, load_suite};
+pub use suite::{Alternation, Calibration, EqualRate, Suite, Timing, load_suite};
 
 use std::fs;
 use std::path::Path;

@@ -57,6 +57,12 @@ pub struct Scenario {
     /// Runs that confirm the rate found (capacity only).
     #[serde(default = "three", skip_serializing_if = "is_three")]
     pub confirmations: usize,
+    /// It is the scenario of this name once more, in an open loop: all contestants get the same
+    /// messages per second, a share of what the slowest can do. A suite makes it ([`at_rate`]).
+    ///
+    /// [`at_rate`]: Scenario::at_rate
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_rate_of: Option<String>,
     /// Metric of the headline; without it the kind's own.
     #[serde(default)]
     pub headline: Option<String>,
@@ -140,12 +146,41 @@ impl Scenario {
     }
 
     /// Key of the capacity this scenario's rate is a fraction of: scenarios of one key share a
-    /// calibration.
+    /// calibration. Of a companion it is the name of the scenario that it belongs to, whose first
+    /// round is the calibration.
     pub fn capacity_key(&self) -> Option<String> {
         match self.load {
-            Some(Load::FractionOfCapacity(_)) => Some(self.shape_key()),
+            Some(Load::FractionOfCapacity(_)) => {
+                Some(self.at_rate_of.clone().unwrap_or_else(|| self.shape_key()))
+            }
             _ => None,
         }
+    }
+
+    /// The companion of a closed loop of echoes or of a broadcast: the same at `fraction` of the
+    /// slowest contestant's capacity. `None` of other scenarios.
+    pub fn at_rate(&self, fraction: f64) -> Option<Self> {
+        let companion = matches!(self.kind, ScenarioKind::Echo | ScenarioKind::Broadcast)
+            && matches!(self.load, Some(Load::Window(_)));
+        let percent = fraction * 100.0;
+        companion.then(|| Self {
+            name: format!("{}-at-{percent:.0}", self.name),
+            title: format!("{}, at {percent:.0}% of the slowest", self.title),
+            shows: format!(
+                "What a message costs, and how long it takes, at a rate that all contestants can keep: every one gets \
+                 the same messages per second, {percent:.0}% of what the slowest did in `{}`, on a schedule that does \
+                 not wait for replies. Time counts from the intended send.",
+                self.name
+            ),
+            does_not_show: "Cost and latency at other rates, or over a network. The faster contestant is further \
+                            from its own limit. On two virtual CPUs a good part of the median is the wake-up of the \
+                            other CPU."
+                .to_owned(),
+            load: Some(Load::FractionOfCapacity(fraction)),
+            headline: Some("latency_intended_p99_ns".to_owned()),
+            at_rate_of: Some(self.name.clone()),
+            ..self.clone()
+        })
     }
 
     /// Name of the capacity of echoes of this size over this many connections.

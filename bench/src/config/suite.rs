@@ -57,6 +57,23 @@ pub struct Suite {
     /// Exceptions by scenario name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alternation_of: BTreeMap<String, Alternation>,
+    /// Each closed loop gets a companion at a rate that is the same for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equal_rate: Option<EqualRate>,
+}
+
+/// The companions of the closed loops of a suite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EqualRate {
+    /// The rate, as a share of what the slowest contestant did in the first round of the closed
+    /// loop.
+    pub fraction: f64,
+    /// How they are run.
+    pub alternation: Alternation,
+    /// Scenarios without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// An alternating bout: in a round fresh processes of all contestants live at once; a cycle wakes
@@ -129,7 +146,19 @@ impl Suite {
     pub fn alternation_of(&self, scenario: &Scenario) -> Option<Alternation> {
         let alternates = matches!(scenario.kind, ScenarioKind::Echo | ScenarioKind::Broadcast);
         let exception = self.alternation_of.get(&scenario.name).copied();
-        exception.or(self.alternation).filter(|_| alternates)
+        let usual = match scenario.at_rate_of {
+            Some(_) => self.equal_rate.as_ref().map(|equal| equal.alternation),
+            None => self.alternation,
+        };
+        exception.or(usual).filter(|_| alternates)
+    }
+
+    /// The companion of a scenario at an equal rate, if the suite gives it one.
+    pub fn companion_of(&self, scenario: &Scenario) -> Option<Scenario> {
+        let equal = self.equal_rate.as_ref()?;
+        let has =
+            self.alternation_of(scenario).is_some() && !equal.without.contains(&scenario.name);
+        has.then(|| scenario.at_rate(equal.fraction)).flatten()
     }
 
     /// Warm-up and window of a scenario.
@@ -169,6 +198,12 @@ pub fn load_suite(config_dir: &Path, name_or_path: &str) -> Result<Suite> {
             .chain(suite.alternation_of.values());
         for alternation in alternations {
             alternation.check()?;
+        }
+        if let Some(equal) = &suite.equal_rate {
+            ensure!(
+                equal.fraction > 0.0 && equal.fraction <= 1.0,
+                "`equal_rate.fraction` must be above 0 and at most 1"
+            );
         }
         for name in &suite.duplicate {
             ensure!(

@@ -224,6 +224,10 @@ static METRICS: &[Metric] = &[
 
     metric!(Broadcast, "deliveries_per_s", "deliveries/s", "deliveries/s", PerSecond, UP,
         |f| Some(f.loadgen.broadcast.as_ref()?.deliveries_per_s)),
+    metric!(Broadcast, "latency_intended_p50_ns", "delivery, p50 intended", "",
+        Nanoseconds, DOWN, |f| percentile(f.loadgen.latency_intended.as_ref(), 50.0)),
+    metric!(Broadcast, "latency_intended_p99_ns", "delivery, p99 intended", "p99 int.",
+        Nanoseconds, DOWN, |f| percentile(f.loadgen.latency_intended.as_ref(), 99.0)),
     metric!(Broadcast, "latency_first_receiver_mean_ns", "first member, mean", "first",
         Nanoseconds, DOWN, |f| mean(f.loadgen.broadcast.as_ref()?.first_receiver.as_ref())),
     metric!(Broadcast, "latency_median_receiver_mean_ns", "median member, mean", "median",

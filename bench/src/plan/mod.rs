@@ -90,10 +90,13 @@ impl SuitePlan {
         } else {
             &options.scenarios
         };
-        let scenarios: Vec<Scenario> = names
-            .iter()
-            .map(|name| load_scenario(&options.config_dir, name))
-            .collect::<Result<_>>()?;
+        let mut scenarios: Vec<Scenario> = Vec::new();
+        for name in names {
+            let scenario = load_scenario(&options.config_dir, name)?;
+            let companion = suite.companion_of(&scenario);
+            scenarios.push(scenario);
+            scenarios.extend(companion);
+        }
         scenarios.iter().try_for_each(check_headline)?;
         unique(
             "scenario",
@@ -234,7 +237,8 @@ impl SuitePlan {
         self.scenarios
             .iter()
             .filter(|scenario| {
-                let key = scenario.capacity_key();
+                let of_its_own = scenario.at_rate_of.is_none();
+                let key = scenario.capacity_key().filter(|_| of_its_own);
                 let new = key.is_some() && !keys.contains(&key);
                 keys.push(key);
                 new
@@ -354,7 +358,12 @@ fn duplicate(
         .find(|contestant| contestant.protocol == Protocol::Ws)
         .or(contestants.first())?;
     let chosen = scenarios.iter().map(|scenario| scenario.name.clone());
-    let listed: Vec<String> = chosen.clone().filter(|name| bouts.contains(name)).collect();
+    let is_listed = |scenario: &&Scenario| {
+        let of = scenario.at_rate_of.as_ref();
+        bouts.contains(&scenario.name) || of.is_some_and(|of| bouts.contains(of))
+    };
+    let listed = scenarios.iter().filter(is_listed);
+    let listed: Vec<String> = listed.map(|scenario| scenario.name.clone()).collect();
     if bouts.is_empty() {
         None
     } else if listed.is_empty() {

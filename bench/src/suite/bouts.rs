@@ -83,7 +83,7 @@ impl Referee {
         Ok(())
     }
 
-    /// Bouts in random order; steps of a scale, which do not compete for a quiet minute, from the
+    /// Bouts in random order, companions after all closed loops; steps of a scale, which do not compete for a quiet minute, from the
     /// lowest up.
     fn order_of_bouts(&self, round: usize) -> Vec<usize> {
         let scenarios = &self.plan.scenarios;
@@ -91,6 +91,8 @@ impl Referee {
         if scenarios.iter().all(|one| one.kind == ScenarioKind::Scale) {
             order.sort_by_key(|bout| scenarios[*bout].connections);
         }
+        // The rate of a companion follows from the first round of its closed loop.
+        order.sort_by_key(|bout| scenarios[*bout].at_rate_of.is_some());
         order
     }
 
@@ -132,7 +134,13 @@ impl Referee {
             (Some(Load::FractionOfCapacity(fraction)), Some(key)) => {
                 match self.capacities.get(&key) {
                     Some(capacity) => Some((capacity.smallest_per_s * fraction).round()),
-                    None => return Ok(true),
+                    None => {
+                        progress.say(&format!(
+                            "{}: left out, because no capacity was measured",
+                            scenario.name
+                        ));
+                        return Ok(true);
+                    }
                 }
             }
             (Some(Load::Rate(rate)), _) => Some(rate),
@@ -158,6 +166,7 @@ impl Referee {
         };
         let runs = self.block(scenario, timing, rate_per_s, block, &mut say)?;
         pace.add(estimate, begun.elapsed());
+        self.note_capacity(scenario, &runs)?;
         self.runs.extend(runs);
         let standing = standing(&self.setting(None), scenario, &self.runs);
         let words = standing.and_then(|pair| words::of_pair(&pair).next());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::Referee;
-use crate::config::{Load, Scenario, Timing};
+use crate::config::{Load, Scenario, ScenarioKind, Timing};
 use crate::record::{RunRecord, Status};
 use crate::stats::median_of;
 use crate::summary::MeasuredCapacity;
@@ -48,23 +48,37 @@ impl Referee {
                     return Ok(());
                 }
             }
-            let messages_per_s: BTreeMap<String, f64> = measured
+            let messages_per_s = measured
                 .into_iter()
-                .filter_map(|(name, rates)| Some((name, median_of(&rates)?)))
-                .collect();
-            let Some(smallest_per_s) = messages_per_s.values().copied().reduce(f64::min) else {
-                eprintln!("{key}: no capacity could be measured; its bouts are left out");
-                continue;
-            };
-            eprintln!("{key}: smallest {smallest_per_s:.0}/s");
-            self.capacities.insert(
-                key,
-                MeasuredCapacity {
-                    messages_per_s,
-                    smallest_per_s,
-                },
-            );
+                .filter_map(|(name, rates)| Some((name, median_of(&rates)?)));
+            match MeasuredCapacity::of(messages_per_s.collect()) {
+                Some(capacity) => {
+                    eprintln!("{key}: smallest {:.0}/s", capacity.smallest_per_s);
+                    self.capacities.insert(key, capacity);
+                }
+                None => eprintln!("{key}: no capacity could be measured; its bouts are left out"),
+            }
         }
+        self.write_capacities()
+    }
+
+    /// The first round of a closed loop is the calibration of its companion.
+    pub(super) fn note_capacity(&mut self, scenario: &Scenario, runs: &[RunRecord]) -> Result<()> {
+        let mut all = self.plan.scenarios.iter();
+        let has_companion = all.any(|one| one.at_rate_of.as_ref() == Some(&scenario.name));
+        if !has_companion || self.capacities.contains_key(&scenario.name) {
+            return Ok(());
+        }
+        let messages_per_s = runs
+            .iter()
+            .filter_map(|run| Some((run.contestant.clone(), usable_capacity(run)?)));
+        if let Some(capacity) = MeasuredCapacity::of(messages_per_s.collect()) {
+            self.capacities.insert(scenario.name.clone(), capacity);
+        }
+        self.write_capacities()
+    }
+
+    fn write_capacities(&self) -> Result<()> {
         self.testbed
             .folder
             .write_json("capacities.json", &self.capacities)
@@ -77,6 +91,12 @@ fn usable_capacity(run: &RunRecord) -> Option<f64> {
     let record = run.loadgen.as_ref()?;
     let whole = record.connections.up == record.connections.requested && record.messages.lost == 0;
     let usable = whole && (run.status.counts() || run.status == Status::Invalid);
-    run.metric("messages_per_s")
-        .filter(|per_s| usable && *per_s > 0.0)
+    let per_s = match run.scenario.kind {
+        // Of a broadcast: messages published.
+        ScenarioKind::Broadcast => {
+            Some(run.metric("deliveries_per_s")? / run.scenario.connections as f64)
+        }
+        _ => run.metric("messages_per_s"),
+    };
+    per_s.filter(|per_s| usable && *per_s > 0.0)
 }

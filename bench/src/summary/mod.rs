@@ -136,6 +136,17 @@ pub struct MeasuredCapacity {
     pub smallest_per_s: f64,
 }
 
+impl MeasuredCapacity {
+    /// `None` without a contestant.
+    pub fn of(messages_per_s: BTreeMap<String, f64>) -> Option<Self> {
+        let smallest_per_s = messages_per_s.values().copied().reduce(f64::min)?;
+        Some(Self {
+            messages_per_s,
+            smallest_per_s,
+        })
+    }
+}
+
 /// All runs of one scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Bout {
