@@ -97,7 +97,7 @@ mod tests {
             .iter()
             .map(|one| one.args.last().map_or("0", String::as_str))
             .collect();
-        assert_eq!(delays, ["0", "400", "800", "1600"]);
+        assert_eq!(delays, ["0", "0", "0", "0", "160", "240", "400", "800"]);
         for scenario in &suite.scenarios {
             load_scenario(config_dir(), scenario).unwrap();
         }

@@ -83,8 +83,8 @@ impl Referee {
         Ok(())
     }
 
-    /// Bouts in random order, companions after all closed loops; steps of a scale, which do not compete for a quiet minute, from the
-    /// lowest up.
+    /// Bouts in random order, companions after all closed loops; steps of a scale, which do not
+    /// compete for a quiet minute, from the lowest up.
     fn order_of_bouts(&self, round: usize) -> Vec<usize> {
         let scenarios = &self.plan.scenarios;
         let mut order = order::order_of_bouts(self.plan.seed, round, scenarios.len());
