@@ -19,8 +19,6 @@ pub struct Echo {
     pub reply: Reply,
     /// Messages echoed.
     pub messages: u64,
-    /// Their payload, in bytes.
-    pub payload_bytes: u64,
     /// Pings answered.
     pub pings: u64,
     /// Pongs taken in.
@@ -71,7 +69,6 @@ impl Session {
         let mut echo = Echo {
             reply: Reply::None,
             messages: 0,
-            payload_bytes: 0,
             pings: 0,
             pongs: 0,
             end: None,
@@ -83,7 +80,7 @@ impl Session {
                 && !self.echo_plain(&mut replies, &mut at, &mut echo)
             {
                 self.fail();
-                break Err(Rule::TextNotUtf8.into());
+                break Err(Violation(Rule::TextNotUtf8));
             }
             if at == replies.buf.len() {
                 break Ok(());
@@ -115,7 +112,7 @@ impl Session {
     fn echo_plain(&self, replies: &mut Replies<'_>, at: &mut usize, echo: &mut Echo) -> bool {
         let buf = &mut *replies.buf;
         let Range { mut start, mut end } = replies.run;
-        let (mut read, mut messages, mut payload_bytes) = (*at, 0, 0);
+        let (mut read, mut messages) = (*at, 0);
         let mut is_utf8 = true;
         while let Some(plain) =
             frame::parse_plain(&buf[read..], true, self.limits.max_message_bytes as usize)
@@ -138,12 +135,10 @@ impl Session {
             }
             end += header_len + plain.payload_len;
             messages += 1;
-            payload_bytes += plain.payload_len as u64;
         }
         replies.run = start..end;
         *at = read;
         echo.messages += messages;
-        echo.payload_bytes += payload_bytes;
         is_utf8
     }
 
@@ -155,7 +150,6 @@ impl Session {
         match step {
             Step::Message { kind, payload } if self.state == State::Open => {
                 echo.messages += 1;
-                echo.payload_bytes += payload.len() as u64;
                 let opcode = if kind == Kind::Text { TEXT } else { BINARY };
                 replies.add(FIN | opcode, payload, self.fresh_key());
             }
@@ -265,13 +259,6 @@ impl Replies<'_> {
 }
 
 impl Payload {
-    fn len(&self) -> usize {
-        match self {
-            Self::Here(range) => range.len(),
-            Self::Side(bytes) => bytes.len(),
-        }
-    }
-
     /// Its first `len` bytes, or all if it has fewer.
     fn shortened(self, len: usize) -> Self {
         match self {
@@ -345,10 +332,7 @@ mod tests {
         };
         assert_eq!(range.start, 4);
         assert!(buf[range] == expected);
-        assert_eq!(
-            (echo.messages, echo.payload_bytes, echo.pings),
-            (4, 70_303, 1)
-        );
+        assert_eq!((echo.messages, echo.pings), (4, 1));
         assert!(spill.is_empty() && echo.end.is_none());
     }
 

@@ -119,25 +119,21 @@ pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<Header>, Rule
         return Err(Rule::MessageTooBig);
     }
     let payload_len = usize::try_from(payload_len).map_err(|_| Rule::MessageTooBig)?;
-    if !expect.masked {
-        return Ok(Some(Header {
-            fin,
-            opcode,
-            key: [0; KEY_BYTES],
-            payload_len,
-            len: after_length,
-        }));
-    }
-    Ok(match bytes.get(after_length..after_length + KEY_BYTES) {
-        Some(&[a, b, c, d]) => Some(Header {
-            fin,
-            opcode,
-            key: [a, b, c, d],
-            payload_len,
-            len: after_length + KEY_BYTES,
-        }),
-        _ => None,
-    })
+    let (key, len) = if expect.masked {
+        let Some(&key) = bytes[after_length..].first_chunk() else {
+            return Ok(None);
+        };
+        (key, after_length + KEY_BYTES)
+    } else {
+        ([0; KEY_BYTES], after_length)
+    };
+    Ok(Some(Header {
+        fin,
+        opcode,
+        key,
+        payload_len,
+        len,
+    }))
 }
 
 /// The rules that the first byte alone can break.

@@ -49,7 +49,7 @@ impl Session {
         }
         self.take_step(buf, at).map_err(|rule| {
             self.fail();
-            Violation::from(rule)
+            Violation(rule)
         })
     }
 
@@ -58,12 +58,10 @@ impl Session {
     #[inline]
     fn take_step(&mut self, buf: &mut [u8], at: &mut usize) -> Result<Step, Rule> {
         loop {
-            if self.partial.is_some() {
-                match self.continue_frame(buf, at)? {
-                    Continued::Nothing => {}
-                    Continued::Starved => return Ok(Step::Starved),
-                    Continued::Whole(step) => return Ok(step),
-                }
+            if self.partial.is_some()
+                && let Some(step) = self.continue_frame(buf, at)?
+            {
+                return Ok(step);
             }
             let Some(header) = self.take_header(buf, at)? else {
                 return Ok(Step::Starved);
@@ -74,18 +72,19 @@ impl Session {
         }
     }
 
-    /// Goes on with a frame whose payload did not arrive whole.
-    fn continue_frame(&mut self, buf: &mut [u8], at: &mut usize) -> Result<Continued, Rule> {
+    /// Goes on with a frame whose payload did not arrive whole; `None` when no frame is open any
+    /// more.
+    fn continue_frame(&mut self, buf: &mut [u8], at: &mut usize) -> Result<Option<Step>, Rule> {
         let max = self.limits.max_message_bytes as usize;
         let Some(partial) = &mut self.partial else {
-            return Ok(Continued::Nothing);
+            return Ok(None);
         };
         *at += partial.take_payload(&mut buf[*at..], max)?;
         let Some(frame) = partial.frame else {
-            return Ok(Continued::Nothing);
+            return Ok(None);
         };
         if frame.missing > 0 {
-            return Ok(Continued::Starved);
+            return Ok(Some(Step::Starved));
         }
         partial.frame = None;
         let step = if frame.is_control {
@@ -98,7 +97,7 @@ impl Session {
             None
         };
         self.free_partial();
-        Ok(step.map_or(Continued::Nothing, Continued::Whole))
+        Ok(step)
     }
 
     /// Takes a whole header, or keeps what there is of it.
@@ -310,14 +309,6 @@ impl Session {
     fn free_partial(&mut self) {
         self.partial.take_if(|partial| partial.is_empty());
     }
-}
-
-/// What going on with an open frame gave.
-enum Continued {
-    /// No frame is open (any more).
-    Nothing,
-    Starved,
-    Whole(Step),
 }
 
 /// What the payload of a control frame must be; the code of a Close.

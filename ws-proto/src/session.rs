@@ -209,7 +209,7 @@ impl Session {
         // RFC 6455 section 8.1: invalid-utf8-fails
         if kind == Kind::Text && !utf8::is_valid(payload) {
             self.fail();
-            return Err(Rule::TextNotUtf8.into());
+            return Err(Violation(Rule::TextNotUtf8));
         }
         Ok(Event::Message { kind, payload })
     }

@@ -7,7 +7,7 @@ use crate::CloseCode;
 /// The peer broke RFC 6455 or exceeded the [`Limits`](crate::Limits). The connection must be
 /// failed: a Close frame with [`code`](Self::code) is sent and TCP is closed (section 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{}", .0.text())]
+#[error("{}", self.reason())]
 pub struct Violation(pub(crate) Rule);
 
 impl Violation {
@@ -27,7 +27,7 @@ impl Violation {
     /// A short reason, fit for the Close frame: at most 123 bytes.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        self.0.text()
+        self.0.facts().2
     }
 }
 
@@ -79,16 +79,6 @@ impl Rule {
             Self::CloseReasonNotUtf8 => (Invalid, "8.1", "close reason is not valid UTF-8"),
         }
     }
-
-    const fn text(self) -> &'static str {
-        self.facts().2
-    }
-}
-
-impl From<Rule> for Violation {
-    fn from(rule: Rule) -> Self {
-        Self(rule)
-    }
 }
 
 #[cfg(test)]
@@ -98,7 +88,7 @@ mod tests {
     #[test]
     fn is_one_byte_and_reads_well() {
         assert_eq!(size_of::<Violation>(), 1);
-        let violation = Violation::from(Rule::ShortClose);
+        let violation = Violation(Rule::ShortClose);
         assert_eq!(violation.code(), CloseCode::Protocol);
         assert_eq!(violation.section(), "5.5.1");
         assert_eq!(violation.to_string(), "close payload of one byte");

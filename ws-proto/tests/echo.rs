@@ -12,7 +12,6 @@ use common::{cuts, mutated_stream, pieces, pong, server, stream};
 struct Outcome {
     replies: Vec<u8>,
     messages: u64,
-    payload_bytes: u64,
     pings: u64,
     end: Option<End>,
 }
@@ -33,7 +32,6 @@ fn by_echo(bytes: &[u8], cuts: &[usize]) -> Outcome {
             Reply::Spilled => outcome.replies.append(&mut spill),
         }
         outcome.messages += echo.messages;
-        outcome.payload_bytes += echo.payload_bytes;
         outcome.pings += echo.pings;
         outcome.end = outcome.end.or(echo.end);
     }
@@ -55,7 +53,6 @@ fn reply_to_next(session: &mut Session, input: &mut Input<'_>, outcome: &mut Out
     match session.receive(input) {
         Ok(Some(Event::Message { kind, payload })) => {
             outcome.messages += 1;
-            outcome.payload_bytes += payload.len() as u64;
             encode_frame(kind.into(), payload, &mut outcome.replies);
         }
         Ok(Some(Event::Ping(payload))) => {

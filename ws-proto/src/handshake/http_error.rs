@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{status}: {message}")]
 pub struct HttpError {
-    status: u16,
+    pub(super) status: u16,
     message: &'static str,
 }
 
@@ -16,18 +16,6 @@ impl HttpError {
     #[must_use]
     pub const fn new(status: u16, message: &'static str) -> Self {
         Self { status, message }
-    }
-
-    /// The HTTP status code.
-    #[must_use]
-    pub const fn status(&self) -> u16 {
-        self.status
-    }
-
-    /// The text of the body.
-    #[must_use]
-    pub const fn message(&self) -> &'static str {
-        self.message
     }
 
     /// Appends the whole response to `out`: status line, `Connection: close`, `Content-Type:
@@ -57,15 +45,11 @@ impl HttpError {
 const fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
-        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
-        413 => "Content Too Large",
         426 => "Upgrade Required",
-        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",

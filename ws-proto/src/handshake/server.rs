@@ -37,7 +37,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Status<RequestHead<'_>>, HttpError>
     let head_bytes = match request.parse(bytes).map_err(refuse_syntax)? {
         httparse::Status::Complete(head_bytes) if head_bytes <= MAX_HEAD_BYTES => head_bytes,
         httparse::Status::Partial if bytes.len() < MAX_HEAD_BYTES => return Ok(Status::Partial),
-        _ => return Err(HttpError::new(431, "request head exceeds 16 KiB")),
+        _ => return refuse(431, "request head exceeds 16 KiB"),
     };
     let head = RequestHead {
         // httparse has set all three once the head is complete.
@@ -51,9 +51,13 @@ pub fn parse_request(bytes: &[u8]) -> Result<Status<RequestHead<'_>>, HttpError>
     match values(&head.headers, "host").count() {
         1 => Ok(Status::Complete(head)),
         0 if head.minor_version == 0 => Ok(Status::Complete(head)),
-        0 => Err(HttpError::new(400, "Host is missing")),
-        _ => Err(HttpError::new(400, "Host is given more than once")),
+        0 => refuse(400, "Host is missing"),
+        _ => refuse(400, "Host is given more than once"),
     }
+}
+
+fn refuse<T>(status: u16, message: &'static str) -> Result<T, HttpError> {
+    Err(HttpError::new(status, message))
 }
 
 fn refuse_syntax(error: httparse::Error) -> HttpError {
@@ -85,26 +89,7 @@ impl<'a> RequestHead<'a> {
     /// (`http://host/path`) its path.
     #[must_use]
     pub fn path(&self) -> &'a str {
-        split_target(self.target).0
-    }
-
-    /// What follows the first `?` of the target, if there is one.
-    #[must_use]
-    pub fn query(&self) -> Option<&'a str> {
-        split_target(self.target).1
-    }
-
-    /// The first field named `name` (any case), without surrounding blanks; `None` too when it is
-    /// not UTF-8.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&'a str> {
-        let field = self
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(field.value)
-            .ok()
-            .map(|value| value.trim_matches([' ', '\t']))
+        path_of(self.target)
     }
 
     /// Length of the head in bytes, its empty line included. What follows belongs to the WebSocket
@@ -112,13 +97,6 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub fn head_bytes(&self) -> usize {
         self.head_bytes
-    }
-
-    /// Whether the request asks for a WebSocket (`Upgrade` names `websocket`), however wrong it may
-    /// be otherwise. For routes that serve both.
-    #[must_use]
-    pub fn wants_upgrade(&self) -> bool {
-        list_has(&self.headers, "upgrade", "websocket")
     }
 
     /// Decides on the upgrade (RFC 6455, section 4.2.1).
@@ -136,10 +114,10 @@ impl<'a> RequestHead<'a> {
     // RFC 6455 section 4.2.2: other-version
     pub fn upgrade(&self) -> Result<Upgrade<'a>, HttpError> {
         if self.method != "GET" {
-            return Err(HttpError::new(405, "only GET is allowed here"));
+            return refuse(405, "only GET is allowed here");
         }
         if self.minor_version == 0 {
-            return Err(HttpError::new(505, "a WebSocket needs HTTP/1.1"));
+            return refuse(505, "a WebSocket needs HTTP/1.1");
         }
         self.refuse_body()?;
         let version = self.at_most_once(
@@ -150,44 +128,32 @@ impl<'a> RequestHead<'a> {
             "sec-websocket-key",
             "Sec-WebSocket-Key is given more than once",
         )?;
-        if !self.wants_upgrade() {
-            return Err(HttpError::new(
+        if !list_has(&self.headers, "upgrade", "websocket") {
+            return refuse(
                 426,
                 "this is a WebSocket endpoint: Upgrade: websocket is missing",
-            ));
+            );
         }
         if !list_has(&self.headers, "connection", "upgrade") {
-            return Err(HttpError::new(426, "Connection does not name Upgrade"));
+            return refuse(426, "Connection does not name Upgrade");
         }
         match version {
             Some(VERSION) => {}
             Some(_) => {
-                return Err(HttpError::new(
-                    426,
-                    "only Sec-WebSocket-Version 13 is spoken",
-                ));
+                return refuse(426, "only Sec-WebSocket-Version 13 is spoken");
             }
-            None => return Err(HttpError::new(400, "Sec-WebSocket-Version is missing")),
+            None => return refuse(400, "Sec-WebSocket-Version is missing"),
         }
         let key = key.ok_or(HttpError::new(400, "Sec-WebSocket-Key is missing"))?;
         if !is_nonce(key) {
-            return Err(HttpError::new(
-                400,
-                "Sec-WebSocket-Key is not 16 bytes in base64",
-            ));
+            return refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64");
         }
         // RFC 6455 section 9.1: malformed-extensions
         if !is_list_of(&self.headers, "sec-websocket-extensions", is_extension) {
-            return Err(HttpError::new(
-                400,
-                "Sec-WebSocket-Extensions is no list of extensions",
-            ));
+            return refuse(400, "Sec-WebSocket-Extensions is no list of extensions");
         }
         if !is_list_of(&self.headers, "sec-websocket-protocol", is_token) {
-            return Err(HttpError::new(
-                400,
-                "Sec-WebSocket-Protocol is no list of tokens",
-            ));
+            return refuse(400, "Sec-WebSocket-Protocol is no list of tokens");
         }
         Ok(Upgrade {
             key,
@@ -199,18 +165,12 @@ impl<'a> RequestHead<'a> {
     /// smuggling.
     fn refuse_body(&self) -> Result<(), HttpError> {
         if values(&self.headers, "transfer-encoding").next().is_some() {
-            return Err(HttpError::new(
-                400,
-                "an upgrade request must not have Transfer-Encoding",
-            ));
+            return refuse(400, "an upgrade request must not have Transfer-Encoding");
         }
         let is_zero =
             |length: &str| !length.is_empty() && length.bytes().all(|digit| digit == b'0');
         if !values(&self.headers, "content-length").all(is_zero) {
-            return Err(HttpError::new(
-                400,
-                "an upgrade request must not have a body",
-            ));
+            return refuse(400, "an upgrade request must not have a body");
         }
         Ok(())
     }
@@ -225,13 +185,13 @@ impl<'a> RequestHead<'a> {
         let mut found = values(&self.headers, name);
         match (found.next(), found.next()) {
             (value, None) => Ok(value),
-            _ => Err(HttpError::new(400, otherwise)),
+            _ => refuse(400, otherwise),
         }
     }
 }
 
-/// Path and query of an origin-form or absolute-form target (RFC 9112, section 3.2).
-fn split_target(target: &str) -> (&str, Option<&str>) {
+/// The path of an origin-form or absolute-form target (RFC 9112, section 3.2).
+fn path_of(target: &str) -> &str {
     let origin = match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
             rest.find(['/', '?']).map_or("/", |start| &rest[start..])
@@ -239,9 +199,9 @@ fn split_target(target: &str) -> (&str, Option<&str>) {
         _ => target,
     };
     match origin.split_once('?') {
-        Some(("", query)) => ("/", Some(query)),
-        Some((path, query)) => (path, Some(query)),
-        None => (origin, None),
+        Some(("", _)) => "/",
+        Some((path, _)) => path,
+        None => origin,
     }
 }
 
@@ -299,11 +259,9 @@ mod tests {
 
     fn status(request: &str) -> u16 {
         match parse_request(request.as_bytes()) {
-            Err(error) => error.status(),
+            Err(error) => error.status,
             Ok(Status::Partial) => 0,
-            Ok(Status::Complete(head)) => {
-                head.upgrade().map_or_else(|error| error.status(), |_| 101)
-            }
+            Ok(Status::Complete(head)) => head.upgrade().map_or_else(|error| error.status, |_| 101),
         }
     }
 
@@ -320,12 +278,8 @@ mod tests {
             panic!("complete")
         };
         assert_eq!(
-            (head.method(), head.path(), head.query()),
-            ("GET", "/ws", Some("x=1"))
-        );
-        assert_eq!(
-            (head.head_bytes(), head.header("HOST")),
-            (GOOD.len(), Some("a"))
+            (head.method(), head.path(), head.head_bytes()),
+            ("GET", "/ws", GOOD.len())
         );
         let mut out = Vec::new();
         head.upgrade().unwrap().write_response(None, &mut out);
@@ -478,14 +432,11 @@ mod tests {
 
     #[test]
     fn targets_are_split() {
-        assert_eq!(split_target("/a?b?c"), ("/a", Some("b?c")));
-        assert_eq!(split_target("http://h:1/a?b"), ("/a", Some("b")));
-        assert_eq!(split_target("http://h"), ("/", None));
-        assert_eq!(split_target("ws://h?q"), ("/", Some("q")));
-        assert_eq!(
-            split_target("/r?u=http://x/y"),
-            ("/r", Some("u=http://x/y"))
-        );
-        assert_eq!(split_target("*"), ("*", None));
+        assert_eq!(path_of("/a?b?c"), "/a");
+        assert_eq!(path_of("http://h:1/a?b"), "/a");
+        assert_eq!(path_of("http://h"), "/");
+        assert_eq!(path_of("ws://h?q"), "/");
+        assert_eq!(path_of("/r?u=http://x/y"), "/r");
+        assert_eq!(path_of("*"), "*");
     }
 }
