@@ -98,20 +98,15 @@ impl Ring {
 
     /// Starts a timeout.
     pub(crate) fn begin_timeout(&mut self, token: Token, deadline: Box<Timespec>) -> OperationId {
-        let (key, op) = self
-            .ops
-            .insert_and_get(Op::new(token, Body::Timeout { deadline }));
-        let entry = entry(File::NONE, false, &op.body);
+        let key = self.ops.insert(Op::new(token, Body::Timeout { deadline }));
         self.in_flight += 1;
-        let name = UserData::new(Target::Operation, key);
-        // SAFETY: the time is boxed in the body, see the head of this file.
-        unsafe { self.kernel.push(&entry.user_data(name.0)) };
-        OperationId(name)
+        self.arm_op(key);
+        OperationId(UserData::new(Target::Operation, key))
     }
 
-    /// Hands the rest of a send, an accept that the kernel ended, or a timeout that it had no
-    /// memory for, to the kernel again. It is still counted.
-    pub(crate) fn arm_again(&mut self, key: Key) {
+    /// Hands an operation that is counted to the kernel: a timeout, and again the rest of a send,
+    /// an accept that the kernel ended, or a timeout that it had no memory for.
+    pub(crate) fn arm_op(&mut self, key: Key) {
         let Some(op) = self.ops.get(key) else { return };
         let file = match op.body.socket() {
             None => Some(File::NONE),

@@ -27,11 +27,6 @@
 //! # }
 //! ```
 //!
-//! # Memory
-//! A receive that waits costs the kernel 864 bytes for each connection, a poll 256 (6.18,
-//! `/proc/slabinfo`): connections that are expected to be silent are received from with
-//! [`Ring::receive_by_poll`]; it goes over to a receive that waits, and back, with no event.
-//!
 //! # Kernel
 //! Linux 6.1 or newer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, provided-buffer rings, multishot accept
 //! and receive). With 6.6 the ring does without the index array (`NO_SQARRAY`); with 6.12 wait

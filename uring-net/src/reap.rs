@@ -59,14 +59,14 @@ impl Ring {
                 *at += usize::try_from(cqe.result).unwrap_or(0);
                 if cqe.result > 0 && *at < *end && !op.cancelled && !dying {
                     self.stats.sends_continued += 1;
-                    self.arm_again(key);
+                    self.arm_op(key);
                     return None;
                 }
             }
             Body::Timeout { .. } => {
                 // Of memory for the timeout itself: its owner waits for nothing but this.
                 if cqe.result == -libc::ENOMEM && !op.cancelled && !dying {
-                    self.arm_again(key);
+                    self.arm_op(key);
                     return None;
                 }
             }
@@ -181,7 +181,7 @@ impl Ring {
                     self.stats.rearmed += 1;
                 }
                 *mode = next;
-                self.arm_again(key);
+                self.arm_op(key);
                 None
             }
             _ => {

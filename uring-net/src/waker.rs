@@ -23,9 +23,7 @@ struct Shared {
 /// [`Event::Woken`](crate::Event::Woken), and only the first of them costs a system call. What the
 /// waking thread wrote before is visible to the ring's thread at that event.
 #[derive(Debug, Clone)]
-pub struct Waker {
-    shared: Arc<Shared>,
-}
+pub struct Waker(Arc<Shared>);
 
 impl Waker {
     /// Makes the ring's [`wait`](crate::Ring::wait) return with an
@@ -33,10 +31,10 @@ impl Waker {
     pub fn wake(&self) {
         // AcqRel, with the swap in `Wake::take`: whoever finds `true` here knows that the ring has
         // yet to look, and what was written before this call is visible to it when it does.
-        if !self.shared.pending.swap(true, Ordering::AcqRel) {
+        if !self.0.pending.swap(true, Ordering::AcqRel) {
             // Cannot block or overflow: at most one write of 1 per read. Nothing else can fail on
             // an eventfd that we hold.
-            let _ = rustix::io::write(&self.shared.eventfd, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(&self.0.eventfd, &1_u64.to_ne_bytes());
         }
     }
 }
@@ -64,9 +62,7 @@ impl Wake {
     }
 
     pub(crate) fn waker(&self) -> Waker {
-        Waker {
-            shared: Arc::clone(&self.shared),
-        }
+        Waker(Arc::clone(&self.shared))
     }
 
     pub(crate) fn fd(&self) -> RawFd {
