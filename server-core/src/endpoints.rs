@@ -1,6 +1,5 @@
 //! Which path serves what.
 
-use std::fmt;
 use std::sync::Arc;
 
 /// The longest room name.
@@ -20,12 +19,6 @@ impl RoomName {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let fits = (1..=MAX_ROOM_NAME_BYTES).contains(&name.len());
         (fits && name.bytes().all(allowed)).then(|| Self(name.into()))
-    }
-}
-
-impl fmt::Display for RoomName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

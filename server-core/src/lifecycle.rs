@@ -3,7 +3,6 @@
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal, PipeReader, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -116,7 +115,7 @@ const SAME_REQUEST: Duration = Duration::from_millis(250);
 
 /// Says once that the server is to end: reads as ended from then on.
 #[derive(Debug)]
-pub struct Shutdown(PipeReader);
+pub struct Shutdown(pub(crate) PipeReader);
 
 impl Shutdown {
     /// Begins the shutdown at the first SIGTERM or SIGINT; a second one ends the process at once
@@ -152,12 +151,6 @@ impl Shutdown {
     /// The pipe that says so cannot be read.
     pub fn wait(&self) -> io::Result<()> {
         (&self.0).read_to_end(&mut Vec::new()).map(drop)
-    }
-}
-
-impl AsFd for Shutdown {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

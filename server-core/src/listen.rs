@@ -31,18 +31,13 @@ pub struct ListenOn {
     port: u16,
 }
 
-/// A `--listen` that nobody can listen on. The text says what to write instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ListenSyntax(String);
-
 impl FromStr for ListenOn {
-    type Err = ListenSyntax;
+    /// What to write instead.
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, ListenSyntax> {
-        let refuse = |text: String| Err(ListenSyntax(text));
+    fn from_str(text: &str) -> Result<Self, String> {
         if text.parse::<Ipv6Addr>().is_ok() {
-            return refuse(format!(
+            return Err(format!(
                 "an IPv6 address stands in brackets, with a port behind it: [{text}]:8080"
             ));
         }
@@ -50,33 +45,33 @@ impl FromStr for ListenOn {
             Some(parts) if !text.ends_with(']') => parts,
             None if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => ("", text),
             _ => {
-                return refuse(format!(
+                return Err(format!(
                     "`{text}` has no port: write HOST:PORT (localhost:8080, 127.0.0.1:8080, \
                      [::1]:8080), or a port alone for 127.0.0.1"
                 ));
             }
         };
         let Ok(port) = port.parse() else {
-            return refuse(format!("`{port}` is not a port: 0 to 65535"));
+            return Err(format!("`{port}` is not a port: 0 to 65535"));
         };
         let inside = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let host = match (inside, host) {
             (Some(address), _) if is_ipv6(address) => address,
             (None, "") => "127.0.0.1",
             (None, name) if name.contains(':') && is_ipv6(name) => {
-                return refuse(format!(
+                return Err(format!(
                     "an IPv6 address stands in brackets: [{name}]:{port}"
                 ));
             }
             (None, name) if name.chars().all(is_of_a_name) => name,
             (None, "*") => {
-                return refuse(format!(
+                return Err(format!(
                     "for every address of this machine write [::]:{port} (IPv4 and IPv6) or \
                      0.0.0.0:{port} (IPv4)"
                 ));
             }
             (_, wrong) => {
-                return refuse(format!(
+                return Err(format!(
                     "`{wrong}` is neither a name nor an IP address: write HOST:PORT \
                      (localhost:8080, 127.0.0.1:8080, [::1]:8080)"
                 ));
@@ -243,9 +238,7 @@ pub fn listen(wanted: &[SocketAddr], workers: usize) -> Result<Listeners, Listen
         let ports = reserve(wanted)?;
         return listen_shared(&ports.addresses, workers);
     }
-    let sockets = bind_all(wanted, false)?;
-    let bound = bound(&sockets, wanted)?;
-    listeners(&bound, vec![sockets])
+    listeners(vec![bind_all(wanted, false)?])
 }
 
 /// Ports that are ours to share. As nobody listens on these sockets, the kernel gives them no
@@ -265,9 +258,9 @@ pub fn reserve(wanted: &[SocketAddr]) -> Result<ReservedPorts, ListenError> {
     let fixed = wanted.iter().filter(|address| address.port() != 0);
     // Closed again at once: only asks whether the ports are free of others.
     bind_all(&fixed.copied().collect::<Vec<_>>(), false)?;
-    let sockets = bind_all(wanted, true)?;
+    let (sockets, addresses) = bind_all(wanted, true)?.into_iter().unzip();
     Ok(ReservedPorts {
-        addresses: bound(&sockets, wanted)?,
+        addresses,
         _sockets: sockets,
     })
 }
@@ -279,21 +272,27 @@ pub fn reserve(wanted: &[SocketAddr]) -> Result<ReservedPorts, ListenError> {
 pub fn listen_shared(addresses: &[SocketAddr], workers: usize) -> Result<Listeners, ListenError> {
     let of_workers = (0..workers).map(|_| bind_all(addresses, true));
     // All are bound before the first listens, so that none gets the connections of the others.
-    listeners(addresses, of_workers.collect::<Result<_, _>>()?)
+    listeners(of_workers.collect::<Result<_, _>>()?)
 }
 
-fn listeners(bound: &[SocketAddr], sockets: Vec<Vec<Socket>>) -> Result<Listeners, ListenError> {
-    let start_listening = |(socket, address): (Socket, &SocketAddr)| {
+fn listeners(sockets: Vec<Vec<Bound>>) -> Result<Listeners, ListenError> {
+    let bound: Vec<_> = sockets
+        .first()
+        .into_iter()
+        .flatten()
+        .map(|(_, at)| *at)
+        .collect();
+    let start_listening = |(socket, at): Bound| {
         let listening = socket.listen(LISTEN_BACKLOG as i32);
-        listening.map_err(refused(*address))?;
+        listening.map_err(refused(at))?;
         Ok(socket.into())
     };
-    let of_worker = |sockets: Vec<Socket>| sockets.into_iter().zip(bound).map(start_listening);
+    let of_worker = |sockets: Vec<Bound>| sockets.into_iter().map(start_listening).collect();
     Ok(Listeners {
-        addresses: reached(bound),
+        addresses: reached(&bound),
         of_workers: sockets
             .into_iter()
-            .map(|sockets| of_worker(sockets).collect())
+            .map(of_worker)
             .collect::<Result<_, _>>()?,
     })
 }
@@ -313,18 +312,11 @@ fn is_ipv6_only(addresses: &[SocketAddr]) -> bool {
     addresses.iter().any(SocketAddr::is_ipv4)
 }
 
-fn bound(sockets: &[Socket], wanted: &[SocketAddr]) -> Result<Vec<SocketAddr>, ListenError> {
-    let address = |(socket, wanted): (&Socket, &SocketAddr)| {
-        let bound = socket.local_addr().map(|bound| bound.as_socket());
-        bound
-            .and_then(|bound| bound.ok_or_else(|| io::ErrorKind::Unsupported.into()))
-            .map_err(refused(*wanted))
-    };
-    sockets.iter().zip(wanted).map(address).collect()
-}
+/// A socket and its address, whose port is not 0.
+type Bound = (Socket, SocketAddr);
 
 /// Binds a socket to each address. Those of port 0 get the same one.
-fn bind_all(wanted: &[SocketAddr], share_port: bool) -> Result<Vec<Socket>, ListenError> {
+fn bind_all(wanted: &[SocketAddr], share_port: bool) -> Result<Vec<Bound>, ListenError> {
     let chosen = wanted.iter().filter(|address| address.port() == 0).count();
     let attempts = if chosen > 1 { PORT_ATTEMPTS } else { 1 };
     for _ in 1..attempts {
@@ -338,7 +330,7 @@ fn bind_all(wanted: &[SocketAddr], share_port: bool) -> Result<Vec<Socket>, List
     bind_once(wanted, share_port)
 }
 
-fn bind_once(wanted: &[SocketAddr], share_port: bool) -> Result<Vec<Socket>, ListenError> {
+fn bind_once(wanted: &[SocketAddr], share_port: bool) -> Result<Vec<Bound>, ListenError> {
     let only_ipv6 = is_ipv6_only(wanted);
     let mut chosen = 0;
     let bind_one = |&address: &SocketAddr| {
@@ -346,21 +338,16 @@ fn bind_once(wanted: &[SocketAddr], share_port: bool) -> Result<Vec<Socket>, Lis
         if at.port() == 0 {
             at.set_port(chosen);
         }
-        let socket = bind(at, share_port, only_ipv6);
-        let port = socket.and_then(|socket| {
-            let bound = socket.local_addr()?.as_socket();
-            Ok((socket, bound.map_or(0, |bound| bound.port())))
-        });
-        let (socket, port) = port.map_err(refused(at))?;
+        let bound = bind(at, share_port, only_ipv6).map_err(refused(at))?;
         if address.port() == 0 {
-            chosen = port;
+            chosen = bound.1.port();
         }
-        Ok(socket)
+        Ok(bound)
     };
     wanted.iter().map(bind_one).collect()
 }
 
-fn bind(address: SocketAddr, share_port: bool, only_ipv6: bool) -> io::Result<Socket> {
+fn bind(address: SocketAddr, share_port: bool, only_ipv6: bool) -> io::Result<Bound> {
     let family = Domain::for_address(address);
     let socket = Socket::new(family, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -375,7 +362,8 @@ fn bind(address: SocketAddr, share_port: bool, only_ipv6: bool) -> io::Result<So
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    Ok(socket)
+    let bound = socket.local_addr()?.as_socket();
+    Ok((socket, bound.ok_or(io::ErrorKind::Unsupported)?))
 }
 
 /// From now on a close of `socket` lets its peer have all bytes that the socket took, and then the

@@ -89,7 +89,7 @@ fn supervise(settings: &Settings) -> anyhow::Result<()> {
 /// Waits until the server is to end. A child has nothing to say meanwhile: one that does, or that
 /// falls silent for good, ends.
 fn until_shutdown(shutdown: &Shutdown, processes: &mut [Process]) -> anyhow::Result<()> {
-    let mut events = vec![PollFd::new(shutdown, PollFlags::IN)];
+    let mut events = vec![PollFd::new(&shutdown.0, PollFlags::IN)];
     let pipes = processes.iter().map(|process| process.stdout.get_ref());
     events.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
     rustix::io::retry_on_intr(|| poll(&mut events, None)).context("cannot wait for a signal")?;

@@ -37,14 +37,26 @@ pub struct Shared<M> {
     /// Whether descriptors are short.
     pub shortage: Shortage,
     gate: Arc<Gate>,
+    draining: AtomicBool,
+    /// Other handles of the workers' sockets.
+    listeners: Vec<TcpListener>,
 }
 
 impl<M> Shared<M> {
-    /// Of a server that is about to start; `advice` is what to do when descriptors are short.
-    pub fn new(settings: Settings, advice: &'static str) -> Self {
+    /// Of a server that is about to start; `advice` is what to do when descriptors are short. The
+    /// drain is to shut `listeners` down.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn new(
+        settings: Settings,
+        advice: &'static str,
+        listeners: &[Vec<TcpListener>],
+    ) -> io::Result<Self> {
+        let handles = listeners.iter().flatten().map(TcpListener::try_clone);
         let counters = Arc::new(Counters::new(settings.workers));
         let gate = Gate::new(settings.max_connections);
-        Self {
+        Ok(Self {
             admission: Admission::new(&settings, Arc::clone(&gate), Arc::clone(&counters)),
             rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
             alive: Alive::default(),
@@ -53,48 +65,24 @@ impl<M> Shared<M> {
             settings,
             counters,
             gate,
-        }
-    }
-
-    /// The drain begins: counts the connections that it is going to close, and logs no shortage any
-    /// more.
-    pub fn note_drain(&self) {
-        let open = self.gate.open() as u64;
-        self.counters.worker(0).drained.add(open);
-        self.shortage.stop();
-    }
-}
-
-/// The drain of a server whose workers have sockets to accept on.
-#[derive(Debug)]
-pub struct Drain {
-    begun: AtomicBool,
-    /// Other handles of the workers' sockets.
-    listeners: Vec<TcpListener>,
-}
-
-impl Drain {
-    /// Of a server with these sockets, which are to be shut down.
-    ///
-    /// # Errors
-    /// Out of descriptors.
-    pub fn new(listeners: &[Vec<TcpListener>]) -> io::Result<Self> {
-        let handles = listeners.iter().flatten().map(TcpListener::try_clone);
-        Ok(Self {
-            begun: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             listeners: handles.collect::<Result<_, _>>()?,
         })
     }
 
     /// Whether nobody new is to be accepted. A worker may not have been told yet.
-    pub fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Acquire)
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
-    /// Stops listening: all sockets before any worker closes a connection, so that no client that
-    /// was told to go is let in by another worker.
-    pub fn begin(&self) {
-        self.begun.store(true, Ordering::Release);
+    /// The drain begins: counts the connections that it is going to close, and logs no shortage any
+    /// more. Stops listening: all sockets before any worker closes a connection, so that no client
+    /// that was told to go is let in by another worker.
+    pub fn begin_drain(&self) {
+        let open = self.gate.open() as u64;
+        self.counters.worker(0).drained.add(open);
+        self.shortage.stop();
+        self.draining.store(true, Ordering::Release);
         for listener in &self.listeners {
             if let Err(error) = shutdown(listener, Shutdown::Both) {
                 tracing::warn!(%error, "cannot stop listening");

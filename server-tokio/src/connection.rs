@@ -30,9 +30,15 @@ pub(crate) fn serve(
     alive: AliveGuard,
 ) -> impl Future<Output = ()> + Send {
     let handle = ConnectionHandle::new(stream, worker.tick());
-    let mut registered = Registered::new(worker, handle, alive);
+    let mut registered = Registered {
+        worker,
+        handle,
+        slot: NOWHERE,
+        permit: None,
+        _alive: alive,
+    };
     async move {
-        registered.enter(own_waker().await);
+        registered.enter(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
         let opened = Box::pin(handshake(&registered.worker, &registered.handle)).await;
         let ending = match opened.map(|opened| open(&mut registered, *opened)) {
             Ok(Serving::Echo(mut echo)) => poll_fn(|cx| echo.poll(&registered, cx)).await,
@@ -43,11 +49,6 @@ pub(crate) fn serve(
             Box::pin(linger(&registered.worker, &registered.handle)).await;
         }
     }
-}
-
-/// The waker of the running task.
-fn own_waker() -> impl Future<Output = Waker> {
-    poll_fn(|cx| Poll::Ready(cx.waker().clone()))
 }
 
 /// What a request has become.
@@ -89,16 +90,6 @@ struct Registered {
 const NOWHERE: u32 = u32::MAX;
 
 impl Registered {
-    fn new(worker: Arc<Worker>, handle: Arc<ConnectionHandle>, alive: AliveGuard) -> Self {
-        Self {
-            worker,
-            handle,
-            slot: NOWHERE,
-            permit: None,
-            _alive: alive,
-        }
-    }
-
     /// Lets others find the connection; `task` is its own.
     fn enter(&mut self, task: Waker) {
         if let Some(handle) = Arc::get_mut(&mut self.handle) {
@@ -148,7 +139,6 @@ async fn handshake(worker: &Worker, handle: &ConnectionHandle) -> Result<Box<Upg
     }
 }
 
-/// Reads once and judges what has been received.
 fn read_head(
     worker: &Worker,
     handle: &ConnectionHandle,

@@ -55,17 +55,22 @@ fn main() -> ExitCode {
         check: || Ok(()),
     };
     program.run(&cli.server, |settings, listeners, _ready| {
-        let server = Arc::new(Server::new(settings));
-        let running = match cli.flavor {
-            Flavor::Multi => start::multi(&server, listeners)?,
-            Flavor::PerCore => start::per_core(&server, listeners)?,
+        let server = Arc::new(Server::new(settings)?);
+        let runtime = match cli.flavor {
+            Flavor::Multi => Some(start::multi(&server, listeners)?),
+            Flavor::PerCore => start::per_core(&server, listeners).map(|()| None)?,
         };
         Ok(Serving {
             alive: server.alive.clone(),
             counters: Arc::clone(&server.counters),
             counts_enters: false,
             begin_drain: Box::new(move || server.begin_drain()),
-            stop: Box::new(move || running.stop()),
+            // Without waiting for what its threads still do.
+            stop: Box::new(|| {
+                if let Some(runtime) = runtime {
+                    runtime.shutdown_background();
+                }
+            }),
         })
     })
 }

@@ -10,27 +10,12 @@ use tokio::runtime::{Builder, Runtime};
 use crate::worker::{Server, Worker};
 use crate::{fanout, listener};
 
-/// The threads that run the workers.
-pub(crate) enum Running {
-    Multi(Runtime),
-    PerCore,
-}
-
-impl Running {
-    /// Lets go of the threads without waiting for what they still do.
-    pub(crate) fn stop(self) {
-        if let Self::Multi(runtime) = self {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 /// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run
 /// wherever there is time.
 pub(crate) fn multi(
     server: &Arc<Server>,
     listeners: Vec<Vec<TcpListener>>,
-) -> anyhow::Result<Running> {
+) -> anyhow::Result<Runtime> {
     let settings = server.settings.clone();
     let started = AtomicUsize::new(0);
     let runtime = Builder::new_multi_thread()
@@ -47,23 +32,24 @@ pub(crate) fn multi(
     let workers: Arc<[_]> = (0..server.settings.workers)
         .map(|index| Worker::new(index, server))
         .collect();
-    let _inside = runtime.enter();
     for worker in workers.iter() {
         runtime.spawn(Arc::clone(worker).sweep());
         runtime.spawn(fanout::run(Arc::clone(worker)));
     }
+    let inside = runtime.enter();
     for listener in listeners.into_iter().flatten() {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
     }
-    Ok(Running::Multi(runtime))
+    drop(inside);
+    Ok(runtime)
 }
 
 /// One single-threaded runtime per worker, each with listeners of its own.
 pub(crate) fn per_core(
     server: &Arc<Server>,
     listeners: Vec<Vec<TcpListener>>,
-) -> anyhow::Result<Running> {
+) -> anyhow::Result<()> {
     for (index, listeners) in listeners.into_iter().enumerate() {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -90,5 +76,5 @@ pub(crate) fn per_core(
             })
             .context("cannot start a worker")?;
     }
-    Ok(Running::PerCore)
+    Ok(())
 }

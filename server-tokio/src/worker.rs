@@ -1,6 +1,7 @@
 //! Workers: what they share and what each owns.
 
 use std::cell::Cell;
+use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,19 +44,20 @@ impl Deref for Server {
 }
 
 impl Server {
-    pub(crate) fn new(settings: Settings) -> Self {
-        Self {
-            shared: Shared::new(settings, "raise `ulimit -n` for more"),
+    pub(crate) fn new(settings: Settings) -> io::Result<Self> {
+        Ok(Self {
+            // Its accept loops end, and their sockets with them.
+            shared: Shared::new(settings, "raise `ulimit -n` for more", &[])?,
             draining: watch::Sender::new(false),
             starving: AtomicBool::new(false),
             freed: Notify::new(),
             collections: AtomicUsize::new(0),
-        }
+        })
     }
 
     /// Tells every worker to stop accepting and to close its connections.
     pub(crate) fn begin_drain(&self) {
-        self.note_drain();
+        self.shared.begin_drain();
         self.draining.send_replace(true);
     }
 

@@ -23,11 +23,6 @@ impl Room {
     pub fn id(&self) -> RoomId {
         self.id
     }
-
-    /// Its name.
-    pub fn name(&self) -> &RoomName {
-        &self.name
-    }
 }
 
 /// The rooms of the whole server and the mailboxes of its workers. `M` is what a worker's fan-out

@@ -36,8 +36,11 @@ pub(crate) fn serve(
     let descriptor = stream.as_raw_fd();
     let (mut incoming, outgoing) = stream.into_split();
     async move {
-        let handle = ConnectionHandle::new(descriptor, outgoing, worker.handles()).await;
-        let registered = Registered::new(&worker, &handle);
+        let handle = ConnectionHandle::new(descriptor, outgoing, &worker.handles).await;
+        let registered = Registered {
+            worker: &worker,
+            key: worker.register(&handle),
+        };
         let (ending, mut incoming) = {
             let serving = match Box::pin(handshake(&worker, &handle, &mut incoming)).await {
                 Ok(upgrade) => Ok(open(&worker, &handle, incoming, registered.key, upgrade)),
@@ -100,13 +103,6 @@ fn open<'a>(
 struct Registered<'a> {
     worker: &'a Worker,
     key: MemberKey,
-}
-
-impl<'a> Registered<'a> {
-    fn new(worker: &'a Worker, handle: &Rc<ConnectionHandle>) -> Self {
-        let key = worker.register(handle);
-        Self { worker, key }
-    }
 }
 
 impl Drop for Registered<'_> {

@@ -164,7 +164,6 @@ impl ConnectionHandle {
         }
     }
 
-    /// When the connection expires, if there is a limit.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline.get()
     }

@@ -35,16 +35,6 @@ impl Listener {
             starving: Cell::new(false),
         })
     }
-
-    fn starve(&self, worker: &Worker) {
-        self.starving.set(true);
-        worker.starving.update(|starving| starving + 1);
-    }
-
-    fn recover(&self, worker: &Worker) {
-        self.starving.set(false);
-        worker.starving.update(|starving| starving - 1);
-    }
 }
 
 /// Accepts until the drain begins. One of the [`ACCEPTS`] loops of a listener.
@@ -56,14 +46,13 @@ pub(crate) async fn accept(listener: Rc<Listener>, worker: Rc<Worker>) {
     loop {
         match listener.socket.accept().await {
             Ok((stream, _)) => serve(&worker, stream),
-            Err(_) if worker.is_draining() => return,
+            Err(_) if worker.server.is_draining() => return,
             Err(error) => {
                 if !failed(&worker, &error) {
                     tracing::debug!(%error, "a connection was lost before it was accepted");
                 } else if listener.starving.get() {
                     wait_for_others(&listener, &worker).await;
                 } else {
-                    listener.starve(&worker);
                     accept_sparingly(&listener, &worker).await;
                 }
             }
@@ -92,8 +81,10 @@ fn serve(worker: &Rc<Worker>, stream: TcpStream) {
 /// connection has closed or a moment has passed: descriptors may also come free elsewhere. Returns
 /// when there seem to be enough again.
 async fn accept_sparingly(listener: &Listener, worker: &Rc<Worker>) {
+    listener.starving.set(true);
+    worker.starving.update(|starving| starving + 1);
     let mut in_a_row = 0;
-    while in_a_row < ACCEPTS && !worker.is_draining() {
+    while in_a_row < ACCEPTS && !worker.server.is_draining() {
         // The kernel takes the descriptor before it looks for a connection, so an accept may not
         // wait for one now.
         if listener.socket.readable(true).await.is_err() {
@@ -111,7 +102,8 @@ async fn accept_sparingly(listener: &Listener, worker: &Rc<Worker>) {
             }
         }
     }
-    listener.recover(worker);
+    listener.starving.set(false);
+    worker.starving.update(|starving| starving - 1);
 }
 
 /// The other loops of the listener wait meanwhile.

@@ -15,7 +15,7 @@ use server_core::memory_release::{self, IdleShrink};
 use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, Settings};
 use server_core::sweep::IdleAction;
 use server_core::task::Signals;
-use server_core::workers::{Drain, Shared};
+use server_core::workers::Shared;
 use slab::Slab;
 
 use crate::monoio::buffers::BufferPool;
@@ -26,7 +26,6 @@ use crate::monoio::wake::{Signal, WorkerWaker, wake_with_worker};
 /// What all workers share.
 pub(crate) struct Server {
     shared: Shared<MemberKey>,
-    pub(crate) drain: Drain,
     /// One for each worker.
     wakers: Vec<Arc<WorkerWaker>>,
 }
@@ -44,18 +43,16 @@ impl Server {
     /// No descriptors for the drain or the workers' wakers.
     pub(crate) fn new(settings: Settings, listeners: &[Vec<TcpListener>]) -> io::Result<Self> {
         Ok(Self {
-            drain: Drain::new(listeners)?,
             wakers: (0..settings.workers)
                 .map(WorkerWaker::new)
                 .collect::<io::Result<_>>()?,
-            shared: Shared::new(settings, "raise `ulimit -n` for more"),
+            shared: Shared::new(settings, "raise `ulimit -n` for more", listeners)?,
         })
     }
 
     /// Tells every worker to stop accepting and to close its connections.
     pub(crate) fn begin_drain(&self) {
-        self.note_drain();
-        self.drain.begin();
+        self.shared.begin_drain();
         self.wakers.iter().for_each(|waker| waker.wake_worker());
     }
 }
@@ -67,7 +64,7 @@ pub(crate) struct Worker {
     pub(crate) server: Arc<Server>,
     /// Large receive buffers.
     pub(crate) buffer_pool: BufferPool,
-    handles: Rc<HandleContext>,
+    pub(crate) handles: Rc<HandleContext>,
     serials: Cell<u32>,
     connections: RefCell<Slab<(u32, Rc<ConnectionHandle>)>>,
     draining: Cell<bool>,
@@ -101,11 +98,6 @@ impl Worker {
 
     pub(crate) fn tick(&self) -> u32 {
         self.handles.tick.get()
-    }
-
-    /// What its handles have in common.
-    pub(crate) fn handles(&self) -> &Rc<HandleContext> {
-        &self.handles
     }
 
     /// What others than this worker call to wake it.
@@ -145,11 +137,6 @@ impl Worker {
         (*serial == key.serial).then(|| Rc::clone(handle))
     }
 
-    /// Whether nobody new is to be accepted. This worker may not have heard of it yet.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.server.drain.has_begun()
-    }
-
     /// Lets all tasks that are runnable run, and then the ring: every operation that need not wait
     /// for a peer is complete afterwards. In place of a yield, which monoio would answer by running
     /// this task again and nothing else.
@@ -162,7 +149,7 @@ impl Worker {
     /// Waits for the drain, then tells every connection.
     pub(crate) async fn wait_for_drain(self: Rc<Self>) {
         poll_fn(|cx| {
-            if self.server.drain.has_begun() {
+            if self.server.is_draining() {
                 return Poll::Ready(());
             }
             wake_with_worker(cx);

@@ -13,7 +13,7 @@ use server_core::rooms::Frames;
 use server_core::sweep::{Activity, Phase};
 use server_core::system::is_out_of_descriptors;
 use uring_net::{OpKind, ReceivedBuf, SendBuf, SocketId, Token};
-use ws_proto::{CloseCode, End, Reply, Role, Session, State};
+use ws_proto::{CloseCode, Reply, Role, Session, State};
 
 use crate::raw::clock::Deadline;
 use crate::raw::member::Member;
@@ -156,7 +156,7 @@ impl Connection {
         };
         let received = bytes.len();
         let echo = session.echo(&mut bytes, &mut self.sender.pending);
-        worker.local_counters.count_echo(received, &echo);
+        worker.count_echo(received, &echo);
         match echo.reply {
             Reply::None => {}
             Reply::InPlace(range) => {
@@ -165,17 +165,13 @@ impl Connection {
             }
             Reply::Spilled => self.sender.flush(worker),
         }
-        if let Some(end) = echo.end {
-            if let End::Violation(violation) = end {
-                worker.counters().count_violation(&violation);
-            }
+        if echo.end.is_some() {
             self.linger(worker);
         } else if self.sender.pending.len() > HOLD_BYTES {
             self.sender.stop_receiving(&mut worker.ring);
         }
     }
 
-    /// Judges what has been received.
     fn read_head(&mut self, worker: &mut Worker, just_now: &[u8]) {
         let Serving::Handshake(kept) = &mut self.serving else {
             return;
@@ -203,10 +199,14 @@ impl Connection {
             Endpoint::Echo => {
                 let mut session = Session::new(Role::Server, worker.server.settings.limits);
                 self.sender.append(worker, &upgrade.response);
-                let ended = echo_early(worker, &mut session, early, &mut self.sender.pending);
+                let echo = session.echo(early, &mut self.sender.pending);
+                if let Reply::InPlace(range) = echo.reply.clone() {
+                    self.sender.pending.extend_from_slice(&early[range]);
+                }
                 self.serving = Serving::Echo(session);
                 self.sender.flush(worker);
-                if ended {
+                worker.count_echo(early.len(), &echo);
+                if echo.end.is_some() {
                     self.linger(worker);
                 }
             }
@@ -220,7 +220,6 @@ impl Connection {
         }
     }
 
-    /// Sends an HTTP response and lingers.
     fn respond(&mut self, worker: &mut Worker, response: &[u8]) {
         self.sender.append(worker, response);
         self.sender.flush(worker);
@@ -305,7 +304,7 @@ impl Connection {
         match self.stage {
             Stage::Handshake | Stage::Open => {
                 if self.is_closing() {
-                    self.sender.deliver_on_close(&mut worker.ring);
+                    worker.ring.deliver_on_close(self.sender.socket);
                 }
                 self.finish_if_ended(worker);
                 self.read_on(worker);
@@ -359,7 +358,7 @@ impl Connection {
     fn finish_if_ended(&mut self, worker: &mut Worker) {
         let waiting = matches!(&self.serving, Serving::Member(member) if member.is_waiting());
         if self.sender.has_ended() && self.sender.is_idle() && !waiting {
-            self.sender.deliver_on_close(&mut worker.ring);
+            worker.ring.deliver_on_close(self.sender.socket);
             self.close(worker);
         }
     }
@@ -392,7 +391,6 @@ impl Connection {
         self.sender.flush(worker);
     }
 
-    /// The request took too long.
     pub(crate) fn time_out_request(&mut self, worker: &mut Worker) {
         let response = worker.server.admission.time_out(worker.index);
         self.respond(worker, &response);
@@ -418,7 +416,7 @@ impl Connection {
     pub(crate) fn drain(&mut self, worker: &mut Worker) {
         match (self.stage, &mut self.serving) {
             (Stage::Handshake, _) => {
-                self.sender.deliver_on_close(&mut worker.ring);
+                worker.ring.deliver_on_close(self.sender.socket);
                 return self.close(worker);
             }
             (Stage::Open, Serving::Echo(session)) => {
@@ -449,7 +447,7 @@ impl Connection {
 
     fn end_our_direction(&mut self, worker: &mut Worker) {
         if self.sender.has_ended() {
-            self.sender.deliver_on_close(&mut worker.ring);
+            worker.ring.deliver_on_close(self.sender.socket);
             return self.close(worker);
         }
         self.stage = Stage::Lingering;
@@ -490,23 +488,4 @@ impl Connection {
         let socket = self.sender.socket;
         worker.ring.close(socket, Token(socket.index() as u64));
     }
-}
-
-/// Replies to what the client sent behind its request, appending to `out`; whether that ended the
-/// connection.
-fn echo_early(
-    worker: &mut Worker,
-    session: &mut Session,
-    early: &mut [u8],
-    out: &mut Vec<u8>,
-) -> bool {
-    let echo = session.echo(early, out);
-    if let Reply::InPlace(range) = echo.reply.clone() {
-        out.extend_from_slice(&early[range]);
-    }
-    worker.local_counters.count_echo(early.len(), &echo);
-    if let Some(End::Violation(violation)) = &echo.end {
-        worker.counters().count_violation(violation);
-    }
-    echo.end.is_some()
 }

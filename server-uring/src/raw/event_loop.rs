@@ -83,9 +83,7 @@ impl Loop {
             (Event::Eof, Some(connection)) => connection.eof(worker),
             (Event::Closed, _) if listener_at(&mut self.listeners, slot).is_none() => {
                 self.connections.remove(slot);
-                for listener in self.listeners.iter_mut().filter(|l| l.is_starving()) {
-                    listener.retry(worker);
-                }
+                self.listeners.iter_mut().for_each(|l| l.retry(worker));
             }
             (Event::Accepted(socket), _) => {
                 if let Some(listener) = listener_at(&mut self.listeners, slot) {
@@ -93,13 +91,6 @@ impl Loop {
                 }
             }
             (Event::TimedOut, _) if token == CLOCK_TICK => self.clock_tick(),
-            (
-                Event::Failed {
-                    op: OpKind::Timeout,
-                    ..
-                },
-                _,
-            ) => worker.time_again(token),
             (Event::Woken, _) => self.wake(),
             (
                 Event::Cancelled {
@@ -108,21 +99,16 @@ impl Loop {
                 },
                 Some(connection),
             ) => connection.stopped(worker),
-            (
-                Event::Failed {
-                    op: OpKind::Accept,
-                    error,
-                    ..
-                },
-                _,
-            ) => {
-                if let Some(listener) = listener_at(&mut self.listeners, slot) {
-                    listener.failed(worker, &error);
+            (Event::Failed { op, error, .. }, connection) => match (op, connection) {
+                (OpKind::Timeout, _) => worker.time_again(token),
+                (OpKind::Accept, _) => {
+                    if let Some(listener) = listener_at(&mut self.listeners, slot) {
+                        listener.failed(worker, &error);
+                    }
                 }
-            }
-            (Event::Failed { op, error, .. }, Some(connection)) => {
-                connection.failed(worker, op, &error);
-            }
+                (_, Some(connection)) => connection.failed(worker, op, &error),
+                (_, None) => tracing::trace!(?op, %error, "nothing follows from this"),
+            },
             (other, _) => tracing::trace!(?other, "nothing follows from this"),
         }
     }
@@ -217,7 +203,7 @@ impl Loop {
         if !worker.clock.watched.is_empty() {
             worker.start_clock();
         }
-        for listener in self.listeners.iter_mut().filter(|l| l.is_starving()) {
+        for listener in &mut self.listeners {
             listener.retry_if_pending(worker);
         }
     }
@@ -228,7 +214,7 @@ impl Loop {
         self.woken = true;
         self.fanout.wake();
         let worker = &mut self.worker;
-        if !worker.draining && worker.is_draining() {
+        if !worker.draining && worker.server.is_draining() {
             worker.draining = true;
             tracing::debug!(worker = worker.index, stats = ?worker.ring.stats(), "draining");
             for listener in &mut self.listeners {

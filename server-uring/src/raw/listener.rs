@@ -14,10 +14,9 @@ use crate::raw::worker::Worker;
 /// A listening socket of a worker and its multishot accept.
 pub(crate) struct Listener {
     socket: SocketId,
-    /// The ring has the accept.
+    /// The ring has the accept. Otherwise it is out of descriptors: nothing is accepted until a
+    /// connection closes, or for a moment.
     accepting: bool,
-    /// Out of descriptors: nothing is accepted until a connection closes, or for a moment.
-    starving: bool,
 }
 
 impl Listener {
@@ -31,18 +30,11 @@ impl Listener {
         Ok(Self {
             socket,
             accepting: true,
-            starving: false,
         })
     }
 
-    /// Whether its socket has this slot.
     pub(crate) fn is_at(&self, slot: usize) -> bool {
         self.socket.index() == slot
-    }
-
-    /// Whether it waits for descriptors.
-    pub(crate) fn is_starving(&self) -> bool {
-        self.starving
     }
 
     /// Serves a connection.
@@ -52,11 +44,10 @@ impl Listener {
         connections: &mut Connections,
         socket: SocketId,
     ) {
-        self.starving = false;
         worker.server.shortage.accepted();
         worker.counters().connections_accepted.add(1);
         let mut connection = Connection::new(worker, socket);
-        if worker.is_draining() {
+        if worker.server.is_draining() {
             connection.close(worker);
         }
         connections.insert(connection);
@@ -65,7 +56,7 @@ impl Listener {
     /// The accept is over.
     pub(crate) fn failed(&mut self, worker: &mut Worker, error: &io::Error) {
         self.accepting = false;
-        if worker.is_draining() {
+        if worker.server.is_draining() {
             return;
         }
         worker.counters().accept_errors.add(1);
@@ -74,14 +65,13 @@ impl Listener {
             self.retry(worker);
             return;
         }
-        self.starving = true;
         worker.server.shortage.failed(error);
         worker.start_clock();
     }
 
     /// A connection has closed: there is a descriptor.
     pub(crate) fn retry(&mut self, worker: &mut Worker) {
-        if !worker.is_draining() && !self.accepting {
+        if !self.accepting && !worker.server.is_draining() {
             self.accepting = true;
             worker.ring.accept(self.socket, token(self.socket));
         }
@@ -108,7 +98,6 @@ impl Listener {
 
     /// Stops accepting. Connections from now on are refused.
     pub(crate) fn close(&mut self, worker: &mut Worker) {
-        self.starving = false;
         worker.ring.close(self.socket, token(self.socket));
     }
 }

@@ -247,11 +247,6 @@ impl Sender {
         }
     }
 
-    /// All that was to be sent is sent: however the connection ends now, the peer is to get it.
-    pub(crate) fn deliver_on_close(&self, ring: &mut Ring) {
-        ring.deliver_on_close(self.socket);
-    }
-
     /// Ends our direction: the peer reads the end of the stream after our last bytes.
     // RFC 6455 section 5.5.1: tcp-is-closed, server-closes-at-once
     // RFC 6455 section 7.1.7: server-fails
@@ -260,17 +255,14 @@ impl Sender {
         ring.shutdown(self.socket, Shutdown::Write, self.token());
     }
 
-    /// The receive has stopped as asked.
     pub(crate) fn stopped(&mut self) {
         self.receiving = Receiving::Off;
     }
 
-    /// The peer has ended its stream.
     pub(crate) fn ended(&mut self) {
         self.receiving = Receiving::Ended;
     }
 
-    /// Whether the peer has ended its stream.
     pub(crate) fn has_ended(&self) -> bool {
         self.receiving == Receiving::Ended
     }

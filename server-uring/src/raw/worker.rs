@@ -11,8 +11,9 @@ use anyhow::Context;
 use server_core::counters::{LocalCounters, WorkerCounters};
 use server_core::options::Settings;
 use server_core::sweep::Activity;
-use server_core::workers::{Drain, Shared};
+use server_core::workers::Shared;
 use uring_net::{Ring, SocketId, Token};
+use ws_proto::{Echo, End};
 
 use crate::raw::clock::Clock;
 use crate::raw::ring::Sizes;
@@ -27,7 +28,6 @@ const WAKER: Token = Token(u64::MAX - 2);
 /// What all workers share.
 pub(crate) struct Server {
     shared: Shared<SocketId>,
-    pub(crate) drain: Drain,
     /// Of each worker's ring.
     sizes: Sizes,
     /// `--spin-us`.
@@ -55,8 +55,8 @@ impl Server {
             shared: Shared::new(
                 settings,
                 "raise `ulimit -n` for more; with --direct more --workers do, too",
-            ),
-            drain: Drain::new(listeners)?,
+                listeners,
+            )?,
             sizes,
             spin,
         })
@@ -64,8 +64,7 @@ impl Server {
 
     /// Tells every worker to stop accepting and to close its connections.
     pub(crate) fn begin_drain(&self, workers: &[uring_net::Waker]) {
-        self.note_drain();
-        self.drain.begin();
+        self.shared.begin_drain();
         workers.iter().for_each(uring_net::Waker::wake);
     }
 }
@@ -131,9 +130,12 @@ impl Worker {
         self.server.counters.worker(self.index)
     }
 
-    /// Whether nobody new is to be accepted. This worker may not have heard of it yet.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.server.drain.has_begun()
+    #[inline]
+    pub(crate) fn count_echo(&mut self, received: usize, echo: &Echo) {
+        self.local_counters.count_echo(received, echo);
+        if let Some(End::Violation(violation)) = &echo.end {
+            self.counters().count_violation(violation);
+        }
     }
 
     pub(crate) fn hand_over_counters(&mut self) {
