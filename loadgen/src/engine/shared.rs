@@ -318,6 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_has_its_own_phases() {
+        let shared = Shared::new(1, Duration::ZERO, Duration::ZERO, false);
+        for begin in [100, 9_000] {
+            shared.begin_slice(begin, Duration::from_nanos(begin), Duration::from_nanos(50));
+            let times = shared.times();
+            assert_eq!((times.start, times.from), (begin, 2 * begin));
+            assert_eq!(times.to, times.from + 50);
+            assert!(!shared.all_stopped());
+            shared.thread_stopped();
+            assert!(shared.all_stopped());
+        }
+    }
+
+    #[test]
     fn phases() {
         let shared = Shared::new(1, Duration::from_secs(1), Duration::from_secs(2), false);
         assert!(!shared.has_begun());

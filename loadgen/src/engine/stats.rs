@@ -293,6 +293,20 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_after_the_drain_stays_lost() {
+        let (mut stats, mut late) = (Stats::new(false), Stats::new(false));
+        let sent = SECOND_NS + 10;
+        stats.sent(&TIMES, sent, sent);
+        late.reply(&TIMES, 9 * SECOND_NS, sent, sent);
+        late.totals.received = 1;
+        late.window.duplicated = 1;
+        stats.add_late(late);
+        assert_eq!((stats.window.sent, stats.window.received), (1, 0));
+        assert_eq!((stats.settled, stats.settled_in_all), (0, 1));
+        assert_eq!((stats.totals.received, stats.window.duplicated), (1, 1));
+    }
+
+    #[test]
     fn warm_up_is_left_out_and_the_drain_kept() {
         let shared = Shared::new(1, Duration::ZERO, Duration::ZERO, false);
         let mut stats = Stats::new(true);
