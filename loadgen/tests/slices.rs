@@ -304,6 +304,30 @@ fn check_log(load: &str, slices: &[Slice], record: &Record, log: &str) {
     assert_eq!(others.len(), usize::from(!tag.is_empty()), "{load}");
 }
 
+/// A thread that is woken late finds them over; what was due in them it owes all the same.
+#[test]
+fn slices_shorter_than_a_wake_up_leave_nothing_behind() {
+    for load in LOADS {
+        let address = match load.starts_with("echo") {
+            true => echo_server(),
+            false => room(|_, _| false),
+        };
+        let mut generator = Generator::start(load, address);
+        for _ in 0..100 {
+            generator.command("slice 0 30us");
+            assert!(matches!(generator.line(), Some(Line::Slice(_))), "{load}");
+        }
+        let last = generator.slice(50, 50);
+        let record = generator.stop().record;
+        let messages = record.messages;
+        assert!(last.messages.received > 0);
+        assert_eq!(messages.received, messages.expected, "{load}");
+        let faults = messages.unsent + messages.duplicated + messages.corrupted;
+        assert_eq!(faults, 0, "{load}: {messages:?}");
+        assert_eq!(record.totals.lost_in_warmup, 0);
+    }
+}
+
 /// While another generator is awake, and so for as long as its slice takes.
 #[test]
 fn nothing_is_sent_in_a_pause_and_the_schedule_does_not_run() {

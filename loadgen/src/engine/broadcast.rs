@@ -323,7 +323,7 @@ impl Broadcast {
 impl Traffic for Broadcast {
     fn start(&mut self, io: &mut Io<'_>) {
         self.issued = 0;
-        if self.is_open_loop() {
+        if self.is_open_loop() || io.now >= io.times.to {
             return;
         }
         if let Some(tracker) = &self.tracker {

@@ -241,6 +241,9 @@ impl Traffic for Echo {
         if self.pacer.is_some() {
             return self.start_schedule();
         }
+        if io.now >= io.times.to {
+            return;
+        }
         for conn in 0..self.streams.len() {
             for _ in 0..self.window {
                 if !self.streams[conn].lost {

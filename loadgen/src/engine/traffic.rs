@@ -39,7 +39,8 @@ pub trait Traffic {
         Opened::Keep
     }
 
-    /// A load begins. Nothing is in flight: it is the first, or the one before was drained.
+    /// A load begins. Nothing is in flight: it is the first, or the one before was drained. It may
+    /// be over already, when the thread was woken late.
     fn start(&mut self, io: &mut Io<'_>);
 
     /// Sends what is due.

@@ -314,7 +314,7 @@ impl<T: Traffic> Worker<T> {
             self.least_stall = TICK_NS.min(window_ns / LEAST_STALL_SHARE);
         }
         // A run that ended while it connected has no load.
-        if self.now < times.to && self.shared.has_begun() {
+        if self.shared.has_begun() {
             self.with_traffic(|traffic, io| traffic.start(io));
         }
         loop {
