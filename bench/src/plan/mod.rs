@@ -462,7 +462,7 @@ mod tests {
             "--repeats",
             "40",
             "--scenarios",
-            "idle-1000,echo-64b-open-50",
+            "idle-1000,echo-64b-open-80",
             "--contestants",
             "server-tokio-percore",
         ];
