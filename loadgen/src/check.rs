@@ -231,7 +231,10 @@ impl fmt::Display for Check {
             ),
             CheckName::Connections => {
                 let asked = show_count(limit);
-                write!(f, "only {count} of {asked} connections came up")
+                write!(
+                    f,
+                    "{count} of {asked} connections were up when the load was to begin"
+                )
             }
             CheckName::ConnectionsLost => {
                 write!(

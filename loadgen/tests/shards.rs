@@ -323,7 +323,10 @@ fn a_shard_that_dies_while_it_connects_ends_the_run() {
     assert_eq!(output.status.code(), Some(1));
     let record = record(&output);
     invalid_because(&record, "shard 1 of 3");
-    invalid_because(&record, "0 of 6 connections came up");
+    invalid_because(
+        &record,
+        "0 of 6 connections were up when the load was to begin",
+    );
 }
 
 #[test]

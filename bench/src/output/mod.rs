@@ -1,5 +1,6 @@
 //! A result in the formats that people and programs read.
 
+pub mod bar;
 pub mod compare;
 pub mod docs;
 pub mod export;

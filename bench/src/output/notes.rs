@@ -64,18 +64,15 @@ fn too_few(setting: &Setting, bouts: &[Bout]) -> Option<String> {
         .filter(|(_, result)| !result.enough)
         .map(|(bout, result)| {
             format!(
-                "{} of {} in {}",
-                result.valid_runs, result.contestant, bout.scenario.name
+                "{} of {} in {} ({} needed)",
+                result.valid_runs,
+                result.contestant,
+                bout.scenario.name,
+                setting.runs_needed(&bout.scenario.name)
             )
         })
         .collect();
-    (!lacking.is_empty()).then(|| {
-        format!(
-            "TOO FEW VALID RUNS ({} needed): {}.",
-            setting.runs_needed,
-            lacking.join(", ")
-        )
-    })
+    (!lacking.is_empty()).then(|| format!("TOO FEW VALID RUNS: {}.", lacking.join(", ")))
 }
 
 #[cfg(test)]
@@ -124,7 +121,7 @@ mod tests {
         let all = noted(&runs, |_| {}, |_| {});
         assert_eq!(
             all,
-            ["TOO FEW VALID RUNS (8 needed): 7 of server-uring in echo-64b-w1-c1000."]
+            ["TOO FEW VALID RUNS: 7 of server-uring in echo-64b-w1-c1000 (8 needed)."]
         );
         let all = noted(&suite(3), |setting| setting.interrupted = true, |_| {});
         assert_eq!(all.len(), 1, "{all:?}");

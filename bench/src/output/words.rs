@@ -65,6 +65,15 @@ pub fn verdict(first: &str, second: &str, ratio: &PairedRatio, verdict: &Verdict
     }
 }
 
+/// A ratio of one and the same program at two times: nobody is better.
+pub fn of_one_binary(ratio: &PairedRatio) -> String {
+    let digits = digits(ratio);
+    format!(
+        "the same program: A / B {:.digits$} [{:.digits$}, {:.digits$}]",
+        ratio.ratio, ratio.ci_low, ratio.ci_high
+    )
+}
+
 /// Digits behind the point: so many that a narrow interval has two ends.
 fn digits(ratio: &PairedRatio) -> usize {
     if ratio.half_width() < 0.01 { 3 } else { 2 }
@@ -85,10 +94,13 @@ pub fn size(comparison: &Comparison) -> String {
 /// What would have been seen, so that "no difference" is not read as "equal".
 fn detectable(verdict: &Verdict) -> String {
     verdict.detectable.map_or(String::new(), |ratio| {
-        // Rounded up: a promise.
-        let ratio = (ratio * 100.0).ceil() / 100.0;
-        format!(" (smallest detectable ratio: {ratio:.2}x)")
+        format!(" (smallest detectable ratio: {})", at_least(ratio))
     })
+}
+
+/// A ratio that would have been found, rounded up: a promise.
+pub fn at_least(ratio: f64) -> String {
+    format!("{:.2}x", (ratio * 100.0).ceil() / 100.0)
 }
 
 /// The verdict on each comparison of a pair, in their order.

@@ -1,7 +1,8 @@
 //! One contestant against another from the point of view of the first, whatever the order of the
 //! pair.
 
-use super::{Bout, Comparison};
+use super::{Bout, Comparison, Summary};
+use crate::judge::metrics::{self, Metric};
 use crate::stats::invert;
 
 /// How many times better one contestant is than another, by one metric.
@@ -17,21 +18,82 @@ pub struct Advantage {
     pub shown: bool,
     /// Pairs of runs.
     pub pairs: usize,
+    /// Enough of them for a claim.
+    pub claim: bool,
+    /// The smallest ratio above 1 that would have been found in four suites of five.
+    pub detectable: Option<f64>,
+}
+
+/// One of the figures that a scenario is summed up in.
+#[derive(Debug, Clone, Copy)]
+pub struct Figure<'a> {
+    /// Where it was measured.
+    pub bout: &'a Bout,
+    /// What.
+    pub metric: &'static Metric,
+}
+
+impl Summary {
+    /// The contestant that the others are compared with: the first that took part.
+    pub fn reference(&self) -> Option<&str> {
+        let mut entrants = self.setting.contestants.iter();
+        let first = entrants.find(|one| one.excluded.is_none() && one.duplicate.is_none());
+        first.map(|entrant| entrant.name.as_str())
+    }
+
+    /// What a user pays in the scenario of this bout: throughput at saturation; of its companion,
+    /// where it has one, the server's CPU and the p99 at an equal rate. A companion has none of its
+    /// own, unless its closed loop was not run.
+    pub fn figures<'a>(&'a self, bout: &'a Bout) -> Vec<Figure<'a>> {
+        let is_there = |name: &String| self.bouts.iter().any(|one| one.scenario.name == *name);
+        if bout.scenario.at_rate_of.as_ref().is_some_and(is_there) {
+            return Vec::new();
+        }
+        let of_companion =
+            |one: &&Bout| one.scenario.at_rate_of.as_ref() == Some(&bout.scenario.name);
+        let companion = self.bouts.iter().find(of_companion);
+        let mut figures = Vec::from_iter(bout.figure(&bout.headline));
+        if let Some(companion) = companion {
+            let cpu = metrics::server_cpu(companion.scenario.kind);
+            figures.extend(cpu.map(|metric| Figure {
+                bout: companion,
+                metric,
+            }));
+            figures.extend(companion.p99());
+        }
+        figures
+    }
 }
 
 impl Bout {
-    /// `name` against `other` by the metric with this key; `None` where no pair of runs has it.
-    pub fn advantage(&self, name: &str, other: &str, metric: &str) -> Option<Advantage> {
+    fn figure(&self, key: &str) -> Option<Figure<'_>> {
+        let metric = metrics::find(self.scenario.kind, key)?;
+        Some(Figure { bout: self, metric })
+    }
+
+    /// Of a reply, or of the last member's.
+    fn p99(&self) -> Option<Figure<'_>> {
+        let keys = ["latency_intended_p99_ns", "latency_last_receiver_p99_ns"];
+        keys.into_iter().find_map(|key| self.figure(key))
+    }
+
+    /// What compares the two by this metric, and whether `name` is the second in it.
+    pub fn comparison(&self, name: &str, other: &str, metric: &str) -> Option<(&Comparison, bool)> {
         let of = |first: &str, second: &str| -> Option<&Comparison> {
             let mut pairs = self.pairs.iter();
             let pair = pairs.find(|pair| pair.first == first && pair.second == second)?;
             let mut comparisons = pair.comparisons.iter();
             comparisons.find(|comparison| comparison.metric == metric)
         };
-        let (comparison, turned) = match of(name, other) {
-            Some(comparison) => (comparison, false),
-            None => (of(other, name)?, true),
-        };
+        match of(name, other) {
+            Some(comparison) => Some((comparison, false)),
+            None => Some((of(other, name)?, true)),
+        }
+    }
+
+    /// `name` against `other` by the metric with this key; `None` where no pair of runs has it.
+    pub fn advantage(&self, name: &str, other: &str, metric: &str) -> Option<Advantage> {
+        let (comparison, turned) = self.comparison(name, other, metric)?;
         let of_first = comparison.direction.advantage(&comparison.ratio);
         let (ratio, low, high) = if turned { invert(of_first) } else { of_first };
         Some(Advantage {
@@ -40,6 +102,8 @@ impl Bout {
             high,
             shown: comparison.verdict.winner.is_some(),
             pairs: comparison.ratio.pairs,
+            claim: comparison.verdict.claim,
+            detectable: comparison.verdict.detectable,
         })
     }
 }

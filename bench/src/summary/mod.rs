@@ -14,7 +14,7 @@ use crate::config::{Duplicate, Protocol, Scenario, ScenarioKind, plays};
 use crate::judge::metrics::{self, Metric};
 use crate::record::{Check, Limiter, RunRecord, Status, Stopped};
 use crate::stats::{Direction, PairedRatio, Spread, TwoLevel};
-pub use against::Advantage;
+pub use against::{Advantage, Figure};
 pub use noise::{Noise, SelfBout};
 use pairs::{pair, pairs_of};
 pub use pairs::{standing, widest_interval};
@@ -90,7 +90,7 @@ impl Setting {
     }
 
     /// Valid runs that each contestant of a bout needs.
-    fn runs_needed(&self, bout: &str) -> usize {
+    pub fn runs_needed(&self, bout: &str) -> usize {
         let rounds = self.rounds.get(bout).copied();
         rounds.map_or(self.runs_needed, runs_needed)
     }

@@ -19,8 +19,8 @@ use crate::output::text::{cell, p_value};
 use crate::output::words;
 use crate::stats::rng::derive_seed;
 use crate::stats::{
-    Direction, PairedRatio, RESAMPLES, RUNS_FOR_A_CLAIM, Spread, cliffs_delta, holm,
-    minimal_detectable_unpaired, rank_sum_p, unpaired_ratio,
+    Direction, PairedRatio, RESAMPLES, RUNS_FOR_A_CLAIM, Spread, holm, minimal_detectable_unpaired,
+    rank_sum_p, unpaired_ratio,
 };
 use crate::store::load::Results;
 use crate::summary::Bout;
@@ -124,7 +124,7 @@ fn heading(a: &Results, b: &Results) -> String {
     }
     if contestants_of_one_binary(a, b).next().is_some() {
         text.push_str(
-            "\nA contestant marked as the same binary is the same program in A and in B: what differs about it is of the machine or its moment.\n",
+            "\nA contestant marked as the same binary is the same program in A and in B: what differs about it is of the machine or its moment, so neither is called better.\n",
         );
     }
     text
@@ -156,14 +156,13 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, mismatches: &[Mismatch])
         "n",
         "better, by how much [95% interval]",
         "p (Holm)",
-        "Cliff's delta",
     ];
     if !mismatches.is_empty() {
         headings.push("unlike");
     }
     let mut table = Table::new(
         headings.into_iter().map(str::to_owned).collect(),
-        vec![2, 3, 6, 7],
+        vec![2, 3, 6],
     );
     for contestant in contestants(a, scenario) {
         let mut of_one_binary = contestants_of_one_binary(a, b);
@@ -179,11 +178,11 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, mismatches: &[Mismatch])
                 cell(change.metric.unit, Some(change.a)),
                 cell(change.metric.unit, Some(change.b)),
                 format!("{}+{}", change.a.n, change.b.n),
-                words::verdict("A", "B", &change.ratio, &change.verdict),
+                match is_same {
+                    true => words::of_one_binary(&change.ratio),
+                    false => words::verdict("A", "B", &change.ratio, &change.verdict),
+                },
                 p_value(change.significance.p_adjusted),
-                change
-                    .cliffs_delta
-                    .map_or_else(String::new, |delta| format!("{delta:+.2}")),
             ];
             let differences: Vec<&str> = mismatches
                 .iter()
@@ -194,7 +193,7 @@ fn table(a: &Results, b: &Results, scenario: &Scenario, mismatches: &[Mismatch])
                 [] => "nothing".to_owned(),
                 some => some.join(", "),
             });
-            row.truncate(8 + usize::from(!mismatches.is_empty()));
+            row.truncate(7 + usize::from(!mismatches.is_empty()));
             table.row(row);
         }
     }
@@ -216,7 +215,6 @@ struct Change {
     a: Spread,
     b: Spread,
     significance: Significance,
-    cliffs_delta: Option<f64>,
     ratio: PairedRatio,
     verdict: Verdict,
 }
@@ -282,7 +280,6 @@ impl Samples {
             metric: self.metric,
             a: Spread::of(&self.a)?,
             b: Spread::of(&self.b)?,
-            cliffs_delta: cliffs_delta(&self.a, &self.b),
             verdict: compare(
                 "A",
                 "B",

@@ -17,7 +17,7 @@ pub(super) fn comparisons(summary: &Summary) -> String {
                 &pair.second,
                 "better, by how much [95% interval]",
                 "p (Holm)",
-                "Cliff's delta",
+                "n",
             ]
             .map(str::to_owned)
             .to_vec();
@@ -39,9 +39,7 @@ pub(super) fn comparisons(summary: &Summary) -> String {
                     comparison
                         .significance
                         .map_or_else(missing, |sure| p_value(sure.p_adjusted)),
-                    comparison
-                        .cliffs_delta
-                        .map_or_else(missing, |delta| format!("{delta:+.2}")),
+                    words::size(comparison),
                 ]);
             }
             if !table.is_empty() {

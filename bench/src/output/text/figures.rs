@@ -2,7 +2,7 @@
 
 use super::{missing, spread};
 use crate::config::{Load, ScenarioKind};
-use crate::judge::metrics;
+use crate::judge::metrics::{self, Metric};
 use crate::output::table::Table;
 use crate::summary::{Bout, ContestantResult, Summary};
 use crate::units::{Unit, format};
@@ -43,6 +43,7 @@ pub(super) fn figures(summary: &Summary) -> String {
             };
             text.push_str(&format!("\n### {}{how}\n\n", title(kind)));
             text.push_str(&figures_of(kind, &bouts));
+            text.push_str(&legend(kind, &bouts));
             if kind == ScenarioKind::Scale {
                 text.push_str(SCALE_LEGEND);
             }
@@ -68,17 +69,7 @@ fn title(kind: ScenarioKind) -> &'static str {
 
 /// A row per bout and contestant, a column per metric.
 pub(crate) fn figures_of(kind: ScenarioKind, bouts: &[&Bout]) -> String {
-    // A column that no contestant has a figure for says nothing.
-    let has_figures = |key: &str| {
-        bouts.iter().any(|bout| {
-            bout.contestants
-                .iter()
-                .any(|result| spread(result, key).is_some())
-        })
-    };
-    let columns: Vec<_> = metrics::of_kind(kind)
-        .filter(|metric| !metric.column.is_empty() && has_figures(metric.key))
-        .collect();
+    let columns = columns(kind, bouts);
     let mut headings = vec![
         "bout".to_owned(),
         "contestant".to_owned(),
@@ -94,13 +85,84 @@ pub(crate) fn figures_of(kind: ScenarioKind, bouts: &[&Bout]) -> String {
                 valid(result),
             ];
             row.extend(columns.iter().map(|metric| {
-                spread(result, metric.key)
-                    .map_or_else(missing, |spread| format(metric.unit, spread.median))
+                figure(result, metric).map_or_else(missing, |value| format(metric.unit, value))
             }));
             table.row(row);
         }
     }
     table.render()
+}
+
+/// The metrics that a contestant has a figure of; a column without any says nothing.
+fn columns(kind: ScenarioKind, bouts: &[&Bout]) -> Vec<&'static Metric> {
+    let results = || bouts.iter().flat_map(|bout| &bout.contestants);
+    metrics::of_kind(kind)
+        .filter(|metric| !metric.column.is_empty())
+        .filter(|metric| results().any(|result| spread(result, metric.key).is_some()))
+        .collect()
+}
+
+/// The median. Those of the two parts of a CPU time are scaled to add up to its own: each is of
+/// another run.
+fn figure(result: &ContestantResult, metric: &Metric) -> Option<f64> {
+    let median = |key: &str| Some(spread(result, key)?.median);
+    let own = median(metric.key)?;
+    for (part, other) in [("_cpu_user_", "_cpu_sys_"), ("_cpu_sys_", "_cpu_user_")] {
+        if metric.key.contains(part) {
+            let of_both = own + median(&metric.key.replace(part, other))?;
+            return Some(median(&metric.key.replace(part, "_cpu_"))? * own / of_both);
+        }
+    }
+    Some(own)
+}
+
+/// What the short heads and marks of a table stand for, those that are in it.
+fn legend(kind: ScenarioKind, bouts: &[&Bout]) -> String {
+    let results = || bouts.iter().flat_map(|bout| &bout.contestants);
+    let mut lines = vec!["valid: runs that count / all".to_owned()];
+    if results().any(|result| result.doubtful_runs > 0) {
+        lines.push("?2: two of those that count are in doubt".to_owned());
+    }
+    if results().any(|result| result.noted_runs > 0) {
+        lines.push("!2: two carry a note of the generator in their records".to_owned());
+    }
+    // Those of a scale suite have a legend of their own.
+    let columns = columns(kind, bouts);
+    let columns = columns.iter().filter(|_| kind != ScenarioKind::Scale);
+    lines.extend(columns.filter_map(|metric| {
+        let what = match metric.column {
+            "p50 int." => "int.: latency from the intended send, what a client on schedule waits",
+            "p50 act." => "act.: latency from the actual send",
+            "CPU/msg" => "CPU/msg: the server's CPU time for each message",
+            "CPU/dlv" => "CPU/dlv: the server's CPU time for each delivery",
+            "user" => "user, kernel: of it in user mode and in the kernel, by clock ticks",
+            "enters/msg" => "enters/msg: calls of io_uring_enter for each message",
+            "first" => "first, median, last: mean time until that member of the room has a message",
+            "mem/conn" => "mem/conn: the server's memory for each connection",
+            "CPU" => "CPU: share of its CPUs that the server used",
+            "gen. CPU" => "gen. CPU: share of its own that the generator used",
+            "PSS/conn" => "PSS: resident memory, shared pages divided among those who share them",
+            "RSS after" => "RSS after: the server's resident memory when all connections had left",
+            _ => return None,
+        };
+        Some(what.to_owned())
+    }));
+    wrapped(&lines)
+}
+
+/// Clauses in lines of at most 120 characters.
+fn wrapped(clauses: &[String]) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for clause in clauses {
+        match lines
+            .last_mut()
+            .filter(|line| line.chars().count() + clause.chars().count() < 117)
+        {
+            Some(line) => line.push_str(&format!("; {clause}")),
+            None => lines.push(clause.clone()),
+        }
+    }
+    format!("\n{}.\n", lines.join(";\n"))
 }
 
 /// `10/10`; `9/10 ?1 !2` when one of the nine is in doubt and two carry notes.

@@ -8,14 +8,14 @@ use crate::summary::{Bout, Comparison, Pair, Summary};
 
 /// With up to so many contestants every verdict and everybody's median stand in the row of their
 /// bout.
-pub(super) const FEW: usize = 3;
+const FEW: usize = 3;
 
 /// With more, that row names so many of the differences found.
-pub(super) const DIFFERENCES_SHOWN: usize = 6;
+const DIFFERENCES_SHOWN: usize = 6;
 
 const HOW_MUCH: &str = "better, by how much [95% interval]";
 /// In place of a verdict.
-pub(super) const ONE_RUN: &str = "one run: no interval, no claim about differences";
+const ONE_RUN: &str = "one run: no interval, no claim about differences";
 
 /// A bout by the metric that decides it.
 struct Headline<'a> {
@@ -135,7 +135,7 @@ fn paired_runs(found: Option<&Comparison>) -> String {
 }
 
 /// Those whose names head columns.
-pub(super) fn entrants(summary: &Summary) -> Vec<&str> {
+fn entrants(summary: &Summary) -> Vec<&str> {
     let entrants = summary.setting.contestants.iter();
     entrants
         .filter(|entrant| entrant.excluded.is_none() && entrant.duplicate.is_none())
@@ -144,17 +144,14 @@ pub(super) fn entrants(summary: &Summary) -> Vec<&str> {
 }
 
 /// What follows the names of the bouts: on a small screen only that is seen at first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum ColumnOrder {
-    /// For a terminal, where the eye ends.
-    VerdictsLast,
-    /// For a page.
     VerdictsFirst,
 }
 
 /// One row per bout: the metric that decides it, each contestant's median (if they are few), the
 /// verdict.
-pub(crate) fn verdicts(summary: &Summary, order: ColumnOrder) -> Table {
+pub(crate) fn verdicts(summary: &Summary, _: ColumnOrder) -> Table {
     let entrants = entrants(summary);
     let columns = if entrants.len() > FEW {
         &[]
@@ -162,18 +159,8 @@ pub(crate) fn verdicts(summary: &Summary, order: ColumnOrder) -> Table {
         &entrants[..]
     };
     let arranged = |[bout, by]: [String; 2], medians: Vec<String>, verdict: String, n: String| {
-        let mut cells = vec![bout];
-        match order {
-            ColumnOrder::VerdictsLast => {
-                cells.push(by);
-                cells.extend(medians);
-                cells.extend([verdict, n]);
-            }
-            ColumnOrder::VerdictsFirst => {
-                cells.extend([verdict, n, by]);
-                cells.extend(medians);
-            }
-        }
+        let mut cells = vec![bout, verdict, n, by];
+        cells.extend(medians);
         cells
     };
     let headings = arranged(
@@ -182,13 +169,10 @@ pub(crate) fn verdicts(summary: &Summary, order: ColumnOrder) -> Table {
         HOW_MUCH.to_owned(),
         "n".to_owned(),
     );
-    let right = match order {
-        ColumnOrder::VerdictsLast => (2..2 + columns.len()).chain([3 + columns.len()]).collect(),
-        ColumnOrder::VerdictsFirst => [2].into_iter().chain(4..4 + columns.len()).collect(),
-    };
+    let right = [2].into_iter().chain(4..4 + columns.len()).collect();
     let mut table = Table::new(headings, right);
     for headline in headlines(summary) {
-        let verdict = if summary.setting.repeats == 1 {
+        let verdict = if summary.setting.blocks(&headline.bout.scenario.name) == 1 {
             vec![ONE_RUN.to_owned()]
         } else if entrants.len() > FEW {
             headline.differences()

@@ -3,16 +3,17 @@
 mod comparisons;
 pub(crate) mod figures;
 pub(crate) mod headlines;
+mod who_won;
 
 use super::notes::notes;
 use super::words;
 use crate::config::Protocol;
-use crate::stats::{ROUNDS_FOR_A_CLAIM, RUNS_FOR_A_CLAIM, Spread};
+use crate::stats::Spread;
 use crate::summary::{Bout, ContestantResult, Problem, Summary};
 use crate::units::{Unit, format};
 use comparisons::comparisons;
 use figures::figures;
-use headlines::{ColumnOrder, DIFFERENCES_SHOWN, FEW, ONE_RUN};
+use who_won::who_won;
 
 /// What no bout of this referee shows, whatever its figures.
 const NOT_SHOWN: &str = "\
@@ -30,20 +31,12 @@ pub fn markdown(summary: &Summary, findings: &[String]) -> String {
     text.push_str("\n## Who won\n\n");
     text.push_str(&who_won(summary));
     text.push_str(&noise(summary));
-    if let Some((medians, pairs)) = headlines::left_out(summary) {
-        text.push_str("\n## Medians\n\n");
-        text.push_str(&medians.render());
-        if !pairs.is_empty() {
-            text.push_str("\n## Every pair\n\n");
-            text.push_str(&pairs.render());
-        }
-    }
     text.push_str("\n## Figures\n");
     text.push_str(&figures(summary));
-    text.push_str("\n## Every comparison\n");
-    text.push_str(&comparisons(summary));
-    if summary.setting.repeats == 1 {
-        text.push_str(&format!("\nNone: {ONE_RUN}.\n"));
+    let comparisons = comparisons(summary);
+    if !comparisons.is_empty() {
+        text.push_str("\n## Every comparison\n");
+        text.push_str(&comparisons);
     }
     text.push_str("\n## What each bout shows, and does not\n");
     text.push_str(&prose(summary));
@@ -100,37 +93,21 @@ fn heading(summary: &Summary, findings: &[String]) -> String {
         setting.generator_cpus
     ));
     for entrant in &setting.contestants {
-        let runtime = entrant.runtime.as_deref().unwrap_or("did not start");
+        let runtime = match (&entrant.runtime, &entrant.excluded) {
+            (_, Some(_)) => " (excluded)".to_owned(),
+            (Some(runtime), None) => format!(" ({runtime})"),
+            (None, None) => String::new(),
+        };
         let bouts = match entrant.protocol {
             Protocol::Ws => "",
             Protocol::Tcp => "; speaks no WebSocket, so it is in echo bouts only",
         };
         text.push_str(&format!(
-            "- **{}**: {} ({runtime}){bouts}\n",
+            "- **{}**: {}{runtime}{bouts}\n",
             entrant.name, entrant.about
         ));
     }
     text
-}
-
-/// The verdicts, and how to read them.
-fn who_won(summary: &Summary) -> String {
-    let listed = if headlines::entrants(summary).len() > FEW {
-        format!(
-            "\nOf so many contestants only the {DIFFERENCES_SHOWN} largest differences of a bout are listed; summary.md and report.html have every pair."
-        )
-    } else {
-        String::new()
-    };
-    format!(
-        "{}\nFigures are medians of runs, ± their median absolute deviation; the factor is a ratio with its 95% interval. Where n is a x b\n\
-         (rounds x cycles) all contestants lived at once and took turns: the ratio is of slices of one cycle, and a winner is named if its\n\
-         interval, over rounds and slices, excludes 1, from {ROUNDS_FOR_A_CLAIM} rounds on. Elsewhere it is the median ratio of n paired runs with a bootstrap\n\
-         interval, and a signed-rank test must agree (p <= 0.05), from n = {RUNS_FOR_A_CLAIM} on. Percentiles of one latency are corrected for their\n\
-         number. Of the valid runs, those in doubt are counted behind a ?, those with a note of the generator (in their records)\n\
-         behind a !, as in `10/10 ?1 !2`.{listed}\n",
-        headlines::verdicts(summary, ColumnOrder::VerdictsLast).render()
-    )
 }
 
 /// What was found where there is nothing to find.
@@ -356,9 +333,8 @@ mod tests {
     }
 
     #[test]
-    fn of_many_contestants_the_largest_differences_are_listed_and_every_pair_apart() {
-        let speeds = [100_000.0, 110_000.0, 120_000.0, 130_000.0, 130_000.0];
-        let names = ["a", "b", "c", "d", "e"];
+    fn terminal_of_bouts_at_saturation_and_at_an_equal_rate() {
+        let names = ["server-uring", "server-tokio", "server-raw"];
         let mut setting = test_data::setting();
         let entrant = setting.contestants[0].clone();
         setting.contestants = names
@@ -367,26 +343,43 @@ mod tests {
                 ..entrant.clone()
             })
             .to_vec();
-        let runs: Vec<RunRecord> = (1..=10)
-            .flat_map(|block| {
-                let each = names.into_iter().zip(speeds);
-                each.map(move |(name, per_s)| test_data::echo_run(name, block, per_s))
-            })
-            .collect();
-        let scenarios = [test_data::scenario("echo-64b-w1-c1000")];
-        let summary = summarize(setting, &scenarios, &runs);
-        let text = terminal(&summary);
-        let largest = text.find("d 1.300x [1.300, 1.300] over a").unwrap();
-        assert!(largest < text.find("c 1.200x [1.200, 1.200] over a").unwrap());
-        assert!(
-            text.contains("smaller differences in 3 of 10 pairs"),
-            "{text}"
-        );
-        assert!(text.contains("no difference detectable in 1 of 10 pairs"));
-        assert!(!text.contains("Every pair"));
-        let text = markdown(&summary);
-        let pairs = &text[text.find("## Every pair").unwrap()..text.find("## Figures").unwrap()];
-        assert_eq!(pairs.matches(" v ").count(), 10);
+        let closed = ["echo-64b-w1-c200", "echo-64b-w16-c1000", "echo-16k-w1-c500"];
+        let mut scenarios = Vec::new();
+        let mut runs = Vec::new();
+        for (bout, closed) in closed.into_iter().enumerate() {
+            let at_rate = format!("{closed}-at-50");
+            let open = test_data::open_run("server-uring", 1, 50_000.0, 1).scenario;
+            scenarios.push(test_data::scenario(closed));
+            scenarios.push(crate::config::Scenario {
+                name: at_rate.clone(),
+                at_rate_of: Some(closed.to_owned()),
+                ..open
+            });
+            let faster = [1.0, 0.92 - 0.2 * bout as f64, 1.0];
+            for block in 1..=10 {
+                for (place, name) in names.into_iter().enumerate() {
+                    let wave = 1.0 + 0.004 * ((block * (7 + place)) % 5) as f64;
+                    let per_s = 112_000.0 * faster[place] * wave;
+                    let mut run = test_data::echo_run(name, block, per_s);
+                    run.bout = closed.to_owned();
+                    runs.push(run);
+                    let p99_ns = (900_000.0 / faster[place] * wave.powi(7)) as u64;
+                    let mut run = test_data::open_run(name, block, 50_000.0, p99_ns);
+                    run.bout.clone_from(&at_rate);
+                    if place == 1 {
+                        run.metrics.insert(
+                            "server_cpu_ns_per_message".to_owned(),
+                            Some(20_500.0 * wave),
+                        );
+                    }
+                    runs.push(run);
+                }
+            }
+        }
+        // The last one lost runs.
+        runs.retain(|run| run.bout != closed[2] || run.contestant != names[2] || run.block < 8);
+        scenarios.push(test_data::scenario("echo-64b-w1-c1000"));
+        insta::assert_snapshot!(terminal(&summarize(setting, &scenarios, &runs)));
     }
 
     /// In doubt, because the hypervisor took this share.
@@ -444,7 +437,7 @@ mod tests {
             &[],
         ));
         assert!(
-            text.contains("INTERRUPTED") && text.contains("no pair of valid runs"),
+            text.contains("INTERRUPTED") && text.contains("server-tokio: no valid run"),
             "{text}"
         );
     }
