@@ -121,6 +121,12 @@ pub fn server_cpu(kind: ScenarioKind) -> Option<&'static Metric> {
     of_kind(kind).find(|metric| metric.key.starts_with("server_cpu_ns_per_"))
 }
 
+/// What a bout at an equal rate is about: the server's CPU time, and how long a reply takes.
+pub fn at_equal_rate(kind: ScenarioKind) -> impl Iterator<Item = &'static Metric> {
+    let p99 = find(kind, "latency_intended_p99_ns");
+    server_cpu(kind).into_iter().chain(p99)
+}
+
 /// The metrics that a comparison of two contestants in this scenario is about, its headline first.
 ///
 /// At a fixed rate the throughput of every contestant is the rate; it is not compared.

@@ -52,31 +52,17 @@ impl Summary {
         let of_companion =
             |one: &&Bout| one.scenario.at_rate_of.as_ref() == Some(&bout.scenario.name);
         let companion = self.bouts.iter().find(of_companion);
-        let mut figures = Vec::from_iter(bout.figure(&bout.headline));
-        if let Some(companion) = companion {
-            let cpu = metrics::server_cpu(companion.scenario.kind);
-            figures.extend(cpu.map(|metric| Figure {
-                bout: companion,
-                metric,
-            }));
-            figures.extend(companion.p99());
+        let own = metrics::find(bout.scenario.kind, &bout.headline);
+        let mut figures = Vec::from_iter(own.map(|metric| Figure { bout, metric }));
+        if let Some(bout) = companion {
+            let both = metrics::at_equal_rate(bout.scenario.kind);
+            figures.extend(both.map(|metric| Figure { bout, metric }));
         }
         figures
     }
 }
 
 impl Bout {
-    fn figure(&self, key: &str) -> Option<Figure<'_>> {
-        let metric = metrics::find(self.scenario.kind, key)?;
-        Some(Figure { bout: self, metric })
-    }
-
-    /// Of a reply, or of the last member's.
-    fn p99(&self) -> Option<Figure<'_>> {
-        let keys = ["latency_intended_p99_ns", "latency_last_receiver_p99_ns"];
-        keys.into_iter().find_map(|key| self.figure(key))
-    }
-
     /// What compares the two by this metric, and whether `name` is the second in it.
     pub fn comparison(&self, name: &str, other: &str, metric: &str) -> Option<(&Comparison, bool)> {
         let of = |first: &str, second: &str| -> Option<&Comparison> {

@@ -126,12 +126,12 @@ fn legend(kind: ScenarioKind, bouts: &[&Bout]) -> String {
     if results().any(|result| result.noted_runs > 0) {
         lines.push("!2: two carry a note of the generator in their records".to_owned());
     }
-    // Those of a scale suite have a legend of their own.
     let columns = columns(kind, bouts);
-    let columns = columns.iter().filter(|_| kind != ScenarioKind::Scale);
-    lines.extend(columns.filter_map(|metric| {
+    lines.extend(columns.iter().filter_map(|metric| {
         let what = match metric.column {
-            "p50 int." => "int.: latency from the intended send, what a client on schedule waits",
+            "p50 int." | "p99 int." => {
+                "int.: latency from the intended send, what a client on schedule waits"
+            }
             "p50 act." => "act.: latency from the actual send",
             "CPU/msg" => "CPU/msg: the server's CPU time for each message",
             "CPU/dlv" => "CPU/dlv: the server's CPU time for each delivery",
@@ -147,6 +147,7 @@ fn legend(kind: ScenarioKind, bouts: &[&Bout]) -> String {
         };
         Some(what.to_owned())
     }));
+    lines.dedup();
     wrapped(&lines)
 }
 

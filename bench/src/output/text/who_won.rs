@@ -160,7 +160,7 @@ fn factor(summary: &Summary, figure: &Figure<'_>, name: &str, reference: &str) -
         } else if let Some(one) = [name, reference].into_iter().find(|one| has_none(one)) {
             format!("{one}: no valid run")
         } else if summary.setting.blocks(&bout.scenario.name) == 1 {
-            "one run: no interval".to_owned()
+            format!("{} (one run)", median(figure, name))
         } else {
             missing()
         };
