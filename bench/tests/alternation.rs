@@ -95,6 +95,18 @@ fn all_contestants_live_at_once_and_are_compared_slice_by_slice() {
 }
 
 #[test]
+fn rounds_are_added_until_the_interval_is_narrow_and_then_two_more() {
+    let stage = stage();
+    let until = ["--suite", "turns", "--scenarios", "closed", "--until-ci"];
+    let output = stage.run(&[&until[..], &["5%"]].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let rounds = runs_of(&folder(&output), "closed").len() / 2;
+    assert_eq!(rounds, 6, "narrow with the first four: {}", stderr(&output));
+    let lines = stderr(&output);
+    assert!(lines.contains("closed round 6 of 6: slow 0.8"), "{lines}");
+}
+
+#[test]
 fn one_that_dies_in_its_turn_is_a_row_and_the_others_go_on() {
     let stage = stage();
     let output = stage.run(&[

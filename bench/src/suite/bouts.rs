@@ -1,18 +1,19 @@
 //! The bouts: rounds of blocks, each block one run of every contestant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::Referee;
+use super::live::{Standing, View};
 use super::progress::Progress;
 use crate::config::{Load, Scenario, ScenarioKind, Timing};
-use crate::output::words;
 use crate::plan::order;
 use crate::record::RunRecord;
 use crate::run::Run;
-use crate::summary::{standing, widest_interval};
+use crate::stats::ROUNDS_AFTER_NARROW;
+use crate::summary::{rounds_to_narrow, standing, widest_interval};
 use crate::units::minutes;
 
 impl Referee {
@@ -45,42 +46,104 @@ impl Referee {
     /// narrow an interval.
     pub(super) fn run_bouts(&mut self) -> Result<()> {
         let scenarios = self.plan.scenarios.clone();
-        let planned = scenarios.iter().map(|scenario| {
-            let blocks = 1..=self.plan.blocks(scenario);
-            let wanted = blocks.filter(|block| self.wants(scenario, *block)).count();
-            wanted * self.admitted(scenario).len()
-        });
-        let mut progress = Progress::new(planned.sum());
+        let mut progress = Progress::new(self.view(&scenarios));
         let mut pace = Pace::default();
         let rounds = self.plan.most_blocks();
         let last = scenarios.iter().map(|one| self.plan.last_block(one)).max();
         for round in 1..=rounds + last.unwrap_or(0) {
             let order = self.order_of_bouts(round);
-            for (place, bout) in order.into_iter().enumerate() {
+            for (place, bout) in order.iter().copied().enumerate() {
                 let scenario = &scenarios[bout];
-                let blocks = self.plan.blocks(scenario);
-                let Some(block) = order::block_in_round(round, rounds, blocks) else {
+                let Some(block) = self.block_in_round(scenario, round) else {
                     continue;
                 };
-                if !self.wants(scenario, block) {
-                    continue;
-                }
-                if block > blocks {
-                    progress.add(self.admitted(scenario).len());
-                }
-                progress.at(format!(
-                    "round {round} of {}, bout {} of {}",
-                    rounds.max(round),
-                    place + 1,
-                    scenarios.len()
-                ));
-                if !self.bout_block(scenario, block, &mut pace, &mut progress)? {
+                let following = order[place + 1..].iter().map(|bout| (round, *bout));
+                let of_next = self.order_of_bouts(round + 1).into_iter();
+                let mut following = following.chain(of_next.map(|bout| (round + 1, bout)));
+                let is_run = |(round, bout): &(usize, usize)| {
+                    self.block_in_round(&scenarios[*bout], *round).is_some()
+                };
+                progress.view.next = following.find(is_run).map(|(_, bout)| {
+                    let scenario = &scenarios[bout];
+                    (
+                        scenario.name.clone(),
+                        pace.expect(self.estimate_block(scenario)),
+                    )
+                });
+                if !self.bout_block(scenario, (bout, block), &mut pace, &mut progress)? {
                     return Ok(());
                 }
             }
-            progress.round_is_over();
         }
         Ok(())
+    }
+
+    /// The block of a bout that is to be run in this round.
+    fn block_in_round(&self, scenario: &Scenario, round: usize) -> Option<usize> {
+        let rounds = self.plan.most_blocks();
+        let block = order::block_in_round(round, rounds, self.plan.blocks(scenario))?;
+        self.wants(scenario, block).then_some(block)
+    }
+
+    fn view(&self, scenarios: &[Scenario]) -> View {
+        let reference = self
+            .plan
+            .candidates
+            .iter()
+            .find(|one| one.excluded.is_none());
+        let mut view = View {
+            bouts: scenarios.iter().map(|one| self.standing(one)).collect(),
+            reference: reference.map_or_else(String::new, |one| one.contestant.name.clone()),
+            ..View::default()
+        };
+        view.left = Some(self.time_left(&view, &Pace::default()));
+        view
+    }
+
+    /// Of the runs so far.
+    fn standing(&self, scenario: &Scenario) -> Standing {
+        let runs = self.runs.iter().filter(|run| run.bout == scenario.name);
+        let done = runs.map(|run| run.block).collect::<BTreeSet<_>>();
+        Standing {
+            bout: scenario.name.clone(),
+            done: done.len(),
+            expected: done.len() + self.blocks_left(scenario, done.last().copied()),
+            against_first: standing(&self.setting(None), scenario, &self.runs),
+        }
+    }
+
+    /// How many blocks a bout is still going to have, about.
+    fn blocks_left(&self, scenario: &Scenario, last: Option<usize>) -> usize {
+        let planned = self.plan.blocks(scenario);
+        let missing = (1..=planned)
+            .filter(|block| self.wants(scenario, *block))
+            .count();
+        let next = planned.max(last.unwrap_or(0)) + 1;
+        if !self.wants(scenario, next) {
+            return missing;
+        }
+        let more = self.plan.until.and_then(|until| {
+            let (setting, runs) = (self.setting(None), &self.runs);
+            let narrow = rounds_to_narrow(&setting, scenario, runs, until.half_width)?;
+            Some(narrow.saturating_add(ROUNDS_AFTER_NARROW))
+        });
+        let at_most = self.plan.last_block(scenario) + 1 - next;
+        more.map_or(missing, |more| more.min(missing + at_most))
+            .max(missing)
+    }
+
+    fn time_left(&self, view: &View, pace: &Pace) -> Duration {
+        let bouts = self.plan.scenarios.iter().zip(&view.bouts);
+        let all = bouts.map(|(scenario, standing)| {
+            let blocks = standing.expected - standing.done;
+            self.estimate_block(scenario) * blocks as u32
+        });
+        let left = pace.expect(all.sum());
+        let budget = self
+            .plan
+            .budget
+            .map(|all| all.saturating_sub(self.begun.elapsed()));
+        budget.map_or(left, |budget| left.min(budget))
     }
 
     /// Bouts in random order, companions after all closed loops; steps of a scale, which do not
@@ -115,18 +178,36 @@ impl Referee {
         let makes_up = may_be_luck && whole < planned;
         match self.plan.until {
             None => makes_up,
-            Some(until) => {
-                let width = widest_interval(&self.setting(None), scenario, &self.runs);
-                whole > 0 && width.is_none_or(|width| width > until.half_width)
-            }
+            Some(until) => whole > 0 && !self.is_narrow(scenario, block, until.half_width),
         }
+    }
+
+    /// Whether the intervals of a bout are narrow enough to end it before this block. Those of
+    /// rounds that agree by luck are narrow too early, so that more rounds follow.
+    fn is_narrow(&self, scenario: &Scenario, block: usize, half_width: f64) -> bool {
+        let more = match self.plan.alternation(scenario) {
+            Some(_) => ROUNDS_AFTER_NARROW,
+            None => 0,
+        };
+        let setting = self.setting(None);
+        let is_narrow = |last: usize| {
+            let width = widest_interval(&setting, scenario, &self.runs, last);
+            width.is_some_and(|width| width <= half_width)
+        };
+        // Once narrow is narrow enough, where more rounds follow.
+        let last = block.saturating_sub(1 + more);
+        let first = match more {
+            0 => last,
+            more => self.plan.blocks(scenario).saturating_sub(more),
+        };
+        (first..=last).any(is_narrow)
     }
 
     /// One block of a bout, unless the time is up or the suite is interrupted: then false.
     fn bout_block(
         &mut self,
         scenario: &Scenario,
-        block: usize,
+        (bout, block): (usize, usize),
         pace: &mut Pace,
         progress: &mut Progress,
     ) -> Result<bool> {
@@ -161,16 +242,16 @@ impl Referee {
         let begun = Instant::now();
         let timing = self.plan.timing(scenario);
         let mut say = |said: Said<'_>| match said {
-            Said::Begin(contestant) => progress.begin(&scenario.name, contestant),
+            Said::Begin(contestant) => progress.begin(bout, contestant),
             Said::End(run) => progress.end(run),
         };
         let runs = self.block(scenario, timing, rate_per_s, block, &mut say)?;
         pace.add(estimate, begun.elapsed());
         self.note_capacity(scenario, &runs)?;
         self.runs.extend(runs);
-        let standing = standing(&self.setting(None), scenario, &self.runs);
-        let words = standing.and_then(|pair| words::of_pair(&pair).next());
-        progress.block(words.map(|words| format!("{}: {words}", scenario.name)));
+        progress.view.bouts[bout] = self.standing(scenario);
+        progress.view.left = Some(self.time_left(&progress.view, pace));
+        progress.block_is_over(bout);
         Ok(!self.testbed.interrupt.is_set())
     }
 

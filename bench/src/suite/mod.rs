@@ -3,6 +3,7 @@
 pub mod admit;
 mod bouts;
 mod calibration;
+pub mod live;
 pub mod progress;
 pub mod resume;
 pub mod revision;

@@ -1,144 +1,96 @@
-//! Progress of a suite on stderr: a bar on a terminal; elsewhere a line per
-//! round, and one per run that does not count, without control characters.
+//! Progress of a suite on stderr: on a terminal a line for each bout, drawn anew; elsewhere a line
+//! after each round of a bout, and one per run that does not count, without control characters.
 
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::io::{IsTerminal, stderr};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 
+use super::live::{View, after_round};
 use crate::output::words;
 use crate::record::{RunRecord, Status};
-use crate::units::minutes;
 
-/// Progress over a known number of runs.
+/// What is shown of a suite, and where.
 #[derive(Debug)]
 pub struct Progress {
-    bar: Option<ProgressBar>,
-    planned: usize,
-    done: usize,
-    begun: Instant,
-    /// Round and bout.
-    place: String,
-    /// How the last bout stood after its block.
-    verdict: Option<String>,
-    /// Runs that were done when the last line of a round was printed.
-    told: usize,
+    /// What is shown.
+    pub view: View,
+    screen: Option<Screen>,
+}
+
+/// The lines of a terminal that are drawn anew.
+#[derive(Debug, Default)]
+struct Screen {
+    all: MultiProgress,
+    lines: Vec<ProgressBar>,
 }
 
 impl Progress {
-    /// Over `planned` runs.
-    pub fn new(planned: usize) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar =
-                ProgressBar::with_draw_target(Some(planned as u64), ProgressDrawTarget::stderr());
-            if let Ok(style) =
-                ProgressStyle::with_template("{bar:20} run {pos} of {len} · {wide_msg}")
-            {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Self {
-            bar,
-            planned,
-            done: 0,
-            begun: Instant::now(),
-            place: String::new(),
-            verdict: None,
-            told: 0,
-        }
-    }
-
-    /// More runs than planned: make-up blocks.
-    pub fn add(&mut self, runs: usize) {
-        self.planned += runs;
-        if let Some(bar) = &self.bar {
-            bar.set_length(self.planned as u64);
-        }
+    /// Of a suite that begins so.
+    pub fn new(view: View) -> Self {
+        let screen = stderr().is_terminal().then(Screen::default);
+        Self { view, screen }
     }
 
     /// A run begins.
-    pub fn begin(&self, bout: &str, contestant: &str) {
-        if let Some(bar) = &self.bar {
-            let verdict = self.verdict.iter().map(|verdict| format!(" · {verdict}"));
-            bar.set_message(format!(
-                "{} · {} left · {bout} {contestant}{}",
-                self.place,
-                self.left(),
-                verdict.collect::<String>()
-            ));
-        }
+    pub fn begin(&mut self, bout: usize, contestant: &str) {
+        self.view.now = Some((bout, contestant.to_owned()));
+        self.draw();
     }
 
     /// A run is over. A run that does not count gets a line at once.
-    pub fn end(&mut self, record: &RunRecord) {
-        self.done += 1;
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
-        }
+    pub fn end(&self, record: &RunRecord) {
         if record.status != Status::Valid {
             self.say(&format!("  {}", in_short(record)));
         }
     }
 
-    /// Where in the suite the next block is.
-    pub fn at(&mut self, place: String) {
-        self.place = place;
-    }
-
-    /// A block is over; how its bout stands.
-    pub fn block(&mut self, standing: Option<String>) {
-        self.verdict = standing.or(self.verdict.take());
-    }
-
-    /// A round is over: the line for logs, if anything was run in it.
-    pub fn round_is_over(&mut self) {
-        if self.bar.is_none() && self.done > self.told {
-            eprintln!("{}", self.line());
+    /// A block of this bout is over, and the view renewed.
+    pub fn block_is_over(&mut self, bout: usize) {
+        self.draw();
+        if self.screen.is_none() {
+            eprintln!("{}", after_round(&self.view.bouts[bout], self.view.left));
         }
-        self.told = self.done;
     }
 
-    fn line(&self) -> String {
-        let verdict = self
-            .verdict
-            .iter()
-            .map(|verdict| format!("; last: {verdict}"));
-        format!(
-            "{}: {} of {} runs, {} left{}",
-            self.place,
-            self.done,
-            self.planned,
-            self.left(),
-            verdict.collect::<String>()
-        )
-    }
-
-    /// A line above the bar.
+    /// A line above what is drawn.
     pub fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+        match &self.screen {
+            Some(screen) => screen.all.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),
         }
     }
 
-    /// Time left, from the runs so far.
-    fn left(&self) -> String {
-        if self.done == 0 {
-            return "?".to_owned();
+    fn draw(&mut self) {
+        if let Some(screen) = &mut self.screen {
+            let size = tcgetwinsize(stderr()).map(|size| (size.ws_col, size.ws_row));
+            let (columns, rows) = size.ok().filter(|size| size.0 > 0).unwrap_or((80, 24));
+            screen.draw(&self.view.lines(columns.into(), rows.into()));
         }
-        let per_run = self.begun.elapsed().as_secs_f64() / self.done as f64;
-        minutes(Duration::from_secs_f64(
-            per_run * self.planned.saturating_sub(self.done) as f64,
-        ))
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+impl Screen {
+    fn draw(&mut self, lines: &[String]) {
+        while self.lines.len() < lines.len() {
+            let line = self.all.add(ProgressBar::no_length());
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+                line.set_style(style);
+            }
+            self.lines.push(line);
         }
+        for line in self.lines.drain(lines.len()..) {
+            self.all.remove(&line);
+        }
+        for (line, text) in self.lines.iter().zip(lines) {
+            line.set_message(text.clone());
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.lines.iter().for_each(ProgressBar::finish_and_clear);
     }
 }
 
@@ -159,20 +111,8 @@ mod tests {
     use crate::test_data;
 
     #[test]
-    fn lines_for_people() {
+    fn a_run_that_does_not_count_has_a_line() {
         let run = test_data::echo_run("server-uring", 3, 112_000.0);
-        let mut progress = Progress::new(4);
-        progress.at("round 1 of 2, bout 1 of 1".to_owned());
-        progress.end(&run);
-        progress.block(Some("echo: server-uring 1.12x".to_owned()));
-        progress.block(None);
-        let line = progress.line();
-        assert!(
-            line.starts_with(
-                "round 1 of 2, bout 1 of 1: 1 of 4 runs, 0:00 left; last: echo: server-uring 1.12x"
-            ),
-            "{line}"
-        );
         let failed = test_data::failed(run, "the server died");
         assert_eq!(
             in_short(&failed),

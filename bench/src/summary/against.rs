@@ -80,9 +80,20 @@ impl Bout {
     /// `name` against `other` by the metric with this key; `None` where no pair of runs has it.
     pub fn advantage(&self, name: &str, other: &str, metric: &str) -> Option<Advantage> {
         let (comparison, turned) = self.comparison(name, other, metric)?;
+        Some(Advantage::of(comparison, turned))
+    }
+}
+
+impl Advantage {
+    /// Of the first contestant of a comparison, or of the second.
+    pub(super) fn of(comparison: &Comparison, of_second: bool) -> Self {
         let of_first = comparison.direction.advantage(&comparison.ratio);
-        let (ratio, low, high) = if turned { invert(of_first) } else { of_first };
-        Some(Advantage {
+        let (ratio, low, high) = if of_second {
+            invert(of_first)
+        } else {
+            of_first
+        };
+        Self {
             ratio,
             low,
             high,
@@ -90,7 +101,7 @@ impl Bout {
             pairs: comparison.ratio.pairs,
             claim: comparison.verdict.claim,
             detectable: comparison.verdict.detectable,
-        })
+        }
     }
 }
 

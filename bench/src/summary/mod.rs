@@ -17,7 +17,7 @@ use crate::stats::{Direction, PairedRatio, Spread, TwoLevel};
 pub use against::{Advantage, Figure};
 pub use noise::{Noise, SelfBout};
 use pairs::{pair, pairs_of};
-pub use pairs::{standing, widest_interval};
+pub use pairs::{rounds_to_narrow, standing, widest_interval};
 use verdict::{Significance, Verdict};
 
 /// Everything `summary.json` says.
@@ -528,7 +528,7 @@ mod tests {
     #[test]
     fn the_widest_interval_needs_runs_for_a_claim() {
         let scenario = test_data::scenario("echo-64b-w1-c1000");
-        let of = |blocks| widest_interval(&test_data::setting(), &scenario, &suite(blocks));
+        let of = |blocks| widest_interval(&test_data::setting(), &scenario, &suite(12), blocks);
         assert_eq!(of(9), None);
         assert!(of(10).unwrap() < 1e-9);
     }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::verdict::{Significance, compare};
-use super::{Comparison, Entrant, Pair, Setting};
+use super::{Advantage, Comparison, Entrant, Pair, Setting};
 use crate::config::Scenario;
 use crate::judge::metrics::{self, Metric};
 use crate::record::{RunRecord, Slices};
 use crate::stats::rng::derive_seed;
 use crate::stats::{
     Direction, PairedRatio, RESAMPLES, ROUNDS_FOR_A_CLAIM, RUNS_FOR_A_CLAIM, TwoLevel,
-    cliffs_delta, holm, log_ratios, minimal_detectable, paired_ratio, signed_rank_p, two_level,
+    cliffs_delta, holm, log_ratios, minimal_detectable, paired_ratio, rounds_needed, signed_rank_p,
+    two_level,
 };
 
 /// Who is compared in a bout: everybody with everybody, and the contestant that runs twice with
@@ -43,45 +44,101 @@ pub(super) fn pairs_of<'a>(
     pairs
 }
 
-/// The widest interval of a bout's headline, over all pairs, as half a width
-/// ([`PairedRatio::half_width`]); `None` while a pair has too few runs for a claim or no ratio at
-/// all.
-pub fn widest_interval(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<f64> {
-    let runs: Vec<&RunRecord> = runs
+/// Every pair by every figure that decides a bout: its headline or, at an equal rate, CPU and p99.
+/// Figures that no pair has are left out; `None` if that leaves nothing, or a pair lacks one. From
+/// the blocks up to `last`.
+fn deciding(
+    setting: &Setting,
+    scenario: &Scenario,
+    runs: &[RunRecord],
+    last: usize,
+) -> Option<Vec<Matched>> {
+    let runs = runs
         .iter()
-        .filter(|run| run.bout == scenario.name)
-        .collect();
-    let headline = metrics::find(scenario.kind, metrics::headline(scenario))?;
-    let widths = pairs_of(setting, scenario)
-        .into_iter()
-        .map(|(first, second)| {
-            let (first, second) = (&first.name, &second.name);
-            let matched = Matched::new(setting.seed, scenario, headline, first, second, &runs)?;
-            matched.is_enough().then(|| matched.ratio.half_width())
+        .filter(|run| run.bout == scenario.name && run.block <= last);
+    let runs: Vec<&RunRecord> = runs.collect();
+    let pairs = pairs_of(setting, scenario);
+    let metrics: Vec<&Metric> = match scenario.at_rate_of {
+        Some(_) => metrics::at_equal_rate(scenario.kind).collect(),
+        None => Vec::from_iter(metrics::find(scenario.kind, metrics::headline(scenario))),
+    };
+    let by = |metric: &'static Metric| -> Vec<Option<Matched>> {
+        let pairs = pairs.iter();
+        let matched = pairs.map(|(first, second)| {
+            Matched::new(
+                setting.seed,
+                scenario,
+                metric,
+                &first.name,
+                &second.name,
+                &runs,
+            )
         });
-    widths
-        .collect::<Option<Vec<f64>>>()?
-        .into_iter()
-        .reduce(f64::max)
+        matched.collect()
+    };
+    let all = metrics.into_iter().map(by);
+    let all = all.filter(|of_pairs| of_pairs.iter().any(Option::is_some));
+    let all = all.flatten().collect::<Option<Vec<Matched>>>();
+    all.filter(|all| !all.is_empty())
 }
 
-/// How a bout stands: its first pair by the headline alone, from the runs so far.
-pub fn standing(setting: &Setting, scenario: &Scenario, runs: &[RunRecord]) -> Option<Pair> {
+/// The widest interval of the figures that decide a bout, over all pairs, as half a width
+/// ([`PairedRatio::half_width`]), from the blocks up to `last`; `None` while a pair has too few
+/// runs for a claim or no ratio at all.
+pub fn widest_interval(
+    setting: &Setting,
+    scenario: &Scenario,
+    runs: &[RunRecord],
+    last: usize,
+) -> Option<f64> {
+    let all = deciding(setting, scenario, runs, last)?;
+    let widths = all
+        .iter()
+        .map(|one| one.is_enough().then(|| one.ratio.half_width()));
+    let widths = widths.collect::<Option<Vec<f64>>>()?;
+    widths.into_iter().reduce(f64::max)
+}
+
+/// How many rounds more make all these intervals at most this wide to each side; `None` where
+/// nothing tells.
+pub fn rounds_to_narrow(
+    setting: &Setting,
+    scenario: &Scenario,
+    runs: &[RunRecord],
+    half_width: f64,
+) -> Option<usize> {
+    let all = deciding(setting, scenario, runs, usize::MAX)?;
+    let needed = all
+        .iter()
+        .map(|one| Some(rounds_needed(one.levels.as_ref()?, half_width)));
+    needed.collect::<Option<Vec<usize>>>()?.into_iter().max()
+}
+
+/// How a bout stands: everybody against the first contestant by the headline alone, from the runs
+/// so far.
+pub fn standing(
+    setting: &Setting,
+    scenario: &Scenario,
+    runs: &[RunRecord],
+) -> Vec<(String, Advantage)> {
     let runs: Vec<&RunRecord> = runs
         .iter()
         .filter(|run| run.bout == scenario.name)
         .collect();
-    let (first, second) = pairs_of(setting, scenario).into_iter().next()?;
-    let headline = metrics::find(scenario.kind, metrics::headline(scenario))?;
-    let (one, other) = (&first.name, &second.name);
-    let matched = Matched::new(setting.seed, scenario, headline, one, other, &runs)?;
-    let p_value = matched.p_value;
-    Some(Pair {
-        first: one.clone(),
-        second: other.clone(),
-        duplicate: second.duplicate.is_some(),
-        comparisons: vec![matched.compare(one, other, p_value, 1)],
-    })
+    let pairs = pairs_of(setting, scenario);
+    let reference = pairs.first().map(|(first, _)| first.name.as_str());
+    let headline = metrics::find(scenario.kind, metrics::headline(scenario));
+    let against = pairs
+        .iter()
+        .filter(|(first, _)| Some(first.name.as_str()) == reference);
+    let stands = against.filter_map(|(first, second)| {
+        let (first, second) = (&first.name, &second.name);
+        let matched = Matched::new(setting.seed, scenario, headline?, first, second, &runs)?;
+        let p_value = matched.p_value;
+        let comparison = matched.compare(first, second, p_value, 1);
+        Some((second.clone(), Advantage::of(&comparison, true)))
+    });
+    stands.collect()
 }
 
 pub(super) fn pair(

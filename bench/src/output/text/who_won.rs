@@ -5,7 +5,7 @@ use crate::output::bar::Scale;
 use crate::output::table::Table;
 use crate::output::words;
 use crate::stats::{ROUNDS_FOR_A_CLAIM, RUNS_FOR_A_CLAIM};
-use crate::summary::{Advantage, Bout, Figure, Summary};
+use crate::summary::{Advantage, Bout, ContestantResult, Figure, Summary};
 use crate::units::Unit;
 
 /// Characters of a bar.
@@ -132,12 +132,17 @@ fn median(figure: &Figure<'_>, name: &str) -> String {
     let per_s = if unit == Unit::PerSecond { "/s" } else { "" };
     let found = figure.bout.result_of(name);
     match found.and_then(|result| spread(result, figure.metric.key)) {
+        None if found.is_some_and(is_refused) => "refused".to_owned(),
         None => missing(),
         Some(found) => match cell(unit, Some(found)).split_once(' ') {
             Some((value, deviation)) => format!("{value}{per_s} {deviation}"),
             None => cell(unit, Some(found)) + per_s,
         },
     }
+}
+
+fn is_refused(result: &ContestantResult) -> bool {
+    result.runs > 0 && result.refused_runs == result.runs
 }
 
 /// A contestant against the reference; where there is nothing to be said, why.
@@ -149,11 +154,7 @@ fn factor(summary: &Summary, figure: &Figure<'_>, name: &str, reference: &str) -
             let result = bout.result_of(one);
             result.is_none_or(|result| result.valid_runs == 0)
         };
-        return if runs
-            .iter()
-            .flatten()
-            .any(|one| one.runs > 0 && one.refused_runs == one.runs)
-        {
+        return if runs.into_iter().flatten().any(is_refused) {
             "refused".to_owned()
         } else if runs[1].is_none() {
             format!("{reference} takes no part")
