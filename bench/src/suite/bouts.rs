@@ -130,6 +130,8 @@ impl Referee {
         let at_most = self.plan.last_block(scenario) + 1 - next;
         more.map_or(missing, |more| more.min(missing + at_most))
             .max(missing)
+            // It is going to have the next one at least.
+            .max(1)
     }
 
     fn time_left(&self, view: &View, pace: &Pace) -> Duration {
