@@ -31,6 +31,13 @@ pub struct Metric {
     extract: fn(&Facts<'_>) -> Option<f64>,
 }
 
+impl Metric {
+    /// Messages or deliveries per second: in an open loop the rate.
+    pub fn is_throughput(&self) -> bool {
+        ["messages_per_s", "deliveries_per_s"].contains(&self.key)
+    }
+}
+
 /// What extraction may look at.
 struct Facts<'a> {
     loadgen: &'a Record,
@@ -137,10 +144,7 @@ pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
     );
     let headline = headline(scenario);
     let mut metrics: Vec<&Metric> = of_kind(scenario.kind)
-        .filter(|metric| {
-            let is_the_rate = ["messages_per_s", "deliveries_per_s"].contains(&metric.key);
-            metric.direction.is_some() && !(fixed_rate && is_the_rate)
-        })
+        .filter(|metric| metric.direction.is_some() && !(fixed_rate && metric.is_throughput()))
         .filter(|metric| fixed_rate || !metric.key.starts_with("latency_intended"))
         .collect();
     metrics.sort_by_key(|metric| metric.key != headline);

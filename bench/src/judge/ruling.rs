@@ -55,7 +55,14 @@ pub fn decide(run: &RunRecord, around: Surroundings) -> (Status, Vec<Check>) {
 
 /// Those that the generator can make, and those that it cannot.
 fn all_checks(run: &RunRecord, record: &Record, around: Surroundings) -> Vec<Check> {
-    let limit = checks::generator_limit(record, &run.server);
+    let mut limit = checks::generator_limit(record, &run.server);
+    if run.alternation.is_some() {
+        // Its other figures say what they seem to say.
+        limit = limit.map(|check| {
+            let failed = check.status == CheckStatus::Invalid;
+            check.when(failed, CheckStatus::Doubtful)
+        });
+    }
     let of_generator = loadgen::verdict::checks(record).into_iter();
     let mut all: Vec<Check> = of_generator
         // Whether it was the limit is better seen with the server beside it.
@@ -140,6 +147,7 @@ mod tests {
     use loadgen::check::{CheckName as Of, RunStatus};
 
     use super::*;
+    use crate::record::Slices;
     use crate::record::{MachineUse, SideUse, Stopped};
     use crate::test_data;
 
@@ -203,6 +211,17 @@ mod tests {
         let (status, checks) = full(0.6, Some(1000.0));
         assert_eq!(status, Status::Doubtful, "its schedule is told by its lag");
         assert_eq!(names(&checks), [CheckName::Generator(Of::GeneratorCpu)]);
+    }
+
+    #[test]
+    fn in_an_alternating_bout_a_full_generator_voids_the_throughput_only() {
+        let (status, checks) = changed(|run| {
+            record(run).generator.threads[0].busy_share = 0.99;
+            run.server.window.as_mut().unwrap().cpu_share = 0.6;
+            run.alternation = Some(Slices::default());
+        });
+        assert_eq!(status, Status::Doubtful);
+        assert!(names(&checks).contains(&CheckName::GeneratorLimit));
     }
 
     #[test]

@@ -178,6 +178,12 @@ impl RunRecord {
         checks.filter(|check| check.status >= CheckStatus::Doubtful)
     }
 
+    /// The generator was the limit: its throughput is not the server's.
+    pub fn is_generator_limited(&self) -> bool {
+        let mut failed = self.failed_checks();
+        failed.any(|check| check.name == CheckName::GeneratorLimit)
+    }
+
     /// The generator has something to say about the load.
     pub fn has_notes(&self) -> bool {
         let mut checks = self.checks.iter();

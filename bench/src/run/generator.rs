@@ -92,7 +92,10 @@ pub fn command(
         match (rate_per_s, scenario.load) {
             (Some(rate), _) => {
                 add("--rate", format!("{rate:.0}"));
-                add("--window", OPEN_LOOP_WINDOW.to_string());
+                // A broadcast is published on schedule whatever the room does.
+                if scenario.kind == ScenarioKind::Echo {
+                    add("--window", OPEN_LOOP_WINDOW.to_string());
+                }
             }
             (None, Some(Load::Window(window))) => add("--window", window.to_string()),
             (None, _) => {}
@@ -181,6 +184,11 @@ mod tests {
         );
         assert!(open.contains("--rate 50000 --window 64"), "{open}");
         let broadcast = words(|s| s.kind = ScenarioKind::Broadcast, None);
+        let scheduled = words(|s| s.kind = ScenarioKind::Broadcast, Some(100.0));
+        assert!(
+            scheduled.contains("--rate 100 --publishers 1"),
+            "{scheduled}"
+        );
         assert!(
             broadcast.contains("/broadcast/ring") && broadcast.contains("--publishers 1"),
             "{broadcast}"

@@ -205,6 +205,7 @@ impl Matched {
         let by_block = |name: &str| -> BTreeMap<usize, &RunRecord> {
             runs.iter()
                 .filter(|run| run.contestant == name && run.status.counts())
+                .filter(|run| !(metric.is_throughput() && run.is_generator_limited()))
                 .map(|run| (run.block, *run))
                 .collect()
         };
