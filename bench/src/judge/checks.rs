@@ -28,6 +28,14 @@ pub const OTHER_LOAD_ON_A_SIDE: (f64, f64) = (0.05, 0.01);
 /// More than this share of a CPU used by a server while others have their turn is a doubt: it takes
 /// from them what is not counted as its own.
 pub const AWAY_SHARE: f64 = 0.01;
+/// CPU time that the kernel alone needs to take one message from a socket and to send one, ns. Each
+/// passes through a system call (or an entry of io_uring) and TCP, and the one that is sent through
+/// the receiver's softirq too: 0.3 us are some thousand instructions for all of that. The least in
+/// a committed result is 4.7 us, of a server of raw TCP.
+pub const SERVER_FLOOR_NS: f64 = 300.0;
+/// With fewer messages in a window its edges, which are interpolated, would say more than they.
+const MESSAGES_FOR_A_FLOOR: f64 = 1000.0;
+
 /// A contestant is warm when the last two stretches of its warm-up differ by at most this share, in
 /// throughput and in CPU time per message.
 pub const WARM_WITHIN: f64 = 0.10;
@@ -69,6 +77,39 @@ pub(super) fn server_cpu(record: &Record, server: &ServerSide) -> Check {
         false => at_its_rate,
     };
     Check::ok(CheckName::ServerCpu, share, limit).when(share > limit, CheckStatus::Doubtful)
+}
+
+/// Whether the server used what it must have used to answer: messages of one connection that are in
+/// flight together may be received and answered together. `None` where it was not seen, or there
+/// was too little to do.
+pub(super) fn server_cpu_floor(record: &Record, server: &ServerSide) -> Option<Check> {
+    let window = server.window?;
+    let seconds = record.window_ns as f64 / 1e9;
+    let (count, together) = match record.kind {
+        LoadKind::Echo => (record.throughput.messages_per_s * seconds, together(record)),
+        LoadKind::Broadcast => (record.messages.sent as f64, together(record)),
+        LoadKind::Connect => (record.connect.completed as f64, 1.0),
+        LoadKind::Idle => return None,
+    };
+    if count < MESSAGES_FOR_A_FLOOR {
+        return None;
+    }
+    let (each_ns, floor_ns) = (window.cost_ns() as f64 / count, SERVER_FLOOR_NS / together);
+    let check = Check::ok(CheckName::ServerCpuFloor, each_ns, floor_ns).beside(together);
+    Some(check.when(each_ns < floor_ns, CheckStatus::Invalid))
+}
+
+/// Messages of a connection that may be in flight together: the window of a closed loop; at a fixed
+/// rate what is due on a connection within the 99th percentile of the latency.
+fn together(record: &Record) -> f64 {
+    let Some(rate_per_s) = record.options.rate_per_s else {
+        return record.options.window.max(1) as f64;
+    };
+    let latency_s = record
+        .latency()
+        .map_or(0.0, |latency| latency.p99_ns as f64 / 1e9);
+    let connections = record.options.connections.max(1) as f64;
+    (rate_per_s * latency_s / connections).ceil().max(1.0)
 }
 
 /// What the hypervisor took.
@@ -274,6 +315,38 @@ mod tests {
         assert_eq!(run(0.5, 1.06, None), (Some(Ok), Doubtful));
         assert_eq!(run(0.99, 0.97, Some(1e5)), (None, Ok));
         assert_eq!(run(0.5, 0.98, Some(1e5)), (None, Doubtful));
+    }
+
+    #[test]
+    fn a_server_that_used_too_little_did_not_answer() {
+        let check = |cpu_ns: u64, change: fn(&mut Record)| {
+            let run = test_data::echo_run("server-uring", 1, 100_000.0);
+            let (mut record, mut server) = (run.loadgen.unwrap(), run.server);
+            change(&mut record);
+            server.window.as_mut().unwrap().cpu_ns = cpu_ns;
+            server_cpu_floor(&record, &server)
+        };
+        // 100,000 messages in a second, at 12.5 ns each.
+        let leftover = check(1_250_000, |_| {}).unwrap();
+        assert_eq!((leftover.status, leftover.observed), (Invalid, Some(12.5)));
+        assert_eq!(leftover.limit, Some(300.0));
+        assert_eq!(check(30_000_000, |_| {}).unwrap().status, Ok);
+        let of_16 = |record: &mut Record| record.options.window = 16;
+        assert_eq!(check(1_250_000, of_16).unwrap().status, Invalid);
+        assert_eq!(
+            check(2_000_000, of_16).unwrap().status,
+            Ok,
+            "sixteen in one"
+        );
+        let queue = |record: &mut Record| {
+            // 1,000 connections, a message every 10 ms on each.
+            record.options.rate_per_s = Some(100_000.0);
+            record.latency_intended = record.latency_actual.clone();
+            record.latency_intended.as_mut().unwrap().p99_ns = 200_000_000;
+        };
+        assert_eq!(check(1_250_000, queue).unwrap().limit, Some(15.0));
+        let few = |record: &mut Record| record.throughput.messages_per_s = 900.0;
+        assert_eq!(check(0, few), None);
     }
 
     #[test]

@@ -71,6 +71,7 @@ fn all_checks(run: &RunRecord, record: &Record, around: Surroundings) -> Vec<Che
         .collect();
     all.extend(limit);
     all.push(checks::server_cpu(record, &run.server));
+    all.extend(checks::server_cpu_floor(record, &run.server));
     if !around.foreign {
         let emptied = run.footprint.is_some();
         let pinged = run.scenario.pinged_fraction;

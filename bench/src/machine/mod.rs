@@ -3,8 +3,10 @@
 pub mod ask;
 pub mod cgroup;
 pub mod cpus;
+pub mod family;
 pub mod ksoftirqd;
 pub mod limits;
+pub mod listener;
 pub mod lock;
 pub mod preflight;
 pub mod priority;

@@ -243,6 +243,11 @@ pub fn check(check: &Check) -> String {
                 "at this rate its latency is that of a queue"
             }
         ),
+        CheckName::ServerCpuFloor => format!(
+            "the server used {} of CPU for each message, and the kernel alone needs {}: another process answered",
+            units::format(Unit::Nanoseconds, observed),
+            units::format(Unit::Nanoseconds, limit)
+        ),
         CheckName::ServerCounters => counters(check, detail),
         CheckName::MemoryGivenBack => match detail {
             "unseen" => "memory was not seen with all connections up".to_owned(),

@@ -18,6 +18,10 @@ pub enum CheckName {
     GeneratorLimit,
     /// Share of its CPUs that the server used; `null`: it could not be watched.
     ServerCpu,
+    /// CPU time of the server for each message (handshake), ns, where it is less than the kernel
+    /// needs to receive and to send one: somebody else answered. `beside`: messages that may have
+    /// gone together.
+    ServerCpuFloor,
     /// A counter of the server, named by `detail`, against the generator's; of all that agree 0.
     ServerCounters,
     /// What `detail` names and was not given back after all connections were closed: bytes, or

@@ -3,7 +3,7 @@
 //! A child is started through a shim, `bench exec`, which asks the kernel to kill it when the
 //! referee dies, pins it to its CPUs, takes its [`priority`] and then becomes the program. Each
 //! child leads its own session, so that Ctrl-C on the terminal reaches the referee only, which then
-//! ends its children in order.
+//! ends its children in order: each with its whole [`Family`].
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -19,10 +19,13 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::interrupt::Interrupt;
+use crate::machine::family::Family;
 use crate::machine::{CpuSet, priority};
 
 /// How often a wait looks again.
 pub const POLL: Duration = Duration::from_millis(5);
+/// How long the kernel may take to end what a child left behind.
+const REST_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Starts children.
 #[derive(Debug, Clone)]
@@ -31,10 +34,11 @@ pub struct Launcher {
     nice: Option<i32>,
 }
 
-/// A child that is killed when this is dropped.
+/// A child that is killed when this is dropped, and all that it started.
 #[derive(Debug)]
 pub struct Guarded {
     child: Child,
+    family: Family,
     ended: Option<ExitStatus>,
 }
 
@@ -88,7 +92,11 @@ impl Launcher {
             .stderr(stderr)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Guarded { child, ended: None })
+        Ok(Guarded {
+            family: Family::of(child.id()),
+            child,
+            ended: None,
+        })
     }
 }
 
@@ -96,6 +104,11 @@ impl Guarded {
     /// Its process id; the shim keeps it.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Notes what it has started, to be ended with it.
+    pub fn look_at_family(&mut self) {
+        self.family.look();
     }
 
     /// Sends a signal unless it has ended.
@@ -128,25 +141,40 @@ impl Guarded {
         }
     }
 
-    /// Asks with `signal`, waits for `patience`, then kills. The status and whether it had to be
-    /// killed.
+    /// Asks with `signal`, waits for `patience`, then kills; what it started and left behind ends
+    /// with it. The status and whether it had to be killed.
     pub fn end(&mut self, signal: Signal, patience: Duration) -> (Option<ExitStatus>, bool) {
+        self.family.look();
         self.signal(signal);
-        if let Some(status) = self.wait_until(Instant::now() + patience) {
-            return (Some(status), false);
+        let in_time = self.wait_until(Instant::now() + patience);
+        if in_time.is_none() {
+            self.kill();
         }
+        self.end_the_rest();
+        (self.ended, in_time.is_none())
+    }
+
+    fn kill(&mut self) {
+        self.family.look();
         let _ = self.child.kill();
         self.ended = self.child.wait().ok();
-        (self.ended, true)
+    }
+
+    /// Their sockets are closed when this returns, so the next run finds the port free.
+    fn end_the_rest(&mut self) {
+        let deadline = Instant::now() + REST_ENDS_WITHIN;
+        while self.family.kill_the_rest() > 0 && Instant::now() < deadline {
+            std::thread::sleep(POLL);
+        }
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
         if self.try_wait().is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            self.kill();
         }
+        self.end_the_rest();
     }
 }
 
@@ -224,6 +252,9 @@ pub fn exec(
         .context("cannot bind to the referee's life")?;
     let actual = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32);
     ensure!(actual == Some(parent), "the referee has gone");
+    // The program keeps it: what it starts in the background stays below it in the tree.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .context("cannot keep what the program starts below it")?;
     cpus.pin_current_thread()?;
     priority::take(nice).context("cannot take precedence over other programs")?;
     let (program, args) = command.split_first().context("no command")?;

@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::interrupt::Interrupt;
 use super::process::{Guarded, Launcher, POLL, describe};
 use crate::config::{Contestant, Scenario};
-use crate::machine::CpuSet;
+use crate::machine::listener::{self, Listener};
+use crate::machine::{CpuSet, proc};
 use crate::record::Layout;
 use crate::store::{self, ResultFolder};
 
@@ -106,6 +107,17 @@ impl Server {
             std::thread::sleep(POLL);
         };
         let (ready, address) = parse_ready(&line)?;
+        process.look_at_family();
+        match listener::of(address, &proc::tree(process.pid())) {
+            Listener::Own => {}
+            Listener::Other(who) => bail!(
+                "{who} listens at {address}, which is no process of the contestant: end it, or \
+                 give the contestant another port"
+            ),
+            Listener::Unseen => {
+                eprintln!("{program}: this user may not see whose socket listens at {address}")
+            }
+        }
         Ok(Self {
             process,
             stdout,

@@ -142,11 +142,12 @@ impl Stage {
     }
 }
 
+/// So much in flight that a server need not use a CPU to answer.
 fn record_template() -> String {
     serde_json::json!({
         "schema_version": 1, "loadgen_version": "fake", "kind": "echo",
         "options": {"urls": [], "connections": 10, "duration_ns": 0, "warmup_ns": 0,
-                    "drain_timeout_ns": 0, "threads": 1, "window": 1, "size_bytes": 64, "rate_per_s": "RATE"},
+                    "drain_timeout_ns": 0, "threads": 1, "window": 10_000, "size_bytes": 64, "rate_per_s": "RATE"},
         "validity": {"verdict": "valid"},
         "started_unix_ns": "START", "window_start_unix_ns": "START",
         "window_end_unix_ns": "END", "window_ns": "LENGTH",
@@ -165,7 +166,8 @@ fn record_template() -> String {
 
 fn latency() -> serde_json::Value {
     serde_json::json!({"count": "COUNT", "min_ns": 1, "mean_ns": 10.0, "p50_ns": 10, "p90_ns": 20,
-                       "p99_ns": 30, "p99_9_ns": 40, "p99_99_ns": 50, "max_ns": 60})
+                       "p99_ns": 3_000_000_000_u64, "p99_9_ns": 4_000_000_000_u64,
+                       "p99_99_ns": 5_000_000_000_u64, "max_ns": 6_000_000_000_u64})
 }
 
 pub(crate) fn code(output: &Output) -> i32 {
