@@ -94,9 +94,9 @@ impl Server {
             }
             if let Some(status) = process.try_wait() {
                 bail!(
-                    "the server {} before it was ready: {}",
+                    "the server {} before it was ready{}",
                     describe(status),
-                    store::tail(&stderr)
+                    store::said(&stderr)
                 );
             }
             ensure!(!interrupt.is_set(), "interrupted");
@@ -149,8 +149,8 @@ impl Server {
             .filter(|value: &Value| value["event"] == "final");
         let failure = if by_itself.is_some() {
             Some(format!(
-                "the server {exit} during the run: {}",
-                store::tail(&self.stderr)
+                "the server {exit} during the run{}",
+                store::said(&self.stderr)
             ))
         } else if killed {
             Some(format!(
@@ -158,8 +158,8 @@ impl Server {
             ))
         } else if !status.is_some_and(|status| status.success()) {
             Some(format!(
-                "the server {exit} after SIGTERM: {}",
-                store::tail(&self.stderr)
+                "the server {exit} after SIGTERM{}",
+                store::said(&self.stderr)
             ))
         } else {
             None

@@ -135,6 +135,14 @@ pub fn tail(path: &Path) -> String {
         .join(" / ")
 }
 
+/// The same as the end of a sentence: `: what the log says`, or nothing where it is empty.
+pub fn said(path: &Path) -> String {
+    match tail(path) {
+        tail if tail.is_empty() => tail,
+        tail => format!(": {tail}"),
+    }
+}
+
 fn clean(name: &str) -> String {
     let cleaned: String = name
         .chars()
@@ -176,6 +184,17 @@ mod tests {
                 .path()
                 .ends_with("2026-11-22T10-00-00Z-my-host-local-abc1234-2")
         );
+    }
+
+    #[test]
+    fn an_empty_log_adds_no_clause() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        assert_eq!(said(&log), "", "a log that was removed");
+        fs::write(&log, " \n").unwrap();
+        assert_eq!(said(&log), "");
+        fs::write(&log, "out of luck\nquite\n").unwrap();
+        assert_eq!(said(&log), ": out of luck / quite");
     }
 
     #[test]

@@ -136,7 +136,10 @@ fn failed_cases(log: &Path, stderr_log: &Path) -> String {
         .take(3)
         .collect();
     if failed.is_empty() {
-        store::tail(stderr_log)
+        match store::tail(stderr_log) {
+            tail if tail.is_empty() => "it failed and printed no reason".to_owned(),
+            tail => tail,
+        }
     } else {
         failed.join(" / ")
     }
