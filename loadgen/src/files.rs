@@ -140,7 +140,11 @@ fn hgrm(latencies: &Latencies) -> io::Result<Vec<u8>> {
 
 fn hlog(run: &RunOutput) -> io::Result<Vec<u8>> {
     let record = &run.record;
-    let window = Duration::from_nanos(record.window_end_unix_ns - record.window_start_unix_ns);
+    let window = Duration::from_nanos(
+        record
+            .window_end_monotonic_ns
+            .saturating_sub(record.window_start_monotonic_ns),
+    );
     let comment = format!("[loadgen {}]", run.record.loadgen_version);
     histogram_log(
         &comment,

@@ -71,6 +71,39 @@ pub fn panics(tree: &Tree) -> Vec<Fault> {
     faults
 }
 
+/// Reads of the wall clock in `src/` of the programs that measure, but in the files given: a clock
+/// that may be set back gives names to moments, and no durations.
+#[must_use]
+pub fn wall_clocks(tree: &Tree, allowed: &[&str]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut needed = Vec::new();
+    for (file, _, source) in tree.rust() {
+        let measures = ["bench/src/", "loadgen/src/", "server-core/src/"];
+        if !measures.iter().any(|folder| file.starts_with(folder)) {
+            continue;
+        }
+        for (at, code) in source.code.iter().enumerate() {
+            if !calls(code, "SystemTime::now(") || source.test[at] {
+                continue;
+            }
+            if allowed.contains(&file) {
+                needed.push(file);
+            } else {
+                let what = "`SystemTime::now()`: it may be set back; take the monotonic clock";
+                faults.push(Fault::new(file, at + 1, what));
+            }
+        }
+    }
+    for file in allowed.iter().filter(|file| !needed.contains(*file)) {
+        faults.push(Fault::new(
+            file,
+            1,
+            "reads no wall clock; end the exemption",
+        ));
+    }
+    faults
+}
+
 /// Tests that sleep instead of waiting for a condition, and markers that allow no sleep.
 #[must_use]
 pub fn sleeps(tree: &Tree) -> Vec<Fault> {

@@ -12,6 +12,16 @@ use tidy::{Fault, Tree, assert_none, calls, figures, links, orphans, width};
 /// Files that may have more than [`width::LINES`] lines, each with the reason.
 const LONG_FILES: &[(&str, &str)] = &[];
 
+/// Files that read the wall clock: for the name of a folder, a seed, and when a run was started.
+const WALL_CLOCKS: &[&str] = &[
+    "bench/src/machine/proc.rs",
+    "bench/src/plan/mod.rs",
+    "bench/src/suite/mod.rs",
+    "loadgen/src/run.rs",
+    "loadgen/src/shard/parent.rs",
+    "loadgen/src/slices.rs",
+];
+
 static REPOSITORY: LazyLock<Tree> = LazyLock::new(|| Tree::of_the_repository().unwrap());
 
 /// What `rule` says about a tree of one file.
@@ -89,6 +99,24 @@ fn tests_wait_for_a_condition_and_do_not_sleep() {
     assert_eq!(planted(calls::sleeps, "x/src/a.rs", text), [5]);
 
     assert_none(&calls::sleeps(&REPOSITORY));
+}
+
+#[test]
+fn durations_are_of_a_clock_that_nobody_sets() {
+    let text = "let a = SystemTime::now();\n// SystemTime::now()\n#[cfg(test)]\nmod tests {\n\
+                SystemTime::now();\n}";
+    let found = |allowed: &'static [&'static str]| {
+        planted(
+            |tree| calls::wall_clocks(tree, allowed),
+            "bench/src/a.rs",
+            text,
+        )
+    };
+    assert_eq!(found(&[]), [1]);
+    assert_eq!(found(&["bench/src/a.rs"]), []);
+    assert_eq!(found(&["bench/src/a.rs", "bench/src/b.rs"]), [1]);
+
+    assert_none(&calls::wall_clocks(&REPOSITORY, WALL_CLOCKS));
 }
 
 #[test]

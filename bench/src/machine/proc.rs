@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use loadgen::engine::shared::monotonic_ns;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,8 @@ use super::ksoftirqd::{Ksoftirqd, KsoftirqdTime, parse_schedstat};
 /// One sample of a process, cheap enough to repeat twenty times a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSample {
-    /// Wall clock, ns since the epoch.
-    pub unix_ns: u64,
+    /// When, on CLOCK_MONOTONIC.
+    pub at_ns: u64,
     /// Time on a CPU, all threads (`/proc/PID/task/*/schedstat`), ns.
     pub cpu_ns: u64,
     /// Context switches because the process waited, all threads.
@@ -53,8 +54,8 @@ pub struct CpuTime {
 /// CPU time of the whole machine since boot, all CPUs together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MachineSample {
-    /// Wall clock, ns since the epoch.
-    pub unix_ns: u64,
+    /// When, on CLOCK_MONOTONIC.
+    pub at_ns: u64,
     /// All CPUs that are on.
     pub all: CpuTime,
     /// The server's.
@@ -127,7 +128,8 @@ pub struct TreeMemory {
     pub pss_bytes: u64,
 }
 
-/// Wall clock in ns since the epoch.
+/// Wall clock in ns since the epoch: a name for a moment, which may be set back. What is joined or
+/// subtracted is of CLOCK_MONOTONIC.
 pub fn unix_ns() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |elapsed| elapsed.as_nanos() as u64)
@@ -186,7 +188,7 @@ pub fn read_tree_memory(pid: u32) -> Option<TreeMemory> {
 /// Samples process `pid`.
 fn sample_process(pid: u32) -> Option<ProcessSample> {
     let mut sample = ProcessSample {
-        unix_ns: unix_ns(),
+        at_ns: monotonic_ns(),
         ..Default::default()
     };
     for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
@@ -231,7 +233,7 @@ fn read_ticks(pid: u32) -> Option<CpuTicks> {
 pub fn sample_machine(ksoftirqd: &Ksoftirqd, sides: &Sides) -> Option<MachineSample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let mut sample = parse_machine(&stat, sides)?;
-    sample.unix_ns = unix_ns();
+    sample.at_ns = monotonic_ns();
     sample.own_ns = sample_process(std::process::id())?.cpu_ns;
     sample.ksoftirqd = ksoftirqd.read(&sides.server);
     sample.throttling = Throttling::read();
@@ -447,7 +449,7 @@ mod tests {
     #[test]
     fn our_own_process_can_be_read_and_a_missing_one_cannot() {
         let sample = sample_process(std::process::id()).unwrap();
-        assert!(sample.rss_bytes > 100_000 && sample.unix_ns > 1_600_000_000_000_000_000);
+        assert!(sample.rss_bytes > 100_000 && sample.at_ns <= monotonic_ns());
         assert!(read_pss_bytes(std::process::id()).unwrap() > 0);
         assert!(read_cpu_ticks(std::process::id()).is_some());
         let machine = sample_machine(&Ksoftirqd::find(), &Sides::default()).unwrap();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use loadgen::engine::shared::monotonic_ns;
 use loadgen::record::Record;
 use rustix::process::Signal;
 
@@ -181,7 +182,7 @@ impl Testbed {
             + GENERATOR_GRACE
             + Duration::from_secs_f64(opening);
         let (exit, overtime) = self.watch(process, server, &mut sampler, ascent.as_mut(), limit);
-        let ended_unix_ns = proc::unix_ns();
+        let ended_ns = monotonic_ns();
 
         let mut failures: Vec<String> = overtime.into_iter().collect();
         let record = self.take_record(&outputs, exit.as_deref(), &stderr_path, &mut failures);
@@ -194,13 +195,16 @@ impl Testbed {
                 exit,
             },
             window: record.as_ref().and_then(|record| {
-                let (start, end) = (record.window_start_unix_ns, record.window_end_unix_ns);
+                let (start, end) = (
+                    record.window_start_monotonic_ns,
+                    record.window_end_monotonic_ns,
+                );
                 sampler.window(start, end, self.server_cpus.len())
             }),
             ascent,
             drain_ns: record
                 .as_ref()
-                .and_then(|record| ended_unix_ns.checked_sub(record.window_end_unix_ns)),
+                .and_then(|record| ended_ns.checked_sub(record.window_end_monotonic_ns)),
             record,
             failures,
         })
@@ -252,7 +256,7 @@ impl Testbed {
             && !self.interrupt.is_set()
         {
             let exit = exit.unwrap_or("did not end");
-            failures.push(format!("{error:#}; it {exit}: {}", store::tail(stderr)));
+            failures.push(format!("{error:#}; it {exit}{}", store::said(stderr)));
         }
         // The record is inside ours; a second copy would only double the folder.
         store::remove(&outputs.json);

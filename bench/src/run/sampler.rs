@@ -6,6 +6,8 @@
 //! sample every 50 ms and a server whose use of the CPU is steady, the error at each end is far
 //! below 1% of a one-second window.
 
+use loadgen::engine::shared::monotonic_ns;
+
 use crate::machine::ksoftirqd::{Ksoftirqd, KsoftirqdTime};
 use crate::machine::proc::{
     self, CpuTicks, CpuTime, KernelMemory, MachineSample, ProcessSample, Sides,
@@ -27,7 +29,7 @@ pub struct Sampler {
 /// Memory at one instant: it costs more to read than CPU time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct TimedMemory {
-    unix_ns: u64,
+    at_ns: u64,
     kernel: Option<KernelMemory>,
     pss_bytes: Option<u64>,
 }
@@ -56,7 +58,7 @@ impl Sampler {
     /// Samples the kernel's memory (and PSS) now.
     pub fn sample_memory(&mut self) {
         self.memory.push(TimedMemory {
-            unix_ns: proc::unix_ns(),
+            at_ns: monotonic_ns(),
             kernel: proc::read_kernel_memory(),
             pss_bytes: if self.with_pss {
                 proc::read_pss_bytes(self.pid)
@@ -66,26 +68,23 @@ impl Sampler {
         });
     }
 
-    /// The use of a server on `cpus` CPUs between two instants. `None` if the samples do not
-    /// reach around the window.
-    pub fn window(&self, start_unix_ns: u64, end_unix_ns: u64, cpus: usize) -> Option<WindowUse> {
-        let start = interpolate(&self.samples, start_unix_ns)?;
-        let end = interpolate(&self.samples, end_unix_ns)?;
-        let length = end_unix_ns
-            .checked_sub(start_unix_ns)
-            .filter(|length| *length > 0)?;
-        let inside = |unix_ns: u64| (start_unix_ns..=end_unix_ns).contains(&unix_ns);
+    /// The use of a server on `cpus` CPUs between two instants of CLOCK_MONOTONIC. `None` if the
+    /// samples do not reach around the window.
+    pub fn window(&self, start_ns: u64, end_ns: u64, cpus: usize) -> Option<WindowUse> {
+        let start = interpolate(&self.samples, start_ns)?;
+        let end = interpolate(&self.samples, end_ns)?;
+        let length = end_ns.checked_sub(start_ns).filter(|length| *length > 0)?;
+        let inside = |at_ns: u64| (start_ns..=end_ns).contains(&at_ns);
         let mut rss: Vec<u64> = self
             .samples
             .iter()
-            .filter(|sample| inside(sample.unix_ns))
+            .filter(|sample| inside(sample.at_ns))
             .map(|sample| sample.rss_bytes)
             .collect();
         rss.sort_unstable();
-        let memory = self.memory.iter().rfind(|sample| inside(sample.unix_ns));
+        let memory = self.memory.iter().rfind(|sample| inside(sample.at_ns));
         let cpu_ns = end.cpu_ns.saturating_sub(start.cpu_ns);
-        let around =
-            machine_at(&self.machine, start_unix_ns).zip(machine_at(&self.machine, end_unix_ns));
+        let around = machine_at(&self.machine, start_ns).zip(machine_at(&self.machine, end_ns));
         let softirqd_ns = around.map_or(0, |(start, end)| {
             (end.ksoftirqd.of_cpus_ns).saturating_sub(start.ksoftirqd.of_cpus_ns)
         });
@@ -117,7 +116,7 @@ impl MachineUse {
     /// Between two samples.
     pub(super) fn between(start: &MachineSample, end: &MachineSample) -> Self {
         let grown = |of: fn(&MachineSample) -> u64| of(end).saturating_sub(of(start));
-        let length_ns = grown(|sample| sample.unix_ns);
+        let length_ns = grown(|sample| sample.at_ns);
         let side = |of: fn(&MachineSample) -> CpuTime| {
             let side = SideUse::between(&of(start), &of(end), length_ns);
             (side.cpus > 0).then_some(side)
@@ -158,14 +157,14 @@ impl SideUse {
 
 /// The samples before and after an instant, and how far it is from the one to the other; twice the
 /// same sample where that is of the instant.
-fn around<T>(samples: &[T], unix_ns: fn(&T) -> u64, at: u64) -> Option<(&T, &T, f64)> {
-    let after = samples.partition_point(|sample| unix_ns(sample) < at);
+fn around<T>(samples: &[T], at_ns: fn(&T) -> u64, at: u64) -> Option<(&T, &T, f64)> {
+    let after = samples.partition_point(|sample| at_ns(sample) < at);
     let b = samples.get(after)?;
-    if unix_ns(b) == at {
+    if at_ns(b) == at {
         return Some((b, b, 0.0));
     }
     let a = samples.get(after.checked_sub(1)?)?;
-    let part = (at - unix_ns(a)) as f64 / (unix_ns(b) - unix_ns(a)) as f64;
+    let part = at.saturating_sub(at_ns(a)) as f64 / at_ns(b).saturating_sub(at_ns(a)).max(1) as f64;
     Some((a, b, part))
 }
 
@@ -175,7 +174,7 @@ fn interpolated(a: u64, b: u64, part: f64) -> u64 {
 
 /// The machine's counters at an instant, in the same way.
 fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
-    let (a, b, part) = around(samples, |sample| sample.unix_ns, at)?;
+    let (a, b, part) = around(samples, |sample| sample.at_ns, at)?;
     let between = |of: fn(&MachineSample) -> u64| interpolated(of(a), of(b), part);
     let time = |of: fn(&MachineSample) -> CpuTime| {
         let (a, b) = (of(a), of(b));
@@ -188,7 +187,7 @@ fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
         }
     };
     Some(MachineSample {
-        unix_ns: at,
+        at_ns: at,
         all: time(|sample| sample.all),
         server: time(|sample| sample.server),
         generator: time(|sample| sample.generator),
@@ -204,10 +203,10 @@ fn machine_at(samples: &[MachineSample], at: u64) -> Option<MachineSample> {
 
 /// The counters at an instant, linear between the samples before and after it.
 fn interpolate(samples: &[ProcessSample], at: u64) -> Option<ProcessSample> {
-    let (a, b, part) = around(samples, |sample| sample.unix_ns, at)?;
+    let (a, b, part) = around(samples, |sample| sample.at_ns, at)?;
     let between = |a, b| interpolated(a, b, part);
     Some(ProcessSample {
-        unix_ns: at,
+        at_ns: at,
         cpu_ns: between(a.cpu_ns, b.cpu_ns),
         voluntary_switches: between(a.voluntary_switches, b.voluntary_switches),
         involuntary_switches: between(a.involuntary_switches, b.involuntary_switches),
@@ -228,11 +227,11 @@ mod tests {
         let mut sampler = Sampler::new(0, Sides::default(), false);
         sampler.samples = samples
             .iter()
-            .map(|(unix_ns, cpu_ns)| ProcessSample {
-                unix_ns: *unix_ns,
+            .map(|(at_ns, cpu_ns)| ProcessSample {
+                at_ns: *at_ns,
                 cpu_ns: *cpu_ns,
                 voluntary_switches: cpu_ns / 10,
-                rss_bytes: 1000 + unix_ns,
+                rss_bytes: 1000 + at_ns,
                 ..Default::default()
             })
             .collect();
@@ -260,18 +259,18 @@ mod tests {
             interrupts_ns,
             steal_ns,
         };
-        let sample = |unix_ns, idle_ns, interrupts_ns, steal_ns, own_ns| MachineSample {
-            unix_ns,
+        let sample = |at_ns, idle_ns, interrupts_ns, steal_ns, own_ns| MachineSample {
+            at_ns,
             all: time(2, idle_ns, interrupts_ns, steal_ns),
             server: time(1, idle_ns / 2, interrupts_ns, 0),
             generator: CpuTime::default(),
             own_ns,
             ksoftirqd: KsoftirqdTime {
-                all_ns: unix_ns / 50,
-                of_cpus_ns: unix_ns / 100,
+                all_ns: at_ns / 50,
+                of_cpus_ns: at_ns / 100,
             },
             throttling: Some(Throttling {
-                periods: unix_ns / 250,
+                periods: at_ns / 250,
             }),
         };
         sampler.machine = vec![sample(0, 50, 5, 7, 1), sample(1000, 250, 105, 27, 11)];

@@ -20,7 +20,12 @@ if [ -e "$here/stay-at" ] && [ "$(wc -l <"$here/runs")" -eq "$(cat "$here/stay-a
     touch "$here/started"
     exec sleep 30
 fi
-start=$(date +%s%N)
+# A file `clock-set-back`: the wall clock goes back by 0.4 s before the window.
+back=0
+if [ -e "$here/clock-set-back" ]; then back=400000000; fi
+monotonic() { python3 -c "import time; print(time.monotonic_ns())"; }
+from=$(monotonic)
+start=$(($(date +%s%N) - back))
 case $url in
     *:1003/*) touch "$here/die"; exec sleep 30 ;;
     *:1004/*) touch "$here/started"; exec sleep 30 ;;
@@ -31,8 +36,9 @@ esac
 # A file `vary`: figures differ from run to run, as real ones do.
 if [ -e "$here/vary" ]; then per_s=$((per_s + 1$(date +%N) % 9973)); fi
 sleep 0.1
-end=$(date +%s%N)
+end=$(($(date +%s%N) - back))
+to=$(monotonic)
 per_s=${rate:-$per_s}
 count=$((${per_s%.*} * (end - start) / 1000000000))
-sed -e "s/\"START\"/$start/g; s/\"END\"/$end/; s/\"LENGTH\"/$((end - start))/; s/\"PER_S\"/$per_s/; s/\"COUNT\"/$count/g; s/\"RATE\"/${rate:-null}/" \
+sed -e "s/\"FROM\"/$from/; s/\"TO\"/$to/" -e "s/\"START\"/$start/g; s/\"END\"/$end/; s/\"LENGTH\"/$((end - start))/; s/\"PER_S\"/$per_s/; s/\"COUNT\"/$count/g; s/\"RATE\"/${rate:-null}/" \
     "$here/record.json" >"$json"

@@ -151,6 +151,7 @@ fn record_template() -> String {
         "validity": {"verdict": "valid"},
         "started_unix_ns": "START", "window_start_unix_ns": "START",
         "window_end_unix_ns": "END", "window_ns": "LENGTH",
+        "window_start_monotonic_ns": "FROM", "window_end_monotonic_ns": "TO",
         "connections": {"requested": 10, "up": 10, "closed_early": 0, "failed": 0},
         "connect": {"completed": 10, "failed": 0, "elapsed_ns": 1, "handshakes_per_s": 1.0},
         "messages": {"sent": "COUNT", "expected": "COUNT", "received": "COUNT", "lost": 0, "unsent": 0,
