@@ -2,6 +2,7 @@
 //! exit code 99, as in k6.
 
 mod expression;
+mod require;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::stats::{PairedRatio, Spread};
 use crate::summary::{Bout, Summary};
 use crate::units::{self, Unit};
 use expression::{Expression, Subject};
+use require::{Require, judged};
 
 /// Exit code of a breach.
 pub const BREACH: u8 = 99;
@@ -27,6 +29,9 @@ pub struct Gate {
     /// At least one.
     #[serde(rename = "rule")]
     rules: Vec<Rule>,
+    /// What must be in the result at all.
+    #[serde(default)]
+    require: Require,
 }
 
 /// One rule.
@@ -62,16 +67,27 @@ impl Gate {
     pub fn evaluate(&self, summary: &Summary, runs: &[RunRecord]) -> Result<(String, bool)> {
         let mut text = String::new();
         let mut broken = 0;
+        let required = self.require.judge(summary);
+        for (line, holds) in &required {
+            let _ = writeln!(text, "{line}");
+            broken += usize::from(!holds);
+        }
         for rule in &self.rules {
             let found = look(&rule.expect.subject, summary, runs)
                 .map_err(|error| anyhow!("`{}`: {error:#}", rule.expect))?;
-            let holds = print_rule(rule, &found, &mut text);
+            let judged = judged(&rule.expect.subject, &found, summary);
+            let holds = print_rule(rule, &found, &judged, &mut text);
             broken += usize::from(!holds);
         }
-        let all = self.rules.len();
+        let all = self.rules.len() + required.len();
         let _ = match broken {
-            0 => writeln!(text, "gate: all {all} rules hold"),
-            broken => writeln!(text, "gate: {broken} of {all} rules broken"),
+            0 => write!(text, "gate: all {all} rules hold"),
+            broken => write!(text, "gate: {broken} of {all} rules broken"),
+        };
+        let doubtful = runs.iter().filter(|run| run.status == Status::Doubtful);
+        let _ = match doubtful.count() {
+            0 => writeln!(text),
+            doubtful => writeln!(text, "; {doubtful} of {} runs are doubtful", runs.len()),
         };
         Ok((text, broken == 0))
     }
@@ -96,7 +112,7 @@ impl Observed {
     }
 }
 
-fn print_rule(rule: &Rule, found: &[Observed], text: &mut String) -> bool {
+fn print_rule(rule: &Rule, found: &[Observed], judged: &str, text: &mut String) -> bool {
     let expression = &rule.expect;
     let (operator, limit) = (expression.operator, expression.limit);
     let holds = |found: &&Observed| {
@@ -113,10 +129,10 @@ fn print_rule(rule: &Rule, found: &[Observed], text: &mut String) -> bool {
             .min_by(|a, b| margin(a, limit).total_cmp(&margin(b, limit)));
         let shown = closest.map(say).unwrap_or_default();
         let _ = match found.len() {
-            1 => writeln!(text, "ok    {}   ({shown})", rule.expect),
+            1 => writeln!(text, "ok    {}   ({shown}{judged})", rule.expect),
             n => writeln!(
                 text,
-                "ok    {}   ({n} figures, closest: {shown})",
+                "ok    {}   ({n} figures, closest: {shown}{judged})",
                 rule.expect
             ),
         };
@@ -427,7 +443,37 @@ mod tests {
             })
             .collect();
         let (summary, runs) = result();
-        Gate { rules }.evaluate(&summary, &runs)
+        let require = Require::default();
+        Gate { rules, require }.evaluate(&summary, &runs)
+    }
+
+    #[test]
+    fn what_a_wildcard_passes_over_is_said() {
+        let (mut summary, mut runs) = result();
+        let mut other = summary.bouts[0].clone();
+        other.scenario.name = "echo-7b".to_owned();
+        other.pairs.clear();
+        summary.bouts.push(other);
+        summary.setting.contestants[1].excluded = Some("it did not start".to_owned());
+        runs[0].status = Status::Doubtful;
+        let judged = |expect: &str| {
+            let expect = expect.parse().unwrap();
+            let rules = vec![Rule {
+                expect,
+                because: None,
+            }];
+            let require = Require::default();
+            Gate { rules, require }.evaluate(&summary, &runs).unwrap().0
+        };
+        let text = judged("*.server-uring/server-tokio.throughput.ratio > 1.1");
+        assert!(text.contains(", judged 1 of 2 bouts)"), "{text}");
+        assert!(text.contains("; 1 of 20 runs are doubtful"), "{text}");
+        let text = judged("*.*.runs.valid >= 0");
+        assert!(
+            text.contains(", without server-tokio (excluded))"),
+            "{text}"
+        );
+        assert!(!text.contains("judged"), "{text}");
     }
 
     #[test]
