@@ -374,6 +374,7 @@ pub(crate) fn setting() -> Setting {
                 ]
                 .into(),
                 smallest_per_s: 100_000.0,
+                in_doubt: Default::default(),
             },
         )]
         .into(),

@@ -50,6 +50,15 @@ pub fn notes(summary: &Summary, findings: &[String]) -> Vec<String> {
             notes.push(format!("EXCLUDED: {}: {reason}", entrant.name));
         }
     }
+    for (key, capacity) in &setting.capacities {
+        if !capacity.in_doubt.is_empty() {
+            let names: Vec<&str> = capacity.in_doubt.iter().map(String::as_str).collect();
+            notes.push(format!(
+                "CAPACITY IN DOUBT: rates are shares of {key}, and the runs of {} that it was measured in are doubtful or invalid.",
+                names.join(", ")
+            ));
+        }
+    }
     // A suite that ended early has too few runs everywhere, which needs no list.
     if !setting.interrupted && setting.aborted.is_none() {
         notes.extend(too_few(setting, &summary.bouts));
@@ -91,6 +100,25 @@ mod tests {
                 ]
             })
             .collect()
+    }
+
+    #[test]
+    fn a_capacity_in_doubt_is_said_with_the_contestants() {
+        let set = |setting: &mut Setting| {
+            for capacity in setting.capacities.values_mut() {
+                capacity.in_doubt.insert("server-tokio".to_owned());
+            }
+        };
+        let notes = noted(&suite(10), set, |_| {});
+        let found = notes
+            .iter()
+            .find(|note| note.starts_with("CAPACITY IN DOUBT"));
+        assert!(found.unwrap().contains("runs of server-tokio"), "{notes:?}");
+        assert!(
+            !noted(&suite(10), |_| {}, |_| {})
+                .iter()
+                .any(|note| note.contains("IN DOUBT"))
+        );
     }
 
     /// The notes on a suite of these runs, its setting and its summary changed.

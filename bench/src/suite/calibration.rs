@@ -1,12 +1,12 @@
 //! Before the bouts: the capacities that rates are fractions of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
 use super::Referee;
 use crate::config::{Load, Scenario, ScenarioKind, Timing};
-use crate::record::{RunRecord, Status};
+use crate::record::{CheckName, RunRecord, Status};
 use crate::stats::median_of;
 use crate::summary::MeasuredCapacity;
 
@@ -38,9 +38,11 @@ impl Referee {
                 ..scenario
             };
             let mut measured: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+            let mut in_doubt = BTreeSet::new();
             for block in 1..=calibration.runs {
                 for run in self.block(&shape, timing, None, block, &mut |_| {})? {
                     if let Some(per_s) = usable_capacity(&run) {
+                        in_doubt.extend(is_in_doubt(&run).then(|| run.contestant.clone()));
                         measured.entry(run.contestant).or_default().push(per_s);
                     }
                 }
@@ -54,6 +56,10 @@ impl Referee {
             match MeasuredCapacity::of(messages_per_s.collect()) {
                 Some(capacity) => {
                     eprintln!("{key}: smallest {:.0}/s", capacity.smallest_per_s);
+                    let capacity = MeasuredCapacity {
+                        in_doubt,
+                        ..capacity
+                    };
                     self.capacities.insert(key, capacity);
                 }
                 None => eprintln!("{key}: no capacity could be measured; its bouts are left out"),
@@ -73,6 +79,12 @@ impl Referee {
             .iter()
             .filter_map(|run| Some((run.contestant.clone(), usable_capacity(run)?)));
         if let Some(capacity) = MeasuredCapacity::of(messages_per_s.collect()) {
+            let used = runs.iter().filter(|run| usable_capacity(run).is_some());
+            let in_doubt = used.filter(|run| is_in_doubt(run));
+            let capacity = MeasuredCapacity {
+                in_doubt: in_doubt.map(|run| run.contestant.clone()).collect(),
+                ..capacity
+            };
             self.capacities.insert(scenario.name.clone(), capacity);
         }
         self.write_capacities()
@@ -99,4 +111,28 @@ fn usable_capacity(run: &RunRecord) -> Option<f64> {
         _ => run.metric("messages_per_s"),
     };
     per_s.filter(|per_s| usable && *per_s > 0.0)
+}
+
+/// Whether something else than the generator's own limit speaks against the throughput.
+fn is_in_doubt(run: &RunRecord) -> bool {
+    let mut failed = run.failed_checks();
+    failed.any(|check| check.name != CheckName::GeneratorLimit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Check, CheckStatus};
+    use crate::test_data;
+
+    #[test]
+    fn a_capacity_is_in_doubt_by_what_its_runs_are_doubted_for() {
+        let mut run = test_data::echo_run("server-uring", 1, 100_000.0);
+        assert!(!is_in_doubt(&run));
+        let failed = |name| Check::ok(name, 1.0, 0.0).when(true, CheckStatus::Doubtful);
+        run.checks = vec![failed(CheckName::GeneratorLimit)];
+        assert!(!is_in_doubt(&run), "the rate is one that both can do");
+        run.checks.push(failed(CheckName::OtherLoad));
+        assert!(is_in_doubt(&run));
+    }
 }

@@ -5,7 +5,7 @@ mod noise;
 mod pairs;
 pub mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -134,6 +134,10 @@ pub struct MeasuredCapacity {
     pub messages_per_s: BTreeMap<String, f64>,
     /// The smallest of them: what rates are fractions of.
     pub smallest_per_s: f64,
+    /// Contestants whose capacity rests on runs that were doubtful, or invalid for another reason
+    /// than that the generator was the limit.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub in_doubt: BTreeSet<String>,
 }
 
 impl MeasuredCapacity {
@@ -143,6 +147,7 @@ impl MeasuredCapacity {
         Some(Self {
             messages_per_s,
             smallest_per_s,
+            in_doubt: BTreeSet::new(),
         })
     }
 }
