@@ -6,9 +6,11 @@ mod stage;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use bench::output::words;
-use bench::record::Status;
+use bench::record::{RunRecord, Status};
+use rustix::process::{Pid, Signal, kill_process};
 use stage::{Stage, code, folder, is_alive, runs_of, stderr, summary};
 
 const SUITE: &str = r#"
@@ -148,4 +150,77 @@ fn contestants_that_poll_run_in_sequence_and_that_is_said() {
     assert!(stderr(&output).contains(why), "{}", stderr(&output));
     let runs = runs_of(&folder(&output), "closed");
     assert!(runs.iter().all(|run| run.alternation.is_none()));
+}
+
+#[test]
+fn a_generator_that_dies_in_a_pause_fails_its_run_alone() {
+    let stage = stage();
+    fs::write(stage.path("die-in-pause"), "").unwrap();
+    let output = stage.run(&[
+        "--suite",
+        "turns",
+        "--scenarios",
+        "closed",
+        "--repeats",
+        "1",
+    ]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let runs = runs_of(&folder(&output), "closed");
+    let of = |name: &str| runs.iter().find(|run| run.contestant == name).unwrap();
+    let (fast, slow) = (of("fast"), of("slow"));
+    assert_eq!(fast.status, Status::Failed);
+    let why = words::of_run(fast);
+    assert!(
+        why.contains("generator") && why.contains("no memory left"),
+        "{why}"
+    );
+    assert!(slow.status.counts(), "{}", words::of_run(slow));
+    assert_eq!(slow.alternation.as_ref().unwrap().slices.len(), 3);
+    assert_ended(&runs);
+}
+
+#[test]
+fn a_round_that_is_interrupted_is_run_again_as_a_whole() {
+    let stage = stage();
+    fs::write(stage.path("stay-in-slice"), "").unwrap();
+    let arguments = [
+        "--suite",
+        "turns",
+        "--scenarios",
+        "closed",
+        "--repeats",
+        "1",
+    ];
+    let child = stage.bench("out", &arguments).spawn().unwrap();
+    stage.wait_for("the slice", || stage.path("started").exists().then_some(()));
+    let pid = Pid::from_raw(child.id() as i32).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_ne!(code(&output), 0, "{}", stderr(&output));
+    let folder = folder(&output);
+    let runs = runs_of(&folder, "closed");
+    assert_eq!(runs.len(), 2);
+    for run in &runs {
+        assert_eq!(run.status, Status::Interrupted, "{}", words::of_run(run));
+    }
+    assert_ended(&runs);
+
+    let mut again = Command::new(env!("CARGO_BIN_EXE_bench"));
+    again.env("RINGSIDE_LOCK", stage.path("lock"));
+    again.arg("--resume").arg(&folder);
+    again.arg("--config-dir").arg(stage.dir.path());
+    again.arg("--bin-dir").arg(stage.dir.path());
+    let resumed = again.output().unwrap();
+    assert_eq!(code(&resumed), 0, "{}", stderr(&resumed));
+    let runs = runs_of(&folder, "closed");
+    assert_eq!(runs.len(), 2);
+    for run in &runs {
+        assert!(run.status.counts(), "{}", words::of_run(run));
+    }
+}
+
+fn assert_ended(runs: &[RunRecord]) {
+    for pid in runs.iter().filter_map(|run| run.server.pid) {
+        assert!(!is_alive(pid));
+    }
 }

@@ -451,3 +451,67 @@ fn percentiles(latency: &Latency) -> Percentiles {
         p99_9_ns: latency.p99_9_ns,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(at_ns: u64, cpu_ns: u64, switches: u64) -> Look {
+        let server = ProcessSample {
+            cpu_ns,
+            voluntary_switches: switches,
+            involuntary_switches: switches / 10,
+            rss_bytes: at_ns,
+            ..ProcessSample::default()
+        };
+        let mut machine = MachineSample {
+            at_ns,
+            ..MachineSample::default()
+        };
+        machine.all.cpus = 2;
+        machine.ksoftirqd.of_cpus_ns = cpu_ns / 10;
+        Look {
+            at_ns,
+            server,
+            machine: Some(machine),
+        }
+    }
+
+    #[test]
+    fn what_was_used_between_two_looks_is_scaled_to_the_slice() {
+        // The referee looked over 1,250 ns at a slice of 1,000 ns.
+        let (start, end) = (look(1000, 500, 100), look(2250, 1500, 200));
+        let both = used(&start, &end, 1000, 2);
+        assert_eq!((both.cpu_ns, both.softirqd_ns), (800, 80));
+        assert_eq!(both.cpu_share, 0.44, "of two CPUs");
+        assert_eq!(
+            (both.voluntary_switches, both.involuntary_switches),
+            (80, 8)
+        );
+        assert_eq!((both.rss_bytes, both.samples), (2250, 1));
+        assert_eq!(both.machine.unwrap().all_ns, 2500, "as it was seen");
+        // A process of the tree has ended between the looks, and the looks are of one instant.
+        let ended = used(&end, &start, 1000, 1);
+        assert_eq!((ended.cpu_ns, ended.voluntary_switches), (0, 0));
+    }
+
+    #[test]
+    fn slices_that_were_not_seen_are_taken_for_the_mean_of_the_others() {
+        assert_eq!(WindowUse::sum(&[], 1000, 1), None);
+        let of = |cpu_ns| used(&look(0, 0, 0), &look(1000, cpu_ns, cpu_ns / 10), 1000, 1);
+        let seen = [(1000, of(200)), (1000, of(400))];
+        let all = WindowUse::sum(&seen, 2000, 1).unwrap();
+        assert_eq!((all.cpu_ns, all.softirqd_ns, all.samples), (600, 60, 2));
+        assert!((all.cpu_share - 0.33).abs() < 1e-9, "{all:?}");
+        assert_eq!(all.machine.unwrap().all_ns, 4000);
+        // A third slice was missed.
+        let of_three = WindowUse::sum(&seen, 3000, 1).unwrap();
+        assert_eq!((of_three.cpu_ns, of_three.voluntary_switches), (900, 90));
+        assert!((of_three.cpu_share - 0.33).abs() < 1e-9, "{of_three:?}");
+        // One whose machine was not seen leaves none for the whole.
+        let mut blind = of(200);
+        blind.machine = None;
+        let some = WindowUse::sum(&[seen[0], (1000, blind)], 2000, 1).unwrap();
+        assert_eq!((some.cpu_ns, some.machine), (400, None));
+    }
+}
