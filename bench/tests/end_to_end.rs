@@ -158,7 +158,7 @@ fn a_scale_step_is_laid_out_and_what_the_machine_cannot_hold_is_a_row() {
 fn a_search_is_one_run_with_its_probes_as_rows() {
     let stage = Stage::new();
     let knee = "title = 'Knee'\nshows = 'this'\ndoes_not_show = 'that'\nkind = 'capacity'\nconnections = 10\n\
-                p99_limit_ms = 5.0\nrate_max_per_s = 15000.0\nconfirmations = 1\n";
+                p99_limit_ms = 5000.0\nrate_max_per_s = 15000.0\nconfirmations = 1\n";
     fs::write(stage.path("scenarios/knee.toml"), knee).unwrap();
     let output = stage.run(&[
         "--scenarios",
