@@ -6,10 +6,12 @@ mod stage;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use bench::output::words;
 use bench::record::{RunRecord, Status};
+use bench::store::load::Results;
 use rustix::process::{Pid, Signal, kill_process};
 use stage::{Stage, code, folder, is_alive, runs_of, stderr, summary};
 
@@ -75,6 +77,8 @@ fn all_contestants_live_at_once_and_are_compared_slice_by_slice() {
     }
     assert_eq!(orders.len(), 2, "either is first at times");
 
+    assert_eq!(Results::load(&folder).unwrap().findings, [""; 0]);
+    the_recipe_of_the_readme_recomputes_the_ratio(&folder);
     let summary = summary(&folder);
     let comparison = &summary.bouts[0].pairs[0].comparisons[0];
     let levels = comparison.levels.unwrap();
@@ -100,12 +104,30 @@ fn all_contestants_live_at_once_and_are_compared_slice_by_slice() {
 fn rounds_are_added_until_the_interval_is_narrow_and_then_two_more() {
     let stage = stage();
     let until = ["--suite", "turns", "--scenarios", "closed", "--until-ci"];
-    let output = stage.run(&[&until[..], &["5%"]].concat());
+    // The companion has no figure that could become narrow: fakes use no CPU.
+    let output = stage.run(&[&until[..], &["5%", "--max-repeats", "6"]].concat());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let rounds = runs_of(&folder(&output), "closed").len() / 2;
     assert_eq!(rounds, 6, "narrow with the first four: {}", stderr(&output));
     let lines = stderr(&output);
     assert!(lines.contains("closed round 6 of 6: slow 0.8"), "{lines}");
+}
+
+fn the_recipe_of_the_readme_recomputes_the_ratio(folder: &Path) {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results/README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let recipe = readme.split("```python\n").nth(1).unwrap();
+    let recipe = recipe.split("```").next().unwrap();
+    let names = r#""echo-64b-w1-c1000", "server-uring", "server-tokio""#;
+    assert!(recipe.contains(names));
+    let recipe = recipe.replace(names, r#""closed", "fast", "slow""#);
+    let mut python = Command::new("python3");
+    let output = python.args(["-c", &recipe]).current_dir(folder).output();
+    let printed = String::from_utf8(output.unwrap().stdout).unwrap();
+    let last = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+    let ratios: Vec<f64> = printed.lines().map(last).collect();
+    assert_eq!(ratios.len(), 2, "{printed}");
+    assert!((ratios[0] / ratios[1] - 1.0).abs() < 1e-12, "{printed}");
 }
 
 #[test]

@@ -235,7 +235,7 @@ fn the_recipe_in_the_readme_recomputes_ratio_and_interval() {
     let readme = fs::read_to_string(readme).unwrap();
     let recipe = readme
         .split("```python\n")
-        .nth(1)
+        .nth(2)
         .unwrap()
         .split("```")
         .next()

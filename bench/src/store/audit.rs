@@ -166,7 +166,9 @@ fn contradictions(record: &Record) -> Vec<String> {
             (streams * options.window) as f64
         }
     };
-    let tolerated = (2.0 * in_flight).max(received as f64 * 0.02);
+    // Each slice has edges of its own.
+    let edges = 2.0 * record.slices.unwrap_or(1).max(1) as f64;
+    let tolerated = (edges * in_flight).max(received as f64 * 0.02);
     let replies = record.throughput.messages_per_s * record.window_ns as f64 / 1e9;
     if received > 0 && (replies - received as f64).abs() > tolerated {
         found.push(format!(
@@ -277,7 +279,9 @@ fn differences(place: &str, said: &Value, follows: &Value, rules: Rules, found: 
 
 /// A comparison from before there was a test: its verdict followed another rule.
 fn is_old_comparison(object: &Map<String, Value>) -> bool {
-    object.contains_key("ci_low") && object.get("significance").is_none_or(Value::is_null)
+    object.contains_key("verdict")
+        && object.contains_key("ci_low")
+        && object.get("significance").is_none_or(Value::is_null)
 }
 
 /// Whether the advantage is the ratio or its inverse: all that can be said of such a verdict.

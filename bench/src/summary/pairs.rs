@@ -44,9 +44,9 @@ pub(super) fn pairs_of<'a>(
     pairs
 }
 
-/// Every pair by every figure that decides a bout: its headline or, at an equal rate, CPU and p99.
-/// Figures that no pair has are left out; `None` if that leaves nothing, or a pair lacks one. From
-/// the blocks up to `last`.
+/// Every pair by the figure that decides when a bout is over: its headline or, at an equal rate,
+/// the server's CPU (a p99 would need hours). `None` if a pair has none. From the blocks up to
+/// `last`.
 fn deciding(
     setting: &Setting,
     scenario: &Scenario,
@@ -58,33 +58,21 @@ fn deciding(
         .filter(|run| run.bout == scenario.name && run.block <= last);
     let runs: Vec<&RunRecord> = runs.collect();
     let pairs = pairs_of(setting, scenario);
-    let metrics: Vec<&Metric> = match scenario.at_rate_of {
-        Some(_) => metrics::at_equal_rate(scenario.kind).collect(),
-        None => Vec::from_iter(metrics::find(scenario.kind, metrics::headline(scenario))),
-    };
-    let by = |metric: &'static Metric| -> Vec<Option<Matched>> {
-        let pairs = pairs.iter();
-        let matched = pairs.map(|(first, second)| {
-            Matched::new(
-                setting.seed,
-                scenario,
-                metric,
-                &first.name,
-                &second.name,
-                &runs,
-            )
-        });
-        matched.collect()
-    };
-    let all = metrics.into_iter().map(by);
-    let all = all.filter(|of_pairs| of_pairs.iter().any(Option::is_some));
-    let all = all.flatten().collect::<Option<Vec<Matched>>>();
+    let metric = match scenario.at_rate_of {
+        Some(_) => metrics::server_cpu(scenario.kind),
+        None => metrics::find(scenario.kind, metrics::headline(scenario)),
+    }?;
+    let matched = pairs.iter().map(|(first, second)| {
+        let (first, second) = (&first.name, &second.name);
+        Matched::new(setting.seed, scenario, metric, first, second, &runs)
+    });
+    let all = matched.collect::<Option<Vec<Matched>>>();
     all.filter(|all| !all.is_empty())
 }
 
-/// The widest interval of the figures that decide a bout, over all pairs, as half a width
-/// ([`PairedRatio::half_width`]), from the blocks up to `last`; `None` while a pair has too few
-/// runs for a claim or no ratio at all.
+/// The widest interval of the figure that decides when a bout is over, over all pairs, as half a
+/// width ([`PairedRatio::half_width`]), from the blocks up to `last`; `None` while a pair has too
+/// few runs for a claim or no ratio at all.
 pub fn widest_interval(
     setting: &Setting,
     scenario: &Scenario,
