@@ -21,7 +21,9 @@ pub use power::power_curve;
 pub use rank_sum::rank_sum_p;
 pub use signed_rank::signed_rank_p;
 pub use student::t_quantile;
-pub use two_level::{ROUNDS_AFTER_NARROW, ROUNDS_FOR_A_CLAIM, TwoLevel, rounds_needed, two_level};
+pub use two_level::{
+    ROUNDS_AFTER_NARROW, ROUNDS_FOR_A_CLAIM, TwoLevel, rounds_needed, trimmed_mean, two_level,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

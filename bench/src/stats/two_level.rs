@@ -142,6 +142,11 @@ pub fn two_level(rounds: &[Vec<f64>]) -> Option<TwoLevel> {
         })
 }
 
+/// Of the log ratios of one round's cycles: what that round says of the ratio.
+pub fn trimmed_mean(cycles: &[f64]) -> Option<f64> {
+    Round::of(cycles).map(|round| round.mean)
+}
+
 /// How many rounds more make an interval of at most `half_width` to each side
 /// ([`TwoLevel::half_width`]), if the rounds to come are as those that were; 0 if it is as narrow
 /// already, `usize::MAX` if no number of rounds will do.

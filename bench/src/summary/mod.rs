@@ -16,8 +16,8 @@ use crate::record::{Check, Limiter, RunRecord, Status, Stopped};
 use crate::stats::{Direction, PairedRatio, Spread, TwoLevel};
 pub use against::{Advantage, Figure};
 pub use noise::{Noise, SelfBout};
+pub use pairs::{by_round, rounds_to_narrow, standing, widest_interval};
 use pairs::{pair, pairs_of};
-pub use pairs::{rounds_to_narrow, standing, widest_interval};
 use verdict::{Significance, Verdict};
 
 /// Everything `summary.json` says.

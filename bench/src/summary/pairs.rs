@@ -11,7 +11,7 @@ use crate::stats::rng::derive_seed;
 use crate::stats::{
     Direction, PairedRatio, RESAMPLES, ROUNDS_FOR_A_CLAIM, RUNS_FOR_A_CLAIM, TwoLevel,
     cliffs_delta, holm, log_ratios, minimal_detectable, paired_ratio, rounds_needed, signed_rank_p,
-    two_level,
+    trimmed_mean, two_level,
 };
 
 /// Who is compared in a bout: everybody with everybody, and the contestant that runs twice with
@@ -127,6 +127,34 @@ pub fn standing(
         Some((second.clone(), Advantage::of(&comparison, true)))
     });
     stands.collect()
+}
+
+/// How many times better `name` was than `other` in each round of an alternating bout, by one
+/// metric: what the interval of the bout rests on.
+pub fn by_round(
+    runs: &[&RunRecord],
+    name: &str,
+    other: &str,
+    metric: &Metric,
+) -> BTreeMap<usize, f64> {
+    let of = |name: &str| {
+        let own = runs.iter().filter(|run| run.contestant == name);
+        let own = own.filter(|run| run.status.counts());
+        let own = own.filter_map(|run| Some((run.block, run.alternation.as_ref()?)));
+        own.collect::<BTreeMap<usize, &Slices>>()
+    };
+    let others = of(other);
+    let sign = match metric.direction {
+        Some(Direction::LowerIsBetter) => -1.0,
+        _ => 1.0,
+    };
+    of(name)
+        .into_iter()
+        .filter_map(|(round, own)| {
+            let logs = cycle_ratios(own, others.get(&round)?, metric);
+            Some((round, (sign * trimmed_mean(&logs)?).exp()))
+        })
+        .collect()
 }
 
 pub(super) fn pair(

@@ -42,6 +42,33 @@ impl Scale {
         }
     }
 
+    /// Logarithmic, as far to both sides of 1.
+    pub(super) fn about_one(reach: f64, range: (f64, f64)) -> Self {
+        Self {
+            logarithmic: true,
+            domain: (1.0 / reach, reach),
+            range,
+        }
+    }
+
+    /// Round ratios on both sides of 1, five of them.
+    pub(super) fn ticks_about_one(&self) -> Vec<(f64, String)> {
+        let ticks = match self.domain.1 {
+            near if near < 1.15 => ["0.9", "0.95", "1", "1.05", "1.1"],
+            middle if middle < 1.4 => ["0.8", "0.9", "1", "1.1", "1.25"],
+            far if far < 2.1 => ["0.6", "0.8", "1", "1.25", "1.6"],
+            farther if farther < 5.0 => ["0.5", "0.7", "1", "1.5", "2"],
+            _ => ["0.2", "0.5", "1", "2", "5"],
+        };
+        let value = |tick: &str| tick.parse().unwrap_or(1.0);
+        let (low, high) = self.domain;
+        let ticks = ticks.into_iter().map(|tick| (value(tick), tick));
+        ticks
+            .filter(|(value, _)| (low..=high).contains(value))
+            .map(|(value, tick)| (self.at(value), tick.to_owned()))
+            .collect()
+    }
+
     /// Where `value` is drawn, cut at the ends of the range.
     pub(super) fn at(&self, value: f64) -> f64 {
         let (low, high) = self.domain;

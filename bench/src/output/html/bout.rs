@@ -1,13 +1,10 @@
-//! One bout: its runs as dots, its runs second by second, its fan-out.
-
-use loadgen::record::{Record, Second};
+//! One bout: its runs as dots, its fan-out.
 
 use super::axis::Scale;
 use super::chart::{Chart, Legend, strings};
 use super::svg::Svg;
 use crate::judge::metrics::Metric;
 use crate::output::table::Table;
-use crate::output::text::missing;
 use crate::record::{RunRecord, Status};
 use crate::summary::Bout;
 use crate::units::{self, Unit};
@@ -79,68 +76,6 @@ pub(super) fn dots(
         metric.title
     );
     Some(Chart::new(caption, svg, table))
-}
-
-/// Replies through the seconds of every valid run, so that a stall is seen.
-pub(super) fn series(bout: &Bout, runs: &[&RunRecord], legend: &Legend<'_>) -> Option<Chart> {
-    let valid: Vec<(&RunRecord, &[Second])> = runs
-        .iter()
-        .filter(|run| run.status.counts())
-        .filter_map(|run| Some((*run, whole_seconds(run.loadgen.as_ref()?))))
-        .filter(|(_, seconds)| seconds.len() > 1)
-        .collect();
-    if valid.is_empty() {
-        return None;
-    }
-    let mut svg = Svg::of_curves(160.0);
-    let seconds = valid.iter().flat_map(|(_, seconds)| seconds.iter());
-    let numbers = seconds.clone().map(|second| second.second as f64);
-    let x = Scale::linear(numbers, svg.across());
-    let y = Scale::linear(seconds.map(|second| second.received as f64), svg.upward());
-    svg.x_axis(
-        x.ticks_as(|second| second.to_string()),
-        "seconds into the run",
-    );
-    svg.y_axis(y.ticks_in(Unit::PerSecond), "replies in that second");
-    let mut table = Table::new(
-        strings(&["contestant", "block", "second", "sent", "received", "p99"]),
-        vec![1, 2, 3, 4, 5],
-    );
-    for (run, seconds) in valid {
-        let points: Vec<(f64, f64)> = seconds
-            .iter()
-            .map(|second| (x.at(second.second as f64), y.at(second.received as f64)))
-            .collect();
-        svg.path(
-            &format!("thin {}", legend.style(&run.contestant)),
-            &points,
-            &format!("{}, block {}", run.contestant, run.block),
-        );
-        for second in seconds {
-            table.row(vec![
-                run.contestant.clone(),
-                run.block.to_string(),
-                second.second.to_string(),
-                second.sent.to_string(),
-                second.received.to_string(),
-                second
-                    .latency_p99_ns
-                    .map_or_else(missing, |ns| units::format(Unit::Nanoseconds, ns as f64)),
-            ]);
-        }
-    }
-    let caption = format!(
-        "{}: replies second by second in every valid run",
-        bout.scenario.name
-    );
-    Some(Chart::new(caption, svg, table))
-}
-
-/// The seconds that lie whole inside the window: the rest of a second and the drain would look like
-/// stalls.
-fn whole_seconds(record: &Record) -> &[Second] {
-    let whole = usize::try_from(record.window_ns / 1_000_000_000).unwrap_or(usize::MAX);
-    &record.series[..record.series.len().min(whole)]
 }
 
 /// First, median and last receiver of a broadcast.

@@ -16,13 +16,16 @@ const STYLES: usize = 8;
 pub(super) struct Chart {
     pub(super) caption: String,
     pub(super) svg: String,
+    /// The same for a narrow screen, where it is another drawing.
+    pub(super) narrow: Option<String>,
     pub(super) table: Table,
 }
 
 impl Chart {
     pub(super) fn new(caption: String, svg: Svg, table: Table) -> Self {
         Self {
-            svg: svg.finish(&caption),
+            svg: svg.finish(&caption, ""),
+            narrow: None,
             caption,
             table,
         }

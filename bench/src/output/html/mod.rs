@@ -6,9 +6,10 @@ mod chart;
 mod forest;
 mod history;
 mod loads;
-mod panels;
 mod percentiles;
 mod probes;
+mod rounds;
+mod strip;
 mod svg;
 
 use anyhow::{Context, Result};
@@ -28,6 +29,7 @@ use crate::record::{RunRecord, Status};
 use crate::store::load::Results;
 use crate::summary::{Bout, ContestantResult, Summary};
 use chart::{Chart, Legend, metric_title};
+use forest::Forest;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
@@ -72,9 +74,10 @@ pub fn plot(summary: &Summary, against: Option<&str>) -> Result<String> {
     let reference = against
         .or(first.map(|entrant| entrant.name.as_str()))
         .context("there is nothing to draw: no contestants")?;
-    let svg = panels::against(summary, reference).with_context(|| {
+    let forest = Forest::of(summary, reference).with_context(|| {
         format!("there is nothing to draw: no bout compares a contestant with {reference}")
     })?;
+    let svg = forest.alone(&Legend(&names(summary)));
     // Behind the start tag of the root element.
     Ok(svg.replacen('>', &format!("><style>\n{MARKS}{ALONE}</style>\n"), 1) + "\n")
 }
@@ -88,14 +91,22 @@ struct Section {
     facts: Vec<(String, String)>,
     contestants: Vec<EntrantView>,
     verdicts: Table,
-    left_out: Option<(Table, Table)>,
     noise: Vec<String>,
     where_slower: Vec<WhereSlower>,
-    forests: Vec<Chart>,
+    first_view: Option<FirstView>,
     by_load: Vec<Chart>,
     bouts: Vec<BoutView>,
     invalid: Table,
     settings: Vec<(String, String)>,
+}
+
+/// Who, by how much, how sure: all contestants against the first.
+#[derive(Debug, Serialize)]
+struct FirstView {
+    reading: String,
+    reference: (String, String),
+    sums: Vec<(String, String)>,
+    chart: Chart,
 }
 
 #[derive(Debug, Serialize)]
@@ -128,21 +139,15 @@ impl Section {
             .root
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let pairs = names.iter().enumerate().flat_map(|(place, first)| {
-            names[place + 1..].iter().map(move |second| (first, second))
-        });
         Self {
             suite: summary.setting.suite.clone(),
             notes: notes(summary, &results.findings),
             facts: facts(summary),
             contestants: entrants(summary, &legend),
             verdicts: headlines::verdicts(summary, ColumnOrder::VerdictsFirst),
-            left_out: headlines::left_out(summary),
             noise: noise(summary),
             where_slower: where_slower(summary),
-            forests: pairs
-                .filter_map(|(first, second)| forest::forest(summary, first, second, &legend))
-                .collect(),
+            first_view: first_view(summary, names.first().map_or("", String::as_str), &legend),
             by_load: by_load(results, &legend),
             bouts: summary
                 .bouts
@@ -154,6 +159,16 @@ impl Section {
             id,
         }
     }
+}
+
+fn first_view(summary: &Summary, reference: &str, legend: &Legend<'_>) -> Option<FirstView> {
+    let forest = Forest::of(summary, reference)?;
+    Some(FirstView {
+        reading: forest.reading(),
+        reference: (legend.style(reference), reference.to_owned()),
+        sums: forest.sums(legend),
+        chart: forest.chart(legend),
+    })
 }
 
 fn names(summary: &Summary) -> Vec<String> {
@@ -218,8 +233,13 @@ fn by_load(results: &Results, legend: &Legend<'_>) -> Vec<Chart> {
 fn bout_view(section: &str, bout: &Bout, results: &Results, legend: &Legend<'_>) -> BoutView {
     let runs: Vec<&RunRecord> = results.runs_of(&bout.scenario.name).collect();
     let headline = metrics::find(bout.scenario.kind, &bout.headline);
+    let dots = headline.and_then(|metric| {
+        let rounds = rounds::rounds(bout, &runs, metric, legend);
+        rounds.or_else(|| bout::dots(bout, &runs, metric, legend))
+    });
     let charts = [
-        headline.and_then(|metric| bout::dots(bout, &runs, metric, legend)),
+        dots,
+        strip::strip(bout, &results.runs, &runs, legend),
         percentiles::percentiles(
             bout,
             &runs,
@@ -237,7 +257,6 @@ fn bout_view(section: &str, bout: &Bout, results: &Results, legend: &Legend<'_>)
         (bout.scenario.kind == ScenarioKind::Broadcast)
             .then(|| bout::fan_out(bout, legend))
             .flatten(),
-        bout::series(bout, &runs, legend),
     ];
     BoutView {
         id: format!("{section}-{}", bout.scenario.name),

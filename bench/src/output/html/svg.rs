@@ -91,13 +91,6 @@ impl Svg {
         y
     }
 
-    /// Words above the frame, at both ends.
-    pub(super) fn heads(&mut self, left: &str, right: &str) {
-        let y = self.frame.top - 14.0;
-        self.text("label", (4.0, y), "start", left);
-        self.text("label", (self.frame.right, y), "end", right);
-    }
-
     /// A dashed line up the frame.
     pub(super) fn mark_x(&mut self, x: f64) {
         self.line("one", (x, self.frame.top - 6.0), (x, self.frame.bottom));
@@ -118,13 +111,30 @@ impl Svg {
 
     /// A broken line through points.
     pub(super) fn path(&mut self, class: &str, points: &[(f64, f64)], title: &str) {
+        self.through(class, points, title, "L", "");
+    }
+
+    /// Many dots of one class: strokes without length, round where the class says so.
+    pub(super) fn dots(&mut self, class: &str, points: &[(f64, f64)], title: &str) {
+        self.through(class, points, title, "M", "h0");
+    }
+
+    /// From point to point by `command`, after each point `mark`.
+    fn through(
+        &mut self,
+        class: &str,
+        points: &[(f64, f64)],
+        title: &str,
+        command: &str,
+        mark: &str,
+    ) {
         if points.is_empty() {
             return;
         }
         let _ = write!(self.body, r#"<path class="{class}" d=""#);
         for (number, (x, y)) in points.iter().enumerate() {
-            let command = if number == 0 { 'M' } else { 'L' };
-            let _ = write!(self.body, "{command}{x:.1} {y:.1}");
+            let command = if number == 0 { "M" } else { command };
+            let _ = write!(self.body, "{command}{x:.1} {y:.1}{mark}");
         }
         let _ = write!(self.body, r#"">{}</path>"#, titled(title));
     }
@@ -138,20 +148,26 @@ impl Svg {
         );
     }
 
-    /// A filled square around a point: the mark of an estimate.
-    pub(super) fn square(&mut self, class: &str, (x, y): (f64, f64), half: f64, title: &str) {
-        let side = half * 2.0;
+    /// A rectangle from its upper left to its lower right corner.
+    pub(super) fn band(
+        &mut self,
+        class: &str,
+        ((left, top), (right, bottom)): ((f64, f64), (f64, f64)),
+        title: &str,
+    ) {
+        let (width, height) = ((right - left).max(1.0), bottom - top);
         let _ = write!(
             self.body,
-            r#"<rect class="{class}" x="{:.1}" y="{:.1}" width="{side}" height="{side}">{}</rect>"#,
-            x - half,
-            y - half,
+            r#"<rect class="{class}" x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}">{}</rect>"#,
             titled(title)
         );
     }
 
     /// Text; `anchor` is start, middle or end.
     pub(super) fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
+        if text.is_empty() {
+            return;
+        }
         let _ = write!(
             self.body,
             r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{}</text>"#,
@@ -178,10 +194,8 @@ impl Svg {
             }
         }
         self.line("axis", (left, bottom), (right, bottom));
-        if !title.is_empty() {
-            let middle = (left + right) / 2.0;
-            self.text("label", (middle, bottom + 34.0), "middle", title);
-        }
+        let middle = (left + right) / 2.0;
+        self.text("label", (middle, bottom + 34.0), "middle", title);
     }
 
     /// An axis along the left of the frame with its grid; its title stands above it.
@@ -200,18 +214,24 @@ impl Svg {
         self.text("label", (4.0, top - 10.0), "start", title);
     }
 
-    /// The drawing as an `<svg>` element that scales with its surroundings; `label` is what it
-    /// shows, for screen readers.
-    pub(super) fn finish(self, label: &str) -> String {
+    /// The drawing as an `<svg>` element that scales with its surroundings; `title` is what it
+    /// shows, for screen readers, and `reading` how.
+    pub(super) fn finish(self, title: &str, reading: &str) -> String {
         let Self {
             width,
             height,
             body,
             ..
         } = self;
+        let described = if reading.is_empty() {
+            String::new()
+        } else {
+            format!("<desc>{}</desc>", escape(reading))
+        };
         format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" aria-label="{}">{body}</svg>"#,
-            escape(label),
+            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0}" height="{height:.0}" viewBox="0 0 {width:.0} {height:.0}" role="img" aria-label="{}">{}{described}{body}</svg>"#,
+            escape(title),
+            titled(title),
         )
     }
 }
@@ -248,7 +268,7 @@ mod tests {
         let mut svg = Svg::of_curves(100.0);
         let ticks = [(100.0, "1.00k"), (120.0, "1.05k"), (200.0, "2.00k")];
         svg.x_axis(ticks.map(|(x, label)| (x, label.to_owned())), "rate");
-        let text = svg.finish("");
+        let text = svg.finish("", "");
         assert_eq!(text.matches("class=\"grid\"").count(), 3);
         assert!(text.contains(">1.00k<") && text.contains(">2.00k<"));
         assert!(!text.contains(">1.05k<"));
@@ -259,7 +279,7 @@ mod tests {
         let mut svg = Svg::of_rows(1, 0.0);
         svg.row(0, "<script>\"&");
         svg.dot("s0", (1.0, 1.0), 2.0, "a<b");
-        let text = svg.finish("\"quoted\"");
+        let text = svg.finish("\"quoted\"", "");
         assert!(text.contains("&lt;script&gt;&quot;&amp;") && text.contains("a&lt;b"));
         assert!(text.contains("aria-label=\"&quot;quoted&quot;\""));
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{Check, CheckName, CheckStatus};
+use crate::record::{Check, CheckName, CheckStatus, Slice, SliceUse, Slices};
 use crate::test_data;
 
 /// A committed result with other runs and contestants.
@@ -33,11 +33,61 @@ fn ten_blocks() -> Vec<RunRecord> {
         .collect()
 }
 
+/// Five rounds, a minute apart, on a machine that is slow in every other one.
+fn five_rounds() -> Vec<RunRecord> {
+    let slices = |round: usize, place: usize, count: usize, from: u64, per_s: f64| {
+        let slice = |cycle: usize| Slice {
+            cycle,
+            position: place + 1,
+            from_ns: round as u64 * 60_000_000_000 + from + (2 * cycle + place) as u64 * 70_000_000,
+            window_ns: 50_000_000,
+            messages: (per_s * 0.05 * (1.0 + 0.01 * (cycle * 7 % 5 + round % 3) as f64)) as u64,
+            server: Some(SliceUse {
+                cpu_ns: 45_000_000,
+                ..SliceUse::default()
+            }),
+            ..Slice::default()
+        };
+        (1..=count).map(slice).collect::<Vec<_>>()
+    };
+    let run = |round: usize, place: usize| {
+        let (name, pace) = [("server-uring", 1.2), ("server-tokio", 1.0)][place];
+        let per_s = pace * if round % 2 == 0 { 70_000.0 } else { 100_000.0 };
+        let mut run = test_data::echo_run(name, round, per_s);
+        run.alternation = Some(Slices {
+            warm_up: slices(round, place, 3, 0, per_s * 0.6),
+            slices: slices(round, place, 20, 500_000_000, per_s),
+        });
+        run
+    };
+    (1..=5)
+        .flat_map(|round| [run(round, 0), run(round, 1)])
+        .collect()
+}
+
 #[test]
-fn the_verdict_comes_first_and_names_the_winner() {
+fn an_alternating_bout_shows_its_rounds_and_its_slices() {
+    let page = page(&[result(five_rounds())], &[]).unwrap();
+    assert_eq!(page.matches("round 3: 0.83").count(), 1, "a dot per round");
+    assert!(page.contains("class=\"band s1\""));
+    let slices = page.split("class=\"slices s0\" d=\"").nth(1).unwrap();
+    assert_eq!(slices.split('"').next().unwrap().matches('M').count(), 20);
+    assert_eq!(page.matches("class=\"slices faded s1\"").count(), 5);
+    assert!(page.contains(">0:00</text>") && page.contains(">4:00</text>"));
+    assert!(!page.contains("block 1"), "no dots of runs in sequence");
+}
+
+#[test]
+fn the_first_view_says_who_by_how_much_and_how_sure() {
     let page = page(&[result(ten_blocks())], &[]).unwrap();
-    let verdict = page.find("server-uring 1.2").unwrap();
-    assert!(verdict < page.find("<svg").unwrap());
+    let reading = page.find("A dot says how many times better").unwrap();
+    let sums = "server-tokio: better in 0, worse in 3, no difference shown in 1 of 4 figures";
+    let drawing = page.find("<svg").unwrap();
+    assert!(
+        reading < page.find(sums).unwrap() && page.find(sums).unwrap() < drawing,
+        "{page}"
+    );
+    assert!(drawing < page.find("<h3>Verdicts</h3>").unwrap());
     let slower = &page[page.find("<h4>server-tokio</h4>").unwrap()..];
     let loss = slower.find("echoes&#x2f;s server-uring 1.2").unwrap();
     assert!(loss < slower.find("<h3>").unwrap());
@@ -87,7 +137,10 @@ fn every_chart_has_a_table_and_a_name() {
     let page = page(&[test_data::varied()], &[]).unwrap();
     let count = |what: &str| page.matches(what).count();
     assert!(count("<svg") > 20);
-    assert_eq!(count("<svg"), count("The same as a table"));
+    assert_eq!(
+        count("<svg"),
+        count("The same as a table") + count("drawing narrow")
+    );
     assert_eq!(count("<svg"), count("role=\"img\" aria-label=\""));
     for drawing in page.split("<svg").skip(1) {
         let drawing = drawing.split("</svg>").next().unwrap();
