@@ -271,6 +271,7 @@ impl<'a> Forest<'a> {
                     high,
                     shown,
                     pairs,
+                    ..
                 } = mark.advantage;
                 let [ratio, low, high] = [ratio, low, high].map(times);
                 table.row(vec![

@@ -52,7 +52,12 @@ fn five_rounds() -> Vec<RunRecord> {
     };
     let run = |round: usize, place: usize| {
         let (name, pace) = [("server-uring", 1.2), ("server-tokio", 1.0)][place];
-        let per_s = pace * if round % 2 == 0 { 70_000.0 } else { 100_000.0 };
+        let per_s = pace
+            * if round.is_multiple_of(2) {
+                70_000.0
+            } else {
+                100_000.0
+            };
         let mut run = test_data::echo_run(name, round, per_s);
         run.alternation = Some(Slices {
             warm_up: slices(round, place, 3, 0, per_s * 0.6),
