@@ -143,15 +143,9 @@ fn entrants(summary: &Summary) -> Vec<&str> {
         .collect()
 }
 
-/// What follows the names of the bouts: on a small screen only that is seen at first.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum ColumnOrder {
-    VerdictsFirst,
-}
-
 /// One row per bout: the metric that decides it, each contestant's median (if they are few), the
 /// verdict.
-pub(crate) fn verdicts(summary: &Summary, _: ColumnOrder) -> Table {
+pub(crate) fn verdicts(summary: &Summary) -> Table {
     let entrants = entrants(summary);
     let columns = if entrants.len() > FEW {
         &[]
@@ -187,60 +181,4 @@ pub(crate) fn verdicts(summary: &Summary, _: ColumnOrder) -> Table {
         ));
     }
     table
-}
-
-/// What [`verdicts`] leaves out where there are many contestants: everybody's median, and the
-/// verdict on every pair.
-pub(crate) fn left_out(summary: &Summary) -> Option<(Table, Table)> {
-    let entrants = entrants(summary);
-    if entrants.len() <= FEW {
-        return None;
-    }
-    let bouts: Vec<Headline<'_>> = headlines(summary).collect();
-    let [names, metrics]: [Vec<String>; 2] = bouts.iter().fold(
-        [vec!["contestant".to_owned()], vec!["by".to_owned()]],
-        |[mut names, mut metrics], headline| {
-            let [name, metric] = headline.name();
-            names.push(name);
-            metrics.push(metric);
-            [names, metrics]
-        },
-    );
-    let mut medians = Table::new(names, (1..=bouts.len()).collect());
-    medians.row(metrics);
-    for name in entrants {
-        let of_each = bouts.iter().map(|headline| headline.median(name));
-        medians.row([name.to_owned()].into_iter().chain(of_each).collect());
-    }
-    let headings = [
-        "bout",
-        "by",
-        "pair",
-        HOW_MUCH,
-        "smallest detectable ratio",
-        "n",
-    ];
-    let mut pairs = Table::new(headings.map(str::to_owned).to_vec(), vec![4, 5]);
-    // Of one run there is no verdict.
-    let judged = if summary.setting.repeats == 1 {
-        &[]
-    } else {
-        &bouts[..]
-    };
-    for headline in judged {
-        for (pair, found) in &headline.pairs {
-            let [bout, by] = headline.name();
-            let sure = found.and_then(|found| found.significance);
-            pairs.row(vec![
-                bout,
-                by,
-                format!("{} v {}", pair.first, pair.second),
-                words(pair, *found),
-                sure.and_then(|sure| sure.minimal_detectable)
-                    .map_or_else(missing, |ratio| format!("{ratio:.2}x")),
-                paired_runs(*found),
-            ]);
-        }
-    }
-    Some((medians, pairs))
 }
