@@ -33,6 +33,7 @@ pub mod slow;
 pub mod usage;
 pub mod violations;
 pub mod wire;
+pub mod work;
 pub mod ws;
 
 use std::any::Any;
@@ -193,6 +194,10 @@ macro_rules! conformance_list {
                 full drain_waits_for_slow_readers: alone
                 full drain_resets_who_has_half_a_message: alone
                 full a_killed_server_resets_who_has_half_a_message: alone
+            }
+            work {
+                full every_message_costs_the_handler_work
+                full every_publication_costs_the_handler_work: alone
             }
             processes {
                 full several_processes_are_one_server: alone

@@ -14,7 +14,7 @@ use super::wire::{self, CLOSE, FIN, TEXT};
 use super::ws::Ws;
 
 /// Options every server has, as `--help` lists them.
-const FLAGS: [&str; 13] = [
+const FLAGS: [&str; 14] = [
     "--listen",
     "--processes",
     "--workers",
@@ -27,6 +27,7 @@ const FLAGS: [&str; 13] = [
     "--idle-timeout",
     "--max-connections",
     "--drain-timeout",
+    "--handler-work-us",
     "--help",
 ];
 
@@ -93,6 +94,7 @@ pub fn ready_line_records_the_options(target: &Target) {
         ("idle_timeout_ms", 60_000),
         ("max_connections", 0),
         ("drain_timeout_ms", 5_000),
+        ("handler_work_us", 0),
     ];
     check(&[], "close", defaults);
     let args = "--send-queue 7 --slow-consumer drop --max-message 128KiB --max-fragments 70000 --handshake-timeout 1500ms \
@@ -508,6 +510,7 @@ pub fn bad_usage_exits_2(target: &Target) {
         ("--send-queue 0", "--send-queue"),
         ("--cpus 100000", "--cpus"),
         ("--cpus 3-1", "--cpus"),
+        ("--handler-work-us 1000001", "1000000"),
     ] {
         let exit = target.run_to_end(&line.split_whitespace().collect::<Vec<_>>());
         assert_eq!(exit.status.code(), Some(2), "{line}: {exit:?}");

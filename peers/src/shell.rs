@@ -14,6 +14,8 @@ use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 
+use crate::work::{HandlerWork, MAX_HANDLER_WORK_US};
+
 /// As our servers: the kernel cuts it to `net.core.somaxconn`.
 const LISTEN_BACKLOG: i32 = 65_535;
 
@@ -29,6 +31,11 @@ pub struct Options {
     /// Threads [default: one per CPU of the list, else 1]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
+    /// CPU time to burn for each message of /ws and each message published in a room, as a handler
+    /// would that has work to do, in microseconds: 0 to 1000000. Calibrated at the start
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_HANDLER_WORK_US)))]
+    handler_work_us: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +52,11 @@ pub struct About {
     pub runtime: &'static str,
 }
 
-/// Serves every connection with `serve` until SIGTERM or SIGINT; the program's exit code.
+/// Serves every connection with `serve`, which does the work given for each message, until SIGTERM
+/// or SIGINT; the program's exit code.
 pub fn run<Serve, Serving>(about: About, serve: Serve) -> ExitCode
 where
-    Serve: Fn(TcpStream) -> Serving + Clone + Send + 'static,
+    Serve: Fn(TcpStream, HandlerWork) -> Serving + Clone + Send + 'static,
     Serving: Future<Output = ()> + Send + 'static,
 {
     match start(about, &Options::parse(), serve) {
@@ -65,7 +73,7 @@ where
 
 fn start<Serve, Serving>(about: About, options: &Options, serve: Serve) -> Result<Signals>
 where
-    Serve: Fn(TcpStream) -> Serving + Clone + Send + 'static,
+    Serve: Fn(TcpStream, HandlerWork) -> Serving + Clone + Send + 'static,
     Serving: Future<Output = ()> + Send + 'static,
 {
     prepare_process();
@@ -78,9 +86,10 @@ where
     for _ in 1..workers {
         listeners.push(listen(address)?);
     }
+    let work = HandlerWork::calibrated(options.handler_work_us);
     for (index, listener) in listeners.into_iter().enumerate() {
         let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
-        start_worker(index, cpu, listener, serve.clone())?;
+        start_worker(index, cpu, listener, work, serve.clone())?;
     }
     println!(
         "{}",
@@ -93,6 +102,7 @@ where
             "workers": workers,
             "cpus": cpus,
             "pid": std::process::id(),
+            "options": {"handler_work_us": options.handler_work_us},
         })
     );
     Ok(signals)
@@ -136,10 +146,11 @@ fn start_worker<Serve, Serving>(
     index: usize,
     cpu: Option<usize>,
     listener: TcpListener,
+    work: HandlerWork,
     serve: Serve,
 ) -> Result<()>
 where
-    Serve: Fn(TcpStream) -> Serving + Send + 'static,
+    Serve: Fn(TcpStream, HandlerWork) -> Serving + Send + 'static,
     Serving: Future<Output = ()> + Send + 'static,
 {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -155,13 +166,13 @@ where
     }
     thread::Builder::new()
         .name(format!("worker-{index}"))
-        .spawn(move || runtime.block_on(accept(listener, serve)))?;
+        .spawn(move || runtime.block_on(accept(listener, work, serve)))?;
     Ok(())
 }
 
-async fn accept<Serve, Serving>(listener: TcpListener, serve: Serve)
+async fn accept<Serve, Serving>(listener: TcpListener, work: HandlerWork, serve: Serve)
 where
-    Serve: Fn(TcpStream) -> Serving,
+    Serve: Fn(TcpStream, HandlerWork) -> Serving,
     Serving: Future<Output = ()> + Send + 'static,
 {
     let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -175,7 +186,11 @@ where
         match listener.accept().await {
             // The budget of tokio's cooperative scheduling would only send a busy connection round
             // the loop once more.
-            Ok((stream, _)) => drop(tokio::spawn(tokio::task::unconstrained(serve(stream)))),
+            Ok((stream, _)) => {
+                drop(tokio::spawn(tokio::task::unconstrained(serve(
+                    stream, work,
+                ))));
+            }
             Err(error) => {
                 eprintln!("cannot accept a connection: {error}");
                 tokio::task::yield_now().await;

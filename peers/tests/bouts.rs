@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tungstenite::{Message, WebSocket};
@@ -47,6 +47,10 @@ struct Peer {
 
 impl Peer {
     fn start(program: &Path, workers: &str) -> Self {
+        Self::start_with(program, workers, 0)
+    }
+
+    fn start_with(program: &Path, workers: &str, handler_work_us: u32) -> Self {
         let mut process = Command::new(program)
             .args([
                 "--listen",
@@ -55,6 +59,8 @@ impl Peer {
                 "0",
                 "--workers",
                 workers,
+                "--handler-work-us",
+                &handler_work_us.to_string(),
             ])
             .stdout(Stdio::piped())
             .spawn()
@@ -65,6 +71,7 @@ impl Peer {
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(ready["event"], "ready");
         assert_eq!(ready["pid"], process.id());
+        assert_eq!(ready["options"]["handler_work_us"], handler_work_us);
         assert_eq!(
             ready["server"].as_str(),
             program.file_name().unwrap().to_str()
@@ -185,5 +192,27 @@ fn other_paths_are_refused() {
         stream.set_read_timeout(Some(WITHIN)).unwrap();
         let url = format!("ws://{}/elsewhere", peer.address);
         assert!(tungstenite::client(url, stream).is_err());
+    }
+}
+
+#[test]
+fn every_message_costs_the_handler_work() {
+    for program in programs() {
+        let peer = Peer::start_with(&program, "1", 20_000);
+        for path in ["/ws", "/broadcast/work"] {
+            let mut client = peer.connect(path);
+            let begin = Instant::now();
+            for _ in 0..10 {
+                client.write(Message::text("x")).unwrap();
+            }
+            client.flush().unwrap();
+            for _ in 0..10 {
+                assert_eq!(client.read().unwrap(), Message::text("x"));
+            }
+            // Half of it: the calibration may have met a CPU that was slow for once.
+            let (took, least) = (begin.elapsed(), Duration::from_millis(100));
+            assert!(took >= least, "{} {path}: {took:?}", program.display());
+        }
+        assert_eq!(peer.stop(), Some(0));
     }
 }

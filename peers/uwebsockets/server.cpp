@@ -5,7 +5,10 @@
 #include "App.h"
 
 #include <arpa/inet.h>
+#include <algorithm>
+#include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <future>
 #include <pthread.h>
@@ -21,6 +24,7 @@ struct Options {
     int port = 0;
     std::vector<int> cpus;
     unsigned workers = 0;
+    unsigned handler_work_us = 0;
 };
 
 // One per connection; echoing connections have no topic.
@@ -40,11 +44,11 @@ static std::vector<Worker> workers;
     exit(1);
 }
 
-static int number(const std::string &text) {
+static int number(const std::string &text, long most = 65535) {
     char *end = nullptr;
     long value = strtol(text.c_str(), &end, 10);
-    if (text.empty() || *end || value < 0 || value > 65535) {
-        fail("`" + text + "` is no number");
+    if (text.empty() || *end || value < 0 || value > most) {
+        fail("`" + text + "` is no number from 0 to " + std::to_string(most));
     }
     return (int) value;
 }
@@ -64,7 +68,7 @@ static Options parse(int argc, char **argv) {
     for (int i = 1; i < argc; i += 2) {
         std::string flag = argv[i];
         if (i + 1 == argc) {
-            fail("usage: peer-uwebsockets [--listen HOST:PORT] [--cpus LIST] [--workers N]");
+            fail("usage: peer-uwebsockets [--listen HOST:PORT] [--cpus LIST] [--workers N] [--handler-work-us N, 0 to 1000000]");
         }
         std::string value = argv[i + 1];
         if (flag == "--listen") {
@@ -83,6 +87,8 @@ static Options parse(int argc, char **argv) {
             }
         } else if (flag == "--workers") {
             options.workers = (unsigned) number(value);
+        } else if (flag == "--handler-work-us") {
+            options.handler_work_us = (unsigned) number(value, 1000000);
         } else {
             fail("unknown flag " + flag);
         }
@@ -91,6 +97,46 @@ static Options parse(int argc, char **argv) {
         options.workers = options.cpus.empty() ? 1 : (unsigned) options.cpus.size();
     }
     return options;
+}
+
+// What a handler would burn for each message, in steps of plain arithmetic: the method of server-core/src/work.rs.
+static uint64_t handler_steps = 0;
+
+__attribute__((noinline)) static void burn(uint64_t steps) {
+    uint64_t state = 0x9E3779B97F4A7C15;
+    asm volatile("" : "+r"(state));
+    for (uint64_t step = 0; step < steps; step++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    asm volatile("" : : "r"(state));
+}
+
+static int64_t fastest_ns(int tries, uint64_t steps) {
+    int64_t fastest = INT64_MAX;
+    while (tries--) {
+        auto begin = std::chrono::steady_clock::now();
+        burn(steps);
+        std::chrono::nanoseconds took = std::chrono::steady_clock::now() - begin;
+        fastest = std::min<int64_t>(fastest, took.count());
+    }
+    return std::max<int64_t>(fastest, 1);
+}
+
+static uint64_t steps_in(unsigned us) {
+    uint64_t steps = 1024;
+    while (fastest_ns(3, steps) < 1000000) {
+        steps *= 2;
+    }
+    auto wanted = (unsigned __int128) steps * us * 1000 / (uint64_t) fastest_ns(16, steps);
+    return std::max<uint64_t>((uint64_t) wanted, 1);
+}
+
+static void handle() {
+    if (handler_steps) {
+        burn(handler_steps);
+    }
 }
 
 // What our servers do too: as many files as allowed, and no huge pages that would make memory figures a matter of luck.
@@ -149,7 +195,10 @@ static uWS::App::WebSocketBehavior<Connection> behavior() {
 
 static void build(uWS::App *app) {
     uWS::App::WebSocketBehavior<Connection> echo = behavior();
-    echo.message = [](auto *ws, std::string_view message, uWS::OpCode opcode) { ws->send(message, opcode); };
+    echo.message = [](auto *ws, std::string_view message, uWS::OpCode opcode) {
+        handle();
+        ws->send(message, opcode);
+    };
     app->ws<Connection>("/ws", std::move(echo));
 
     uWS::App::WebSocketBehavior<Connection> broadcast = behavior();
@@ -160,6 +209,7 @@ static void build(uWS::App *app) {
     };
     broadcast.open = [](auto *ws) { ws->subscribe(ws->getUserData()->topic); };
     broadcast.message = [app](auto *ws, std::string_view message, uWS::OpCode opcode) {
+        handle();
         publish(app, ws->getUserData()->topic, message, opcode);
     };
     app->ws<Connection>("/broadcast/:room", std::move(broadcast));
@@ -193,6 +243,9 @@ int main(int argc, char **argv) {
     sigaddset(&signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
+    if (options.handler_work_us) {
+        handler_steps = steps_in(options.handler_work_us);
+    }
     workers.resize(options.workers);
     std::vector<std::thread> threads;
     int port = options.port ? options.port : take_port(options.host);
@@ -203,8 +256,9 @@ int main(int argc, char **argv) {
         listening.get_future().wait();
     }
     printf("{\"event\":\"ready\",\"server\":\"peer-uwebsockets\",\"version\":\"%s\",\"runtime\":\"uWebSockets 20 (%s)\","
-           "\"address\":\"%s:%d\",\"workers\":%u,\"pid\":%d}\n",
-           SOURCES, SOURCES, options.host.c_str(), port, options.workers, (int) getpid());
+           "\"address\":\"%s:%d\",\"workers\":%u,\"pid\":%d,"
+           "\"options\":{\"handler_work_us\":%u}}\n",
+           SOURCES, SOURCES, options.host.c_str(), port, options.workers, (int) getpid(), options.handler_work_us);
     fflush(stdout);
 
     int signal;

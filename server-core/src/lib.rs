@@ -15,6 +15,7 @@
 //! | [`outbox`] | what a connection still has to send, and what happens when it is too much |
 //! | [`shortage`] | what the log says of accepting without descriptors |
 //! | [`sweep`] | idle pings and timeouts without one timer per connection |
+//! | [`work`] | what a handler would burn for each message |
 //! | [`memory_release`] | when memory goes back to the system |
 //! | [`task`] | what sweep, drain and fan-out tell the task of a connection |
 //! | [`control`] | the pings and Close reasons that every server sends |
@@ -42,4 +43,5 @@ pub mod shortage;
 pub mod sweep;
 pub mod system;
 pub mod task;
+pub mod work;
 pub mod workers;

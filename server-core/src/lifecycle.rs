@@ -223,6 +223,7 @@ mod tests {
                 idle_timeout_ms: 60_000,
                 max_connections: 0,
                 drain_timeout_ms: 5000,
+                handler_work_us: 10,
                 read_buffer_bytes: 65_536,
                 mailbox_bytes: 1 << 22,
                 listen_backlog: 65_535,

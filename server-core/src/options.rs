@@ -12,6 +12,7 @@ use units::{CpuList, parse_duration, parse_size};
 use crate::child::Child;
 use crate::listen::{self, ListenError, ListenOn, Listeners};
 use crate::system;
+use crate::work::MAX_HANDLER_WORK_US;
 
 /// Receive buffer of a worker in bytes. One per thread, shared by all its connections.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -82,6 +83,11 @@ pub struct ServerOptions {
     /// Time connections get to close after SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub drain_timeout: Duration,
+    /// CPU time to burn for each message of /ws and each message published in a room, as a handler
+    /// would that has work to do, in microseconds: 0 to 1000000. Calibrated at the start
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_HANDLER_WORK_US)))]
+    pub handler_work_us: u32,
 }
 
 /// What happens to a receiver whose queue is full (`--slow-consumer`).
@@ -119,6 +125,8 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// Time to drain.
     pub drain_timeout: Duration,
+    /// CPU time to burn for each message.
+    pub handler_work_us: u32,
 }
 
 /// Bound and policy of the outbound queue of one connection.
@@ -154,6 +162,9 @@ pub struct InForce {
     pub max_connections: usize,
     /// Time to drain.
     pub drain_timeout_ms: u64,
+    /// CPU time that is burnt for each message, beside what it takes to serve it.
+    #[serde(default)]
+    pub handler_work_us: u32,
     /// Receive buffer of one worker thread.
     pub read_buffer_bytes: usize,
     /// Frames that may wait in the mailbox of one worker.
@@ -257,6 +268,7 @@ impl ServerOptions {
             idle_timeout: Some(self.idle_timeout).filter(|t| !t.is_zero()),
             max_connections: Some(max_connections).filter(|&n| n != 0),
             drain_timeout: self.drain_timeout,
+            handler_work_us: self.handler_work_us,
         })
     }
 
@@ -312,6 +324,7 @@ impl Settings {
             idle_timeout_ms: self.idle_timeout.unwrap_or_default().as_millis() as u64,
             max_connections: self.max_connections.unwrap_or(0),
             drain_timeout_ms: self.drain_timeout.as_millis() as u64,
+            handler_work_us: self.handler_work_us,
             read_buffer_bytes: READ_BUFFER_BYTES,
             mailbox_bytes: MAILBOX_BYTES,
             listen_backlog: listen::LISTEN_BACKLOG,
@@ -356,6 +369,7 @@ mod tests {
         assert_eq!(settings.idle_timeout, Some(Duration::from_secs(60)));
         assert_eq!(settings.max_connections, None);
         assert_eq!(settings.drain_timeout, Duration::from_secs(5));
+        assert_eq!(settings.handler_work_us, 0);
     }
 
     #[test]

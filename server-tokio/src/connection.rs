@@ -258,6 +258,7 @@ fn echo_bytes(
 ) -> io::Result<Turn> {
     let echo = session.echo(received, spill);
     worker.counters().count_echo(received.len(), &echo);
+    worker.server.handler_work.run(echo.messages);
     match echo.reply {
         Reply::None => {}
         Reply::InPlace(range) => send(&received[range])?,

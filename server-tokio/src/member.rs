@@ -146,6 +146,8 @@ impl Member<'_> {
     fn take(&mut self, received: &mut [u8]) -> Turn {
         let counters = self.worker.counters();
         let mut taken = self.session.take_in(received, counters);
+        let work = self.worker.server.handler_work;
+        work.run(taken.counts.messages_received);
         taken.counts.hand_over(counters);
         self.handle.outbox().push_control(taken.pongs);
         if taken.over { Turn::Over } else { Turn::GoOn }

@@ -26,6 +26,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use peers::handshake::{self, Endpoint};
 use peers::room::{Member, Rooms, UNSENT_BYTES, lock};
 use peers::shell::{self, About};
+use peers::work::HandlerWork;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -45,19 +46,21 @@ fn main() -> ExitCode {
         ),
     };
     let rooms = Rooms::default();
-    shell::run(about, move |stream| connection(stream, rooms.clone()))
+    shell::run(about, move |stream, work| {
+        connection(stream, work, rooms.clone())
+    })
 }
 
-async fn connection(mut stream: TcpStream, rooms: Rooms<Listener>) {
+async fn connection(mut stream: TcpStream, work: HandlerWork, rooms: Rooms<Listener>) {
     // Whatever ends a connection, nothing is owed to anybody afterwards.
     let _ = match handshake::accept(&mut stream).await {
-        Ok(Some(Endpoint::Echo)) => echo(stream).await,
-        Ok(Some(Endpoint::Broadcast(room))) => listen(stream, &rooms, room).await,
+        Ok(Some(Endpoint::Echo)) => echo(stream, work).await,
+        Ok(Some(Endpoint::Broadcast(room))) => listen(stream, work, &rooms, room).await,
         Ok(None) | Err(_) => Ok(()),
     };
 }
 
-async fn echo(stream: TcpStream) -> Result<(), WebSocketError> {
+async fn echo(stream: TcpStream, work: HandlerWork) -> Result<(), WebSocketError> {
     let socket = Coalescing {
         stream,
         unsent: Vec::new(),
@@ -67,7 +70,10 @@ async fn echo(stream: TcpStream) -> Result<(), WebSocketError> {
         let frame = socket.read_frame().await?;
         match frame.opcode {
             OpCode::Close => return socket.into_inner().send_all().await,
-            OpCode::Text | OpCode::Binary => socket.write_frame(frame).await?,
+            OpCode::Text | OpCode::Binary => {
+                work.run(1);
+                socket.write_frame(frame).await?;
+            }
             _ => {}
         }
     }
@@ -134,6 +140,7 @@ impl AsyncWrite for Coalescing {
 
 async fn listen(
     stream: TcpStream,
+    work: HandlerWork,
     rooms: &Rooms<Listener>,
     room: String,
 ) -> Result<(), WebSocketError> {
@@ -151,7 +158,10 @@ async fn listen(
         let frame = read.read_frame(&mut answer).await?;
         match frame.opcode {
             OpCode::Close => return Ok(()),
-            OpCode::Text | OpCode::Binary => place.publish(&frame),
+            OpCode::Text | OpCode::Binary => {
+                work.run(1);
+                place.publish(&frame);
+            }
             _ => {}
         }
     }

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use peers::handshake::{self, Endpoint};
 use peers::room::{Member, Rooms, UNSENT_BYTES, lock};
 use peers::shell::{self, About};
+use peers::work::HandlerWork;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
         ),
     };
     let rooms = Rooms::default();
-    shell::run(about, move |stream| connection(stream, rooms.clone()))
+    shell::run(about, move |stream, work| {
+        connection(stream, work, rooms.clone())
+    })
 }
 
 fn config() -> WebSocketConfig {
@@ -52,22 +55,23 @@ fn config() -> WebSocketConfig {
         .max_write_buffer_size(WRITE_BUFFER_BYTES + UNSENT_BYTES)
 }
 
-async fn connection(mut stream: TcpStream, rooms: Rooms<Listener>) {
+async fn connection(mut stream: TcpStream, work: HandlerWork, rooms: Rooms<Listener>) {
     let Ok(Some(endpoint)) = handshake::accept(&mut stream).await else {
         return;
     };
     let socket = Socket::from_raw_socket(stream, Role::Server, Some(config())).await;
     // Whatever ends a connection, nothing is owed to anybody afterwards.
     let _ = match endpoint {
-        Endpoint::Echo => echo(socket).await,
-        Endpoint::Broadcast(room) => listen(socket, &rooms, room).await,
+        Endpoint::Echo => echo(socket, work).await,
+        Endpoint::Broadcast(room) => listen(socket, work, &rooms, room).await,
     };
 }
 
-async fn echo(mut socket: Socket) -> Result<(), Error> {
+async fn echo(mut socket: Socket, work: HandlerWork) -> Result<(), Error> {
     while let Some(message) = poll_fn(|cx| poll_next(&mut socket, cx)).await {
         let message = message?;
         if message.is_text() || message.is_binary() {
+            work.run(1);
             socket.feed(message).await?;
         }
     }
@@ -85,12 +89,18 @@ fn poll_next(socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Option<Result<Me
     }
 }
 
-async fn listen(socket: Socket, rooms: &Rooms<Listener>, room: String) -> Result<(), Error> {
+async fn listen(
+    socket: Socket,
+    work: HandlerWork,
+    rooms: &Rooms<Listener>,
+    room: String,
+) -> Result<(), Error> {
     let member = Arc::new(Listener(Mutex::new(socket)));
     let place = rooms.join(room, member.clone());
     while let Some(message) = poll_fn(|cx| poll_next(&mut lock(&member.0), cx)).await {
         let message = message?;
         if message.is_text() || message.is_binary() {
+            work.run(1);
             place.publish(&message);
         }
     }

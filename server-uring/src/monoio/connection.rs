@@ -349,6 +349,7 @@ impl<'a> Echo<'a> {
     fn reply_to(&mut self, received: &mut [u8]) -> (Reply, Turn) {
         let echo = self.session.echo(received, &mut self.unsent);
         self.worker.counters().count_echo(received.len(), &echo);
+        self.worker.server.handler_work.run(echo.messages);
         let turn = match echo.end {
             None => Turn::GoOn,
             Some(_) => Turn::Over,

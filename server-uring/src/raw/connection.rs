@@ -157,6 +157,7 @@ impl Connection {
         let received = bytes.len();
         let echo = session.echo(&mut bytes, &mut self.sender.pending);
         worker.count_echo(received, &echo);
+        worker.server.handler_work.run(echo.messages);
         match echo.reply {
             Reply::None => {}
             Reply::InPlace(range) => {
@@ -200,6 +201,7 @@ impl Connection {
                 let mut session = Session::new(Role::Server, worker.server.settings.limits);
                 self.sender.append(worker, &upgrade.response);
                 let echo = session.echo(early, &mut self.sender.pending);
+                worker.server.handler_work.run(echo.messages);
                 if let Reply::InPlace(range) = echo.reply.clone() {
                     self.sender.pending.extend_from_slice(&early[range]);
                 }

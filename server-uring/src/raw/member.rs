@@ -151,6 +151,8 @@ impl Member {
         let counters = worker.server.counters.worker(worker.index);
         let taken = self.session.take_in(received, counters);
         worker.local_counters.add(&taken.counts);
+        let work = worker.server.handler_work;
+        work.run(taken.counts.messages_received);
         self.over |= taken.over;
         self.outbox.push_control(taken.pongs);
     }
