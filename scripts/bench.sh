@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds in release what the suite needs, checks the machine and runs the bouts:
-# scripts/bench.sh [--suite smoke|quick|standard|scale|peers] [--help]
+# scripts/bench.sh [--suite smoke|quick|standard|scale|peers|questions] [--help]
 # Arguments go to the referee (bench/). Needs a Rust toolchain and a C compiler (mimalloc).
 # The last line printed is the result folder.
 set -euo pipefail
@@ -28,7 +28,8 @@ for argument in "$@"; do
         *) value="$argument" ;;
     esac
     case "$option $value" in
-        "--suite peers" | "--suite "*/peers.toml | "--contestants peer-"* | "--contestants "*,peer-*)
+        "--suite peers" | "--suite "*/peers.toml | "--suite questions" | \
+            "--suite "*/questions.toml | "--contestants peer-"* | "--contestants "*,peer-*)
             peers=yes
             ;;
     esac

@@ -137,6 +137,7 @@ pub(crate) fn contestant(name: &str) -> Contestant {
         foreign: false,
         spins: false,
         protocol: Protocol::Ws,
+        handler_work: None,
         default: false,
         duplicate: None,
     }
@@ -339,6 +340,7 @@ pub(crate) fn setting() -> Setting {
         name: name.to_owned(),
         about: about.to_owned(),
         protocol: crate::config::Protocol::Ws,
+        can_work: true,
         runtime: Some("tokio 1.54.1".to_owned()),
         excluded: None,
         duplicate: None,

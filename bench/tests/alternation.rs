@@ -6,6 +6,7 @@ mod stage;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -244,5 +245,55 @@ fn a_round_that_is_interrupted_is_run_again_as_a_whole() {
 fn assert_ended(runs: &[RunRecord]) {
     for pid in runs.iter().filter_map(|run| run.server.pid) {
         assert!(!is_alive(pid));
+    }
+}
+
+#[test]
+fn work_is_asked_of_those_who_can_do_it_and_must_be_declared() {
+    let stage = stage();
+    let closed = fs::read_to_string(stage.path("scenarios/closed.toml")).unwrap();
+    let work = format!("{closed}server_args = ['--handler-work-us', '10']\n");
+    fs::write(stage.path("scenarios/work.toml"), work).unwrap();
+    let contestants = fs::read_to_string(stage.path("contestants.toml")).unwrap();
+    // Their last options overrule what the scenario asks for.
+    let more = "stubborn = { about = 'works as it likes', program = './stubborn', run_args = ['--port', '1001'] }\n";
+    fs::write(stage.path("contestants.toml"), contestants + more).unwrap();
+    let stubborn = "#!/bin/sh\nexec $(dirname $0)/server \"$@\" --handler-work-us 0\n";
+    fs::write(stage.path("stubborn"), stubborn).unwrap();
+    fs::set_permissions(stage.path("stubborn"), fs::Permissions::from_mode(0o755)).unwrap();
+    for suite in ["turns", "mini"] {
+        let output = stage.run(&[
+            "--suite",
+            suite,
+            "--scenarios",
+            "work",
+            "--contestants",
+            "fast,floor,stubborn",
+            "--repeats",
+            "1",
+        ]);
+        let absent = "work: without floor: no --handler-work-us (key `handler_work`)";
+        assert!(stderr(&output).contains(absent), "{}", stderr(&output));
+        let folder = folder(&output);
+        let runs = runs_of(&folder, "work");
+        let entered: BTreeSet<_> = runs.iter().map(|run| run.contestant.as_str()).collect();
+        assert_eq!(entered, BTreeSet::from(["fast", "stubborn"]));
+        for run in &runs {
+            assert!(
+                run.server
+                    .command
+                    .ends_with(&["--handler-work-us".into(), "10".into()])
+            );
+            let words = words::of_run(run);
+            if run.contestant == "fast" {
+                assert!(run.status.counts(), "{words}");
+            } else {
+                assert_eq!(run.status, Status::Failed, "{words}");
+                assert!(
+                    words.contains("handler_work_us 0, asked for was 10"),
+                    "{words}"
+                );
+            }
+        }
     }
 }

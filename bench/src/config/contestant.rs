@@ -48,6 +48,9 @@ pub struct Contestant {
     /// while it is not its turn: bouts with it run in sequence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub spins: bool,
+    /// It has the option `--handler-work-us`; without the key ours have it and foreign ones do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler_work: Option<bool>,
     /// Its protocol.
     #[serde(default)]
     pub protocol: Protocol,
@@ -158,7 +161,13 @@ impl Contestant {
 
     /// Whether it has runs in this bout.
     pub fn plays(&self, scenario: &Scenario) -> bool {
-        plays(self.protocol, self.duplicate.as_ref(), scenario)
+        let can_work = self.can_work();
+        plays(self.protocol, can_work, self.duplicate.as_ref(), scenario)
+    }
+
+    /// Whether it can do the work of a handler for each message.
+    pub fn can_work(&self) -> bool {
+        self.handler_work.unwrap_or(!self.foreign)
     }
 
     /// All arguments of a run on these CPUs.
@@ -172,10 +181,18 @@ impl Contestant {
     }
 }
 
-/// Whether a contestant of this protocol, or the duplicate of one, has runs in this bout.
-pub fn plays(protocol: Protocol, duplicate: Option<&Duplicate>, scenario: &Scenario) -> bool {
+/// Whether a contestant of this protocol, which can work for each message or not, or the duplicate
+/// of one, has runs in this bout.
+pub fn plays(
+    protocol: Protocol,
+    can_work: bool,
+    duplicate: Option<&Duplicate>,
+    scenario: &Scenario,
+) -> bool {
     let listed = |duplicate: &Duplicate| duplicate.bouts.contains(&scenario.name);
-    protocol.plays(scenario.kind) && duplicate.is_none_or(listed)
+    protocol.plays(scenario.kind)
+        && (can_work || scenario.handler_work_us().is_none())
+        && duplicate.is_none_or(listed)
 }
 
 /// All contestants of the file, in its order. Relative program paths come back resolved against the
@@ -242,6 +259,16 @@ mod tests {
                 && !floor.protocol.plays(ScenarioKind::Broadcast)
         );
         assert!(Protocol::Ws.plays(ScenarioKind::Broadcast));
+
+        let mut scenario = crate::test_data::scenario("work");
+        assert!(floor.plays(&scenario));
+        scenario.server_args = vec!["--handler-work-us".into(), "10".into()];
+        assert!(!floor.plays(&scenario));
+        let knows_it = Contestant {
+            handler_work: Some(true),
+            ..floor
+        };
+        assert!(knows_it.plays(&scenario));
     }
 
     #[test]

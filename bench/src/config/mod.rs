@@ -58,7 +58,7 @@ mod duration {
 mod tests {
     use super::*;
 
-    const SUITES: [&str; 5] = ["smoke", "quick", "standard", "scale", "peers"];
+    const SUITES: [&str; 6] = ["smoke", "quick", "standard", "scale", "peers", "questions"];
 
     fn config_dir() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -11,6 +11,9 @@ use super::{is_name, load_toml};
 /// No search tries a rate below this, in messages per second.
 pub const LOWEST_RATE_PER_S: f64 = 100.0;
 
+/// The one option of servers that a scenario of kind echo or broadcast may give.
+const HANDLER_WORK: &str = "--handler-work-us";
+
 /// A load, and in prose what it shows and what it does not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +47,8 @@ pub struct Scenario {
     /// them without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinged_fraction: Option<f64>,
-    /// Further arguments for the server, as they are (scale only).
+    /// Further arguments for the server, as they are: any of them in scale; in echo and broadcast
+    /// the work of a handler, `["--handler-work-us", "10"]`, for contestants that can do it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub server_args: Vec<String>,
     /// The promise whose highest rate is searched: the 99th percentile of the latency from the
@@ -188,6 +192,32 @@ impl Scenario {
         format!("capacity-{}b-c{}", self.size_bytes, self.connections)
     }
 
+    /// CPU time that its servers are to burn for each message, in microseconds, where it says so:
+    /// not every contestant can.
+    pub fn handler_work_us(&self) -> Option<u32> {
+        match self.server_args.as_slice() {
+            [flag, us] if flag == HANDLER_WORK => us.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn check_server_args(&self) -> Result<()> {
+        if self.server_args.is_empty() || self.kind == ScenarioKind::Scale {
+            return Ok(());
+        }
+        let has_messages = matches!(self.kind, ScenarioKind::Echo | ScenarioKind::Broadcast);
+        ensure!(
+            has_messages && self.handler_work_us().is_some(),
+            "`server_args` are free in scale only; echo and broadcast may have [\"{HANDLER_WORK}\", \
+             \"N\"]: otherwise all contestants run as contestants.toml says"
+        );
+        ensure!(
+            self.capacity_key().is_none(),
+            "`server_args` do not go with fraction_of_capacity: capacity is measured without them"
+        );
+        Ok(())
+    }
+
     fn check(&self) -> Result<()> {
         let needs_load = matches!(
             self.kind,
@@ -212,10 +242,7 @@ impl Scenario {
             is_scale == self.active_fraction.is_some(),
             "`active_fraction` is for scale, which needs it"
         );
-        ensure!(
-            is_scale || self.server_args.is_empty(),
-            "`server_args` is for scale: elsewhere all contestants run as contestants.toml says"
-        );
+        self.check_server_args()?;
         ensure!(
             self.pinged_fraction
                 .is_none_or(|fraction| is_scale && (0.0..=1.0).contains(&fraction)),
@@ -351,6 +378,18 @@ mod tests {
                 "kind = 'idle'\nconnections = 9\nserver_args = ['-x']\n",
                 "server_args",
             ),
+            (
+                "kind = 'connect'\nconnections = 9\nserver_args = ['--handler-work-us', '1']\n",
+                "server_args",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { window = 1 }\nserver_args = ['--idle-timeout', '1']\n",
+                "server_args",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { fraction_of_capacity = 0.5 }\nserver_args = ['--handler-work-us', '1']\n",
+                "measured without them",
+            ),
             ("kind = 'capacity'\nconnections = 9\n", "p99_limit_ms"),
             (
                 "kind = 'capacity'\nconnections = 9\np99_limit_ms = 5.0\nload = { window = 1 }\n",
@@ -373,6 +412,14 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn echo_may_ask_for_the_work_of_a_handler() {
+        let body = "kind = 'echo'\nconnections = 10\nload = { window = 1 }\n";
+        assert_eq!(load(body).unwrap().handler_work_us(), None);
+        let body = format!("{body}server_args = ['--handler-work-us', '10']\n");
+        assert_eq!(load(&body).unwrap().handler_work_us(), Some(10));
     }
 
     #[test]

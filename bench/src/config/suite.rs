@@ -274,7 +274,9 @@ mod tests {
         let message = load_suite(config_dir, "endless").unwrap_err().to_string();
         assert!(
             message.contains("no suite `endless`")
-                && message.contains("peers, pull-request, quick, referee, scale, smoke, standard"),
+                && message.contains(
+                    "peers, pull-request, questions, quick, referee, scale, smoke, standard"
+                ),
             "{message}"
         );
     }

@@ -77,6 +77,7 @@ impl Testbed {
         };
         let pid = server.pid();
         let ready = server.ready.clone();
+        let shirks = server.shirks(run.scenario);
         let before = memory_of(pid);
         let ascent = memory_before
             .map(|memory| Ascent::begin(memory, memory_now(pid, None), run.scenario.connections));
@@ -111,7 +112,11 @@ impl Testbed {
             generator: load.generator,
             footprint,
             loadgen: load.record,
-            failures: load.failures.into_iter().chain(ended.failure).collect(),
+            failures: shirks
+                .into_iter()
+                .chain(load.failures)
+                .chain(ended.failure)
+                .collect(),
         })
     }
 
@@ -151,7 +156,7 @@ impl Testbed {
         let (contestant, program, cpus) = (run.contestant, run.program, &self.server_cpus);
         match layout {
             Some(layout) => Server::scale_command(contestant, program, cpus, layout, run.scenario),
-            None => Server::command(contestant, program, cpus),
+            None => Server::command(contestant, program, cpus, Some(run.scenario)),
         }
     }
 

@@ -149,6 +149,7 @@ impl Testbed {
         match started {
             Ok(server) => {
                 participant.before = memory_of(server.pid());
+                participant.failures.extend(server.shirks(run.scenario));
                 participant.server = Some(server);
             }
             Err(error) if error.is::<Unwritable>() => return Err(error),

@@ -47,14 +47,16 @@ pub struct Ended {
 }
 
 impl Server {
-    /// Program and arguments of a contestant on these CPUs.
+    /// Program and arguments of a contestant on these CPUs, in a scenario or for a trial start.
     pub fn command(
         contestant: &Contestant,
         program: &std::path::Path,
         cpus: &CpuSet,
+        scenario: Option<&Scenario>,
     ) -> Vec<String> {
         let mut command = vec![program.display().to_string()];
         command.extend(contestant.arguments(&cpus.to_string(), cpus.len()));
+        command.extend(scenario.into_iter().flat_map(|one| one.server_args.clone()));
         command
     }
 
@@ -71,6 +73,17 @@ impl Server {
         command.extend(contestant.scale_arguments(&cpus.to_string(), processes, workers));
         command.extend(scenario.server_args.iter().cloned());
         command
+    }
+
+    /// Why it does not do the work for each message that the scenario asks for, if so.
+    pub fn shirks(&self, scenario: &Scenario) -> Option<String> {
+        let asked = scenario.handler_work_us()?;
+        let declared = &self.ready["options"]["handler_work_us"];
+        (declared.as_u64() != Some(asked.into())).then(|| {
+            format!(
+                "its ready line declares options.handler_work_us {declared}, asked for was {asked}"
+            )
+        })
     }
 
     /// Starts it and waits for its `ready` line. Its output goes to `STEM.server.stdout` and

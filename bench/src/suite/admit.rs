@@ -56,7 +56,7 @@ fn try_start(testbed: &Testbed, candidate: &Candidate) -> Result<Result<Value, S
         ..
     } = candidate;
     let stem = format!("trial/{}", contestant.name);
-    let command = Server::command(contestant, program, &testbed.server_cpus);
+    let command = Server::command(contestant, program, &testbed.server_cpus, None);
     let started = Server::start(
         &testbed.launcher,
         &command,

@@ -197,6 +197,7 @@ impl Referee {
     fn carry_out(&mut self) -> Result<()> {
         self.announce();
         self.announce_sequences();
+        self.announce_absent();
         self.announce_steps();
         self.admit()?;
         // The referee's own work goes to the generator's side; the server's CPUs stay the server's.
@@ -273,6 +274,22 @@ impl Referee {
             let why = could.then(|| self.plan.in_sequence(scenario)).flatten();
             if let Some(why) = why {
                 eprintln!("{}: runs in sequence: {why}", scenario.name);
+            }
+        }
+    }
+
+    /// Says which contestants cannot do the work that a scenario wants of them.
+    fn announce_absent(&self) {
+        let scenarios = self.plan.scenarios.iter();
+        for scenario in scenarios.filter(|one| one.handler_work_us().is_some()) {
+            let candidates = self.plan.candidates.iter().map(|one| &one.contestant);
+            let absent: Vec<_> = candidates
+                .filter(|one| !one.can_work())
+                .map(|one| one.name.as_str())
+                .collect();
+            if !absent.is_empty() {
+                let (bout, names) = (&scenario.name, absent.join(", "));
+                eprintln!("{bout}: without {names}: no --handler-work-us (key `handler_work`)");
             }
         }
     }
@@ -390,6 +407,7 @@ fn entrant(candidate: &Candidate) -> Entrant {
         name: contestant.name.clone(),
         about: contestant.about.clone(),
         protocol: contestant.protocol,
+        can_work: contestant.can_work(),
         runtime: candidate.runtime.clone(),
         excluded: candidate.excluded.clone(),
         duplicate: contestant.duplicate.clone(),

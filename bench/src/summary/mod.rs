@@ -111,6 +111,9 @@ pub struct Entrant {
     /// What it speaks, and so which bouts it can take part in.
     #[serde(default)]
     pub protocol: Protocol,
+    /// It can do the work of a handler for each message.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_work: bool,
     /// Runtime and version, from its `ready` line.
     pub runtime: Option<String>,
     /// Why it took no part.
@@ -123,7 +126,8 @@ pub struct Entrant {
 impl Entrant {
     /// Whether it has runs in this bout.
     pub fn takes_part_in(&self, scenario: &Scenario) -> bool {
-        self.excluded.is_none() && plays(self.protocol, self.duplicate.as_ref(), scenario)
+        let duplicate = self.duplicate.as_ref();
+        self.excluded.is_none() && plays(self.protocol, self.can_work, duplicate, scenario)
     }
 }
 

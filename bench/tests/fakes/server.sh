@@ -1,16 +1,19 @@
 #!/bin/sh
 # A server that only says it is one. --port N is what it claims to listen on; --leaves: a process in a session of its own listens there, and stays; --dies: ends when a file `die` appears beside it;
-# --drained N: so many connections were open when it was told to end; --foreign: says no more than its address, and nothing at its end.
+# --drained N: so many connections were open when it was told to end; --foreign: says no more than its address, and nothing at its end;
+# --handler-work-us N: what it declares.
 here=$(dirname "$0")
 port=0
 dies=no
 drained=10
 foreign=no
 leaves=no
+work=0
 while [ $# -gt 0 ]; do
     case $1 in
         --port) port=$2; shift ;;
         --drained) drained=$2; shift ;;
+        --handler-work-us) work=$2; shift ;;
         --dies) dies=yes ;;
         --leaves) leaves=yes ;;
         --foreign) foreign=yes ;;
@@ -34,7 +37,7 @@ if [ $foreign = yes ]; then
     trap 'exit 0' TERM
     echo "{\"address\":\"127.0.0.1:$port\"}"
 else
-    echo "{\"event\":\"ready\",\"server\":\"fake\",\"runtime\":\"sh 1\",\"address\":\"127.0.0.1:$port\",\"pid\":$$}"
+    echo "{\"event\":\"ready\",\"server\":\"fake\",\"runtime\":\"sh 1\",\"address\":\"127.0.0.1:$port\",\"pid\":$$,\"options\":{\"handler_work_us\":$work}}"
 fi
 while :; do
     if [ $dies = yes ] && [ -e "$here/die" ]; then
