@@ -82,7 +82,7 @@ fn every_check_has_its_limit() {
             Connections,
             Invalid,
             |r| r.connections.up = 9,
-            "only 9 of 10",
+            "9 of 10 connections were up",
         ),
         (ConnectionsLost, Ok, |_| {}, ""),
         (
