@@ -23,7 +23,10 @@ pub const STEAL_SHARE: f64 = 0.02;
 pub const OTHER_LOAD_SHARE: f64 = 0.05;
 /// More than this share of a CPU used by others on one side is a doubt, and this more for each
 /// further CPU of the side: a busy loop takes a tenth of a server's CPU, or all that it leaves.
-pub const OTHER_LOAD_ON_A_SIDE: (f64, f64) = (0.05, 0.01);
+pub const OTHER_LOAD_ON_A_SIDE: (f64, f64) = (0.08, 0.005);
+/// Of the time that a server's CPUs sleep, this share more: packets that arrive meanwhile are in
+/// the figures of nobody (on a quiet machine up to 10.5% of a CPU at half load, 7.3% at full load).
+pub const OTHER_LOAD_ASLEEP: f64 = 0.10;
 
 /// More than this share of a CPU used by a server while others have their turn is a doubt: it takes
 /// from them what is not counted as its own.
@@ -129,18 +132,24 @@ pub(super) fn other_load(share: f64) -> Check {
 }
 
 /// What everybody else used of the CPUs of the server and of the generator: the side where it was
-/// more in proportion to the limit.
-pub(super) fn other_load_of_sides(server: (u64, f64), generator: (u64, f64)) -> Check {
+/// more in proportion to the limit. `server_share`: what the server used of its CPUs.
+pub(super) fn other_load_of_sides(
+    server: (u64, f64),
+    generator: (u64, f64),
+    server_share: f64,
+) -> Check {
     let (first, further) = OTHER_LOAD_ON_A_SIDE;
-    let of_side = |side: &str, (cpus, others): (u64, f64)| {
-        let limit = first + further * cpus.saturating_sub(1) as f64;
+    let asleep = OTHER_LOAD_ASLEEP * (1.0 - server_share).clamp(0.0, 1.0);
+    let of_side = |side: &str, (cpus, others): (u64, f64), asleep: f64| {
+        let limit = first + further * cpus.saturating_sub(1) as f64 + asleep * cpus as f64;
         let check = Check::ok(CheckName::OtherLoad, others, limit).detail(side);
         (
             others / limit,
             check.when(others > limit, CheckStatus::Doubtful),
         )
     };
-    let (server, generator) = (of_side("server", server), of_side("generator", generator));
+    let server = of_side("server", server, asleep);
+    let generator = of_side("generator", generator, 0.0);
     match server.0 >= generator.0 {
         true => server.1,
         false => generator.1,
@@ -368,7 +377,7 @@ mod tests {
 
     #[test]
     fn the_machine_can_only_raise_doubts() {
-        let busy_loop = |cpus: u64| other_load_of_sides((cpus, 0.108), (cpus, 0.02));
+        let busy_loop = |cpus: u64| other_load_of_sides((cpus, 0.108), (cpus, 0.02), 1.0);
         for cpus in [1, 2, 4] {
             let check = busy_loop(cpus);
             assert_eq!(
@@ -376,7 +385,9 @@ mod tests {
                 (Doubtful, Some("server"))
             );
         }
-        let quiet = other_load_of_sides((4, 0.07), (1, 0.05));
+        let quiet = other_load_of_sides((4, 0.07), (1, 0.06), 1.0);
+        let half = other_load_of_sides((1, 0.105), (1, 0.0), 0.5);
+        assert_eq!(half.status, Ok);
         assert_eq!(
             (quiet.status, quiet.detail.as_deref()),
             (Ok, Some("generator"))

@@ -140,6 +140,7 @@ fn other_load(run: &RunRecord, record: &Record, apart: Option<bool>) -> Option<C
     Some(checks::other_load_of_sides(
         (server.cpus, server.other_cpus(window.cost_ns(), apart)),
         (generator.cpus, generator.other_cpus(generator_ns, apart)),
+        window.cpu_share,
     ))
 }
 
