@@ -27,6 +27,7 @@ use crate::store::{self, ResultFolder};
 use interrupt::Interrupt;
 use observe::Observation;
 use process::Launcher;
+use sampler::MachineWatch;
 
 /// The parts that all runs of a suite share.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Testbed {
     pub server_cpus: CpuSet,
     /// The generator's CPUs.
     pub generator_cpus: CpuSet,
+    /// What is watched of the machine during a run.
+    pub watch: MachineWatch,
     /// The machine, whose limits decide how a scale step is laid out.
     pub machine: Machine,
     /// The suite is to end.

@@ -15,7 +15,7 @@ use super::sampler::Sampler;
 use super::server::Server;
 use super::{Run, Testbed};
 use crate::config::ScenarioKind;
-use crate::machine::proc::{self, Sides};
+use crate::machine::proc;
 use crate::record::{Footprint, GeneratorSide, Layout, ServerMemory, ServerSide, WindowUse};
 use crate::store::{self, Unwritable};
 
@@ -174,7 +174,7 @@ impl Testbed {
         let (stderr_path, stderr) = self.folder.log(format!("{stem}.loadgen.stderr"))?;
         let (program, args) = command.split_first().context("no generator")?;
         let with_pss = run.scenario.kind == ScenarioKind::Idle;
-        let mut sampler = Sampler::new(server.pid(), self.sides(), with_pss);
+        let mut sampler = Sampler::new(server.pid(), self.watch.clone(), with_pss);
         // The window may begin as soon as the generator does.
         sampler.sample();
         let process =
@@ -267,17 +267,6 @@ impl Testbed {
         store::remove(&outputs.json);
         store::remove_if_empty(stderr);
         record.ok()
-    }
-
-    /// The CPUs of both, if they do not share them.
-    pub(super) fn sides(&self) -> Sides {
-        if !self.server_cpus.is_apart(&self.generator_cpus) {
-            return Sides::default();
-        }
-        Sides {
-            server: self.server_cpus.cpus().to_vec(),
-            generator: self.generator_cpus.cpus().to_vec(),
-        }
     }
 
     /// Samples the server until the generator ends. Returns how the generator ended, and a failure

@@ -11,17 +11,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use loadgen::engine::shared::monotonic_ns;
 use loadgen::record::Latency;
 
 use super::generator::{Outputs, Phases};
 use super::observe::{GENERATOR_GRACE, Observation, SLOWEST_CONNECTS_PER_S, memory_of};
+use super::sampler::share;
 use super::server::Server;
 use super::sliced::SlicedGenerator;
 use super::{Course, Run, Testbed};
 use crate::config::Alternation;
 use crate::judge::checks::{WARM_WITHIN, apart};
-use crate::machine::ksoftirqd::Ksoftirqd;
 use crate::machine::proc::{self, MachineSample, ProcessSample};
 use crate::plan::order;
 use crate::record::{
@@ -54,8 +53,6 @@ struct Participant<'a> {
     generator: Option<SlicedGenerator>,
     generator_command: Vec<String>,
     before: ServerMemory,
-    ksoftirqd: Ksoftirqd,
-    sides: proc::Sides,
     /// When it was last seen at work.
     paused: Option<Look>,
     alternation: Slices,
@@ -67,7 +64,6 @@ struct Participant<'a> {
 /// The counters of a server and of the machine at an instant.
 #[derive(Debug, Clone, Copy)]
 struct Look {
-    at_ns: u64,
     server: ProcessSample,
     machine: Option<MachineSample>,
 }
@@ -130,8 +126,6 @@ impl Testbed {
             generator: None,
             generator_command: Vec::new(),
             before: ServerMemory::default(),
-            ksoftirqd: Ksoftirqd::find(),
-            sides: self.sides(),
             paused: None,
             alternation: Slices::default(),
             uses: Vec::new(),
@@ -231,24 +225,25 @@ impl Testbed {
         settle: Duration,
         length: Duration,
     ) -> Result<Option<(Slice, Option<WindowUse>)>> {
-        let rested = participant.look();
-        let Some(generator) = &mut participant.generator else {
+        let both = participant
+            .server
+            .as_ref()
+            .zip(participant.generator.as_mut());
+        let Some((server, generator)) = both else {
             return Ok(None);
         };
+        let rested = self.look(server);
         generator.begin(settle, length)?;
         self.rest(settle);
-        let start = participant.look();
+        let start = self.look(server);
         self.rest(length);
-        let end = participant.look();
-        let Some(generator) = &mut participant.generator else {
-            return Ok(None);
-        };
+        let end = self.look(server);
         let counted = generator.finish(&self.interrupt)?;
-        let paused = participant.look();
-        let before = std::mem::replace(&mut participant.paused, paused);
+        let before = std::mem::replace(&mut participant.paused, self.look(server));
         let window_ns = counted.to_ns.saturating_sub(counted.from_ns);
         let looks = start.zip(end).filter(|(start, end)| {
-            let late_ns = start.at_ns.abs_diff(counted.from_ns) + end.at_ns.abs_diff(counted.to_ns);
+            let late_ns =
+                start.at_ns().abs_diff(counted.from_ns) + end.at_ns().abs_diff(counted.to_ns);
             window_ns > 0 && late_ns * LATE_PART <= window_ns
         });
         let used = looks.map(|(start, end)| used(&start, &end, window_ns, self.server_cpus.len()));
@@ -262,13 +257,21 @@ impl Testbed {
             schedule_lag_p99_ns: counted.schedule_lag.map(|lag| lag.p99_ns),
             generator_cpu_ns: counted.cpu_user_ns + counted.cpu_sys_ns,
             server: used.as_ref().map(slice_use),
-            away_ns: away.map_or(0, |(before, rested)| rested.at_ns - before.at_ns),
+            away_ns: away.map_or(0, |(before, rested)| rested.at_ns() - before.at_ns()),
             away_cpu_ns: away.map_or(0, |(before, rested)| {
                 rested.server.cpu_ns.saturating_sub(before.server.cpu_ns)
             }),
             ..Slice::default()
         };
         Ok(Some((slice, used)))
+    }
+
+    /// `None` once the server has ended.
+    fn look(&self, server: &Server) -> Option<Look> {
+        Some(Look {
+            server: proc::sample_tree(server.pid())?,
+            machine: self.watch.sample(),
+        })
     }
 
     /// Sleeps, unless the suite is interrupted.
@@ -358,49 +361,28 @@ impl Testbed {
     }
 }
 
-impl Participant<'_> {
-    /// `None` once the server has ended.
-    fn look(&self) -> Option<Look> {
-        let at_ns = monotonic_ns();
-        Some(Look {
-            at_ns,
-            server: proc::sample_tree(self.server.as_ref()?.pid())?,
-            machine: proc::sample_machine(&self.ksoftirqd, &self.sides),
-        })
+impl Look {
+    /// By CLOCK_MONOTONIC.
+    fn at_ns(&self) -> u64 {
+        self.server.at_ns
     }
 }
 
-/// What was used between two looks, scaled to a slice of `window_ns`.
+/// What was used between two looks, scaled to a slice of `window_ns`; of the machine, and in clock
+/// ticks, as it was seen.
 fn used(start: &Look, end: &Look, window_ns: u64, cpus: usize) -> WindowUse {
-    let looked_ns = end.at_ns.saturating_sub(start.at_ns).max(1);
-    let part = window_ns as f64 / looked_ns as f64;
-    let scaled = |before: u64, after: u64| (after.saturating_sub(before) as f64 * part) as u64;
-    let (a, b) = (&start.server, &end.server);
     let machine = start.machine.zip(end.machine);
-    let cpu_ns = scaled(a.cpu_ns, b.cpu_ns);
-    let softirqd_ns = machine.map_or(0, |(a, b)| {
-        scaled(a.ksoftirqd.of_cpus_ns, b.ksoftirqd.of_cpus_ns)
-    });
+    let seen = WindowUse::between(&start.server, &end.server, machine, cpus);
+    let looked_ns = end.at_ns().saturating_sub(start.at_ns()).max(1);
+    let part = window_ns as f64 / looked_ns as f64;
+    let scaled = |amount: u64| (amount as f64 * part) as u64;
     WindowUse {
-        cpu_ns,
-        softirqd_ns,
-        ticks: proc::CpuTicks {
-            user: b.ticks.user.saturating_sub(a.ticks.user),
-            system: b.ticks.system.saturating_sub(a.ticks.system),
-        },
-        cpu_share: share(cpu_ns + softirqd_ns, window_ns, cpus),
-        voluntary_switches: scaled(a.voluntary_switches, b.voluntary_switches),
-        involuntary_switches: scaled(a.involuntary_switches, b.involuntary_switches),
-        rss_bytes: b.rss_bytes,
-        pss_bytes: None,
-        kernel: None,
-        samples: 1,
-        machine: machine.map(|(a, b)| MachineUse::between(&a, &b)),
+        cpu_ns: scaled(seen.cpu_ns),
+        softirqd_ns: scaled(seen.softirqd_ns),
+        voluntary_switches: scaled(seen.voluntary_switches),
+        involuntary_switches: scaled(seen.involuntary_switches),
+        ..seen
     }
-}
-
-fn share(cpu_ns: u64, window_ns: u64, cpus: usize) -> f64 {
-    cpu_ns as f64 / window_ns.max(1) as f64 / cpus.max(1) as f64
 }
 
 impl WindowUse {
@@ -459,6 +441,7 @@ mod tests {
 
     fn look(at_ns: u64, cpu_ns: u64, switches: u64) -> Look {
         let server = ProcessSample {
+            at_ns,
             cpu_ns,
             voluntary_switches: switches,
             involuntary_switches: switches / 10,
@@ -472,7 +455,6 @@ mod tests {
         machine.all.cpus = 2;
         machine.ksoftirqd.of_cpus_ns = cpu_ns / 10;
         Look {
-            at_ns,
             server,
             machine: Some(machine),
         }

@@ -8,19 +8,48 @@
 
 use loadgen::engine::shared::monotonic_ns;
 
+use crate::machine::CpuSet;
 use crate::machine::ksoftirqd::{Ksoftirqd, KsoftirqdTime};
 use crate::machine::proc::{
     self, CpuTicks, CpuTime, KernelMemory, MachineSample, ProcessSample, Sides,
 };
 use crate::record::{MachineUse, SideUse, WindowUse};
 
+/// What is watched of the machine: all of it, and each side apart.
+#[derive(Debug, Clone, Default)]
+pub struct MachineWatch {
+    ksoftirqd: Ksoftirqd,
+    sides: Sides,
+}
+
+impl MachineWatch {
+    /// With the CPUs of server and generator as sides, if they do not share them.
+    pub fn new(server: &CpuSet, generator: &CpuSet) -> Self {
+        let sides = match server.is_apart(generator) {
+            true => Sides {
+                server: server.cpus().to_vec(),
+                generator: generator.cpus().to_vec(),
+            },
+            false => Sides::default(),
+        };
+        Self {
+            ksoftirqd: Ksoftirqd::find(),
+            sides,
+        }
+    }
+
+    /// Now.
+    pub fn sample(&self) -> Option<MachineSample> {
+        proc::sample_machine(&self.ksoftirqd, &self.sides)
+    }
+}
+
 /// Looks at one process, and at the kernel's memory.
 #[derive(Debug)]
 pub struct Sampler {
     pid: u32,
-    sides: Sides,
+    watch: MachineWatch,
     with_pss: bool,
-    ksoftirqd: Ksoftirqd,
     samples: Vec<ProcessSample>,
     machine: Vec<MachineSample>,
     memory: Vec<TimedMemory>,
@@ -36,12 +65,11 @@ struct TimedMemory {
 
 impl Sampler {
     /// Of process `pid`, a server on its side; PSS too if `with_pss`.
-    pub fn new(pid: u32, sides: Sides, with_pss: bool) -> Self {
+    pub fn new(pid: u32, watch: MachineWatch, with_pss: bool) -> Self {
         Self {
             pid,
-            sides,
+            watch,
             with_pss,
-            ksoftirqd: Ksoftirqd::find(),
             samples: Vec::new(),
             machine: Vec::new(),
             memory: Vec::new(),
@@ -51,8 +79,7 @@ impl Sampler {
     /// Takes a sample. Nothing is recorded once the process has ended.
     pub fn sample(&mut self) {
         self.samples.extend(proc::sample_tree(self.pid));
-        self.machine
-            .extend(proc::sample_machine(&self.ksoftirqd, &self.sides));
+        self.machine.extend(self.watch.sample());
     }
 
     /// Samples the kernel's memory (and PSS) now.
@@ -73,7 +100,9 @@ impl Sampler {
     pub fn window(&self, start_ns: u64, end_ns: u64, cpus: usize) -> Option<WindowUse> {
         let start = interpolate(&self.samples, start_ns)?;
         let end = interpolate(&self.samples, end_ns)?;
-        let length = end_ns.checked_sub(start_ns).filter(|length| *length > 0)?;
+        if end_ns <= start_ns {
+            return None;
+        }
         let inside = |at_ns: u64| (start_ns..=end_ns).contains(&at_ns);
         let mut rss: Vec<u64> = self
             .samples
@@ -83,33 +112,53 @@ impl Sampler {
             .collect();
         rss.sort_unstable();
         let memory = self.memory.iter().rfind(|sample| inside(sample.at_ns));
-        let cpu_ns = end.cpu_ns.saturating_sub(start.cpu_ns);
         let around = machine_at(&self.machine, start_ns).zip(machine_at(&self.machine, end_ns));
-        let softirqd_ns = around.map_or(0, |(start, end)| {
-            (end.ksoftirqd.of_cpus_ns).saturating_sub(start.ksoftirqd.of_cpus_ns)
-        });
-        let cost_ns = cpu_ns + softirqd_ns;
         Some(WindowUse {
-            cpu_ns,
-            softirqd_ns,
-            ticks: CpuTicks {
-                user: end.ticks.user.saturating_sub(start.ticks.user),
-                system: end.ticks.system.saturating_sub(start.ticks.system),
-            },
-            cpu_share: cost_ns as f64 / length as f64 / cpus.max(1) as f64,
-            voluntary_switches: end
-                .voluntary_switches
-                .saturating_sub(start.voluntary_switches),
-            involuntary_switches: end
-                .involuntary_switches
-                .saturating_sub(start.involuntary_switches),
             rss_bytes: rss.get(rss.len() / 2).copied().unwrap_or(end.rss_bytes),
             pss_bytes: memory.and_then(|memory| memory.pss_bytes),
             kernel: memory.and_then(|memory| memory.kernel),
             samples: rss.len(),
-            machine: around.map(|(start, end)| MachineUse::between(&start, &end)),
+            ..WindowUse::between(&start, &end, around, cpus)
         })
     }
+}
+
+impl WindowUse {
+    /// Between two samples of a server on `cpus` CPUs, and of the machine around it; memory as it
+    /// was at the end.
+    pub(super) fn between(
+        start: &ProcessSample,
+        end: &ProcessSample,
+        machine: Option<(MachineSample, MachineSample)>,
+        cpus: usize,
+    ) -> Self {
+        let grown = |of: fn(&ProcessSample) -> u64| of(end).saturating_sub(of(start));
+        let cpu_ns = grown(|sample| sample.cpu_ns);
+        let softirqd_ns = machine.map_or(0, |(start, end)| {
+            (end.ksoftirqd.of_cpus_ns).saturating_sub(start.ksoftirqd.of_cpus_ns)
+        });
+        Self {
+            cpu_ns,
+            softirqd_ns,
+            ticks: CpuTicks {
+                user: grown(|sample| sample.ticks.user),
+                system: grown(|sample| sample.ticks.system),
+            },
+            cpu_share: share(cpu_ns + softirqd_ns, grown(|sample| sample.at_ns), cpus),
+            voluntary_switches: grown(|sample| sample.voluntary_switches),
+            involuntary_switches: grown(|sample| sample.involuntary_switches),
+            rss_bytes: end.rss_bytes,
+            pss_bytes: None,
+            kernel: None,
+            samples: 1,
+            machine: machine.map(|(start, end)| MachineUse::between(&start, &end)),
+        }
+    }
+}
+
+/// The share of `cpus` CPUs that was used in `length_ns`.
+pub(super) fn share(cpu_ns: u64, length_ns: u64, cpus: usize) -> f64 {
+    cpu_ns as f64 / length_ns.max(1) as f64 / cpus.max(1) as f64
 }
 
 impl MachineUse {
@@ -224,7 +273,7 @@ mod tests {
     use crate::machine::cgroup::Throttling;
 
     fn sampler(samples: &[(u64, u64)]) -> Sampler {
-        let mut sampler = Sampler::new(0, Sides::default(), false);
+        let mut sampler = Sampler::new(0, MachineWatch::default(), false);
         sampler.samples = samples
             .iter()
             .map(|(at_ns, cpu_ns)| ProcessSample {

@@ -26,6 +26,7 @@ use crate::record::{Layout, RunRecord, SCHEMA_VERSION};
 use crate::run::Testbed;
 use crate::run::interrupt::Interrupt;
 use crate::run::process::{self, Launcher};
+use crate::run::sampler::MachineWatch;
 use crate::store::ResultFolder;
 use crate::summary::{Entrant, MeasuredCapacity, Setting, runs_needed, summarize};
 use crate::units::minutes;
@@ -161,6 +162,7 @@ impl Referee {
             loadgen: plan.loadgen.clone(),
             server_cpus: plan.server_cpus.clone(),
             generator_cpus: plan.generator_cpus.clone(),
+            watch: MachineWatch::new(&plan.server_cpus, &plan.generator_cpus),
             machine: environment.machine.clone(),
             interrupt,
         };
