@@ -118,7 +118,10 @@ impl Testbed {
         let steal_before = proc::read_steal_ns();
         let (observed, refused) = match self.layout(run) {
             Ok(layout) => (self.observe(run, layout, &run.stem())?, None),
-            Err(reasons) => (self.no_server(run, None, Vec::new()), Some(reasons)),
+            Err(reasons) => {
+                let command = self.server_command(run, None);
+                (self.no_server(run, command, Vec::new()), Some(reasons))
+            }
         };
         let machine_steal_ns = proc::read_steal_ns()
             .zip(steal_before)

@@ -14,7 +14,7 @@ use super::process::{Guarded, POLL, describe};
 use super::sampler::Sampler;
 use super::server::Server;
 use super::{Run, Testbed};
-use crate::config::ScenarioKind;
+use crate::config::{Scenario, ScenarioKind};
 use crate::machine::proc;
 use crate::record::{Footprint, GeneratorSide, Layout, ServerMemory, ServerSide, WindowUse};
 use crate::store::{self, Unwritable};
@@ -27,9 +27,9 @@ const SAMPLE_MEMORY_EVERY: Duration = Duration::from_millis(200);
 const SAMPLE_SCALE_EVERY: Duration = Duration::from_millis(500);
 /// Connections that come up per second at worst, when there are many: what a run may take follows
 /// from it.
-pub(super) const SLOWEST_CONNECTS_PER_S: f64 = 4000.0;
+const SLOWEST_CONNECTS_PER_S: f64 = 4000.0;
 /// A generator that takes this much longer than its plan is stuck.
-pub(super) const GENERATOR_GRACE: Duration = Duration::from_secs(60);
+const GENERATOR_GRACE: Duration = Duration::from_secs(60);
 
 /// A run before it is judged.
 #[derive(Debug)]
@@ -62,23 +62,14 @@ impl Testbed {
     pub fn observe(&self, run: Run<'_>, layout: Option<Layout>, stem: &str) -> Result<Observation> {
         let memory_before = layout.and_then(|_| proc::read_kernel_memory());
         let command = self.server_command(run, layout);
-        let started = Server::start(
-            &self.launcher,
-            &command,
-            &self.server_cpus,
-            &self.folder,
-            stem,
-            &self.interrupt,
-        );
-        let mut server = match started {
+        let mut server = match self.start(&command, stem)? {
             Ok(server) => server,
-            Err(error) if error.is::<Unwritable>() => return Err(error),
-            Err(error) => return Ok(self.no_server(run, layout, vec![format!("{error:#}")])),
+            Err(failure) => return Ok(self.no_server(run, command, vec![failure])),
         };
         let pid = server.pid();
-        let ready = server.ready.clone();
-        let shirks = server.shirks(run.scenario);
-        let before = memory_of(pid);
+        let failures = server.shirks(run.scenario).into_iter().collect();
+        let mut observed = self.no_server(run, command, failures);
+        observed.server.before = memory_of(pid);
         let ascent = memory_before
             .map(|memory| Ascent::begin(memory, memory_now(pid, None), run.scenario.connections));
 
@@ -90,46 +81,39 @@ impl Testbed {
         if let Some(footprint) = &mut footprint {
             footprint.wait_until_emptied(pid, &self.interrupt);
         }
-        let after = memory_of(pid);
-        let cpu_ticks = proc::read_cpu_ticks(pid);
-        let ended = server.stop();
+        observed.failures.extend(load.failures);
+        observed.stop(server);
         if let Some(footprint) = &mut footprint {
             footprint.wait_until_ended(&self.interrupt);
         }
-        Ok(Observation {
-            server: ServerSide {
-                command,
-                cpus: self.server_cpus.clone(),
-                pid: Some(pid),
-                ready: Some(ready),
-                final_line: ended.final_line,
-                exit: Some(ended.exit),
-                window: load.window,
-                before,
-                after,
-                cpu_ticks,
-            },
-            generator: load.generator,
-            footprint,
-            loadgen: load.record,
-            failures: shirks
-                .into_iter()
-                .chain(load.failures)
-                .chain(ended.failure)
-                .collect(),
-        })
+        observed.server.window = load.window;
+        observed.generator = load.generator;
+        observed.footprint = footprint;
+        observed.loadgen = load.record;
+        Ok(observed)
     }
 
-    /// The observation of a run whose server was not started, or did not become ready.
+    /// Starts a server, or says why it did not become ready. An error means that the result folder
+    /// cannot be written.
+    pub fn start(&self, command: &[String], stem: &str) -> Result<Result<Server, String>> {
+        let (cpus, folder) = (&self.server_cpus, &self.folder);
+        let started = Server::start(&self.launcher, command, cpus, folder, stem, &self.interrupt);
+        match started {
+            Err(error) if error.is::<Unwritable>() => Err(error),
+            started => Ok(started.map_err(|error| format!("{error:#}"))),
+        }
+    }
+
+    /// The observation of a run before its server is started.
     pub fn no_server(
         &self,
         run: Run<'_>,
-        layout: Option<Layout>,
+        command: Vec<String>,
         failures: Vec<String>,
     ) -> Observation {
         Observation {
             server: ServerSide {
-                command: self.server_command(run, layout),
+                command,
                 cpus: self.server_cpus.clone(),
                 pid: None,
                 ready: None,
@@ -181,11 +165,7 @@ impl Testbed {
             self.launcher
                 .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
 
-        let opening = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
-        let limit = run.timing.warmup
-            + run.timing.duration
-            + GENERATOR_GRACE
-            + Duration::from_secs_f64(opening);
+        let limit = run.timing.warmup + run.timing.duration + patience_with(run.scenario);
         let (exit, overtime) = self.watch(process, server, &mut sampler, ascent.as_mut(), limit);
         let ended_ns = monotonic_ns();
 
@@ -314,6 +294,26 @@ impl Testbed {
             }
             std::thread::sleep(POLL);
         }
+    }
+}
+
+/// How long a generator may take to open its connections, or to close them.
+pub(super) fn patience_with(scenario: &Scenario) -> Duration {
+    GENERATOR_GRACE + Duration::from_secs_f64(scenario.connections as f64 / SLOWEST_CONNECTS_PER_S)
+}
+
+impl Observation {
+    /// Ends the server and notes how.
+    pub(super) fn stop(&mut self, server: Server) {
+        let (side, pid) = (&mut self.server, server.pid());
+        side.pid = Some(pid);
+        side.ready = Some(server.ready.clone());
+        side.after = memory_of(pid);
+        side.cpu_ticks = proc::read_cpu_ticks(pid);
+        let ended = server.stop();
+        side.final_line = ended.final_line;
+        side.exit = Some(ended.exit);
+        self.failures.extend(ended.failure);
     }
 }
 

@@ -7,14 +7,13 @@
 //! clock; the generator says when the slice was. The two differ by the time it takes to wake the
 //! other, so the server's figures are scaled by the ratio of the two lengths.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use loadgen::record::Latency;
 
 use super::generator::{Outputs, Phases};
-use super::observe::{GENERATOR_GRACE, Observation, SLOWEST_CONNECTS_PER_S, memory_of};
+use super::observe::{Observation, memory_of, patience_with};
 use super::sampler::share;
 use super::server::Server;
 use super::sliced::SlicedGenerator;
@@ -23,11 +22,7 @@ use crate::config::Alternation;
 use crate::judge::checks::{WARM_WITHIN, apart};
 use crate::machine::proc::{self, MachineSample, ProcessSample};
 use crate::plan::order;
-use crate::record::{
-    GeneratorSide, MachineUse, Percentiles, RunRecord, ServerMemory, ServerSide, Slice, SliceUse,
-    Slices, WindowUse,
-};
-use crate::store::Unwritable;
+use crate::record::{MachineUse, Percentiles, RunRecord, Slice, SliceUse, Slices, WindowUse};
 
 /// A stretch of a warm-up is as long as a slice, within these bounds: two shorter ones agree by
 /// chance while buffers and rooms grow.
@@ -46,19 +41,16 @@ struct Participant<'a> {
     run: Run<'a>,
     begun: Instant,
     started_unix_ns: u64,
-    command: Vec<String>,
     outputs: Outputs,
-    stderr: PathBuf,
     server: Option<Server>,
     generator: Option<SlicedGenerator>,
-    generator_command: Vec<String>,
-    before: ServerMemory,
+    /// So far.
+    observed: Observation,
     /// When it was last seen at work.
     paused: Option<Look>,
     alternation: Slices,
     /// Of each slice that was seen: its length, and what the server used.
     uses: Vec<(u64, WindowUse)>,
-    failures: Vec<String>,
 }
 
 /// The counters of a server and of the machine at an instant.
@@ -121,33 +113,21 @@ impl Testbed {
             begun: Instant::now(),
             started_unix_ns: proc::unix_ns(),
             outputs: self.outputs(&stem)?,
-            stderr: self.folder.file(format!("{stem}.loadgen.stderr"))?,
             server: None,
             generator: None,
-            generator_command: Vec::new(),
-            before: ServerMemory::default(),
             paused: None,
             alternation: Slices::default(),
             uses: Vec::new(),
-            failures: Vec::new(),
-            command,
+            observed: self.no_server(run, command, Vec::new()),
         };
-        let started = Server::start(
-            &self.launcher,
-            &participant.command,
-            &self.server_cpus,
-            &self.folder,
-            &stem,
-            &self.interrupt,
-        );
-        match started {
+        let observed = &mut participant.observed;
+        match self.start(&observed.server.command, &stem)? {
             Ok(server) => {
-                participant.before = memory_of(server.pid());
-                participant.failures.extend(server.shirks(run.scenario));
+                observed.server.before = memory_of(server.pid());
+                observed.failures.extend(server.shirks(run.scenario));
                 participant.server = Some(server);
             }
-            Err(error) if error.is::<Unwritable>() => return Err(error),
-            Err(error) => participant.failures.push(format!("{error:#}")),
+            Err(failure) => observed.failures.push(failure),
         }
         Ok(participant)
     }
@@ -157,27 +137,26 @@ impl Testbed {
         let Some(server) = &participant.server else {
             return Ok(());
         };
-        let run = participant.run;
+        let (run, observed) = (participant.run, &mut participant.observed);
         let command = self.generator_command(run, Phases::Slices, server, &participant.outputs);
-        participant.generator_command = command;
-        let Some((program, args)) = participant.generator_command.split_first() else {
+        observed.generator.command = command;
+        let Some((program, args)) = observed.generator.command.split_first() else {
             return Ok(());
         };
-        let (_, stderr) = self.folder.log(format!("{}.loadgen.stderr", run.stem()))?;
+        let (stderr_path, stderr) = self.folder.log(format!("{}.loadgen.stderr", run.stem()))?;
         let cpus = &self.generator_cpus;
         let started = self
             .launcher
             .start_piped(program.as_ref(), args, cpus, stderr);
-        let opening = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
-        let limit = GENERATOR_GRACE + Duration::from_secs_f64(opening);
-        let up = started.map(SlicedGenerator::new).and_then(|mut generator| {
-            let up = generator.wait_until_up(limit, &self.interrupt);
+        let up = started.and_then(|pipes| {
+            let mut generator = SlicedGenerator::new(pipes, stderr_path);
+            let up = generator.wait_until_up(patience_with(run.scenario), &self.interrupt);
             participant.generator = Some(generator);
             up
         });
-        if let Err(error) = up {
-            participant.failures.push(format!("{error:#}"));
-        }
+        observed
+            .failures
+            .extend(up.err().map(|error| format!("{error:#}")));
         Ok(())
     }
 
@@ -195,7 +174,7 @@ impl Testbed {
             let enough = messages >= MESSAGES_EACH * participant.run.scenario.connections;
             let apart = apart(&participant.alternation.warm_up);
             let is_warm = enough && apart.is_some_and(|apart| apart <= WARM_WITHIN);
-            if is_warm || !participant.failures.is_empty() || self.interrupt.is_set() {
+            if is_warm || !participant.observed.failures.is_empty() || self.interrupt.is_set() {
                 return;
             }
         }
@@ -209,12 +188,12 @@ impl Testbed {
         settle: Duration,
         length: Duration,
     ) -> Option<(Slice, Option<WindowUse>)> {
-        if !participant.failures.is_empty() || self.interrupt.is_set() {
+        if !participant.observed.failures.is_empty() || self.interrupt.is_set() {
             return None;
         }
         let outcome = self.slice_of(participant, settle, length);
         outcome.unwrap_or_else(|error| {
-            participant.failures.push(format!("{error:#}"));
+            participant.observed.failures.push(format!("{error:#}"));
             None
         })
     }
@@ -290,72 +269,33 @@ impl Testbed {
     fn leave(&self, participant: Participant<'_>) -> Result<RunRecord> {
         let Participant {
             run,
-            mut failures,
-            generator,
-            server,
+            mut observed,
+            alternation,
             uses,
             ..
         } = participant;
-        let closing = run.scenario.connections as f64 / SLOWEST_CONNECTS_PER_S;
         let patience = match self.interrupt.is_set() {
             true => Duration::from_secs(3),
-            false => GENERATOR_GRACE + Duration::from_secs_f64(closing),
+            false => patience_with(run.scenario),
         };
-        let began = generator.is_some();
-        let exit = generator.and_then(|generator| generator.stop(patience));
-        let loadgen = match began {
-            true => self.take_record(
-                &participant.outputs,
-                exit.as_deref(),
-                &participant.stderr,
-                &mut failures,
-            ),
-            false => None,
-        };
-        let mut side = ServerSide {
-            command: participant.command,
-            cpus: self.server_cpus.clone(),
-            pid: None,
-            ready: None,
-            final_line: None,
-            exit: None,
-            window: None,
-            before: participant.before,
-            after: ServerMemory::default(),
-            cpu_ticks: None,
-        };
-        if let Some(server) = server {
-            let pid = server.pid();
-            side.pid = Some(pid);
-            side.ready = Some(server.ready.clone());
-            side.after = memory_of(pid);
-            side.cpu_ticks = proc::read_cpu_ticks(pid);
-            let ended = server.stop();
-            side.final_line = ended.final_line;
-            side.exit = Some(ended.exit);
-            failures.extend(ended.failure);
+        if let Some(generator) = participant.generator {
+            let stderr = generator.stderr.clone();
+            let exit = generator.stop(patience);
+            let (outputs, failures) = (&participant.outputs, &mut observed.failures);
+            observed.loadgen = self.take_record(outputs, exit.as_deref(), &stderr, failures);
+            observed.generator.exit = exit;
         }
-        let slices = participant.alternation.slices.iter();
-        let window_ns = slices.map(|slice| slice.window_ns).sum();
-        side.window = WindowUse::sum(&uses, window_ns, self.server_cpus.len());
+        if let Some(server) = participant.server {
+            observed.stop(server);
+        }
+        let window_ns = alternation.slices.iter().map(|slice| slice.window_ns).sum();
+        observed.server.window = WindowUse::sum(&uses, window_ns, self.server_cpus.len());
         let course = Course {
             started_unix_ns: participant.started_unix_ns,
             elapsed_ns: participant.begun.elapsed().as_nanos() as u64,
             machine_steal_ns: None,
             refused: None,
-            alternation: Some(participant.alternation),
-        };
-        let observed = Observation {
-            server: side,
-            generator: GeneratorSide {
-                command: participant.generator_command,
-                cpus: self.generator_cpus.clone(),
-                rate_per_s: run.rate_per_s,
-                exit,
-            },
-            footprint: None,
-            loadgen,
-            failures,
+            alternation: Some(alternation),
         };
         self.conclude(run, course, observed)
     }

@@ -1,6 +1,7 @@
 //! A generator that works in slices: it holds its connections, and sends when it is told to.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -24,11 +25,16 @@ pub(super) struct SlicedGenerator {
     process: Guarded,
     commands: ChildStdin,
     lines: Receiver<String>,
+    /// Its log.
+    pub(super) stderr: PathBuf,
 }
 
 impl SlicedGenerator {
     /// Takes over a generator that was just started.
-    pub(super) fn new((process, commands, stdout): (Guarded, ChildStdin, ChildStdout)) -> Self {
+    pub(super) fn new(
+        (process, commands, stdout): (Guarded, ChildStdin, ChildStdout),
+        stderr: PathBuf,
+    ) -> Self {
         let (sender, lines) = mpsc::channel();
         // It ends with the generator, which holds the other end of the pipe.
         std::thread::spawn(move || {
@@ -39,6 +45,7 @@ impl SlicedGenerator {
             process,
             commands,
             lines,
+            stderr,
         }
     }
 

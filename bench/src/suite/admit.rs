@@ -11,7 +11,7 @@ use crate::plan::Candidate;
 use crate::run::Testbed;
 use crate::run::process::run_to_end;
 use crate::run::server::Server;
-use crate::store::{self, Unwritable};
+use crate::store;
 
 /// The smoke cases take seconds; one that hangs must not hang the suite.
 const CONFORMANCE_WITHIN: Duration = Duration::from_secs(120);
@@ -57,18 +57,9 @@ fn try_start(testbed: &Testbed, candidate: &Candidate) -> Result<Result<Value, S
     } = candidate;
     let stem = format!("trial/{}", contestant.name);
     let command = Server::command(contestant, program, &testbed.server_cpus, None);
-    let started = Server::start(
-        &testbed.launcher,
-        &command,
-        &testbed.server_cpus,
-        &testbed.folder,
-        &stem,
-        &testbed.interrupt,
-    );
-    let server = match started {
+    let server = match testbed.start(&command, &stem)? {
         Ok(server) => server,
-        Err(error) if error.is::<Unwritable>() => return Err(error),
-        Err(error) => return Ok(Err(format!("{error:#}"))),
+        Err(reason) => return Ok(Err(reason)),
     };
     let ready = server.ready.clone();
     let ended = server.stop();
