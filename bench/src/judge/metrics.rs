@@ -11,6 +11,13 @@ use crate::record::{Footprint, MemorySample, Percentiles, RunRecord, Search, Ser
 use crate::stats::Direction::{self, HigherIsBetter, LowerIsBetter};
 use crate::units::Unit;
 
+/// The percentiles of a latency, by the ending of their keys.
+const PERCENTILES: [(&str, f64); 4] = [
+    ("_p50_ns", 50.0),
+    ("_p90_ns", 90.0),
+    ("_p99_ns", 99.0),
+    ("_p99_9_ns", 99.9),
+];
 /// With fewer, a split by clock ticks is chance.
 const TICKS_FOR_A_SPLIT: u64 = 20;
 
@@ -84,32 +91,31 @@ impl Slice {
             }
             "server_context_switches_per_message" => per_message(self.server?.switches),
             _ => {
-                let (latency, percentile) = match key.strip_prefix("latency_intended_") {
-                    Some(percentile) => (self.latency_intended?, percentile),
-                    None => (self.latency_actual?, key.strip_prefix("latency_actual_")?),
+                let latency = match family(key)? {
+                    "latency_intended" => self.latency_intended?,
+                    "latency_actual" => self.latency_actual?,
+                    _ => return None,
                 };
-                latency.percentile(percentile)
+                let (_, of_key) = PERCENTILES
+                    .iter()
+                    .find(|(ending, _)| key.ends_with(ending))?;
+                percentile(Some(&latency.into()), *of_key)
             }
         };
         value.filter(|value| *value > 0.0)
     }
 }
 
-impl Percentiles {
-    /// The percentile that a metric's key ends in, with enough samples beyond it.
-    fn percentile(&self, ending: &str) -> Option<f64> {
-        let (value, quantile) = match ending {
-            "p50_ns" => (self.p50_ns, 0.5),
-            "p90_ns" => (self.p90_ns, 0.9),
-            "p99_ns" => (self.p99_ns, 0.99),
-            "p99_9_ns" => (self.p99_9_ns, 0.999),
-            _ => return None,
-        };
-        let latency = Latency {
-            count: self.count,
-            ..Latency::default()
-        };
-        latency.supports(quantile).then_some(value as f64)
+impl From<Percentiles> for Latency {
+    fn from(of_slice: Percentiles) -> Self {
+        Self {
+            count: of_slice.count,
+            p50_ns: of_slice.p50_ns,
+            p90_ns: of_slice.p90_ns,
+            p99_ns: of_slice.p99_ns,
+            p99_9_ns: of_slice.p99_9_ns,
+            ..Self::default()
+        }
     }
 }
 
@@ -154,9 +160,9 @@ pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
 /// What metrics that are tested together have in common: the percentiles of one latency are several
 /// looks at the same replies.
 pub fn family(key: &str) -> Option<&str> {
-    ["_p50_ns", "_p90_ns", "_p99_ns", "_p99_9_ns"]
+    PERCENTILES
         .iter()
-        .find_map(|percentile| key.strip_suffix(percentile))
+        .find_map(|(ending, _)| key.strip_suffix(ending))
 }
 
 /// Key of the metric that decides a bout.
