@@ -86,14 +86,10 @@ impl Referee {
     }
 
     fn view(&self, scenarios: &[Scenario]) -> View {
-        let reference = self
-            .plan
-            .candidates
-            .iter()
-            .find(|one| one.excluded.is_none());
+        let reference = self.setting(None).reference().map(str::to_owned);
         let mut view = View {
             bouts: scenarios.iter().map(|one| self.standing(one)).collect(),
-            reference: reference.map_or_else(String::new, |one| one.contestant.name.clone()),
+            reference: reference.unwrap_or_default(),
             ..View::default()
         };
         view.left = Some(self.time_left(&view, &Pace::default()));

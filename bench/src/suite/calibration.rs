@@ -37,29 +37,16 @@ impl Referee {
                 headline: None,
                 ..scenario
             };
-            let mut measured: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-            let mut in_doubt = BTreeSet::new();
+            let mut runs = Vec::new();
             for block in 1..=calibration.runs {
-                for run in self.block(&shape, timing, None, block, &mut |_| {})? {
-                    if let Some(per_s) = usable_capacity(&run) {
-                        in_doubt.extend(is_in_doubt(&run).then(|| run.contestant.clone()));
-                        measured.entry(run.contestant).or_default().push(per_s);
-                    }
-                }
+                runs.extend(self.block(&shape, timing, None, block, &mut |_| {})?);
                 if self.testbed.interrupt.is_set() {
                     return Ok(());
                 }
             }
-            let messages_per_s = measured
-                .into_iter()
-                .filter_map(|(name, rates)| Some((name, median_of(&rates)?)));
-            match MeasuredCapacity::of(messages_per_s.collect()) {
+            match measured(&runs) {
                 Some(capacity) => {
                     eprintln!("{key}: smallest {:.0}/s", capacity.smallest_per_s);
-                    let capacity = MeasuredCapacity {
-                        in_doubt,
-                        ..capacity
-                    };
                     self.capacities.insert(key, capacity);
                 }
                 None => eprintln!("{key}: no capacity could be measured; its bouts are left out"),
@@ -75,18 +62,10 @@ impl Referee {
         if !has_companion || self.capacities.contains_key(&scenario.name) {
             return Ok(());
         }
-        let messages_per_s = runs
-            .iter()
-            .filter_map(|run| Some((run.contestant.clone(), usable_capacity(run)?)));
-        if let Some(capacity) = MeasuredCapacity::of(messages_per_s.collect()) {
-            let used = runs.iter().filter(|run| usable_capacity(run).is_some());
-            let in_doubt = used.filter(|run| is_in_doubt(run));
-            let capacity = MeasuredCapacity {
-                in_doubt: in_doubt.map(|run| run.contestant.clone()).collect(),
-                ..capacity
-            };
-            self.capacities.insert(scenario.name.clone(), capacity);
-        }
+        let Some(capacity) = measured(runs) else {
+            return Ok(());
+        };
+        self.capacities.insert(scenario.name.clone(), capacity);
         self.write_capacities()
     }
 
@@ -95,6 +74,27 @@ impl Referee {
             .folder
             .write_json("capacities.json", &self.capacities)
     }
+}
+
+/// The capacities that these runs show; `None` if they show none.
+fn measured(runs: &[RunRecord]) -> Option<MeasuredCapacity> {
+    let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut in_doubt = BTreeSet::new();
+    for run in runs {
+        if let Some(per_s) = usable_capacity(run) {
+            rates.entry(&run.contestant).or_default().push(per_s);
+            in_doubt.extend(is_in_doubt(run).then(|| run.contestant.clone()));
+        }
+    }
+    let messages_per_s: BTreeMap<String, f64> = rates
+        .into_iter()
+        .filter_map(|(name, rates)| Some((name.to_owned(), median_of(&rates)?)))
+        .collect();
+    Some(MeasuredCapacity {
+        smallest_per_s: messages_per_s.values().copied().reduce(f64::min)?,
+        messages_per_s,
+        in_doubt,
+    })
 }
 
 /// Throughput of a calibration run that lost nothing. Whether server or generator was the limit

@@ -36,9 +36,7 @@ pub struct Figure<'a> {
 impl Summary {
     /// The contestant that the others are compared with: the first that took part.
     pub fn reference(&self) -> Option<&str> {
-        let mut entrants = self.setting.contestants.iter();
-        let first = entrants.find(|one| one.excluded.is_none() && one.duplicate.is_none());
-        first.map(|entrant| entrant.name.as_str())
+        self.setting.reference()
     }
 
     /// What a user pays in the scenario of this bout: throughput at saturation; of its companion,

@@ -84,6 +84,13 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// The contestant that the others are compared with: the first that took part.
+    pub fn reference(&self) -> Option<&str> {
+        let mut entrants = self.contestants.iter();
+        let first = entrants.find(|one| one.excluded.is_none() && one.duplicate.is_none());
+        first.map(|entrant| entrant.name.as_str())
+    }
+
     /// Blocks or rounds planned of a bout.
     pub fn blocks(&self, bout: &str) -> usize {
         self.rounds.get(bout).copied().unwrap_or(self.repeats)
@@ -142,18 +149,6 @@ pub struct MeasuredCapacity {
     /// than that the generator was the limit.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub in_doubt: BTreeSet<String>,
-}
-
-impl MeasuredCapacity {
-    /// `None` without a contestant.
-    pub fn of(messages_per_s: BTreeMap<String, f64>) -> Option<Self> {
-        let smallest_per_s = messages_per_s.values().copied().reduce(f64::min)?;
-        Some(Self {
-            messages_per_s,
-            smallest_per_s,
-            in_doubt: BTreeSet::new(),
-        })
-    }
 }
 
 /// All runs of one scenario.
