@@ -47,7 +47,8 @@ pub struct Slice {
     pub away_cpu_ns: u64,
 }
 
-/// What a server used in a slice: what was seen around it, scaled to its length.
+/// What a server used in a slice: what was seen around it, scaled to its length; of the machine as
+/// it was seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SliceUse {
     /// CPU time of all its processes, and of `ksoftirqd` on its CPUs.

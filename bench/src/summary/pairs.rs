@@ -137,23 +137,41 @@ pub fn by_round(
     other: &str,
     metric: &Metric,
 ) -> BTreeMap<usize, f64> {
-    let of = |name: &str| {
-        let own = runs.iter().filter(|run| run.contestant == name);
-        let own = own.filter(|run| run.status.counts());
-        let own = own.filter_map(|run| Some((run.block, run.alternation.as_ref()?)));
-        own.collect::<BTreeMap<usize, &Slices>>()
-    };
-    let others = of(other);
     let sign = match metric.direction {
         Some(Direction::LowerIsBetter) => -1.0,
         _ => 1.0,
     };
-    of(name)
+    paired(runs, name, other, metric)
         .into_iter()
-        .filter_map(|(round, own)| {
-            let logs = cycle_ratios(own, others.get(&round)?, metric);
+        .filter_map(|(round, own, others)| {
+            let logs = cycle_ratios(
+                own.alternation.as_ref()?,
+                others.alternation.as_ref()?,
+                metric,
+            );
             Some((round, (sign * trimmed_mean(&logs)?).exp()))
         })
+        .collect()
+}
+
+/// By block or round: the runs of both that count by this metric, where both have one.
+fn paired<'a>(
+    runs: &[&'a RunRecord],
+    first: &str,
+    second: &str,
+    metric: &Metric,
+) -> Vec<(usize, &'a RunRecord, &'a RunRecord)> {
+    let by_block = |name: &str| -> BTreeMap<usize, &'a RunRecord> {
+        runs.iter()
+            .filter(|run| run.contestant == name && run.status.counts())
+            .filter(|run| !(metric.is_throughput() && run.is_generator_limited()))
+            .map(|run| (run.block, *run))
+            .collect()
+    };
+    let of_second = by_block(second);
+    by_block(first)
+        .into_iter()
+        .filter_map(|(block, one)| Some((block, one, *of_second.get(&block)?)))
         .collect()
 }
 
@@ -218,21 +236,12 @@ impl Matched {
         runs: &[&RunRecord],
     ) -> Option<Self> {
         let direction = metric.direction?;
-        let by_block = |name: &str| -> BTreeMap<usize, &RunRecord> {
-            runs.iter()
-                .filter(|run| run.contestant == name && run.status.counts())
-                .filter(|run| !(metric.is_throughput() && run.is_generator_limited()))
-                .map(|run| (run.block, *run))
-                .collect()
-        };
-        let (of_first, of_second) = (by_block(first), by_block(second));
-        let both = of_first
-            .iter()
-            .filter_map(|(block, one)| Some((*block, *one, *of_second.get(block)?)));
-        if let Some(matched) = Self::by_slices(metric, direction, both.clone()) {
+        let both = paired(runs, first, second, metric);
+        if let Some(matched) = Self::by_slices(metric, direction, &both) {
             return Some(matched);
         }
         let (blocks, pairs): (Vec<usize>, Vec<(f64, f64)>) = both
+            .into_iter()
             .filter_map(|(block, one, other)| {
                 Some((block, (one.metric(metric.key)?, other.metric(metric.key)?)))
             })
@@ -256,20 +265,21 @@ impl Matched {
     }
 
     /// In an alternating bout: slice against slice of the same cycle, for figures that slices have.
-    fn by_slices<'a>(
+    fn by_slices(
         metric: &'static Metric,
         direction: Direction,
-        both: impl Iterator<Item = (usize, &'a RunRecord, &'a RunRecord)>,
+        both: &[(usize, &RunRecord, &RunRecord)],
     ) -> Option<Self> {
-        let of_round = |(round, one, other): (usize, &RunRecord, &RunRecord)| {
+        let of_round = |(round, one, other): &(usize, &RunRecord, &RunRecord)| {
             let logs = cycle_ratios(
                 one.alternation.as_ref()?,
                 other.alternation.as_ref()?,
                 metric,
             );
-            (!logs.is_empty()).then_some((round, logs))
+            (!logs.is_empty()).then_some((*round, logs))
         };
-        let (blocks, rounds): (Vec<usize>, Vec<Vec<f64>>) = both.filter_map(of_round).unzip();
+        let (blocks, rounds): (Vec<usize>, Vec<Vec<f64>>) =
+            both.iter().filter_map(of_round).unzip();
         let levels = two_level(&rounds)?;
         Some(Self {
             metric,
