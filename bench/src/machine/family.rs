@@ -7,6 +7,7 @@
 //! is left is known from the last look, and from the session.
 
 use std::fs;
+use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -101,9 +102,7 @@ impl Process {
 
 /// The processes of a session.
 fn session(leader: u32) -> impl Iterator<Item = u32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    proc::processes(Path::new("/proc"))
         .filter(move |pid| stat(*pid).is_some_and(|stat| stat.session == leader))
 }
 
@@ -111,11 +110,9 @@ fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Fields 3, 6 and 22; counted from the closing parenthesis, because a program's name may hold
-/// blanks.
+/// Fields 3, 6 and 22.
 fn parse(text: &str) -> Option<Stat> {
-    let after_name = &text[text.rfind(')')? + 1..];
-    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = proc::stat_fields(text)?.collect();
     Some(Stat {
         state: fields.first()?.chars().next()?,
         session: fields.get(3)?.parse().ok()?,

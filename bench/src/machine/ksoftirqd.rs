@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::proc::processes;
+
 /// The threads, as they were found.
 #[derive(Debug, Clone, Default)]
 pub struct Ksoftirqd {
@@ -40,16 +42,13 @@ impl Ksoftirqd {
     }
 
     fn find_in(proc: &Path) -> Self {
-        let processes = fs::read_dir(proc).into_iter().flatten().flatten();
-        let threads = processes
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(|pid: u32| {
-                let name = fs::read_to_string(proc.join(format!("{pid}/comm"))).ok()?;
-                Some(Thread {
-                    cpu: cpu_of(&name)?,
-                    pid,
-                })
-            });
+        let threads = processes(proc).filter_map(|pid| {
+            let name = fs::read_to_string(proc.join(format!("{pid}/comm"))).ok()?;
+            Some(Thread {
+                cpu: cpu_of(&name)?,
+                pid,
+            })
+        });
         Self {
             threads: threads.collect(),
             proc: proc.to_owned(),

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use super::proc::processes;
 
 /// The state of a listening socket in `/proc/net/tcp` (include/net/tcp_states.h).
 const LISTEN: &str = "0A";
@@ -99,10 +102,8 @@ fn sockets(pid: u32) -> Result<BTreeSet<u64>, ErrorKind> {
 
 /// `process 42 (nginx)`.
 fn holder(inode: u64) -> String {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let found: Option<u32> =
-        pids.find(|pid| sockets(*pid).is_ok_and(|sockets| sockets.contains(&inode)));
+    let mut pids = processes(Path::new("/proc"));
+    let found = pids.find(|pid| sockets(*pid).is_ok_and(|sockets| sockets.contains(&inode)));
     found.map_or_else(
         || "a process that this user cannot see".to_owned(),
         |pid| {

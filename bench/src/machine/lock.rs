@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-use super::proc::parse_field;
+use super::proc::{NS_PER_TICK, parse_field, stat_fields};
 
 /// The same for all users: not their own folder for temporary files.
 const FILE: &str = "/tmp/ringside.lock";
@@ -82,10 +82,9 @@ fn holder(inode: u64) -> Option<(u32, SystemTime)> {
     let mut ours = pids.filter(|pid| comm(pid) == comm("self"));
     let pid = ours.next_back()?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = &stat[stat.rfind(')')? + 1..];
-    let ticks: u64 = after_name.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let ticks: u64 = stat_fields(&stat)?.nth(19)?.parse().ok()?;
     let booted = parse_field(&fs::read_to_string("/proc/stat").ok()?, "btime ")?;
-    let since = Duration::from_secs(booted) + Duration::from_millis(ticks * 10);
+    let since = Duration::from_secs(booted) + Duration::from_nanos(ticks * NS_PER_TICK);
     Some((pid.parse().ok()?, UNIX_EPOCH + since))
 }
 

@@ -135,6 +135,12 @@ pub fn unix_ns() -> u64 {
     since.map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }
 
+/// All processes in `proc` (`/proc`).
+pub(super) fn processes(proc: &Path) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// `pid` and its descendants.
 pub fn tree(pid: u32) -> Vec<u32> {
     let mut pids = vec![pid];
@@ -283,7 +289,7 @@ pub fn read_value(path: impl AsRef<Path>) -> Option<String> {
 }
 
 /// USER_HZ is 100 on every architecture this runs on.
-const NS_PER_TICK: u64 = 10_000_000;
+pub(super) const NS_PER_TICK: u64 = 10_000_000;
 
 fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
@@ -299,11 +305,16 @@ fn parse_statm_rss_pages(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Fields 14 and 15; counted from the closing parenthesis, because a program's name may hold
-/// blanks.
+/// The fields of `/proc/PID/stat` from the third on; counted from the closing parenthesis, because
+/// a program's name may hold blanks.
+pub(super) fn stat_fields(text: &str) -> Option<impl Iterator<Item = &str>> {
+    let (_, after_name) = text.rsplit_once(')')?;
+    Some(after_name.split_ascii_whitespace())
+}
+
+/// Fields 14 and 15.
 fn parse_cpu_ticks(text: &str) -> Option<CpuTicks> {
-    let after_name = &text[text.rfind(')')? + 1..];
-    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let mut fields = stat_fields(text)?.skip(11);
     Some(CpuTicks {
         user: fields.next()?.parse().ok()?,
         system: fields.next()?.parse().ok()?,
