@@ -8,13 +8,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use bench::output::words;
 use bench::record::{RunRecord, Status};
 use bench::store::load::Results;
 use rustix::process::{Pid, Signal, kill_process};
-use stage::{Stage, code, folder, is_alive, runs_of, stderr, summary};
+use stage::{Stage, code, folder, is_alive, recipe, runs_of, stderr, summary};
 
 const SUITE: &str = r#"
 about = "an alternating bout and one at a rate"
@@ -41,6 +40,16 @@ runs = 1
 warmup = "0s"
 duration = "100ms"
 "#;
+
+/// Of one bout that alternates.
+const ONE_ROUND: [&str; 6] = [
+    "--suite",
+    "turns",
+    "--scenarios",
+    "closed",
+    "--repeats",
+    "1",
+];
 
 fn stage() -> Stage {
     let stage = Stage::new();
@@ -115,16 +124,11 @@ fn rounds_are_added_until_the_interval_is_narrow_and_then_two_more() {
 }
 
 fn the_recipe_of_the_readme_recomputes_the_ratio(folder: &Path) {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results/README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let recipe = readme.split("```python\n").nth(1).unwrap();
-    let recipe = recipe.split("```").next().unwrap();
-    let names = r#""echo-64b-w1-c1000", "server-uring", "server-tokio""#;
-    assert!(recipe.contains(names));
-    let recipe = recipe.replace(names, r#""closed", "fast", "slow""#);
-    let mut python = Command::new("python3");
-    let output = python.args(["-c", &recipe]).current_dir(folder).output();
-    let printed = String::from_utf8(output.unwrap().stdout).unwrap();
+    let names = [
+        r#""echo-64b-w1-c1000", "server-uring", "server-tokio""#,
+        r#""closed", "fast", "slow""#,
+    ];
+    let printed = String::from_utf8(recipe(1, names, folder).stdout).unwrap();
     let last = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
     let ratios: Vec<f64> = printed.lines().map(last).collect();
     assert_eq!(ratios.len(), 2, "{printed}");
@@ -134,16 +138,7 @@ fn the_recipe_of_the_readme_recomputes_the_ratio(folder: &Path) {
 #[test]
 fn one_that_dies_in_its_turn_is_a_row_and_the_others_go_on() {
     let stage = stage();
-    let output = stage.run(&[
-        "--suite",
-        "turns",
-        "--scenarios",
-        "closed",
-        "--contestants",
-        "fast,dying",
-        "--repeats",
-        "1",
-    ]);
+    let output = stage.run(&[&ONE_ROUND[..], &["--contestants", "fast,dying"]].concat());
     assert_eq!(code(&output), 1, "{}", stderr(&output));
     let runs = runs_of(&folder(&output), "closed");
     let of = |name: &str| runs.iter().find(|run| run.contestant == name).unwrap();
@@ -179,14 +174,7 @@ fn contestants_that_poll_run_in_sequence_and_that_is_said() {
 fn a_generator_that_dies_in_a_pause_fails_its_run_alone() {
     let stage = stage();
     fs::write(stage.path("die-in-pause"), "").unwrap();
-    let output = stage.run(&[
-        "--suite",
-        "turns",
-        "--scenarios",
-        "closed",
-        "--repeats",
-        "1",
-    ]);
+    let output = stage.run(&ONE_ROUND);
     assert_eq!(code(&output), 1, "{}", stderr(&output));
     let runs = runs_of(&folder(&output), "closed");
     let of = |name: &str| runs.iter().find(|run| run.contestant == name).unwrap();
@@ -206,18 +194,9 @@ fn a_generator_that_dies_in_a_pause_fails_its_run_alone() {
 fn a_round_that_is_interrupted_is_run_again_as_a_whole() {
     let stage = stage();
     fs::write(stage.path("stay-in-slice"), "").unwrap();
-    let arguments = [
-        "--suite",
-        "turns",
-        "--scenarios",
-        "closed",
-        "--repeats",
-        "1",
-    ];
-    let child = stage.bench("out", &arguments).spawn().unwrap();
+    let child = stage.bench("out", &ONE_ROUND).spawn().unwrap();
     stage.wait_for("the slice", || stage.path("started").exists().then_some(()));
-    let pid = Pid::from_raw(child.id() as i32).unwrap();
-    kill_process(pid, Signal::INT).unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_ne!(code(&output), 0, "{}", stderr(&output));
     let folder = folder(&output);
@@ -228,12 +207,7 @@ fn a_round_that_is_interrupted_is_run_again_as_a_whole() {
     }
     assert_ended(&runs);
 
-    let mut again = Command::new(env!("CARGO_BIN_EXE_bench"));
-    again.env("RINGSIDE_LOCK", stage.path("lock"));
-    again.arg("--resume").arg(&folder);
-    again.arg("--config-dir").arg(stage.dir.path());
-    again.arg("--bin-dir").arg(stage.dir.path());
-    let resumed = again.output().unwrap();
+    let resumed = stage.resume(&folder, &[]);
     assert_eq!(code(&resumed), 0, "{}", stderr(&resumed));
     let runs = runs_of(&folder, "closed");
     assert_eq!(runs.len(), 2);

@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use validator::Validator;
 
-use stage::{SUITE, Stage, code, folder, is_alive, runs_of, stderr, summary};
+use stage::{SUITE, Stage, code, folder, is_alive, recipe, runs_of, stderr, summary};
 
 #[test]
 fn a_suite_from_its_first_check_to_its_last_line() {
@@ -231,23 +231,11 @@ fn the_recipe_in_the_readme_recomputes_ratio_and_interval() {
     fs::write(stage.path("vary"), "").unwrap();
     let output = stage.run(&["--scenarios", "closed", "--repeats", "3"]);
     let folder = folder(&output);
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results/README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let recipe = readme
-        .split("```python\n")
-        .nth(2)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
-    let names = r#""echo-64b-w1-c1000", "messages_per_s", "server-uring", "server-tokio""#;
-    assert!(recipe.contains(names));
-    let recipe = recipe.replace(names, r#""closed", "messages_per_s", "fast", "slow""#);
-    let python = Command::new("python3")
-        .args(["-c", &recipe])
-        .current_dir(&folder)
-        .output()
-        .expect("python3 is needed");
+    let names = [
+        r#""echo-64b-w1-c1000", "messages_per_s", "server-uring", "server-tokio""#,
+        r#""closed", "messages_per_s", "fast", "slow""#,
+    ];
+    let python = recipe(2, names, &folder);
     let printed = String::from_utf8_lossy(&python.stdout).into_owned();
     let rows: Vec<Vec<f64>> = printed
         .lines()

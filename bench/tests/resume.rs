@@ -5,8 +5,7 @@
 mod stage;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
 
 use bench::output::notes::notes;
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,15 +25,6 @@ fn interrupted(stage: &Stage) -> PathBuf {
     folder(&output)
 }
 
-fn resume(stage: &Stage, folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
-    command.env("RINGSIDE_LOCK", stage.path("lock"));
-    command.arg("--resume").arg(folder).args(args);
-    command.arg("--config-dir").arg(stage.dir.path());
-    command.arg("--bin-dir").arg(stage.dir.path());
-    command.output().unwrap()
-}
-
 #[test]
 fn an_interrupted_suite_goes_on_with_what_is_missing() {
     let stage = Stage::new();
@@ -50,7 +40,7 @@ fn an_interrupted_suite_goes_on_with_what_is_missing() {
     let (first, second) = (of_block(1), of_block(2));
     assert_eq!((first.len(), second.len(), of_block(3).len()), (2, 2, 0));
 
-    let output = resume(&stage, &left, &[]);
+    let output = stage.resume(&left, &[]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(folder(&output), left);
     assert_eq!(of_block(1), first, "what was whole stays");
@@ -78,7 +68,7 @@ fn a_suite_goes_on_after_a_power_cut_and_beside_strangers() {
     fs::write(&torn, "").unwrap();
     fs::write(left.join("capacities.json"), [0; 64]).unwrap();
     fs::write(left.join("runs/.DS_Store"), [0, 0, 0, 1]).unwrap();
-    let output = resume(&stage, &left, &[]);
+    let output = stage.resume(&left, &[]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let log = stderr(&output);
     let name = torn.file_name().unwrap().to_str().unwrap();
@@ -100,7 +90,7 @@ fn a_suite_is_not_resumed_with_other_things_unless_by_force() {
     let left = interrupted(&stage);
     let server = fs::read_to_string(stage.path("server")).unwrap();
     fs::write(stage.path("server"), format!("{server}\n# newer\n")).unwrap();
-    let output = resume(&stage, &left, &[]);
+    let output = stage.resume(&left, &[]);
     assert_eq!(code(&output), 1);
     let message = stderr(&output);
     assert!(
@@ -109,7 +99,7 @@ fn a_suite_is_not_resumed_with_other_things_unless_by_force() {
     );
     assert!(summary(&left).setting.interrupted, "nothing was touched");
 
-    let output = resume(&stage, &left, &["--force"]);
+    let output = stage.resume(&left, &["--force"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let note = &notes(&summary(&left), &[])[0];
     assert!(
@@ -117,7 +107,7 @@ fn a_suite_is_not_resumed_with_other_things_unless_by_force() {
         "{note}"
     );
 
-    let output = resume(&stage, stage.dir.path(), &[]);
+    let output = stage.resume(stage.dir.path(), &[]);
     assert_eq!(code(&output), 2);
     assert!(
         stderr(&output).contains("no environment.json"),

@@ -8,7 +8,6 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -47,6 +46,7 @@ struct Ended {
     lines: Vec<Line>,
     stderr: String,
     record: Record,
+    folder: tempfile::TempDir,
 }
 
 impl Generator {
@@ -96,12 +96,17 @@ impl Generator {
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
+    /// One that does not end by itself, until it is under way: `count` is what was received.
+    fn begin_slice(&mut self, count: &AtomicU64) {
+        let before = count.load(SeqCst);
+        self.command("slice 0 10m");
+        while count.load(SeqCst) < before + 50 {
+            std::thread::yield_now();
+        }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
     }
 
     fn stop(mut self) -> Ended {
@@ -111,13 +116,14 @@ impl Generator {
 
     fn ended(mut self) -> Ended {
         let lines = std::iter::from_fn(|| self.line()).collect();
-        let record = self.file("r.json");
         let output = self.process.wait_with_output().unwrap();
+        let record = fs::read(self.folder.path().join("r.json")).unwrap();
         Ended {
             code: output.status.code(),
             lines,
             stderr: String::from_utf8(output.stderr).unwrap(),
-            record: serde_json::from_slice(&fs::read(record).unwrap()).unwrap(),
+            record: serde_json::from_slice(&record).unwrap(),
+            folder: self.folder,
         }
     }
 }
@@ -139,6 +145,14 @@ fn watched() -> (SocketAddr, Arc<AtomicU64>, Arc<Mutex<Vec<TcpStream>>>) {
     (address, count, streams)
 }
 
+/// An echo server, or a room without gaps.
+fn server_for(load: &str) -> SocketAddr {
+    match load.starts_with("echo") {
+        true => echo_server(),
+        false => room(|_, _| false),
+    }
+}
+
 const LOADS: [&str; 8] = [
     "echo -c 6 --window 2 -t 1",
     "echo -c 6 --window 2 -t 2",
@@ -153,23 +167,13 @@ const LOADS: [&str; 8] = [
 #[test]
 fn slices_add_up_to_the_record() {
     for load in LOADS {
-        let address = match load.starts_with("echo") {
-            true => echo_server(),
-            false => room(|_, _| false),
-        };
-        let mut generator = Generator::start(load, address);
+        let mut generator = Generator::start(load, server_for(load));
         let slices: Vec<Slice> = [(50, 60), (50, 50), (50, 1_100)]
             .map(|(settle, measure)| generator.slice(settle, measure))
             .into();
-        let log = generator.file("r.hlog");
-        generator.command("stop");
-        let record = {
-            let lines = std::iter::from_fn(|| generator.line()).count();
-            assert_eq!(lines, 0);
-            let written = generator.file("r.json");
-            generator.process.wait().unwrap();
-            serde_json::from_slice::<Record>(&fs::read(written).unwrap()).unwrap()
-        };
+        let ended = generator.stop();
+        assert_eq!(ended.lines.len(), 0);
+        let record = ended.record;
         for (index, slice) in slices.iter().enumerate() {
             assert_eq!(slice.number, index as u64 + 1);
             assert!(slice.paused_ns >= slice.to_ns, "{load}: {slice:?}");
@@ -177,7 +181,7 @@ fn slices_add_up_to_the_record() {
             check_slice(load, slice, &record);
         }
         check_sums(load, &slices, &record);
-        let log = fs::read_to_string(log).unwrap();
+        let log = fs::read_to_string(ended.folder.path().join("r.hlog")).unwrap();
         check_log(load, &slices, &record, &log);
     }
 }
@@ -308,11 +312,7 @@ fn check_log(load: &str, slices: &[Slice], record: &Record, log: &str) {
 #[test]
 fn slices_shorter_than_a_wake_up_leave_nothing_behind() {
     for load in LOADS {
-        let address = match load.starts_with("echo") {
-            true => echo_server(),
-            false => room(|_, _| false),
-        };
-        let mut generator = Generator::start(load, address);
+        let mut generator = Generator::start(load, server_for(load));
         for _ in 0..100 {
             generator.command("slice 0 30us");
             assert!(matches!(generator.line(), Some(Line::Slice(_))), "{load}");
@@ -453,11 +453,7 @@ fn a_signal_ends_a_pause_and_cuts_a_slice() {
             continue;
         }
         let mut generator = Generator::start(load, address);
-        let before = count.load(SeqCst);
-        generator.command("slice 0 10m");
-        while count.load(SeqCst) < before + 50 {
-            std::thread::yield_now();
-        }
+        generator.begin_slice(&count);
         generator.signal(Signal::SIGINT);
         let ended = generator.ended();
         assert_eq!(ended.code, Some(130), "{load}: {}", ended.stderr);
@@ -501,11 +497,7 @@ fn a_server_that_is_gone_ends_the_run() {
             let mut generator = Generator::start(load, address);
             generator.slice(0, 40);
             if in_slice {
-                let before = count.load(SeqCst);
-                generator.command("slice 0 10m");
-                while count.load(SeqCst) < before + 50 {
-                    std::thread::yield_now();
-                }
+                generator.begin_slice(&count);
             }
             for stream in &*streams.lock().unwrap() {
                 stream.shutdown(Shutdown::Both).unwrap();

@@ -107,6 +107,16 @@ impl Stage {
         self.bench("out", args).output().unwrap()
     }
 
+    /// `--resume`.
+    pub(crate) fn resume(&self, folder: &Path, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+        command.env("RINGSIDE_LOCK", self.path("lock"));
+        command.arg("--resume").arg(folder).args(args);
+        command.arg("--config-dir").arg(self.dir.path());
+        command.arg("--bin-dir").arg(self.dir.path());
+        command.output().unwrap()
+    }
+
     /// Waits until `condition` gives something.
     pub(crate) fn wait_for<T>(&self, what: &str, condition: impl Fn() -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(15);
@@ -212,6 +222,21 @@ pub(crate) fn runs_of(folder: &Path, bout: &str) -> Vec<RunRecord> {
         .iter()
         .map(|path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
         .collect()
+}
+
+/// What one of the recipes in `bench-results/README.md` does in `folder`, with other names than
+/// those written there.
+pub(crate) fn recipe(place: usize, [written, ours]: [&str; 2], folder: &Path) -> Output {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results/README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let recipe = readme.split("```python\n").nth(place).unwrap();
+    let recipe = recipe.split("```").next().unwrap();
+    assert!(recipe.contains(written));
+    Command::new("python3")
+        .args(["-c", &recipe.replace(written, ours)])
+        .current_dir(folder)
+        .output()
+        .expect("python3 is needed")
 }
 
 pub(crate) fn is_alive(pid: u32) -> bool {
