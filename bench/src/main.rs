@@ -55,6 +55,13 @@ fn read(dir: &Path) -> Result<Results> {
     Ok(results)
 }
 
+/// The same of one that follows from its runs: what is made of any other would carry it on.
+fn read_consistent(dir: &Path) -> Result<Results> {
+    let results = read(dir)?;
+    results.require_consistent()?;
+    Ok(results)
+}
+
 fn note_revision(root: &Path) -> Result<()> {
     let own = std::env::current_exe().context("cannot find this program's own path")?;
     revision::note(root, own.parent().unwrap_or(Path::new(".")))
@@ -78,8 +85,7 @@ fn print(text: Result<String>) -> ExitCode {
 
 fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
     let rules = Gate::load(config)?;
-    let results = read(dir)?;
-    results.require_consistent()?;
+    let results = read_consistent(dir)?;
     let (text, all_hold) = rules.evaluate(&results.summary, &results.runs)?;
     print!("{text}");
     Ok(if all_hold {
@@ -90,8 +96,7 @@ fn gate(dir: &Path, config: &Path) -> Result<ExitCode> {
 }
 
 fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
-    let results = read(dir)?;
-    results.require_consistent()?;
+    let results = read_consistent(dir)?;
     let folder = to.unwrap_or_else(|| dir.join("export"));
     for name in export::write_all(&folder, &results.summary, &results.runs)? {
         println!("{}", folder.join(name).display());
@@ -100,8 +105,7 @@ fn export(dir: &Path, to: Option<PathBuf>) -> Result<ExitCode> {
 }
 
 fn remember(file: &Path, dir: &Path) -> Result<String> {
-    let results = read(dir)?;
-    results.require_consistent()?;
+    let results = read_consistent(dir)?;
     let added = history::append(file, &history::entries(&results.summary))?;
     Ok(format!("{}: {added} lines added\n", file.display()))
 }
@@ -121,8 +125,7 @@ fn report(dirs: &[PathBuf], to: Option<PathBuf>, history: Option<&Path>) -> Resu
 }
 
 fn plot(dir: &Path, against: Option<&str>) -> Result<String> {
-    let results = read(dir)?;
-    results.require_consistent()?;
+    let results = read_consistent(dir)?;
     html::plot(&results.summary, against)
 }
 

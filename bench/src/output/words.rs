@@ -47,8 +47,8 @@ pub fn values(difference: &Difference) -> (String, String) {
 /// The verdict on `first` against `second`.
 pub fn verdict(first: &str, second: &str, ratio: &PairedRatio, verdict: &Verdict) -> String {
     let digits = digits(ratio);
-    let interval = |low: f64, high: f64| format!("[{low:.digits$}, {high:.digits$}]");
-    let advantage = interval(verdict.advantage_low, verdict.advantage_high);
+    let (low, high) = (verdict.advantage_low, verdict.advantage_high);
+    let advantage = format!("[{low:.digits$}, {high:.digits$}]");
     match (&verdict.winner, verdict.claim) {
         (Some(winner), _) => format!("{winner} {:.digits$}x {advantage}", verdict.advantage),
         (None, true) => format!(
@@ -57,19 +57,22 @@ pub fn verdict(first: &str, second: &str, ratio: &PairedRatio, verdict: &Verdict
         ),
         // The figures as they are: who is better is not said.
         (None, false) => format!(
-            "too few runs for a claim (n={}); {first} / {second}: {:.digits$} {}",
+            "too few runs for a claim (n={}); {first} / {second}: {}",
             ratio.pairs,
-            ratio.ratio,
-            interval(ratio.ci_low, ratio.ci_high)
+            with_interval(ratio)
         ),
     }
 }
 
 /// A ratio of one and the same program at two times: nobody is better.
 pub fn of_one_binary(ratio: &PairedRatio) -> String {
+    format!("the same program: A / B {}", with_interval(ratio))
+}
+
+fn with_interval(ratio: &PairedRatio) -> String {
     let digits = digits(ratio);
     format!(
-        "the same program: A / B {:.digits$} [{:.digits$}, {:.digits$}]",
+        "{:.digits$} [{:.digits$}, {:.digits$}]",
         ratio.ratio, ratio.ci_low, ratio.ci_high
     )
 }

@@ -192,32 +192,31 @@ pub fn bring_up_to_date(runs: &mut [RunRecord], environment: &Environment) {
 
 /// The first findings in a sentence.
 pub fn inconsistent(findings: &[String]) -> Option<String> {
-    const SHOWN: usize = 3;
-    let first = findings.get(..findings.len().min(SHOWN))?.join("; ");
-    let more = match findings.len() {
-        0 => return None,
-        all if all <= SHOWN => String::new(),
-        all => format!("; and {} more", all - SHOWN),
-    };
+    let first = first_of(findings, String::clone, ["; ", "; and"])?;
     Some(format!(
-        "DOES NOT FOLLOW FROM ITS RUNS: files were lost or edited, or written by another version of bench: {first}{more}."
+        "DOES NOT FOLLOW FROM ITS RUNS: files were lost or edited, or written by another version of bench: {first}."
     ))
 }
 
 /// What was found in a folder and is not looked at, in a sentence.
 pub fn ignored(strangers: &[PathBuf]) -> Option<String> {
-    const SHOWN: usize = 3;
-    let shown = strangers.iter().take(SHOWN);
-    let shown: Vec<String> = shown.map(|path| path.display().to_string()).collect();
-    let more = match strangers.len() {
-        0 => return None,
-        all if all <= SHOWN => String::new(),
-        all => format!(" and {} more", all - SHOWN),
-    };
+    let first = first_of(strangers, |path| path.display().to_string(), [", ", " and"])?;
     Some(format!(
-        "ignored, because no suite writes such files: {}{more}",
-        shown.join(", ")
+        "ignored, because no suite writes such files: {first}"
     ))
+}
+
+/// The first ones in words, with `comma` between them, and how many more there are behind `and`;
+/// `None` where there are none.
+fn first_of<T>(all: &[T], words: fn(&T) -> String, [comma, and]: [&str; 2]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = all.iter().take(SHOWN).map(words).collect();
+    let shown = shown.join(comma);
+    match all.len() {
+        0 => None,
+        few if few <= SHOWN => Some(shown),
+        many => Some(format!("{shown}{and} {} more", many - SHOWN)),
+    }
 }
 
 /// What is in `runs/`; paths are those below the result folder.

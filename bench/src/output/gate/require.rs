@@ -44,18 +44,19 @@ impl Require {
         let entrant = entrants.find(|one| one.name == name);
         let reason = entrant.and_then(|one| one.excluded.as_ref());
         let excluded = reason.map(|reason| format!("excluded: {reason}"));
-        let plays = |bout: &str| {
-            let mut all = summary.bouts.iter();
-            let bout = all.find(|one| one.scenario.name == bout);
-            let result = bout.and_then(|bout| bout.result_of(name));
+        let plays = |bout: &Bout| {
+            let result = bout.result_of(name);
             result.is_some_and(|result| result.valid_runs > 0)
         };
         let missing = if self.bouts.is_empty() {
-            let mut all = summary.bouts.iter();
-            let somewhere = all.any(|bout| plays(&bout.scenario.name));
+            let somewhere = summary.bouts.iter().any(plays);
             (!somewhere).then(|| "no run of it counts".to_owned())
         } else {
-            let lacking = self.bouts.iter().filter(|bout| !plays(bout));
+            let plays_in = |name: &String| {
+                let mut all = summary.bouts.iter();
+                all.any(|bout| bout.scenario.name == *name && plays(bout))
+            };
+            let lacking = self.bouts.iter().filter(|bout| !plays_in(bout));
             let names: Vec<&str> = lacking.map(String::as_str).collect();
             (!names.is_empty()).then(|| format!("no run of it counts in {}", names.join(", ")))
         };

@@ -110,6 +110,14 @@ impl Scale {
     }
 }
 
+/// How far a scale about 1 goes to each side: a little beyond the farthest of `ends`, and not
+/// beyond `farthest`.
+pub(super) fn reach(ends: impl Iterator<Item = f64>, farthest: f64) -> f64 {
+    let ends = ends.map(|end| end.ln().abs());
+    let widest = ends.filter(|end| end.is_finite()).fold(0.0, f64::max);
+    (widest.exp() * 1.03).clamp(1.12, farthest)
+}
+
 /// In equal steps; also for less than a decade of a logarithmic scale.
 fn even_ticks(low: f64, high: f64) -> Vec<f64> {
     let step = round_step((high - low) / 5.0);

@@ -2,7 +2,7 @@
 
 use super::axis::Scale;
 use super::chart::{Chart, Legend, strings};
-use super::svg::Svg;
+use super::svg::{Svg, staggered};
 use crate::judge::metrics::Metric;
 use crate::output::table::Table;
 use crate::record::{RunRecord, Status};
@@ -41,8 +41,6 @@ pub(super) fn dots(
         let style = legend.style(&result.contestant);
         let middle = svg.row(place, &result.contestant);
         for (number, (run, value)) in values(&result.contestant).into_iter().enumerate() {
-            // In turn above and below, so that equal values do not hide each other.
-            let y = middle + f64::from(number as u32 % 5) * 5.0 - 10.0;
             let class = match run.status {
                 Status::Valid => format!("run {style}"),
                 Status::Doubtful => format!("run hollow {style}"),
@@ -51,7 +49,7 @@ pub(super) fn dots(
             let shown = units::format(metric.unit, value);
             svg.dot(
                 &class,
-                (x.at(value), y),
+                (x.at(value), staggered(middle, number)),
                 3.5,
                 &format!("block {}: {shown}, {}", run.block, run.status.name()),
             );

@@ -1,7 +1,7 @@
 //! The forest plot: how many times better than one contestant the others are, a row for each bout
 //! and contestant, a panel for each of three figures.
 
-use super::axis::Scale;
+use super::axis::{Scale, reach};
 use super::chart::{Chart, Legend, strings};
 use super::svg::{Frame, Svg};
 use crate::config::{Load, ScenarioKind};
@@ -86,13 +86,11 @@ impl<'a> Forest<'a> {
 
     /// Beside each other on a screen, under each other on a phone.
     pub(super) fn chart(&self, legend: &Legend<'_>) -> Chart {
-        let caption = self.title();
-        let narrow = self.draw(1, 0.0, legend).finish(&caption, &self.reading());
+        let (caption, reading) = (self.title(), self.reading());
+        let drawn = |columns| self.draw(columns, 0.0, legend).finish(&caption, &reading);
         Chart {
-            narrow: Some(narrow),
-            svg: self
-                .draw(PANELS.len(), 0.0, legend)
-                .finish(&caption, &self.reading()),
+            svg: drawn(PANELS.len()),
+            narrow: Some(drawn(1)),
             table: self.table(),
             caption,
         }
@@ -190,7 +188,9 @@ impl<'a> Forest<'a> {
         let width = NAMES + columns as f64 * (PANEL + GAP);
         let height = above + panels.len().div_ceil(columns) as f64 * tall;
         let mut svg = Svg::of_frames(width, height, frame(0));
-        let reach = self.reach();
+        // The panels have one axis.
+        let intervals = self.marks().map(|(_, mark)| mark.advantage);
+        let reach = reach(intervals.flat_map(|one| [one.low, one.high]), FARTHEST);
         for (number, panel) in panels.into_iter().enumerate() {
             let here = frame(number);
             svg.go_on_in(here);
@@ -240,15 +240,6 @@ impl<'a> Forest<'a> {
             let y = self.y_of(group, top, place) + 4.0;
             svg.text("row", (NAMES - 10.0, y), "end", row.contestant);
         }
-    }
-
-    /// How far the axis goes to each side of 1.
-    fn reach(&self) -> f64 {
-        let ends = self
-            .marks()
-            .flat_map(|(_, mark)| [mark.advantage.low, mark.advantage.high]);
-        let farthest = ends.map(|end| end.ln().abs()).filter(|end| end.is_finite());
-        (farthest.fold(0.0, f64::max).exp() * 1.03).clamp(1.12, FARTHEST)
     }
 
     fn table(&self) -> Table {

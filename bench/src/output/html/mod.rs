@@ -11,6 +11,7 @@ mod probes;
 mod rounds;
 mod strip;
 mod svg;
+mod verdicts;
 
 use anyhow::{Context, Result};
 use minijinja::{AutoEscape, Environment, Value, context};
@@ -22,7 +23,6 @@ use crate::output::history::Entry;
 use crate::output::notes::notes;
 use crate::output::table::Table;
 use crate::output::text;
-use crate::output::text::headlines;
 use crate::output::where_slower::{WhereSlower, where_slower};
 use crate::output::words;
 use crate::record::{RunRecord, Status};
@@ -144,7 +144,7 @@ impl Section {
             notes: notes(summary, &results.findings),
             facts: facts(summary),
             contestants: entrants(summary, &legend),
-            verdicts: headlines::verdicts(summary),
+            verdicts: verdicts::verdicts(summary),
             noise: noise(summary),
             where_slower: where_slower(summary),
             first_view: first_view(summary, names.first().map_or("", String::as_str), &legend),

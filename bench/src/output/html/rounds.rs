@@ -1,9 +1,9 @@
 //! An alternating bout: its rounds as dots.
 
-use super::axis::Scale;
+use super::axis::{Scale, reach};
 use super::chart::{Chart, Legend, strings};
 use super::forest::times;
-use super::svg::Svg;
+use super::svg::{Svg, staggered};
 use crate::judge::metrics::Metric;
 use crate::output::table::Table;
 use crate::record::RunRecord;
@@ -34,9 +34,8 @@ pub(super) fn rounds(
         let rounds = rounds.values().copied();
         rounds.chain([all.low, all.high])
     });
-    let farthest = ends.map(|end| end.ln().abs()).fold(0.0, f64::max).exp();
     let mut svg = Svg::of_rows(rows.len(), 12.0);
-    let x = Scale::about_one((farthest * 1.03).clamp(1.12, 10.0), svg.across());
+    let x = Scale::about_one(reach(ends, 10.0), svg.across());
     svg.x_axis(x.ticks_about_one(), "← worse · better →");
     svg.mark_x(x.at(1.0));
     let headings = ["contestant", "round", "times better"];
@@ -58,10 +57,9 @@ pub(super) fn rounds(
         );
         let mut row = |round: String, value| table.row(vec![name.to_owned(), round, value]);
         for (number, (round, ratio)) in rounds.into_iter().enumerate() {
-            // In turn above and below, so that equal values do not hide each other.
-            let y = middle + f64::from(number as u32 % 5) * 5.0 - 10.0;
             let words = format!("round {round}: {}", times(ratio));
-            svg.dot(&format!("run {style}"), (x.at(ratio), y), 3.5, &words);
+            let place = (x.at(ratio), staggered(middle, number));
+            svg.dot(&format!("run {style}"), place, 3.5, &words);
             row(round.to_string(), times(ratio));
         }
         row("all".to_owned(), interval);

@@ -6,7 +6,7 @@ use loadgen::record::{Record, Second};
 
 use super::axis::Scale;
 use super::chart::{Chart, Legend, strings};
-use super::svg::{Frame, Svg};
+use super::svg::{FIGURES, Frame, Svg, WIDTH};
 use crate::judge::metrics::{self, Metric};
 use crate::output::table::Table;
 use crate::output::text::missing;
@@ -15,9 +15,6 @@ use crate::stats::median_of;
 use crate::summary::Bout;
 use crate::units::{self, Unit};
 
-const WIDTH: f64 = 560.0;
-/// Of the figures at the left.
-const FIGURES: f64 = 76.0;
 const GAP: f64 = 8.0;
 const HEIGHT: f64 = 110.0;
 /// Over and under a row of panels.

@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-/// Of every drawing.
-const WIDTH: f64 = 560.0;
+/// Of a drawing with one frame.
+pub(super) const WIDTH: f64 = 560.0;
 /// Left of the frame: figures of an axis.
-const FIGURES: f64 = 76.0;
+pub(super) const FIGURES: f64 = 76.0;
 /// Left of the frame: names of rows.
 const NAMES: f64 = 206.0;
 /// Right of the frame: half of the last label.
@@ -234,6 +234,12 @@ impl Svg {
             titled(title),
         )
     }
+}
+
+/// Of the dots about the middle of a row the y of this one: in turn above and below, so that equal
+/// values do not hide each other.
+pub(super) fn staggered(middle: f64, number: usize) -> f64 {
+    middle + f64::from(number as u32 % 5) * 5.0 - 10.0
 }
 
 fn titled(title: &str) -> String {

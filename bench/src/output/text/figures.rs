@@ -1,6 +1,6 @@
 //! Everybody's figures: a table per kind of bout.
 
-use super::{missing, spread};
+use super::{is_refused, missing, spread};
 use crate::config::{Load, ScenarioKind};
 use crate::judge::metrics::{self, Metric};
 use crate::output::table::Table;
@@ -168,7 +168,7 @@ fn wrapped(clauses: &[String]) -> String {
 
 /// `10/10`; `9/10 ?1 !2` when one of the nine is in doubt and two carry notes.
 fn valid(result: &ContestantResult) -> String {
-    if result.refused_runs > 0 && result.refused_runs == result.runs {
+    if is_refused(result) {
         return "refused".to_owned();
     }
     let warned = match result.noted_runs {

@@ -2,7 +2,6 @@
 
 mod comparisons;
 pub(crate) mod figures;
-pub(crate) mod headlines;
 mod who_won;
 
 use super::notes::notes;
@@ -206,6 +205,11 @@ fn list(summary: &Summary, heading: &str, of: fn(&Bout) -> &[Problem]) -> String
 
 pub(crate) fn spread(result: &ContestantResult, key: &str) -> Option<Spread> {
     result.metrics.get(key).copied().flatten()
+}
+
+/// This machine could hold none of its runs.
+fn is_refused(result: &ContestantResult) -> bool {
+    result.refused_runs > 0 && result.refused_runs == result.runs
 }
 
 /// A median with its spread.

@@ -1,11 +1,11 @@
 //! Who won: what a user pays in each scenario, every contestant against the first.
 
-use super::{cell, missing, spread};
+use super::{cell, is_refused, missing, spread};
 use crate::output::bar::Scale;
 use crate::output::table::Table;
 use crate::output::words;
 use crate::stats::{ROUNDS_FOR_A_CLAIM, RUNS_FOR_A_CLAIM};
-use crate::summary::{Advantage, Bout, ContestantResult, Figure, Summary};
+use crate::summary::{Advantage, Bout, Figure, Summary};
 use crate::units::Unit;
 
 /// Characters of a bar.
@@ -139,10 +139,6 @@ fn median(figure: &Figure<'_>, name: &str) -> String {
             None => cell(unit, Some(found)) + per_s,
         },
     }
-}
-
-fn is_refused(result: &ContestantResult) -> bool {
-    result.runs > 0 && result.refused_runs == result.runs
 }
 
 /// A contestant against the reference; where there is nothing to be said, why.

@@ -1,8 +1,9 @@
 //! Who won: each bout by the metric that decides it.
 
-use super::{cell, missing, spread};
+use super::chart::strings;
 use crate::judge::metrics::{self, Metric};
 use crate::output::table::Table;
+use crate::output::text::{cell, missing, spread};
 use crate::output::words;
 use crate::summary::{Bout, Comparison, Pair, Summary};
 
@@ -13,7 +14,6 @@ const FEW: usize = 3;
 /// With more, that row names so many of the differences found.
 const DIFFERENCES_SHOWN: usize = 6;
 
-const HOW_MUCH: &str = "better, by how much [95% interval]";
 /// In place of a verdict.
 const ONE_RUN: &str = "one run: no interval, no claim about differences";
 
@@ -39,14 +39,6 @@ fn headlines(summary: &Summary) -> impl Iterator<Item = Headline<'_>> {
 }
 
 impl Headline<'_> {
-    /// What stands in every row about it.
-    fn name(&self) -> [String; 2] {
-        [
-            self.bout.scenario.name.clone(),
-            self.metric.title.to_owned(),
-        ]
-    }
-
     fn median(&self, name: &str) -> String {
         self.bout.result_of(name).map_or_else(missing, |result| {
             cell(self.metric.unit, spread(result, self.metric.key))
@@ -145,24 +137,15 @@ fn entrants(summary: &Summary) -> Vec<&str> {
 
 /// One row per bout: the metric that decides it, each contestant's median (if they are few), the
 /// verdict.
-pub(crate) fn verdicts(summary: &Summary) -> Table {
+pub(super) fn verdicts(summary: &Summary) -> Table {
     let entrants = entrants(summary);
     let columns = if entrants.len() > FEW {
         &[]
     } else {
         &entrants[..]
     };
-    let arranged = |[bout, by]: [String; 2], medians: Vec<String>, verdict: String, n: String| {
-        let mut cells = vec![bout, verdict, n, by];
-        cells.extend(medians);
-        cells
-    };
-    let headings = arranged(
-        ["bout", "by"].map(str::to_owned),
-        columns.iter().map(|name| (*name).to_owned()).collect(),
-        HOW_MUCH.to_owned(),
-        "n".to_owned(),
-    );
+    let mut headings = strings(&["bout", "better, by how much [95% interval]", "n", "by"]);
+    headings.extend(strings(columns));
     let right = [2].into_iter().chain(4..4 + columns.len()).collect();
     let mut table = Table::new(headings, right);
     for headline in headlines(summary) {
@@ -173,12 +156,14 @@ pub(crate) fn verdicts(summary: &Summary) -> Table {
         } else {
             headline.every_verdict()
         };
-        table.row(arranged(
-            headline.name(),
-            columns.iter().map(|name| headline.median(name)).collect(),
+        let mut row = vec![
+            headline.bout.scenario.name.clone(),
             verdict.join("\n"),
             headline.paired_runs(),
-        ));
+            headline.metric.title.to_owned(),
+        ];
+        row.extend(columns.iter().map(|name| headline.median(name)));
+        table.row(row);
     }
     table
 }
