@@ -9,7 +9,7 @@ use crate::{
         fan_out_timing::FanOutTiming,
         second::SecondPart,
         shared::{Shared, Times},
-        stats::Stats,
+        stats::{Latest, Stats},
         worker::ThreadResult,
     },
     histogram::{self, Latencies},
@@ -236,15 +236,13 @@ fn unix_ns(epoch: SystemTime, ns: u64) -> u64 {
 }
 
 fn merge_latencies(results: &[ThreadResult]) -> (Latencies, Option<Latencies>) {
-    let mut main = histogram::new();
-    let mut actual = None;
-    for result in results {
-        histogram::merge(&mut main, &result.latest.main);
-        if let Some(part) = &result.latest.actual {
-            histogram::merge(actual.get_or_insert_with(histogram::new), part);
-        }
-    }
-    (main, actual)
+    let mut all = Latest {
+        main: histogram::new(),
+        actual: None,
+        seconds: Vec::new(),
+    };
+    results.iter().for_each(|result| all.add(&result.latest));
+    (all.main, all.actual)
 }
 
 /// Every second, with its latencies.

@@ -211,21 +211,19 @@ impl Cli {
     /// # Errors
     /// A sentence that says what to do instead.
     pub fn check(self) -> Result<(Config, Output), String> {
-        let slices = match &self.command {
-            Command::Echo { messages, .. } | Command::Broadcast { messages, .. } => messages.slices,
-            Command::Connect { .. } | Command::Idle { .. } | Command::Shard => false,
-        };
-        let (kind, common, traffic) = match self.command {
-            Command::Echo { common, messages } => (LoadKind::Echo, common, echo(&messages)),
+        let (kind, common, traffic, slices) = match self.command {
+            Command::Echo { common, messages } => {
+                (LoadKind::Echo, common, echo(&messages), messages.slices)
+            }
             Command::Broadcast {
                 common,
                 messages,
                 publishers,
             } => {
                 let traffic = broadcast(&messages, publishers, common.connections)?;
-                (LoadKind::Broadcast, common, traffic)
+                (LoadKind::Broadcast, common, traffic, messages.slices)
             }
-            Command::Connect { common } => (LoadKind::Connect, common, Traffic::default()),
+            Command::Connect { common } => (LoadKind::Connect, common, Traffic::default(), false),
             Command::Idle {
                 common,
                 active,
@@ -233,7 +231,7 @@ impl Cli {
                 size,
             } => {
                 let traffic = idle(active, rate, size, common.connections)?;
-                (LoadKind::Idle, common, traffic)
+                (LoadKind::Idle, common, traffic, false)
             }
             Command::Shard => {
                 return Err(

@@ -44,8 +44,7 @@ pub struct Refusal {
 /// # Errors
 /// What the kernel said.
 pub fn io_uring() -> Result<(), Refusal> {
-    let tried = uring_net::probe().map(drop);
-    tried.map_err(|error| Refusal {
+    uring_net::probe().map_err(|error| Refusal {
         problem: format!("{}: {}: {}", error.step, error.source, error.cause),
         remedy: error.cause.remedy().to_owned(),
     })
@@ -57,7 +56,7 @@ pub fn io_uring() -> Result<(), Refusal> {
 /// Without io_uring; when the machine cannot hold the connections, with the arithmetic and what to
 /// do; and for CPUs that may not be used.
 pub fn plan(config: &Config, targets: &[SocketAddr]) -> Result<Plan, String> {
-    io_uring().map_err(|refusal| format!("{}; {}", refusal.problem, refusal.remedy))?;
+    uring_net::probe().map_err(|error| error.to_string())?;
     limits::check_cpus(&config.cpus)?;
     plan_within(config, targets, &SystemLimits::this())
 }

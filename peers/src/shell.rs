@@ -87,9 +87,10 @@ where
         listeners.push(listen(address)?);
     }
     let work = HandlerWork::calibrated(options.handler_work_us);
+    let serve = move |stream| serve(stream, work);
     for (index, listener) in listeners.into_iter().enumerate() {
         let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
-        start_worker(index, cpu, listener, work, serve.clone())?;
+        start_worker(index, cpu, listener, serve.clone())?;
     }
     println!(
         "{}",
@@ -146,11 +147,10 @@ fn start_worker<Serve, Serving>(
     index: usize,
     cpu: Option<usize>,
     listener: TcpListener,
-    work: HandlerWork,
     serve: Serve,
 ) -> Result<()>
 where
-    Serve: Fn(TcpStream, HandlerWork) -> Serving + Send + 'static,
+    Serve: Fn(TcpStream) -> Serving + Send + 'static,
     Serving: Future<Output = ()> + Send + 'static,
 {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -166,13 +166,13 @@ where
     }
     thread::Builder::new()
         .name(format!("worker-{index}"))
-        .spawn(move || runtime.block_on(accept(listener, work, serve)))?;
+        .spawn(move || runtime.block_on(accept(listener, serve)))?;
     Ok(())
 }
 
-async fn accept<Serve, Serving>(listener: TcpListener, work: HandlerWork, serve: Serve)
+async fn accept<Serve, Serving>(listener: TcpListener, serve: Serve)
 where
-    Serve: Fn(TcpStream, HandlerWork) -> Serving,
+    Serve: Fn(TcpStream) -> Serving,
     Serving: Future<Output = ()> + Send + 'static,
 {
     let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -186,11 +186,7 @@ where
         match listener.accept().await {
             // The budget of tokio's cooperative scheduling would only send a busy connection round
             // the loop once more.
-            Ok((stream, _)) => {
-                drop(tokio::spawn(tokio::task::unconstrained(serve(
-                    stream, work,
-                ))));
-            }
+            Ok((stream, _)) => drop(tokio::spawn(tokio::task::unconstrained(serve(stream)))),
             Err(error) => {
                 eprintln!("cannot accept a connection: {error}");
                 tokio::task::yield_now().await;

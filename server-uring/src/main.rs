@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
 use server_core::lifecycle::Ready;
@@ -96,11 +96,9 @@ fn main() -> ExitCode {
 
 /// Asks the kernel itself: this server never serves on anything but io_uring.
 fn probe() -> anyhow::Result<()> {
-    match uring_net::probe() {
-        Ok(_) => Ok(()),
-        // The error names its source itself.
-        Err(error) => bail!("this server needs io_uring, and there is no substitute: {error}"),
-    }
+    // The error names its source itself.
+    uring_net::probe()
+        .map_err(|error| anyhow!("this server needs io_uring, and there is no substitute: {error}"))
 }
 
 fn serve_on_monoio(

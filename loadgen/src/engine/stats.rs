@@ -74,13 +74,12 @@ pub struct Latest {
 }
 
 impl Latest {
-    /// Those of another slice; a run in slices has no series.
+    /// The histograms of another thread, or of another slice, but not the series.
     pub fn add(&mut self, other: &Self) {
         histogram::merge(&mut self.main, &other.main);
         if let Some(part) = &other.actual {
             histogram::merge(self.actual.get_or_insert_with(histogram::new), part);
         }
-        self.seconds.clear();
     }
 }
 
