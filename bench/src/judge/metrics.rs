@@ -76,6 +76,11 @@ impl RunRecord {
     }
 }
 
+/// Samples beyond a percentile that make it a figure of a slice. A run needs more to be quoted
+/// (`loadgen::record::MIN_SAMPLES_BEYOND`): nobody quotes a slice, and what its few samples leave
+/// open is in the interval over all slices.
+const MIN_SAMPLES_BEYOND_IN_SLICE: f64 = 10.0;
+
 impl Slice {
     /// The figure of a slice that a run has under `key`; `None` where a slice has none or too few
     /// samples stand behind it.
@@ -99,7 +104,10 @@ impl Slice {
                 let (_, of_key) = PERCENTILES
                     .iter()
                     .find(|(ending, _)| key.ends_with(ending))?;
-                percentile(Some(&latency.into()), *of_key)
+                let beyond = latency.count as f64 * (1.0 - of_key / 100.0) + 0.5;
+                (beyond >= MIN_SAMPLES_BEYOND_IN_SLICE)
+                    .then(|| value_at(&latency.into(), *of_key))
+                    .flatten()
             }
         };
         value.filter(|value| *value > 0.0)
@@ -338,7 +346,11 @@ static METRICS: &[Metric] = &[
 
 /// A percentile with enough samples beyond it.
 fn percentile(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
-    let latency = latency?;
+    let latency = latency.filter(|latency| latency.supports(percentile / 100.0))?;
+    value_at(latency, percentile)
+}
+
+fn value_at(latency: &Latency, percentile: f64) -> Option<f64> {
     let value = match percentile {
         50.0 => latency.p50_ns,
         90.0 => latency.p90_ns,
@@ -347,7 +359,7 @@ fn percentile(latency: Option<&Latency>, percentile: f64) -> Option<f64> {
         99.99 => latency.p99_99_ns,
         _ => return None,
     };
-    latency.supports(percentile / 100.0).then_some(value as f64)
+    Some(value as f64)
 }
 
 /// No minimum sample count for the mean: large broadcasts have few messages per second, and
@@ -483,6 +495,23 @@ mod tests {
         assert!(metrics["latency_actual_p99_9_ns"].is_some());
         let run = test_data::echo_run("server-uring", 1, 99_000.0);
         assert_eq!(run.metrics["latency_actual_p99_9_ns"], None);
+    }
+
+    #[test]
+    fn a_slice_needs_fewer_samples_than_a_run() {
+        let with = |count| {
+            let latency = Percentiles {
+                count,
+                p99_ns: 7,
+                ..Percentiles::default()
+            };
+            let slice = Slice {
+                latency_intended: Some(latency),
+                ..Slice::default()
+            };
+            slice.metric("latency_intended_p99_ns")
+        };
+        assert_eq!((with(1_000), with(900)), (Some(7.0), None));
     }
 
     #[test]
