@@ -161,13 +161,14 @@ impl Testbed {
     }
 
     /// Stretches of load until two in a row agree in throughput and in the server's CPU time, and
-    /// every connection has had some messages.
+    /// every connection has had some messages. Each settles first as a slice does: stretches are in
+    /// the window that Little's law judges, and while 10,000 connections send their first message
+    /// they are not all in flight.
     fn warm_up(&self, participant: &mut Participant<'_>, alternation: Alternation) {
-        let slice = alternation.settle + alternation.slice;
-        let stretch = slice.clamp(SHORTEST_STRETCH, LONGEST_STRETCH);
+        let stretch = alternation.slice.clamp(SHORTEST_STRETCH, LONGEST_STRETCH);
         let mut messages = 0;
         for _ in 0..MOST_STRETCHES {
-            if let Some((slice, _)) = self.slice(participant, Duration::ZERO, stretch) {
+            if let Some((slice, _)) = self.slice(participant, alternation.settle, stretch) {
                 messages += slice.messages;
                 participant.alternation.warm_up.push(slice);
             }
