@@ -159,6 +159,18 @@ impl Contestant {
         }
     }
 
+    /// The same program with the same arguments: between the two there is nothing to find.
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        let nameless = |one: &Self| Self {
+            name: String::new(),
+            about: String::new(),
+            default: false,
+            duplicate: None,
+            ..one.clone()
+        };
+        nameless(self) == nameless(other)
+    }
+
     /// Whether it has runs in this bout.
     pub fn plays(&self, scenario: &Scenario) -> bool {
         let can_work = self.can_work();
@@ -269,6 +281,16 @@ mod tests {
             ..floor
         };
         assert!(knows_it.plays(&scenario));
+    }
+
+    #[test]
+    fn a_copy_has_another_name_and_the_same_command_line() {
+        let [a, mut b] = ["a", "b"].map(crate::test_data::contestant);
+        assert!(!a.is_copy_of(&b), "programs of two names");
+        b.program = a.program.clone();
+        assert!(a.is_copy_of(&b) && a.is_copy_of(&a.duplicate(vec![])));
+        b.args = vec!["--burn-ns".into(), "160".into()];
+        assert!(!a.is_copy_of(&b));
     }
 
     #[test]

@@ -97,7 +97,11 @@ mod tests {
             .iter()
             .map(|one| one.args.last().map_or("0", String::as_str))
             .collect();
-        assert_eq!(delays, ["0", "0", "0", "0", "160", "240", "400", "800"]);
+        assert_eq!(delays[6..], ["160", "240", "400", "800"]);
+        let copies = contestants
+            .iter()
+            .filter(|one| one.is_copy_of(&contestants[0]));
+        assert_eq!(copies.count(), 6);
         for scenario in &suite.scenarios {
             load_scenario(config_dir(), scenario).unwrap();
         }
