@@ -13,8 +13,8 @@ use crate::machine::Machine;
 use crate::machine::proc::{KernelMemory, TreeMemory};
 use crate::record::environment::{Environment, Revision};
 use crate::record::{
-    Ending, Footprint, GeneratorSide, Layout, MemorySample, RunRecord, SCHEMA_VERSION,
-    ServerMemory, ServerSide, Status, Stopped, WindowUse,
+    Ending, Footprint, GeneratorSide, Layout, MemorySample, Percentiles, RunRecord, SCHEMA_VERSION,
+    ServerMemory, ServerSide, Slice, SliceUse, Slices, Status, Stopped, WindowUse,
 };
 use crate::store::load::Results;
 use crate::summary::{Entrant, MeasuredCapacity, Setting, Summary, summarize};
@@ -120,6 +120,47 @@ pub(crate) fn open_run(contestant: &str, block: usize, rate: f64, p99_ns: u64) -
     run.generator.rate_per_s = Some(rate);
     run.loadgen = Some(loadgen_record(rate, Some(p99_ns)));
     fill(&mut run);
+    run
+}
+
+/// What a contestant did in a round of an alternating bout: in each slice of 50 ms so many messages
+/// and so much CPU time of the server; in an open loop also a p99 of 1 ms.
+pub(crate) fn round_run(
+    scenario: &Scenario,
+    contestant: &str,
+    round: usize,
+    slices: impl IntoIterator<Item = (u64, u64)>,
+) -> RunRecord {
+    let p99 = Percentiles {
+        count: 100_000,
+        p50_ns: 500_000,
+        p90_ns: 800_000,
+        p99_ns: 1_000_000,
+        p99_9_ns: 2_000_000,
+    };
+    let is_open = matches!(
+        scenario.load,
+        Some(Load::Rate(_) | Load::FractionOfCapacity(_))
+    );
+    let slice = |(place, (messages, cpu_ns)): (usize, (u64, u64))| Slice {
+        cycle: place + 1,
+        position: 1,
+        window_ns: 50_000_000,
+        messages,
+        latency_intended: is_open.then_some(p99),
+        server: Some(SliceUse {
+            cpu_ns,
+            ..SliceUse::default()
+        }),
+        ..Slice::default()
+    };
+    let mut run = echo_run(contestant, round, 100_000.0);
+    run.bout = scenario.name.clone();
+    run.scenario = scenario.clone();
+    run.alternation = Some(Slices {
+        warm_up: vec![],
+        slices: slices.into_iter().enumerate().map(slice).collect(),
+    });
     run
 }
 

@@ -62,6 +62,36 @@ fn a_figure_that_was_typed_by_hand_is_found() {
 }
 
 #[test]
+fn what_a_folder_does_not_have_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("results.toml");
+    let is_of_referee = |folder: &PathBuf| {
+        let summary = fs::read_to_string(folder.join("summary.json")).unwrap();
+        summary.contains("\"suite\": \"referee\"")
+    };
+    let mut folders = committed::results().into_iter();
+    let folder = folders.find(is_of_referee).unwrap();
+    let folder = fs::canonicalize(folder).unwrap();
+    let too_few = "[result.referee]\nrounds = 3\nrounds_at_rate = 5";
+    for (against, more, says) in [
+        ("nobody", "", "has no contestant `nobody`"),
+        ("floor-tcp", "bouts = ['work-0']", "has no bout `work-0`"),
+        ("floor-tcp", too_few, "below 4 rounds nothing is claimed"),
+    ] {
+        let text = format!(
+            "[[result]]\nfolder = '{}'\ntitle = 't'\nabout = 'a'\nagainst = '{against}'\n{more}\n",
+            folder.display()
+        );
+        fs::write(&list, text).unwrap();
+        let output = check(&list);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(says), "{message}");
+        assert!(message.contains(list.to_str().unwrap()) && output.stdout.is_empty());
+    }
+}
+
+#[test]
 fn the_readme_shows_the_plot_and_names_its_folder_first() {
     let readme = fs::read_to_string(docs().join("../README.md")).unwrap();
     assert!(readme.contains("](docs/plot.svg)"));

@@ -17,7 +17,7 @@ pub(crate) use direction::invert;
 pub use effect::{
     ALPHA, POWER, cliffs_delta, holm, minimal_detectable, minimal_detectable_unpaired,
 };
-pub use power::power_curve;
+pub use power::{ROUNDS_TO_DRAW_FROM, power_curve};
 pub use rank_sum::rank_sum_p;
 pub use signed_rank::signed_rank_p;
 pub use student::t_quantile;

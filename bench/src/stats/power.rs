@@ -18,8 +18,8 @@ use super::two_level::two_level;
 
 /// Suites that are put together.
 const SUITES: usize = 2000;
-/// Rounds that are there for each round of a suite.
-const ROUNDS_TO_DRAW_FROM: usize = 4;
+/// Rounds that must be there for each round of a suite.
+pub const ROUNDS_TO_DRAW_FROM: usize = 4;
 
 /// Of suites of `rounds_per_suite` rounds, for each of the `effects` (true ratios of the first side
 /// to the second): the effect, and the share of the suites that call it. For an effect of 1 either

@@ -16,7 +16,7 @@ use crate::record::{Check, Limiter, RunRecord, Status, Stopped};
 use crate::stats::{Direction, PairedRatio, Spread, TwoLevel};
 pub use against::{Advantage, Figure};
 pub use noise::{Noise, SelfBout};
-pub use pairs::{by_round, rounds_to_narrow, standing, widest_interval};
+pub use pairs::{by_round, cycles_of_rounds, rounds_to_narrow, standing, widest_interval};
 use pairs::{pair, pairs_of};
 use verdict::{Significance, Verdict};
 

@@ -141,17 +141,35 @@ pub fn by_round(
         Some(Direction::LowerIsBetter) => -1.0,
         _ => 1.0,
     };
-    paired(runs, name, other, metric)
+    round_logs(&paired(runs, name, other, metric), metric)
         .into_iter()
-        .filter_map(|(round, own, others)| {
-            let logs = cycle_ratios(
-                own.alternation.as_ref()?,
-                others.alternation.as_ref()?,
-                metric,
-            );
-            Some((round, (sign * trimmed_mean(&logs)?).exp()))
-        })
+        .filter_map(|(round, logs)| Some((round, (sign * trimmed_mean(&logs)?).exp())))
         .collect()
+}
+
+/// ln(first / second) of the cycles of each round of an alternating bout: what its interval is made
+/// of.
+pub fn cycles_of_rounds(
+    runs: &[&RunRecord],
+    first: &str,
+    second: &str,
+    metric: &Metric,
+) -> Vec<Vec<f64>> {
+    let rounds = round_logs(&paired(runs, first, second, metric), metric);
+    rounds.into_iter().map(|(_, logs)| logs).collect()
+}
+
+/// By round: ln(first / second) of its cycles. A round without any is left out.
+fn round_logs(both: &[(usize, &RunRecord, &RunRecord)], metric: &Metric) -> Vec<(usize, Vec<f64>)> {
+    let of_round = |(round, one, other): &(usize, &RunRecord, &RunRecord)| {
+        let logs = cycle_ratios(
+            one.alternation.as_ref()?,
+            other.alternation.as_ref()?,
+            metric,
+        );
+        (!logs.is_empty()).then_some((*round, logs))
+    };
+    both.iter().filter_map(of_round).collect()
 }
 
 /// By block or round: the runs of both that count by this metric, where both have one.
@@ -270,16 +288,8 @@ impl Matched {
         direction: Direction,
         both: &[(usize, &RunRecord, &RunRecord)],
     ) -> Option<Self> {
-        let of_round = |(round, one, other): &(usize, &RunRecord, &RunRecord)| {
-            let logs = cycle_ratios(
-                one.alternation.as_ref()?,
-                other.alternation.as_ref()?,
-                metric,
-            );
-            (!logs.is_empty()).then_some((*round, logs))
-        };
         let (blocks, rounds): (Vec<usize>, Vec<Vec<f64>>) =
-            both.iter().filter_map(of_round).unzip();
+            round_logs(both, metric).into_iter().unzip();
         let levels = two_level(&rounds)?;
         Some(Self {
             metric,

@@ -9,7 +9,7 @@ use crate::judge::metrics;
 use crate::output::table::Table;
 
 /// Distinct styles of contestants; further ones begin again.
-const STYLES: usize = 8;
+pub(super) const STYLES: usize = 8;
 
 /// A drawing with the figures it is made of.
 #[derive(Debug, Serialize)]

@@ -6,12 +6,15 @@ mod chart;
 mod forest;
 mod history;
 mod loads;
+mod panels;
 mod percentiles;
+pub(crate) mod power;
 mod probes;
 mod rounds;
 mod strip;
 mod svg;
 mod verdicts;
+mod work;
 
 use anyhow::{Context, Result};
 use minijinja::{AutoEscape, Environment, Value, context};
@@ -30,6 +33,7 @@ use crate::store::load::Results;
 use crate::summary::{Bout, ContestantResult, Summary};
 use chart::{Chart, Legend, metric_title};
 use forest::Forest;
+use power::{Curve, Observed};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
@@ -77,9 +81,25 @@ pub fn plot(summary: &Summary, against: Option<&str>) -> Result<String> {
     let forest = Forest::of(summary, reference).with_context(|| {
         format!("there is nothing to draw: no bout compares a contestant with {reference}")
     })?;
-    let svg = forest.alone(&Legend(&names(summary)));
+    Ok(alone(&forest.alone(&Legend(&names(summary)))))
+}
+
+/// How often a difference is called, against its size, as a drawing that stands alone.
+pub(crate) fn power_plot(curves: &[Curve], dots: &[Observed]) -> String {
+    alone(&power::draw(curves, dots))
+}
+
+/// Contestants against one, by how much a handler works, as a drawing that stands alone; `None`
+/// where no two bouts differ in that.
+pub(crate) fn work_plot(summary: &Summary, reference: &str) -> Option<String> {
+    let svg = work::draw(summary, reference, &Legend(&names(summary)))?;
+    Some(alone(&svg))
+}
+
+/// With the styles that it gets from the page otherwise.
+fn alone(svg: &str) -> String {
     // Behind the start tag of the root element.
-    Ok(svg.replacen('>', &format!("><style>\n{MARKS}{ALONE}</style>\n"), 1) + "\n")
+    svg.replacen('>', &format!("><style>\n{MARKS}{ALONE}</style>\n"), 1) + "\n"
 }
 
 /// One result folder.
