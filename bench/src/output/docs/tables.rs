@@ -29,7 +29,7 @@ pub(super) fn paid(summary: &Summary, against: &str) -> Table {
             let mut row = vec![
                 bout.scenario.name.clone(),
                 name.clone(),
-                sizes(&figures, name, doubtful),
+                sizes(&figures, name, against, doubtful),
             ];
             for Figure { bout, metric } in &figures {
                 let result = bout.result_of(name);
@@ -87,7 +87,7 @@ pub(super) fn single(bouts: &[&Bout], against: &str) -> Table {
             table.row(vec![
                 bout.scenario.name.clone(),
                 result.contestant.clone(),
-                runs(bout, result),
+                runs(bout, result, against),
                 headline.map_or("", |metric| metric.title).to_owned(),
                 median(headline),
                 better(headline),
@@ -135,30 +135,32 @@ pub(super) fn factor_of(advantage: Advantage) -> String {
 }
 
 /// `10 x 20` where the bout alternated, else the number of runs; behind a `?` those in doubt.
-fn runs(bout: &Bout, result: &ContestantResult) -> String {
-    let size = size_of(bout, &result.contestant, &bout.headline);
+fn runs(bout: &Bout, result: &ContestantResult, against: &str) -> String {
+    let size = size_of(bout, &result.contestant, against, &bout.headline);
     let size = size.unwrap_or_else(|| result.valid_runs.to_string());
     in_doubt(size, result.doubtful_runs)
 }
 
 /// `10 x 20, 5 x 5`: of each of the figures.
-fn sizes(figures: &[Figure<'_>], name: &str, doubtful: usize) -> String {
+fn sizes(figures: &[Figure<'_>], name: &str, against: &str, doubtful: usize) -> String {
     let mut sizes: Vec<String> = Vec::new();
     for Figure { bout, metric } in figures {
         let of_runs = || Some(bout.result_of(name)?.valid_runs.to_string());
-        let size = size_of(bout, name, metric.key).or_else(of_runs);
+        let size = size_of(bout, name, against, metric.key).or_else(of_runs);
         sizes.extend(size.filter(|size| !sizes.contains(size)));
     }
     in_doubt(sizes.join(", "), doubtful)
 }
 
-/// Rounds x cycles of the contestant's first comparison by this metric, if the bout alternated.
-fn size_of(bout: &Bout, name: &str, metric: &str) -> Option<String> {
-    let mut pairs = bout.pairs.iter();
-    let pair = pairs.find(|pair| !pair.duplicate && (pair.first == name || pair.second == name))?;
-    let mut comparisons = pair.comparisons.iter();
-    let comparison = comparisons.find(|one| one.metric == metric && one.levels.is_some())?;
-    Some(words::size(comparison))
+/// Rounds x cycles that a contestant has in common with the one that it is compared with, and of
+/// that one the most that it has with anybody; `None` if the bout did not alternate.
+fn size_of(bout: &Bout, name: &str, against: &str, metric: &str) -> Option<String> {
+    let others = bout.contestants.iter().map(|one| one.contestant.as_str());
+    let others = others.filter(|other| name == against || *other == against);
+    let compared = others.filter_map(|other| bout.comparison(name, other, metric));
+    let compared = compared.map(|(comparison, _)| comparison);
+    let most = compared.max_by_key(|one| one.levels.map_or(0, |levels| levels.cycles))?;
+    most.levels.is_some().then(|| words::size(most))
 }
 
 fn in_doubt(size: String, doubtful: usize) -> String {
