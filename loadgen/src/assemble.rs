@@ -15,8 +15,9 @@ use crate::{
     histogram::{self, Latencies},
     plan::Plan,
     record::{
-        Broadcast, ConnectPhase, Connections, Generator, Idle, LittlesLaw, LoadKind, Messages,
-        Options, Record, SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput, Verification,
+        Broadcast, ConnectPhase, ConnectSchedule, Connections, Generator, Idle, LittlesLaw, Lives,
+        LoadKind, Options, Record, SCHEMA_VERSION, Second, Shard, Subprotocols, Throughput,
+        Verification,
     },
     verdict::check_run,
 };
@@ -166,18 +167,37 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
         series,
     };
     match (&actual, config.kind) {
-        (_, LoadKind::Connect) => {
+        (actual, LoadKind::Connect) => {
+            let (from_begin, from_intended) = match actual {
+                Some(actual) => (histogram::summarise(actual), summary),
+                None => (summary, None),
+            };
             record.connect = ConnectPhase {
                 completed: counts.replies_in_window,
                 failed: record.connections.failed,
                 elapsed_ns: window_ns,
                 handshakes_per_s: per_second(counts.replies_in_window),
-                handshake_latency: summary,
+                handshake_latency: from_begin,
+                handshake_latency_intended: from_intended,
+                schedule: config.traffic.rate_per_s.map(|_| ConnectSchedule {
+                    due: counts.due,
+                    missing: counts.window.unsent,
+                    delayed: counts.window.delayed_by_window,
+                }),
+                lives: (config.traffic.messages > 0).then(|| Lives {
+                    messages: config.traffic.messages,
+                    completed: counts.lives.completed,
+                    lives_per_s: per_second(counts.lives.completed),
+                }),
                 subprotocols: record.connect.subprotocols.take(),
             };
-            record.messages = Messages::default();
-            record.throughput = Throughput::default();
-            record.generator.schedule_lag = None;
+            let messages_per_s = per_second(counts.lives.replies_in_window);
+            record.messages = counts.lives.messages;
+            record.throughput = Throughput {
+                messages_per_s,
+                payload_bytes_per_s: messages_per_s * config.traffic.size as f64,
+            };
+            record.latency_actual = histogram::summarise(&counts.lives.round_trips);
         }
         (Some(actual), _) => {
             record.latency_intended = summary;
@@ -216,9 +236,20 @@ fn count(results: &[ThreadResult], config: &Config) -> Stats {
     messages.expected = messages.sent * replies_each;
     messages.lost = messages.expected.saturating_sub(all.settled);
     messages.unsent = all.due.saturating_sub(messages.sent);
+    let (settled_in_all, lost) = match config.kind {
+        LoadKind::Connect => {
+            let lives = &mut all.lives;
+            lives.messages.expected = lives.messages.sent;
+            lives.messages.lost = lives.messages.sent.saturating_sub(lives.settled);
+            (lives.settled_in_all, lives.messages.lost)
+        }
+        LoadKind::Echo | LoadKind::Broadcast | LoadKind::Idle => {
+            (all.settled_in_all, messages.lost)
+        }
+    };
     all.totals.lost_in_warmup = (all.totals.sent * replies_each)
-        .saturating_sub(all.settled_in_all)
-        .saturating_sub(messages.lost);
+        .saturating_sub(settled_in_all)
+        .saturating_sub(lost);
     all
 }
 
@@ -303,6 +334,7 @@ fn to_options(config: &Config, plan: &Plan) -> Options {
         subprotocols: config.subprotocols.clone(),
         publishers: config.traffic.publishers,
         active_fraction: config.traffic.active_fraction,
+        messages_per_connection: (config.traffic.messages > 0).then_some(config.traffic.messages),
         spin_us: config.spin.as_micros() as u64,
         verification: Verification::of_size(config.traffic.size),
     }
@@ -343,6 +375,9 @@ fn connect_phase(results: &[ThreadResult], counts: &Stats) -> ConnectPhase {
         elapsed_ns,
         handshakes_per_s: rate(completed, elapsed_ns),
         handshake_latency: histogram::summarise(&counts.handshakes),
+        handshake_latency_intended: None,
+        schedule: None,
+        lives: None,
         subprotocols: (subprotocols != Subprotocols::default()).then_some(subprotocols),
     }
 }

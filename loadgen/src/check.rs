@@ -105,7 +105,8 @@ pub enum CheckName {
     Lost,
     /// The same, to messages of the warm-up.
     LostInWarmup,
-    /// Messages due by the schedule, never sent.
+    /// Messages due by the schedule, never sent; with `detail` connections that did not come up,
+    /// and `beside` all that were due.
     Unsent,
     /// Replies or deliveries that came twice.
     Duplicated,
@@ -131,7 +132,8 @@ pub enum CheckName {
     GeneratorCpu,
     /// Messages that nobody asked for.
     Unsolicited,
-    /// Share of the messages that waited for a place in their connection's window.
+    /// Share of the messages that waited for a place in their connection's window; with `detail` of
+    /// the connections that waited for others to leave.
     DelayedByWindow,
     /// Samples beyond the 99th percentile; `beside`: all samples.
     SamplesForP99,
@@ -261,6 +263,12 @@ impl fmt::Display for Check {
                     "{count} expected messages of the warm-up never came (lost)"
                 )
             }
+            CheckName::Unsent if self.detail.is_some() => write!(
+                f,
+                "{count} of {} connections were due but did not come up: the server takes fewer than \
+                 --rate asks for, or -c is too small for it",
+                show_count(beside)
+            ),
             CheckName::Unsent => write!(
                 f,
                 "{count} messages were due but never sent: the server takes fewer than --rate asks for, \
@@ -321,6 +329,12 @@ impl fmt::Display for Check {
                 f,
                 "{count} messages came before the first request on their connection (a greeting?); \
                  they are not counted"
+            ),
+            CheckName::DelayedByWindow if self.detail.is_some() => write!(
+                f,
+                "{:.0}% of the connections waited for others to leave: counted in the intended \
+                 latency; a larger -c has room for more",
+                observed * 100.0
             ),
             CheckName::DelayedByWindow => write!(
                 f,

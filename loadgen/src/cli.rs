@@ -70,12 +70,24 @@ pub enum Command {
         #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
         publishers: u64,
     },
-    /// Connect, shake hands, close, again: handshakes per second with -c at a time
+    /// Connect, shake hands, close, again: handshakes per second with -c at a time; with --messages
+    /// each connection exchanges some before it closes
     #[command(after_help = after_help())]
     Connect {
         /// Flags of every kind of load.
         #[command(flatten)]
         common: Common,
+        /// Connections begun per second in all, on a schedule (open loop), with -c at most at a
+        /// time [default: closed loop]. One that finds no place waits, and its waiting counts in
+        /// the intended latency
+        #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate, conflicts_with = "connect_rate")]
+        rate: Option<f64>,
+        /// Echo messages that each connection sends, one after the other, before it closes
+        #[arg(long, value_name = "N", default_value = "0", value_parser = parse_count)]
+        messages: u64,
+        /// Payload bytes per message; 16 and more are verified in full
+        #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = parse_size, requires = "messages")]
+        size: u64,
     },
     /// Hold connections open, answer pings, and say at the end whether all are still up
     #[command(after_help = after_help())]
@@ -223,7 +235,17 @@ impl Cli {
                 let traffic = broadcast(&messages, publishers, common.connections)?;
                 (LoadKind::Broadcast, common, traffic, messages.slices)
             }
-            Command::Connect { common } => (LoadKind::Connect, common, Traffic::default(), false),
+            Command::Connect {
+                common,
+                rate,
+                messages,
+                size,
+            } => (
+                LoadKind::Connect,
+                common,
+                lives(rate, messages, size),
+                false,
+            ),
             Command::Idle {
                 common,
                 active,
@@ -264,6 +286,15 @@ fn echo(messages: &Messages) -> Traffic {
         rate_per_s: messages.rate,
         window: messages.window.unwrap_or(1),
         size: messages.size,
+        ..Traffic::default()
+    }
+}
+
+fn lives(rate: Option<f64>, messages: u64, size: u64) -> Traffic {
+    Traffic {
+        rate_per_s: rate,
+        size: if messages > 0 { size } else { 0 },
+        messages,
         ..Traffic::default()
     }
 }
@@ -458,7 +489,11 @@ mod tests {
                 "orders to check",
             ),
             ("broadcast -r 10 --window 2 ws://a", "leave out --window"),
-            ("connect -r 10 ws://a", "-r"),
+            ("connect -r 0 ws://a", "--rate 0"),
+            ("connect -r 10 --connect-rate 5 ws://a", "--connect-rate"),
+            ("connect -s 16 ws://a", "--messages"),
+            ("connect --messages 1 -s 100m ws://a", "--size"),
+            ("connect --window 2 ws://a", "--window"),
             ("idle --active 0.5 ws://a", "--rate"),
             ("idle -r 100 ws://a", "--active"),
             ("idle --active 2 -r 1 ws://a", "0 to 1"),
@@ -474,6 +509,20 @@ mod tests {
             let error = check(line).unwrap_err();
             assert!(error.contains(hint), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn connections_have_messages_only_where_asked_for() {
+        let (config, _) = check("connect -c 5 -r 1k ws://a").unwrap();
+        let traffic = config.traffic;
+        assert_eq!(traffic.rate_per_s, Some(1_000.0));
+        assert_eq!((traffic.messages, traffic.size), (0, 0));
+        let (config, _) = check("connect --messages 10 -s 16 ws://a").unwrap();
+        let traffic = config.traffic;
+        assert_eq!(
+            (traffic.messages, traffic.size, traffic.window),
+            (10, 16, 1)
+        );
     }
 
     #[test]

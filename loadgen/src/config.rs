@@ -59,12 +59,14 @@ pub struct Config {
 /// What is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Messages per second in all; `None`: closed loop.
+    /// Messages (connect: connections) per second in all; `None`: closed loop.
     pub rate_per_s: Option<f64>,
     /// Requests in flight per connection or publisher.
     pub window: u64,
     /// Payload bytes.
     pub size: u64,
+    /// Connect: messages of each connection before it leaves.
+    pub messages: u64,
     /// Broadcast: members that publish.
     pub publishers: Option<u64>,
     /// Idle: fraction that sends, as asked for.
@@ -79,6 +81,7 @@ impl Default for Traffic {
             rate_per_s: None,
             window: 1,
             size: 0,
+            messages: 0,
             publishers: None,
             active_fraction: None,
             active_connections: None,

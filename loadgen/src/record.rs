@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{RunStatus, Validity};
-pub use connections::{ConnectPhase, Connections, Subprotocols};
+pub use connections::{ConnectPhase, ConnectSchedule, Connections, Lives, Subprotocols};
 
 /// The `schema_version` this code writes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -171,7 +171,7 @@ pub struct Options {
     /// CPUs the threads were pinned to, in thread order; empty: not pinned.
     #[serde(default)]
     pub cpus: Vec<usize>,
-    /// Messages per second in all; absent: closed loop.
+    /// Messages (`connect`: connections) per second in all; absent: closed loop.
     #[serde(default)]
     pub rate_per_s: Option<f64>,
     /// Most requests in flight per connection (closed-loop broadcast: messages per publisher;
@@ -200,6 +200,9 @@ pub struct Options {
     /// Kind `idle`: fraction of the connections that send.
     #[serde(default)]
     pub active_fraction: Option<f64>,
+    /// Kind `connect`: messages of each connection before it leaves, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_connection: Option<u64>,
     /// How long a thread polls before it sleeps, in microseconds; 0: it sleeps at once.
     #[serde(default)]
     pub spin_us: u64,

@@ -23,7 +23,18 @@ impl Display for Report<'_> {
         connections(record, f)?;
         subprotocols(record, f)?;
         match record.kind {
-            LoadKind::Connect => handshakes(record, f)?,
+            LoadKind::Connect => {
+                handshakes(record, f)?;
+                if let Some(lives) = &record.connect.lives {
+                    let text = format!(
+                        "{}/s ({} in all)",
+                        show_count(lives.lives_per_s.round()),
+                        show_count(lives.completed as f64)
+                    );
+                    line(f, "lives", &text)?;
+                    messages(record, f)?;
+                }
+            }
             LoadKind::Idle => {
                 idle(record, f)?;
                 if record.options.active_fraction.is_some() {
@@ -54,7 +65,15 @@ fn heading(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if options.shards > 1 {
         let _ = write!(what, " in {} processes", options.shards);
     }
-    if record.kind == LoadKind::Echo
+    if record.kind == LoadKind::Connect {
+        if let Some(messages) = options.messages_per_connection {
+            let (messages, size) = (show_count(messages as f64), options.size_bytes);
+            let _ = write!(what, ", {messages} messages of {size} B each");
+        }
+        if let Some(rate) = options.rate_per_s {
+            let _ = write!(what, ", open loop at {}/s", show_count(rate));
+        }
+    } else if record.kind == LoadKind::Echo
         || record.kind == LoadKind::Broadcast
         || options.rate_per_s.is_some()
     {
@@ -159,7 +178,15 @@ fn handshakes(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show_count(connect.completed as f64)
     );
     line(f, "throughput", &text)?;
-    latencies(&[("handshake", &connect.handshake_latency)], f)
+    let from_begin = match connect.handshake_latency_intended {
+        Some(_) => "actual begin",
+        None => "handshake",
+    };
+    let columns = [
+        ("intended begin", &connect.handshake_latency_intended),
+        (from_begin, &connect.handshake_latency),
+    ];
+    latencies(&columns, f)
 }
 
 fn idle(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {

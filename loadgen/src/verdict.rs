@@ -30,6 +30,15 @@ pub const STALL_DOUBT_NS: u64 = 100_000_000;
 /// More messages delayed by the window than this share are worth a note.
 const DELAYED_SHARE: f64 = 0.01;
 
+/// Of a schedule of connections, not of messages.
+pub(crate) const CONNECTIONS: &str = "connections";
+
+/// The latency of what a schedule asked for, or else of messages.
+fn scheduled(record: &Record) -> Option<&Latency> {
+    let of_connections = record.connect.handshake_latency_intended.as_ref();
+    of_connections.or_else(|| record.latency())
+}
+
 /// Judges a run.
 pub fn check_run(record: &Record) -> Validity {
     let checks = checks(record);
@@ -48,8 +57,12 @@ pub fn checks(record: &Record) -> Vec<Check> {
     let mut checks = ending(record);
     checks.extend(connections(record));
     checks.extend(stall(record));
-    if record.kind != LoadKind::Connect {
+    if record.kind != LoadKind::Connect || record.connect.lives.is_some() {
         checks.extend(losses(record));
+    }
+    if let Some(schedule) = record.connect.schedule {
+        let missing = none(CheckName::Unsent, schedule.missing).beside(schedule.due as f64);
+        checks.push(missing.detail(CONNECTIONS));
     }
     let unanswered = record.totals.pings_unanswered;
     checks.push(none(CheckName::PingsUnanswered, unanswered));
@@ -57,7 +70,7 @@ pub fn checks(record: &Record) -> Vec<Check> {
         checks.push(received(record));
     }
     checks.extend(littles_law(record));
-    if let (Some(lag), Some(latency)) = (record.generator.schedule_lag, record.latency()) {
+    if let (Some(lag), Some(latency)) = (record.generator.schedule_lag, scheduled(record)) {
         checks.extend(lags(record, &lag, latency));
     }
     checks.extend(busy(record));
@@ -209,7 +222,12 @@ fn notes(record: &Record) -> Vec<Check> {
         note(CheckName::Unsolicited, messages.unsolicited as f64, 0.0),
         note(CheckName::DelayedByWindow, delayed, DELAYED_SHARE),
     ];
-    if let Some(latency) = record.latency() {
+    if let Some(schedule) = record.connect.schedule {
+        let delayed = schedule.delayed as f64 / schedule.due.max(1) as f64;
+        let check = note(CheckName::DelayedByWindow, delayed, DELAYED_SHARE);
+        notes.push(check.detail(CONNECTIONS));
+    }
+    if let Some(latency) = scheduled(record) {
         let beyond = latency.count as f64 * 0.01;
         let check = Check::ok(CheckName::SamplesForP99, beyond, MIN_SAMPLES_BEYOND)
             .when(!latency.supports(0.99), CheckStatus::Note);

@@ -22,7 +22,7 @@ use crate::{
         fan_out_timing::FinishedPart,
         opening::Opener,
         pause::{FromThread, Pause, waker},
-        reconnect_loop::ReconnectLoop,
+        reconnect_loop::{ReconnectLoop, ReconnectPlan},
         shared::Shared,
         traffic::Traffic,
         usage::{pin, sharpen_timers},
@@ -200,7 +200,14 @@ fn thread_main(
     };
     let rate = config.traffic.rate_per_s;
     match config.kind {
-        LoadKind::Connect => start.run(ReconnectLoop),
+        LoadKind::Connect => start.run(ReconnectLoop::new(ReconnectPlan {
+            payload: Payload::new(config.traffic.size as usize, common.nonce, false),
+            messages: config.traffic.messages,
+            places: plan.count(thread),
+            thread,
+            threads: plan.threads,
+            open_loop: rate.is_some(),
+        })),
         LoadKind::Echo | LoadKind::Idle => {
             let active = match config.kind {
                 LoadKind::Idle => config.traffic.active_connections.unwrap_or(0) as usize,
@@ -249,6 +256,12 @@ fn busy(config: &Config, plan: &Plan, thread: usize) -> usize {
     }
 }
 
+/// Connections begun per second in an open loop.
+fn arrivals_per_s(config: &Config) -> Option<f64> {
+    let rate = config.traffic.rate_per_s;
+    rate.filter(|_| config.kind == LoadKind::Connect)
+}
+
 fn bounds(config: &Config) -> Bounds {
     let traffic = &config.traffic;
     match traffic.publishers {
@@ -288,7 +301,8 @@ impl Start<'_> {
                 self.thread,
                 busy(config, plan, self.thread),
                 config.connect_rate_per_s,
-            ),
+            )
+            .on_schedule(arrivals_per_s(config)),
             traffic,
             open_loop: config.traffic.rate_per_s.is_some(),
             recycles: config.kind == LoadKind::Connect,

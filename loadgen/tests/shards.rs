@@ -110,6 +110,24 @@ fn signal(pid: u32, signal: Signal) {
 }
 
 #[test]
+fn lives_of_three_processes_are_added_up() {
+    let server = Server::start();
+    let args = "connect -c 6 -r 300 --messages 2 -d 600ms --warmup 100ms";
+    let output = loadgen(args, server.address).output().unwrap();
+    let record = record(&output);
+    let schedule = record.connect.schedule.unwrap();
+    assert_eq!((schedule.due, schedule.missing), (180, 0), "{schedule:?}");
+    let intended = record.connect.handshake_latency_intended.unwrap();
+    assert_eq!(intended.count, 180, "{:?}", record.validity);
+    let messages = record.messages;
+    assert!(record.connect.lives.unwrap().completed > 100);
+    assert_eq!(record.latency_actual.unwrap().count, messages.received);
+    assert_eq!(messages.lost, 0);
+    assert_eq!(record.totals.sent, 2 * record.totals.handshakes);
+    assert_eq!(record.totals.sent, server.messages());
+}
+
+#[test]
 fn three_processes_make_one_record() {
     let server = Server::start();
     let output = loadgen("echo -c 60 -d 1500ms --warmup 200ms", server.address)

@@ -7,6 +7,7 @@ use ws_proto::{CloseCode, Event as Frame, Input};
 
 use crate::{
     engine::{
+        arrivals::Begun,
         opening::Answer,
         traffic::{Io, Opened, Traffic},
         worker::{NO_CONNECTION, State, Worker},
@@ -70,16 +71,16 @@ impl<T: Traffic> Worker<T> {
     }
 
     // RFC 6455 section 4.1: waits-for-the-answer
-    fn opened(&mut self, conn: usize, begun: u64) {
+    fn opened(&mut self, conn: usize, begun: Begun) {
         self.states[conn] = State::Open;
         self.sessions[conn] = self.bounds.session();
         self.outcome.open += 1;
         self.stats.totals.handshakes += 1;
         self.shared.opened.fetch_add(1, Relaxed);
         self.shared.up.fetch_add(1, Relaxed);
-        let took = self.now.saturating_sub(begun);
+        let took = self.now.saturating_sub(begun.at);
         histogram::record(&mut self.stats.handshakes, took);
-        if self.with_traffic(|traffic, io| traffic.opened(begun, io)) == Opened::Recycle {
+        if self.with_traffic(|traffic, io| traffic.opened(conn, begun, io)) == Opened::Recycle {
             self.start_closing(conn, CloseCode::Normal, "");
         }
     }
@@ -102,11 +103,18 @@ impl<T: Traffic> Worker<T> {
             clock: self.shared.clock,
             now: self.now,
         };
+        let mut is_done = false;
         let cause = loop {
             match self.sessions[conn].receive(&mut input) {
-                Ok(None) => return,
+                Ok(None) => {
+                    if is_done && self.states[conn] == State::Open {
+                        self.start_closing(conn, CloseCode::Normal, "");
+                    }
+                    return;
+                }
                 Ok(Some(Frame::Message { kind, payload })) => {
                     self.traffic.message(conn, kind, payload, &mut io);
+                    is_done = self.traffic.is_done(conn);
                 }
                 // RFC 6455 section 5.5.2: ping-is-answered
                 // RFC 6455 section 5.5.3: pong-repeats
@@ -116,6 +124,9 @@ impl<T: Traffic> Worker<T> {
                 // A ping that crossed our Close: the server reads nothing behind that.
                 Ok(Some(Frame::Ping(_) | Frame::Pong(_))) => {}
                 Ok(Some(Frame::Close { code, reason })) => {
+                    if self.states[conn] == State::Closing {
+                        self.traffic.has_left(conn, &mut io);
+                    }
                     break close_cause(code, reason);
                 }
                 // RFC 6455 section 7.1.7: client-fails
@@ -232,6 +243,12 @@ impl<T: Traffic> Worker<T> {
         self.states[conn] = State::Down;
         self.sockets.reset(conn);
         if self.recycles {
+            if self.traffic.ended(conn) && self.now < self.shared.times().to {
+                self.outcome.closed_early += 1;
+                let cause = "the server ended the stream without an answer to the Close frame, or \
+                             sent none in time";
+                self.shared.lost(cause.into());
+            }
             self.opener.again(conn);
         }
     }

@@ -4,12 +4,14 @@
 //! Threads share nothing in the hot path. What they do share ([`shared::Shared`]) is looked at a
 //! few times per second.
 
+pub mod arrivals;
 pub mod bounds;
 pub mod broadcast;
 pub mod delivery_tracker;
 pub mod echo;
 mod events;
 pub mod fan_out_timing;
+pub mod lives;
 pub mod opening;
 pub mod pause;
 mod pongs;

@@ -15,7 +15,12 @@ use ws_proto::handshake::{
 };
 
 use crate::{
-    engine::sockets::Sockets,
+    engine::{
+        arrivals::{Arrivals, Begun},
+        shared::Times,
+        sockets::Sockets,
+        stats::Stats,
+    },
     pacer::Pacer,
     plan::Plan,
     record::Subprotocols,
@@ -42,6 +47,8 @@ pub struct Opener {
     waiting: VecDeque<u32>,
     in_flight: HashMap<u32, Opening>,
     pacer: Option<Pacer>,
+    /// Kind `connect` in an open loop.
+    arrivals: Option<Arrivals>,
     begun: u64,
     attempts: usize,
     next_sweep: u64,
@@ -58,7 +65,7 @@ pub struct Opener {
 struct Opening {
     target: usize,
     key: Key,
-    begun: u64,
+    begun: Begun,
     /// The answer so far, when it came in pieces.
     answer: Vec<u8>,
     /// When it turned out to be a refusal, of which more may come.
@@ -73,7 +80,7 @@ pub enum Answer {
     /// Upgraded. `rest` bytes at the end of what was given belong to the session.
     Accepted {
         /// When the connect began.
-        begun: u64,
+        begun: Begun,
         /// Bytes behind the head.
         rest: usize,
     },
@@ -100,6 +107,7 @@ impl Opener {
             waiting: (0..count as u32).collect(),
             in_flight: HashMap::new(),
             pacer,
+            arrivals: None,
             begun: 0,
             attempts: 0,
             next_sweep: 0,
@@ -107,6 +115,40 @@ impl Opener {
             first_begun: None,
             last_done: 0,
             plan,
+        }
+    }
+
+    /// The same on a schedule that does not wait for connections to leave.
+    #[must_use]
+    pub fn on_schedule(mut self, rate_per_s: Option<f64>) -> Self {
+        let (threads, thread) = (self.plan.threads, self.thread);
+        let pacer = rate_per_s.and_then(|rate| Pacer::new(rate, 1, threads, thread));
+        self.arrivals = pacer.map(Arrivals::new);
+        self
+    }
+
+    /// Connections are begun on a schedule.
+    pub fn has_schedule(&self) -> bool {
+        self.arrivals.is_some()
+    }
+
+    /// Connections that the schedule asked for are still to come up.
+    pub fn is_behind(&self, times: &Times, now: u64) -> bool {
+        let arrivals = self.arrivals.as_ref();
+        arrivals.is_some_and(|all| all.waits(times, now) || !self.in_flight.is_empty())
+    }
+
+    /// Arrivals that wait are not begun any more.
+    pub fn give_up(&mut self) {
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.give_up();
+        }
+    }
+
+    /// The load is over: counts what the schedule asked for.
+    pub fn finish(&self, times: &Times, stats: &mut Stats) {
+        if let Some(arrivals) = &self.arrivals {
+            stats.due = arrivals.of_window(times);
         }
     }
 
@@ -126,23 +168,31 @@ impl Opener {
     }
 
     /// When the next connect may begin, if only the rate holds it back.
-    pub fn next_due(&self) -> Option<u64> {
+    pub fn next_due(&self, times: &Times) -> Option<u64> {
         if self.waiting.is_empty() || self.in_flight.len() >= self.plan.most_in_flight() {
             return None;
+        }
+        if let Some(arrivals) = &self.arrivals {
+            return arrivals.next_due(times);
         }
         Some(self.first_begun.unwrap_or(0) + self.pacer?.due_at_ns(self.begun))
     }
 
-    /// Begins as many connects as may be begun now; calls `begun` for each.
+    /// Begins as many connects as may be begun now; calls `begun` for each. What a schedule asks
+    /// for and has no place is counted in `stats`.
     ///
     /// # Errors
     /// When a socket cannot be made or bound: a sentence.
     pub fn begin(
         &mut self,
-        now: u64,
+        (times, now): (&Times, u64),
         sockets: &mut Sockets,
+        stats: &mut Stats,
         mut begun: impl FnMut(usize),
     ) -> Result<(), String> {
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.queue(times, now, stats);
+        }
         while self.in_flight.len() < self.plan.most_in_flight() {
             let first = *self.first_begun.get_or_insert(now);
             if let Some(pacer) = self.pacer
@@ -150,17 +200,28 @@ impl Opener {
             {
                 return Ok(());
             }
-            let Some(conn) = self.waiting.pop_front() else {
-                return Ok(());
+            let Some(conn) = self.waiting.front().copied() else {
+                break;
             };
+            let meant = match &mut self.arrivals {
+                Some(arrivals) => match arrivals.take(times, now, stats) {
+                    Some(meant) => meant,
+                    None => return Ok(()),
+                },
+                None => now,
+            };
+            self.waiting.pop_front();
             self.begun += 1;
-            self.begin_one(conn, now, sockets)?;
+            self.begin_one(conn, Begun { meant, at: now }, sockets)?;
             begun(conn as usize);
+        }
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.wait(times, now, stats);
         }
         Ok(())
     }
 
-    fn begin_one(&mut self, conn: u32, now: u64, sockets: &mut Sockets) -> Result<(), String> {
+    fn begin_one(&mut self, conn: u32, begun: Begun, sockets: &mut Sockets) -> Result<(), String> {
         let global = self.plan.global(self.thread, conn as usize);
         // A place that is opened again moves on to the next source address.
         let attempt = self.attempts / self.plan.count(self.thread).max(1);
@@ -180,7 +241,7 @@ impl Opener {
             Opening {
                 target,
                 key: Key::generate(),
-                begun: now,
+                begun,
                 answer: Vec::new(),
                 refused: None,
             },
@@ -190,7 +251,7 @@ impl Opener {
 
     /// TCP is connected: listens, and asks for the upgrade. Where there is none to ask for, the
     /// connection is up: says when it was begun.
-    pub fn connected(&mut self, conn: usize, sockets: &mut Sockets, now: u64) -> Option<u64> {
+    pub fn connected(&mut self, conn: usize, sockets: &mut Sockets, now: u64) -> Option<Begun> {
         let opening = self.in_flight.get(&(conn as u32))?;
         if let Some(socket) = sockets.socket(conn) {
             let token = Token(conn as u64);
@@ -297,13 +358,13 @@ impl Opener {
             return refused.refusal(&self.targets[refused.target]);
         }
         let late = self.in_flight.values().find(|opening| {
-            let stalled = now.saturating_sub(opening.begun.max(self.last_done));
-            stalled > TIMEOUT_NS || now.saturating_sub(opening.begun) > MOST_TIMEOUT_NS
+            let stalled = now.saturating_sub(opening.begun.at.max(self.last_done));
+            stalled > TIMEOUT_NS || now.saturating_sub(opening.begun.at) > MOST_TIMEOUT_NS
         })?;
         let Target { url, address, .. } = &self.targets[late.target];
         Some(format!(
             "{url}: {address} did not complete a handshake within {} s: is it a WebSocket server, and does it keep up? (--connect-rate slows down)",
-            now.saturating_sub(late.begun) / 1_000_000_000
+            now.saturating_sub(late.begun.at) / 1_000_000_000
         ))
     }
 

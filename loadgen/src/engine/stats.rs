@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{
+        arrivals::Begun,
+        lives::LifeStats,
         second::SecondPart,
         shared::{Shared, Times},
     },
@@ -24,6 +26,8 @@ pub struct Stats {
     pub totals: Totals,
     /// What was chosen of the subprotocols offered.
     pub subprotocols: Subprotocols,
+    /// Kind `connect`: connections that exchanged messages.
+    pub lives: LifeStats,
     /// Pings answered inside the window.
     pub pings_in_window: u64,
     /// Window messages that got a reply of whatever content.
@@ -90,6 +94,7 @@ impl Stats {
             window: Messages::default(),
             totals: Totals::default(),
             subprotocols: Subprotocols::default(),
+            lives: LifeStats::default(),
             pings_in_window: 0,
             settled: 0,
             settled_in_all: 0,
@@ -125,6 +130,7 @@ impl Stats {
         sum.pings_unanswered += totals.pings_unanswered;
         sum.handshakes += totals.handshakes;
         self.subprotocols.add(&other.subprotocols);
+        self.lives.add(&other.lives);
         self.pings_in_window += other.pings_in_window;
         self.settled += other.settled;
         self.settled_in_all += other.settled_in_all;
@@ -139,6 +145,7 @@ impl Stats {
     /// What came after the drain: too late for the window, and so lost.
     pub fn add_late(&mut self, mut late: Self) {
         late.settled = 0;
+        late.lives.drop_replies();
         late.window.received = 0;
         late.window.received_payload_bytes = 0;
         self.add(&late);
@@ -154,6 +161,16 @@ impl Stats {
             self.window.sent += 1;
             self.current.sent += 1;
         }
+    }
+
+    /// Kind `connect`: a handshake is done. It is counted and timed like a message with its reply,
+    /// and belongs where its begin (the intended or else the actual one) lies.
+    pub fn handshake(&mut self, times: &Times, now: u64, begun: Begun) {
+        if times.contain(begun.meant) {
+            self.window.sent += 1;
+            self.current.sent += 1;
+        }
+        self.reply(times, now, begun.meant, begun.at);
     }
 
     /// The pongs of `pings` pings have left.

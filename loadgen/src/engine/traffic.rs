@@ -3,6 +3,7 @@
 use ws_proto::Kind;
 
 use crate::engine::{
+    arrivals::Begun,
     shared::{Clock, Times},
     sockets::Sockets,
     stats::Stats,
@@ -34,8 +35,8 @@ pub enum Opened {
 
 /// A kind of load. Connections are named by their number within the thread.
 pub trait Traffic {
-    /// A handshake, begun at `begun`, is done.
-    fn opened(&mut self, _begun: u64, _io: &mut Io<'_>) -> Opened {
+    /// A handshake is done.
+    fn opened(&mut self, _conn: usize, _begun: Begun, _io: &mut Io<'_>) -> Opened {
         Opened::Keep
     }
 
@@ -51,6 +52,19 @@ pub trait Traffic {
 
     /// A message arrived.
     fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>);
+
+    /// The connection has done its work: it is closed, and its place connects anew.
+    fn is_done(&self, _conn: usize) -> bool {
+        false
+    }
+
+    /// A connection that had done its work got the answer to its Close.
+    fn has_left(&mut self, _conn: usize, _io: &mut Io<'_>) {}
+
+    /// The socket is closed. True when the answer to a Close was still to come.
+    fn ended(&mut self, _conn: usize) -> bool {
+        false
+    }
 
     /// The connection is gone.
     fn lost(&mut self, conn: usize);

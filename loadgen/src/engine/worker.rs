@@ -240,7 +240,9 @@ impl<T: Traffic> Worker<T> {
     pub(super) fn measure(&mut self) -> Result<(ThreadSlice, Spent), String> {
         let (spent, drained) = self.load()?;
         let paused_at = self.now;
-        self.traffic.finish(&self.shared.times(), &mut self.stats);
+        let times = self.shared.times();
+        self.traffic.finish(&times, &mut self.stats);
+        self.opener.finish(&times, &mut self.stats);
         let slice = ThreadSlice {
             result: self.take_result(spent),
             paused_at,
@@ -279,7 +281,7 @@ impl<T: Traffic> Worker<T> {
             let deadline = self.tick_end().min(times.start);
             self.turn(
                 self.opener
-                    .next_due()
+                    .next_due(&times)
                     .map_or(deadline, |due| due.min(deadline)),
             )?;
         }
@@ -293,7 +295,9 @@ impl<T: Traffic> Worker<T> {
 
     fn open_more(&mut self) {
         let states = &mut self.states;
-        let begun = self.opener.begin(self.now, &mut self.sockets, |conn| {
+        let at = (&self.shared.times(), self.now);
+        let (sockets, stats) = (&mut self.sockets, &mut self.stats);
+        let begun = self.opener.begin(at, sockets, stats, |conn| {
             states[conn] = State::Opening;
         });
         if let Some(cause) = begun.err().or_else(|| self.opener.overdue(self.now)) {
@@ -335,15 +339,17 @@ impl<T: Traffic> Worker<T> {
             let all_stopped = self.shared.all_stopped();
             if over && self.now >= times.to.saturating_add(self.patience() / 5 * 4) {
                 self.traffic.give_up();
+                self.opener.give_up();
             }
-            let drained = (all_stopped && !self.traffic.is_busy())
-                || self.now >= times.to.saturating_add(self.patience());
+            let is_busy = self.traffic.is_busy() || self.opener.is_behind(&times, self.now);
+            let drained =
+                (all_stopped && !is_busy) || self.now >= times.to.saturating_add(self.patience());
             if let Some(spent) = spent
                 && drained
             {
-                return Ok((spent, !self.traffic.is_busy()));
+                return Ok((spent, !is_busy));
             }
-            if self.recycles && !over {
+            if self.recycles && (!over || self.opener.has_schedule()) {
                 self.open_more();
                 self.sweep_recycled();
             }
@@ -353,7 +359,7 @@ impl<T: Traffic> Worker<T> {
                 false => self.tick_end(),
             };
             let phases = [times.from, times.to];
-            let dues = [self.traffic.next_due(&times), self.opener.next_due()];
+            let dues = [self.traffic.next_due(&times), self.opener.next_due(&times)];
             for next in phases.into_iter().chain(dues.into_iter().flatten()) {
                 if next > self.now {
                     deadline = deadline.min(next);

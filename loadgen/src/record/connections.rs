@@ -40,9 +40,42 @@ pub struct ConnectPhase {
     /// From the begin of the TCP connect to the accepted upgrade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_latency: Option<Latency>,
+    /// The same from the begin that the schedule intended (kind `connect` with a rate): free of
+    /// coordinated omission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_latency_intended: Option<Latency>,
+    /// What the schedule asked for (kind `connect` with a rate).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ConnectSchedule>,
+    /// Connections that exchanged messages before they left (kind `connect` with messages).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lives: Option<Lives>,
     /// What was chosen of the subprotocols offered; absent where none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subprotocols: Option<Subprotocols>,
+}
+
+/// Connections that a schedule asked for inside the measured window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectSchedule {
+    /// Due.
+    pub due: u64,
+    /// Of them not up at the end of the drain, begun or not.
+    pub missing: u64,
+    /// Of them begun late because as many as may be were there at the time.
+    pub delayed: u64,
+}
+
+/// Lives: connections that came up, got the replies to all their messages, and did the closing
+/// handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Lives {
+    /// Messages of each.
+    pub messages: u64,
+    /// Lives that ended inside the measured window.
+    pub completed: u64,
+    /// The same per second.
+    pub lives_per_s: f64,
 }
 
 /// What servers chose of the subprotocols offered, by handshakes. To choose none is allowed (RFC
