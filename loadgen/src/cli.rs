@@ -80,13 +80,26 @@ pub enum Command {
         /// Connections begun per second in all, on a schedule (open loop), with -c at most at a
         /// time [default: closed loop]. One that finds no place waits, and its waiting counts in
         /// the intended latency
-        #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate, conflicts_with = "connect_rate")]
+        #[arg(
+            short,
+            long,
+            value_name = "PER_SECOND",
+            value_parser = parse_rate,
+            conflicts_with = "connect_rate"
+        )]
         rate: Option<f64>,
         /// Echo messages that each connection sends, one after the other, before it closes
         #[arg(long, value_name = "N", default_value = "0", value_parser = parse_count)]
         messages: u64,
         /// Payload bytes per message; 16 and more are verified in full
-        #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = parse_size, requires = "messages")]
+        #[arg(
+            short,
+            long,
+            value_name = "SIZE",
+            default_value = "64",
+            value_parser = parse_size,
+            requires = "messages"
+        )]
         size: u64,
     },
     /// Hold connections open, answer pings, and say at the end whether all are still up
