@@ -31,6 +31,7 @@ pub(crate) fn scenario(name: &str) -> Scenario {
         connections: 1000,
         size_bytes: 64,
         publishers: 1,
+        messages: 0,
         load: Some(Load::Window(1)),
         active_fraction: None,
         pinged_fraction: None,

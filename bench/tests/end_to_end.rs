@@ -155,6 +155,42 @@ fn a_scale_step_is_laid_out_and_what_the_machine_cannot_hold_is_a_row() {
 }
 
 #[test]
+fn connections_that_come_and_go_get_a_rate_from_their_own_closed_loop() {
+    let stage = Stage::new();
+    let text = "title = 'Lives'\nshows = 'this'\ndoes_not_show = 'that'\nkind = 'connect'\nconnections = 10\n\
+                messages = 3\nsize_bytes = 32\nload = { fraction_of_capacity = 0.5 }\n";
+    fs::write(stage.path("scenarios/lives.toml"), text).unwrap();
+    // What the fake generator says of handshakes: 600/s.
+    let record = fs::read_to_string(stage.path("record.json")).unwrap();
+    let record = record.replace("\"handshakes_per_s\":1.0", "\"handshakes_per_s\":600.0");
+    fs::write(stage.path("record.json"), record).unwrap();
+    let output = stage.run(&["--scenarios", "lives", "--repeats", "1"]);
+    let folder = folder(&output);
+    let key = "capacity-connect-m3-32b-c10";
+    let calibrations = runs_of(&folder, key);
+    assert_eq!(calibrations.len(), 2, "{}", stderr(&output));
+    for run in &calibrations {
+        let command = run.generator.command.join(" ");
+        assert!(command.contains(" --messages 3 --size 32 "), "{command}");
+        assert!(!command.contains("--rate"), "{command}");
+    }
+    for run in runs_of(&folder, "lives") {
+        let command = run.generator.command.join(" ");
+        assert!(command.contains(" connect ws://"), "{command}");
+        assert!(
+            command.contains(" --messages 3 --size 32 --rate 300 "),
+            "{command}"
+        );
+    }
+    let summary = summary(&folder);
+    assert_eq!(summary.setting.capacities[key].smallest_per_s, 600.0);
+    assert_eq!(summary.bouts[0].headline, "latency_intended_p99_ns");
+    assert_eq!(summary.bouts[0].rate_per_s, Some(300.0));
+    let alternates = summary.setting.rounds.contains_key("lives");
+    assert!(!alternates, "connections that come and go run in sequence");
+}
+
+#[test]
 fn a_search_is_one_run_with_its_probes_as_rows() {
     let stage = Stage::new();
     let knee = "title = 'Knee'\nshows = 'this'\ndoes_not_show = 'that'\nkind = 'capacity'\nconnections = 10\n\

@@ -37,7 +37,11 @@ pub struct Scenario {
     /// Members that publish (broadcast only).
     #[serde(default = "one")]
     pub publishers: u64,
-    /// How the generator offers the load (not for connect and idle).
+    /// Messages that each connection sends, one after the other, before it leaves (connect only).
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub messages: u64,
+    /// How the generator offers the load (not for idle). Of connect a rate is connections per
+    /// second; without it the next one begins when another has left.
     #[serde(default)]
     pub load: Option<Load>,
     /// Share of the connections that send (scale only).
@@ -135,6 +139,10 @@ fn one() -> u64 {
     1
 }
 
+fn is_none(messages: &u64) -> bool {
+    *messages == 0
+}
+
 fn three() -> usize {
     3
 }
@@ -187,8 +195,13 @@ impl Scenario {
         })
     }
 
-    /// Name of the capacity of echoes of this size over this many connections.
+    /// Name of the capacity of echoes of this size over this many connections, or of connections
+    /// with this many messages.
     pub fn shape_key(&self) -> String {
+        if self.kind == ScenarioKind::Connect {
+            let (messages, size) = (self.messages, self.size_bytes);
+            return format!("capacity-connect-m{messages}-{size}b-c{}", self.connections);
+        }
         format!("capacity-{}b-c{}", self.size_bytes, self.connections)
     }
 
@@ -233,9 +246,18 @@ impl Scenario {
             !needs_load || self.load.is_some(),
             "this kind needs a [load]: window, rate or fraction_of_capacity"
         );
+        let is_connect = self.kind == ScenarioKind::Connect;
         ensure!(
-            needs_load || self.load.is_none(),
+            needs_load || is_connect || self.load.is_none(),
             "this kind takes no [load]"
+        );
+        ensure!(
+            !is_connect || !matches!(self.load, Some(Load::Window(_))),
+            "connect takes no window: without a rate `connections` are there at a time"
+        );
+        ensure!(
+            is_connect || self.messages == 0,
+            "`messages` is for connect"
         );
         let is_scale = self.kind == ScenarioKind::Scale;
         ensure!(
@@ -266,8 +288,8 @@ impl Scenario {
                     "fraction_of_capacity must be above 0 and at most 1"
                 );
                 ensure!(
-                    self.kind == ScenarioKind::Echo,
-                    "fraction_of_capacity is for echo: capacity is measured with echoes"
+                    is_connect || self.kind == ScenarioKind::Echo,
+                    "fraction_of_capacity is for echo and connect: no other capacity is measured"
                 );
             }
             Some(Load::Rate(rate)) => {
@@ -343,6 +365,18 @@ mod tests {
     }
 
     #[test]
+    fn connections_with_messages_have_a_capacity_of_their_own() {
+        let load_of = |more: &str| load(&format!("kind = 'connect'\nconnections = 100\n{more}"));
+        let closed = load_of("messages = 10\n").unwrap();
+        assert_eq!((closed.messages, closed.capacity_key()), (10, None));
+        let open = load_of("messages = 10\nload = { fraction_of_capacity = 0.5 }\n").unwrap();
+        let key = "capacity-connect-m10-64b-c100";
+        assert_eq!(open.capacity_key().as_deref(), Some(key));
+        let handshakes = load_of("load = { fraction_of_capacity = 0.5 }\n").unwrap();
+        assert_ne!(handshakes.capacity_key(), open.capacity_key());
+    }
+
+    #[test]
     fn impossible_combinations_are_named() {
         let cases = [
             ("kind = 'echo'\nconnections = 10\n", "needs a [load]"),
@@ -361,6 +395,18 @@ mod tests {
             (
                 "kind = 'broadcast'\nconnections = 1\npublishers = 2\nload = { rate = 5.0 }\n",
                 "more publishers",
+            ),
+            (
+                "kind = 'connect'\nconnections = 9\nload = { window = 1 }\n",
+                "connect takes no window",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { window = 1 }\nmessages = 3\n",
+                "`messages` is for connect",
+            ),
+            (
+                "kind = 'broadcast'\nconnections = 9\nload = { fraction_of_capacity = 0.5 }\n",
+                "for echo and connect",
             ),
             (
                 "kind = 'scale'\nconnections = 9\nload = { rate = 5.0 }\n",

@@ -39,9 +39,23 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// Messages or deliveries per second: in an open loop the rate.
+    /// Messages, deliveries or, where they come and go, connections per second: in an open loop the
+    /// rate.
     pub fn is_throughput(&self) -> bool {
-        ["messages_per_s", "deliveries_per_s"].contains(&self.key)
+        match self.kind {
+            ScenarioKind::Connect => self.unit == Unit::PerSecond,
+            _ => ["messages_per_s", "deliveries_per_s"].contains(&self.key),
+        }
+    }
+
+    /// Connections that leave after some messages are counted and paid for as lives, others as
+    /// handshakes.
+    fn is_of(&self, scenario: &Scenario) -> bool {
+        match self.key {
+            "lives_per_s" | "server_cpu_ns_per_life" => scenario.messages > 0,
+            "handshakes_per_s" | "server_cpu_ns_per_handshake" => scenario.messages == 0,
+            _ => true,
+        }
     }
 }
 
@@ -137,15 +151,22 @@ pub fn find(kind: ScenarioKind, key: &str) -> Option<&'static Metric> {
     of_kind(kind).find(|metric| metric.key == key)
 }
 
-/// The server's CPU time for each thing it did, where a kind has such a metric.
-pub fn server_cpu(kind: ScenarioKind) -> Option<&'static Metric> {
-    of_kind(kind).find(|metric| metric.key.starts_with("server_cpu_ns_per_"))
+/// The server's CPU time for each thing it did, where a scenario has such a metric.
+pub fn server_cpu(scenario: &Scenario) -> Option<&'static Metric> {
+    let mut own = of_kind(scenario.kind).filter(|metric| metric.is_of(scenario));
+    own.find(|metric| metric.key.starts_with("server_cpu_ns_per_"))
+}
+
+/// What was done per second, where a scenario has such a metric.
+pub fn throughput(scenario: &Scenario) -> Option<&'static Metric> {
+    let mut own = of_kind(scenario.kind).filter(|metric| metric.is_of(scenario));
+    own.find(|metric| metric.unit == Unit::PerSecond)
 }
 
 /// What a bout at an equal rate is about: the server's CPU time, and how long a reply takes.
-pub fn at_equal_rate(kind: ScenarioKind) -> impl Iterator<Item = &'static Metric> {
-    let p99 = find(kind, "latency_intended_p99_ns");
-    server_cpu(kind).into_iter().chain(p99)
+pub fn at_equal_rate(scenario: &Scenario) -> impl Iterator<Item = &'static Metric> {
+    let p99 = find(scenario.kind, "latency_intended_p99_ns");
+    server_cpu(scenario).into_iter().chain(p99)
 }
 
 /// The metrics that a comparison of two contestants in this scenario is about, its headline first.
@@ -160,6 +181,7 @@ pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
     let mut metrics: Vec<&Metric> = of_kind(scenario.kind)
         .filter(|metric| metric.direction.is_some() && !(fixed_rate && metric.is_throughput()))
         .filter(|metric| fixed_rate || !metric.key.starts_with("latency_intended"))
+        .filter(|metric| metric.is_of(scenario))
         .collect();
     metrics.sort_by_key(|metric| metric.key != headline);
     metrics
@@ -183,7 +205,9 @@ pub fn headline(scenario: &Scenario) -> &str {
         (ScenarioKind::Echo, Some(_)) => "latency_intended_p99_ns",
         (ScenarioKind::Broadcast, Some(Load::Window(_)) | None) => "deliveries_per_s",
         (ScenarioKind::Broadcast, Some(_)) => "latency_last_receiver_mean_ns",
-        (ScenarioKind::Connect, _) => "handshakes_per_s",
+        (ScenarioKind::Connect, Some(_)) => "latency_intended_p99_ns",
+        (ScenarioKind::Connect, None) if scenario.messages > 0 => "lives_per_s",
+        (ScenarioKind::Connect, None) => "handshakes_per_s",
         (ScenarioKind::Idle, _) => "server_bytes_per_connection",
         (ScenarioKind::Scale, _) => "handshakes_per_s",
         (ScenarioKind::Capacity, _) => "capacity_per_s",
@@ -277,12 +301,20 @@ static METRICS: &[Metric] = &[
 
     metric!(Connect, "handshakes_per_s", "handshakes/s", "handshakes/s", PerSecond, UP,
         |f| Some(f.loadgen.connect.handshakes_per_s)),
+    metric!(Connect, "lives_per_s", "lives/s", "lives/s", PerSecond, UP,
+        |f| Some(f.loadgen.connect.lives?.lives_per_s)),
+    metric!(Connect, "latency_intended_p50_ns", "p50 intended", "p50 int.", Nanoseconds, DOWN,
+        |f| percentile(f.loadgen.connect.handshake_latency_intended.as_ref(), 50.0)),
+    metric!(Connect, "latency_intended_p99_ns", "p99 intended", "p99 int.", Nanoseconds, DOWN,
+        |f| percentile(f.loadgen.connect.handshake_latency_intended.as_ref(), 99.0)),
     metric!(Connect, "latency_handshake_p50_ns", "p50", "p50", Nanoseconds, DOWN,
         |f| percentile(f.loadgen.connect.handshake_latency.as_ref(), 50.0)),
     metric!(Connect, "latency_handshake_p99_ns", "p99", "p99", Nanoseconds, DOWN,
         |f| percentile(f.loadgen.connect.handshake_latency.as_ref(), 99.0)),
     metric!(Connect, "server_cpu_ns_per_handshake", "server CPU/handshake", "CPU/handshake",
         Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.connect.handshakes_per_s)),
+    metric!(Connect, "server_cpu_ns_per_life", "server CPU/life", "CPU/life",
+        Nanoseconds, DOWN, |f| cpu_per(f, f.loadgen.connect.lives?.lives_per_s)),
     metric!(Connect, "server_cpu_share", "server CPU", "CPU", Share, None, server_cpu_share),
     metric!(Connect, "generator_cpu_share", "generator CPU", "gen. CPU", Share, None,
         generator_cpu_share),
@@ -475,112 +507,4 @@ fn growth_per_connection(facts: &Facts<'_>, during: u64, before: u64) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_data;
-
-    #[test]
-    fn figures_of_a_known_run() {
-        let run = test_data::echo_run("server-uring", 1, 100_000.0);
-        let metrics = run.extract_metrics();
-        assert_eq!(metrics["messages_per_s"], Some(100_000.0));
-        // 0.9 s of CPU for 100,000 messages in a window of 1 s.
-        assert_eq!(metrics["server_cpu_ns_per_message"], Some(9_000.0));
-        assert_eq!(metrics["server_cpu_share"], Some(0.9));
-        // 3 MB more than before, 1,000 connections.
-        assert_eq!(metrics["server_bytes_per_connection"], Some(3_000.0));
-        assert_eq!(metrics["latency_intended_p99_ns"], None);
-        assert!(metrics["latency_actual_p99_ns"].is_some());
-        // Exactly 100 samples beyond it: just enough. One fewer in a thousand is not.
-        assert!(metrics["latency_actual_p99_9_ns"].is_some());
-        let run = test_data::echo_run("server-uring", 1, 99_000.0);
-        assert_eq!(run.metrics["latency_actual_p99_9_ns"], None);
-    }
-
-    #[test]
-    fn a_slice_needs_fewer_samples_than_a_run() {
-        let with = |count| {
-            let latency = Percentiles {
-                count,
-                p99_ns: 7,
-                ..Percentiles::default()
-            };
-            let slice = Slice {
-                latency_intended: Some(latency),
-                ..Slice::default()
-            };
-            slice.metric("latency_intended_p99_ns")
-        };
-        assert_eq!((with(1_000), with(900)), (Some(7.0), None));
-    }
-
-    #[test]
-    fn cpu_time_is_split_by_ticks_and_enters_are_the_servers_own_count() {
-        let mut run = test_data::echo_run("server-uring-raw", 1, 100_000.0);
-        test_data::fill(&mut run);
-        assert_eq!(run.metrics["server_cpu_user_ns_per_message"], None);
-        assert_eq!(run.metrics["server_enters_per_message"], None);
-        run.server.window.as_mut().unwrap().ticks = CpuTicks {
-            user: 9,
-            system: 81,
-        };
-        // It counted 200,000 messages.
-        run.server.final_line.as_mut().unwrap()["enters"] = 5_000.into();
-        test_data::fill(&mut run);
-        let value = |key: &str| run.metrics[key].unwrap();
-        assert!((value("server_cpu_user_ns_per_message") - 900.0).abs() < 1e-6);
-        assert!((value("server_cpu_sys_ns_per_message") - 8_100.0).abs() < 1e-6);
-        assert_eq!(value("server_enters_per_message"), 0.025);
-    }
-
-    #[test]
-    fn keys_are_unique_per_kind_and_name_their_unit() {
-        for kind in ScenarioKind::ALL {
-            let keys: Vec<&str> = of_kind(kind).map(|metric| metric.key).collect();
-            let unique: std::collections::BTreeSet<&&str> = keys.iter().collect();
-            assert_eq!(unique.len(), keys.len());
-            for metric in of_kind(kind) {
-                let word = match metric.unit {
-                    Unit::PerSecond => "_per_s",
-                    Unit::Nanoseconds => "_ns",
-                    Unit::Bytes => "_bytes",
-                    Unit::Share => "_share",
-                    Unit::Number => "_per_",
-                };
-                assert!(metric.key.contains(word), "{}", metric.key);
-            }
-        }
-    }
-
-    #[test]
-    fn the_percentiles_of_one_latency_are_a_family() {
-        let family_of = |wanted: &str| {
-            of_kind(ScenarioKind::Echo)
-                .filter(|metric| family(metric.key) == Some(wanted))
-                .count()
-        };
-        assert_eq!(family_of("latency_intended"), 4);
-        assert_eq!(family_of("latency_actual"), 4);
-        assert_eq!(family("messages_per_s"), None);
-        assert_eq!(family("latency_last_receiver_mean_ns"), None);
-    }
-
-    #[test]
-    fn a_fixed_rate_compares_latency_from_the_intended_send_and_not_the_rate() {
-        let mut scenario = test_data::scenario("echo-open");
-        scenario.load = Some(Load::FractionOfCapacity(0.5));
-        let keys: Vec<&str> = compared(&scenario)
-            .iter()
-            .map(|metric| metric.key)
-            .collect();
-        assert_eq!(keys[0], "latency_intended_p99_ns");
-        assert!(!keys.contains(&"messages_per_s"));
-        scenario.load = Some(Load::Window(1));
-        let keys: Vec<&str> = compared(&scenario)
-            .iter()
-            .map(|metric| metric.key)
-            .collect();
-        assert_eq!(keys[0], "messages_per_s");
-        assert!(!keys.contains(&"latency_intended_p99_ns"));
-    }
-}
+mod tests;

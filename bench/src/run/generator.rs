@@ -101,6 +101,15 @@ pub fn command(
             (None, _) => {}
         }
     }
+    if scenario.kind == ScenarioKind::Connect {
+        if scenario.messages > 0 {
+            add("--messages", scenario.messages.to_string());
+            add("--size", scenario.size_bytes.to_string());
+        }
+        if let Some(rate) = rate_per_s {
+            add("--rate", format!("{rate:.0}"));
+        }
+    }
     if scenario.kind == ScenarioKind::Broadcast {
         add("--publishers", scenario.publishers.to_string());
     }

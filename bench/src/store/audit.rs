@@ -4,7 +4,7 @@
 //! Pure.
 
 use loadgen::check;
-use loadgen::record::{Latency, Record};
+use loadgen::record::{Latency, LoadKind, Record};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -128,6 +128,10 @@ fn contradictions(record: &Record) -> Vec<String> {
             record.connect.handshake_latency.as_ref(),
         ),
         (
+            "handshake_latency_intended",
+            record.connect.handshake_latency_intended.as_ref(),
+        ),
+        (
             "first_receiver",
             broadcast.and_then(|part| part.first_receiver.as_ref()),
         ),
@@ -160,7 +164,9 @@ fn contradictions(record: &Record) -> Vec<String> {
     // what is in flight at the edges.
     let options = &record.options;
     let in_flight = match (options.rate_per_s, record.latency()) {
-        (Some(rate), Some(latency)) => rate * latency.max_ns as f64 / 1e9,
+        (Some(rate), Some(latency)) if record.kind != LoadKind::Connect => {
+            rate * latency.max_ns as f64 / 1e9
+        }
         _ => {
             let streams = options.connections * options.publishers.unwrap_or(1).max(1);
             (streams * options.window) as f64

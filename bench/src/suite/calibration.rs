@@ -11,7 +11,7 @@ use crate::stats::median_of;
 use crate::summary::MeasuredCapacity;
 
 impl Referee {
-    /// Closed-loop echoes for every capacity that a rate is a fraction of.
+    /// Closed loops for every capacity that a rate is a fraction of.
     pub(super) fn calibrate(&mut self) -> Result<()> {
         let calibration = self.plan.suite.calibration;
         let timing = Timing {
@@ -33,7 +33,7 @@ impl Referee {
             }
             let shape = Scenario {
                 name: key.clone(),
-                load: Some(Load::Window(1)),
+                load: (scenario.kind != ScenarioKind::Connect).then_some(Load::Window(1)),
                 headline: None,
                 ..scenario
             };
@@ -101,13 +101,20 @@ fn measured(runs: &[RunRecord]) -> Option<MeasuredCapacity> {
 /// does not matter here: the rate is one that both can do.
 fn usable_capacity(run: &RunRecord) -> Option<f64> {
     let record = run.loadgen.as_ref()?;
-    let whole = record.connections.up == record.connections.requested && record.messages.lost == 0;
+    let connections = &record.connections;
+    let all_up = match run.scenario.kind {
+        // They come and go.
+        ScenarioKind::Connect => connections.failed == 0 && connections.closed_early == 0,
+        _ => connections.up == connections.requested,
+    };
+    let whole = all_up && record.messages.lost == 0;
     let usable = whole && (run.status.counts() || run.status == Status::Invalid);
     let per_s = match run.scenario.kind {
         // Of a broadcast: messages published.
         ScenarioKind::Broadcast => {
             Some(run.metric("deliveries_per_s")? / run.scenario.connections as f64)
         }
+        ScenarioKind::Connect => run.metric("handshakes_per_s"),
         _ => run.metric("messages_per_s"),
     };
     per_s.filter(|per_s| usable && *per_s > 0.0)

@@ -53,7 +53,7 @@ impl Summary {
         let own = metrics::find(bout.scenario.kind, &bout.headline);
         let mut figures = Vec::from_iter(own.map(|metric| Figure { bout, metric }));
         if let Some(bout) = companion {
-            let both = metrics::at_equal_rate(bout.scenario.kind);
+            let both = metrics::at_equal_rate(&bout.scenario);
             figures.extend(both.map(|metric| Figure { bout, metric }));
         }
         figures

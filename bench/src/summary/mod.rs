@@ -141,7 +141,7 @@ impl Entrant {
 /// Capacity of each contestant, measured before the bouts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MeasuredCapacity {
-    /// By contestant: median of its calibration runs.
+    /// By contestant: median of its calibration runs. Of kind connect it is connections per second.
     pub messages_per_s: BTreeMap<String, f64>,
     /// The smallest of them: what rates are fractions of.
     pub smallest_per_s: f64,
@@ -156,7 +156,7 @@ pub struct MeasuredCapacity {
 pub struct Bout {
     /// What was run.
     pub scenario: Scenario,
-    /// Rate in force, messages per second (open loops).
+    /// Rate in force, messages (kind connect: connections) per second (open loops).
     pub rate_per_s: Option<f64>,
     /// Key of the metric that decides it.
     pub headline: String,

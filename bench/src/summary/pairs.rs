@@ -59,7 +59,7 @@ fn deciding(
     let runs: Vec<&RunRecord> = runs.collect();
     let pairs = pairs_of(setting, scenario);
     let metric = match scenario.at_rate_of {
-        Some(_) => metrics::server_cpu(scenario.kind),
+        Some(_) => metrics::server_cpu(scenario),
         None => metrics::find(scenario.kind, metrics::headline(scenario)),
     }?;
     let matched = pairs.iter().map(|(first, second)| {

@@ -289,9 +289,9 @@ fn figures_of(bout: &Bout) -> impl Iterator<Item = &'static Metric> + use<> {
     let is_at_rate = bout.scenario.at_rate_of.is_some();
     let closed = metrics::find(kind, &bout.headline)
         .into_iter()
-        .chain(metrics::server_cpu(kind))
+        .chain(metrics::server_cpu(&bout.scenario))
         .filter(move |_| !is_at_rate);
-    closed.chain(metrics::at_equal_rate(kind).filter(move |_| is_at_rate))
+    closed.chain(metrics::at_equal_rate(&bout.scenario).filter(move |_| is_at_rate))
 }
 
 /// A p99 is known too badly for effects of some percent.

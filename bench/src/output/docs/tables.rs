@@ -74,7 +74,7 @@ pub(super) fn single(bouts: &[&Bout], against: &str) -> Table {
     for bout in bouts {
         let kind = bout.scenario.kind;
         let headline = metrics::find(kind, &bout.headline);
-        let cpu = metrics::server_cpu(kind);
+        let cpu = metrics::server_cpu(&bout.scenario);
         let memory = metrics::find(kind, "server_bytes_per_connection");
         for result in others_than_again(bout) {
             let median =

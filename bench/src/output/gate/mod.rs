@@ -302,7 +302,7 @@ fn metric(bout: &Bout, name: &str) -> Result<&'static metrics::Metric> {
     let kind: ScenarioKind = bout.scenario.kind;
     let found = match name {
         "headline" => metrics::find(kind, &bout.headline),
-        "throughput" => metrics::of_kind(kind).find(|metric| metric.unit == Unit::PerSecond),
+        "throughput" => metrics::throughput(&bout.scenario),
         key => metrics::find(kind, key),
     };
     found.ok_or_else(|| {

@@ -336,11 +336,16 @@ fn figures<'a>(bout: &'a Bout, at_rate: &'a Bout) -> [Option<(&'a Bout, &'static
         Some(Load::Rate(_) | Load::FractionOfCapacity(_))
     );
     let p99 = (is_at_rate || kind == ScenarioKind::Connect)
-        .then(|| P99.iter().find_map(|key| metrics::find(kind, key)))
+        .then(|| {
+            let mut own = P99
+                .iter()
+                .filter(|key| is_at_rate || !key.starts_with("latency_intended"));
+            own.find_map(|key| metrics::find(kind, key))
+        })
         .flatten();
     [
         headline.map(|metric| (bout, metric)),
-        metrics::server_cpu(kind).map(|metric| (at_rate, metric)),
+        metrics::server_cpu(&at_rate.scenario).map(|metric| (at_rate, metric)),
         p99.map(|metric| (at_rate, metric)),
     ]
 }

@@ -185,7 +185,7 @@ fn shown(bout: &Bout, alternates: bool) -> Option<(&'static Metric, &'static str
     let metric = if headline.key.ends_with("_per_s") {
         headline
     } else {
-        metrics::server_cpu(kind)?
+        metrics::server_cpu(&bout.scenario)?
     };
     Some((metric, metric.title))
 }

@@ -46,7 +46,7 @@ pub(super) fn draw(summary: &Summary, reference: &str, legend: &Legend<'_>) -> O
     let kind = first.scenario.kind;
     let panels = [
         metrics::find(kind, &first.headline),
-        metrics::server_cpu(kind),
+        metrics::server_cpu(&first.scenario),
     ];
     let others = others(summary, &bouts, reference);
     let title = format!("How many times better than {reference}, by work in the handler");

@@ -129,11 +129,15 @@ fn legend(kind: ScenarioKind, bouts: &[&Bout]) -> String {
     let columns = columns(kind, bouts);
     lines.extend(columns.iter().filter_map(|metric| {
         let what = match metric.column {
+            "p50 int." | "p99 int." if kind == ScenarioKind::Connect => {
+                "int.: from the begin that the schedule intended, what a user on schedule waits"
+            }
             "p50 int." | "p99 int." => {
                 "int.: latency from the intended send, what a client on schedule waits"
             }
             "p50 act." => "act.: latency from the actual send",
             "CPU/msg" => "CPU/msg: the server's CPU time for each message",
+            "CPU/life" => "CPU/life: the server's CPU time for each connection with its messages",
             "CPU/dlv" => "CPU/dlv: the server's CPU time for each delivery",
             "user" => "user, kernel: of it in user mode and in the kernel, by clock ticks",
             "enters/msg" => "enters/msg: calls of io_uring_enter for each message",
