@@ -124,7 +124,8 @@ pub enum CheckName {
     LittlesLawOpenLoop,
     /// Longest time in ns for which the generator did not run; `beside`: its threads per CPU.
     GeneratorStall,
-    /// Median lateness of the generator in ns; `beside`: the latency's median.
+    /// Median lateness of the generator in ns; `beside`: the latency's median; `detail`: of what, if
+    /// not of messages.
     GeneratorLagP50,
     /// 99th percentile of the generator's lateness in ns; `beside`: that of the latency.
     GeneratorLagP99,
@@ -316,8 +317,8 @@ impl fmt::Display for Check {
                     _ => Ok(()),
                 }
             }
-            CheckName::GeneratorLagP50 => lag(self, "half of the messages", "p50", f),
-            CheckName::GeneratorLagP99 => lag(self, "1% of the messages", "p99", f),
+            CheckName::GeneratorLagP50 => lag(self, "half", "p50", f),
+            CheckName::GeneratorLagP99 => lag(self, "1%", "p99", f),
             CheckName::GeneratorCpu => write!(
                 f,
                 "the generator used {:.0}% of a CPU (limit {:.0}%): the server may be able to do more \
@@ -360,11 +361,15 @@ impl fmt::Display for Check {
     }
 }
 
-fn lag(check: &Check, which: &str, percentile: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn lag(check: &Check, share: &str, percentile: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (observed, limit) = (check.observed.unwrap_or(0.0), check.limit.unwrap_or(0.0));
+    let (did, what) = match check.detail.as_deref() {
+        Some(what) => ("began", what),
+        None => ("sent", "messages"),
+    };
     write!(
         f,
-        "the generator was late: it sent {which} {} late or more (limit {}), {:.0}% of the latency's \
+        "the generator was late: it {did} {share} of the {what} {} late or more (limit {}), {:.0}% of the latency's \
          {percentile}",
         show_ns(observed),
         show_ns(limit),

@@ -31,7 +31,7 @@ pub const STALL_DOUBT_NS: u64 = 100_000_000;
 const DELAYED_SHARE: f64 = 0.01;
 
 /// Of a schedule of connections, not of messages.
-pub(crate) const CONNECTIONS: &str = "connections";
+const CONNECTIONS: &str = "connections";
 
 /// The latency of what a schedule asked for, or else of messages.
 fn scheduled(record: &Record) -> Option<&Latency> {
@@ -185,9 +185,13 @@ fn lags(record: &Record, lag: &ScheduleLag, latency: &Latency) -> [Check; 2] {
             true => (limit_ns, CheckStatus::Invalid),
             false => (share(LAG_SHARE_DOUBT), CheckStatus::Doubtful),
         };
-        Check::ok(name, lag_ns, first_ns)
+        let check = Check::ok(name, lag_ns, first_ns)
             .when(lag_ns > first_ns, status)
-            .beside(latency_ns as f64)
+            .beside(latency_ns as f64);
+        match record.kind {
+            LoadKind::Connect => check.detail(CONNECTIONS),
+            LoadKind::Echo | LoadKind::Broadcast | LoadKind::Idle => check,
+        }
     };
     [
         of(CheckName::GeneratorLagP50, lag.p50_ns, latency.p50_ns),

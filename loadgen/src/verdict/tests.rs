@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{LittlesLaw, ThreadUsage};
+use crate::record::{ConnectSchedule, LittlesLaw, ThreadUsage};
 use CheckStatus::{Doubtful, Invalid, Note, Ok};
 
 /// What was measured, with this changed.
@@ -385,4 +385,55 @@ fn checks_of_other_versions_are_left_out_when_read() {
     ]}"#;
     let validity: Validity = serde_json::from_str(text).unwrap();
     assert_eq!(validity.checks, [Check::ok(CheckName::Lost, 0.0, 0.0)]);
+}
+
+#[test]
+fn a_schedule_of_connections_is_judged_as_one_of_connections() {
+    let with = |change: fn(&mut Record)| {
+        let record = after(|record| {
+            record.kind = LoadKind::Connect;
+            record.connect.schedule = Some(ConnectSchedule {
+                due: 1_000,
+                ..ConnectSchedule::default()
+            });
+            // Of messages inside lives: what the schedule is held against is the connects.
+            late(record, [0, 20_000_000], [1_000_000, 1_000_000_000]);
+            record.connect.handshake_latency_intended = record.latency_intended.take();
+            change(record);
+        });
+        let checks = checks(&record);
+        let found = checks.iter().filter(|check| check.status != Ok);
+        found
+            .map(|check| (check.status, check.to_string()))
+            .collect()
+    };
+    let all: Vec<(CheckStatus, String)> = with(|_| {});
+    assert_eq!(all, []);
+    let one = |change| match &with(change)[..] {
+        [(status, said)] => (*status, said.clone()),
+        other => panic!("{other:?}"),
+    };
+    let (status, said) = one(|record| record.connect.schedule.as_mut().unwrap().missing = 3);
+    assert_eq!(status, Invalid);
+    assert!(
+        said.starts_with("3 of 1,000 connections were due but"),
+        "{said}"
+    );
+    let (status, said) = one(|record| record.connect.schedule.as_mut().unwrap().delayed = 30);
+    assert_eq!(status, Note);
+    assert!(said.starts_with("3% of the connections waited"), "{said}");
+    let (status, said) = one(|record| {
+        let latency = record.connect.handshake_latency_intended.as_mut();
+        latency.unwrap().p99_ns = 30_000_000;
+    });
+    assert_eq!(status, Invalid);
+    assert!(
+        said.contains("it began 1% of the connections 20.0 ms late"),
+        "{said}"
+    );
+    let (status, _) = one(|record| {
+        record.connect.lives = Some(Default::default());
+        record.messages.lost = 1;
+    });
+    assert_eq!(status, Invalid);
 }
