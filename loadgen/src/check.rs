@@ -124,8 +124,8 @@ pub enum CheckName {
     LittlesLawOpenLoop,
     /// Longest time in ns for which the generator did not run; `beside`: its threads per CPU.
     GeneratorStall,
-    /// Median lateness of the generator in ns; `beside`: the latency's median; `detail`: of what, if
-    /// not of messages.
+    /// Median lateness of the generator in ns; `beside`: the latency's median; `detail`: of what,
+    /// if not of messages.
     GeneratorLagP50,
     /// 99th percentile of the generator's lateness in ns; `beside`: that of the latency.
     GeneratorLagP99,
