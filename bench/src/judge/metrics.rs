@@ -164,7 +164,7 @@ pub fn throughput(scenario: &Scenario) -> Option<&'static Metric> {
 }
 
 /// What a bout at an equal rate is about: the server's CPU time, and how long a reply takes.
-pub fn at_equal_rate(scenario: &Scenario) -> impl Iterator<Item = &'static Metric> {
+pub fn at_equal_rate(scenario: &Scenario) -> impl Iterator<Item = &'static Metric> + use<> {
     let p99 = find(scenario.kind, "latency_intended_p99_ns");
     server_cpu(scenario).into_iter().chain(p99)
 }
