@@ -198,6 +198,8 @@ macro_rules! conformance_list {
             work {
                 full every_message_costs_the_handler_work
                 full every_publication_costs_the_handler_work: alone
+                full a_client_may_lower_the_work_and_not_raise_it
+                full a_member_may_lower_the_work: alone
             }
             processes {
                 full several_processes_are_one_server: alone

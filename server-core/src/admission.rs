@@ -9,6 +9,7 @@ use ws_proto::handshake::{HttpError, Status};
 use crate::counters::{Counters, METRICS_CONTENT_TYPE, render_metrics};
 use crate::endpoints::{DEMO_PAGE, Endpoint, Route, route};
 use crate::options::Settings;
+use crate::work::{DeclaredWork, HandlerWork};
 
 /// Counts open WebSocket connections against `--max-connections`.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub struct Upgrade {
     pub response: Vec<u8>,
     /// What came behind the request head: bytes of the WebSocket.
     pub early: Vec<u8>,
+    /// What a handler would burn for each message of this connection.
+    pub work: HandlerWork,
     /// To be kept as long as the connection lives.
     pub permit: Permit,
 }
@@ -78,17 +81,19 @@ pub struct Upgrade {
 pub struct Admission {
     gate: Arc<Gate>,
     counters: Arc<Counters>,
+    work: DeclaredWork,
     /// Which of several processes this is.
     process: Option<usize>,
 }
 
 impl Admission {
-    /// Admission through `gate`; `/metrics` shows `counters`.
+    /// Admission through `gate`; `/metrics` shows `counters`. Calibrates the handler's work.
     pub fn new(settings: &Settings, gate: Arc<Gate>, counters: Arc<Counters>) -> Self {
         let process = settings.child.as_ref().map(|child| child.index);
         Self {
             gate,
             counters,
+            work: DeclaredWork::calibrated(settings.handler_work_us),
             process,
         }
     }
@@ -176,6 +181,7 @@ impl Admission {
             endpoint,
             response,
             early: early.to_vec(),
+            work: self.work.of_connection(head.query()),
             permit,
         })
     }
@@ -235,6 +241,7 @@ mod tests {
         Admission {
             gate: Gate::new(max),
             counters: Arc::new(Counters::new(1)),
+            work: DeclaredWork::default(),
             process: None,
         }
     }

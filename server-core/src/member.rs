@@ -9,11 +9,14 @@ use crate::counters::{LocalCounters, WorkerCounters};
 use crate::outbox::Outbox;
 use crate::rooms::{FrameBuilder, Publication};
 use crate::task::Signals;
+use crate::work::HandlerWork;
 
 /// The protocol of one member.
 #[derive(Debug)]
 pub struct MemberSession {
     session: Session,
+    /// Done for each message that is taken in.
+    work: HandlerWork,
     /// Received and not yet in every mailbox. While there is one, nothing is taken in.
     pub publication: Option<Publication>,
     /// Our Close frame, when the peer's or its violation was taken in.
@@ -34,9 +37,10 @@ pub struct TakenIn {
 
 impl MemberSession {
     /// Of a connection that was just upgraded.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, work: HandlerWork) -> Self {
         Self {
             session: Session::new(Role::Server, limits),
+            work,
             publication: None,
             close_frame: Vec::new(),
         }
@@ -52,8 +56,8 @@ impl MemberSession {
         self.session.state() == State::Closed
     }
 
-    /// Takes in `received`: all its messages become one publication. After our own Close only the
-    /// peer's matters.
+    /// Takes in `received`: all its messages become one publication, and the handler's work is done
+    /// for each. After our own Close only the peer's matters.
     pub fn take_in(&mut self, received: &mut [u8], counters: &WorkerCounters) -> TakenIn {
         let closing = !self.is_open();
         let mut taken = TakenIn::default();
@@ -87,6 +91,7 @@ impl MemberSession {
             taken.pongs = Vec::new();
         } else if let Some(frames) = built.take() {
             taken.counts.messages_received = frames.messages.into();
+            self.work.run(taken.counts.messages_received);
             self.publication = Some(Publication::new(frames));
         }
         taken
@@ -162,7 +167,7 @@ mod tests {
     #[test]
     fn a_receive_is_one_publication_and_all_pongs() {
         let counters = Counters::new(1);
-        let mut member = MemberSession::new(Limits::default());
+        let mut member = MemberSession::new(Limits::default(), HandlerWork::default());
         let frames: &[(u8, &[u8])] = &[(0x81, b"a"), (0x89, b"1"), (0x82, b"b"), (0x89, b"2")];
         let taken = take_in(&mut member, &counters, frames);
         assert_eq!(taken.pongs, b"\x8a\x011\x8a\x012");
@@ -176,7 +181,7 @@ mod tests {
     #[test]
     fn what_came_before_a_violation_counts_and_its_close_is_due() {
         let counters = Counters::new(1);
-        let mut member = MemberSession::new(Limits::default());
+        let mut member = MemberSession::new(Limits::default(), HandlerWork::default());
         let taken = take_in(&mut member, &counters, &[(0x81, b"a"), (0x83, b"")]);
         assert!(taken.over && member.publication.is_some());
         assert_eq!(counters.totals().violations, 1);
@@ -188,7 +193,7 @@ mod tests {
     #[test]
     fn after_our_close_only_the_peers_matters() {
         let counters = Counters::new(1);
-        let mut member = MemberSession::new(Limits::default());
+        let mut member = MemberSession::new(Limits::default(), HandlerWork::default());
         let mut ours = Vec::new();
         encode_frame(
             OpCode::Control(ws_proto::Control::Close),

@@ -14,9 +14,12 @@ const TRIES: usize = 16;
 
 /// The work for one message, in steps of plain arithmetic. A clock is read when the steps are
 /// calibrated, and never while they are done.
+///
+/// Every connection has its own, so it is small: 2^32 steps are more than [`MAX_HANDLER_WORK_US`],
+/// each of them being a chain of six instructions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HandlerWork {
-    steps: u64,
+    steps: u32,
 }
 
 impl HandlerWork {
@@ -30,20 +33,58 @@ impl HandlerWork {
     #[inline]
     pub fn run(self, messages: u64) {
         if self.steps != 0 {
-            burn(self.steps.saturating_mul(messages));
+            burn(u64::from(self.steps).saturating_mul(messages));
         }
     }
 }
 
+/// What a server's options say about the work, and what a connection may make of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeclaredWork {
+    us: u32,
+    whole: HandlerWork,
+}
+
+impl DeclaredWork {
+    /// Work of `us` microseconds, [calibrated](HandlerWork::calibrated).
+    pub fn calibrated(us: u32) -> Self {
+        let whole = HandlerWork::calibrated(us);
+        Self { us, whole }
+    }
+
+    /// The work of a connection whose request target has this query: all of it, or with `work=N` N
+    /// microseconds where that is less. A peer cannot ask for more than the server was started
+    /// with, or it could keep the server busy with a few bytes. What else is in a query has no
+    /// meaning here, and neither has an N that is no number.
+    pub fn of_connection(self, query: &str) -> HandlerWork {
+        match asked_for(query) {
+            Some(us) if us < self.us => {
+                let steps = u64::from(self.whole.steps) * u64::from(us) / u64::from(self.us);
+                let steps = u32::try_from(steps).unwrap_or(self.whole.steps);
+                HandlerWork { steps }
+            }
+            _ => self.whole,
+        }
+    }
+}
+
+/// The least of what `work=N` asks for, if it is there several times.
+fn asked_for(query: &str) -> Option<u32> {
+    let values = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("work="));
+    values.filter_map(|us| us.parse().ok()).min()
+}
+
 /// Steps that take `us` microseconds, at least one.
-fn steps_in(us: u32) -> u64 {
-    let mut steps = 1024;
+fn steps_in(us: u32) -> u32 {
+    let mut steps: u64 = 1024;
     while fastest(3, steps) < TRY {
         steps *= 2;
     }
     let ns = fastest(TRIES, steps).as_nanos().max(1);
     let wanted = u128::from(steps) * u128::from(us) * 1000 / ns;
-    u64::try_from(wanted).unwrap_or(u64::MAX).max(1)
+    u32::try_from(wanted).unwrap_or(u32::MAX).max(1)
 }
 
 fn fastest(tries: usize, steps: u64) -> Duration {
@@ -82,6 +123,33 @@ mod tests {
             one.steps > 0 && many.steps > 50 * one.steps,
             "{one:?} {many:?}"
         );
+    }
+
+    #[test]
+    fn a_connection_may_lower_its_work_and_nothing_else() {
+        let declared = DeclaredWork {
+            us: 100,
+            whole: HandlerWork { steps: 5_000 },
+        };
+        for (query, steps) in [
+            ("", 5_000),
+            ("work=0", 0),
+            ("work=1", 50),
+            ("room=a&work=99&x", 4_950),
+            ("work=10&work=20", 500),
+            ("work=100", 5_000),
+            ("work=999999", 5_000),
+            ("work=99999999999", 5_000),
+            ("work=-1", 5_000),
+            ("work=1.5", 5_000),
+            ("work=", 5_000),
+            ("work", 5_000),
+            ("homework=0", 5_000),
+            ("WORK=0", 5_000),
+        ] {
+            assert_eq!(declared.of_connection(query).steps, steps, "{query}");
+        }
+        assert_eq!(DeclaredWork::default().of_connection("work=7").steps, 0);
     }
 
     #[test]

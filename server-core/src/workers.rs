@@ -17,7 +17,6 @@ use crate::options::{MAILBOX_BYTES, Settings};
 use crate::rooms::Rooms;
 use crate::shortage::Shortage;
 use crate::sweep::Sweep;
-use crate::work::HandlerWork;
 
 /// What all workers of a server share, whatever drives them. `M` is what a fan-out needs to reach a
 /// member of a room.
@@ -35,8 +34,6 @@ pub struct Shared<M> {
     pub alive: Alive,
     /// When connections are pinged and closed.
     pub sweep: Sweep,
-    /// What a handler would burn for each message.
-    pub handler_work: HandlerWork,
     /// Whether descriptors are short.
     pub shortage: Shortage,
     gate: Arc<Gate>,
@@ -64,7 +61,6 @@ impl<M> Shared<M> {
             rooms: Rooms::new(settings.workers, MAILBOX_BYTES),
             alive: Alive::default(),
             sweep: Sweep::new(&settings),
-            handler_work: HandlerWork::calibrated(settings.handler_work_us),
             shortage: Shortage::new(advice),
             settings,
             counters,

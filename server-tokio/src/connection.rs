@@ -10,9 +10,11 @@ use std::time::Duration;
 use server_core::admission::{Admitted, Permit, Upgrade};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
+use server_core::member::MemberSession;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
 use server_core::sweep::Phase;
 use server_core::task::{self, Ending, Signals, Turn};
+use server_core::work::HandlerWork;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use ws_proto::{Reply, Role, Session, State};
@@ -64,13 +66,22 @@ fn open(registered: &mut Registered, upgrade: Upgrade) -> Serving {
     handle.activity.touch(worker.tick());
     handle.set_phase(Phase::Open);
     match upgrade.endpoint {
-        Endpoint::Echo => Serving::Echo(Echo::new(worker, upgrade.response, upgrade.early)),
+        Endpoint::Echo => {
+            let Upgrade {
+                response,
+                early,
+                work,
+                ..
+            } = upgrade;
+            Serving::Echo(Echo::new(worker, response, early, work))
+        }
         Endpoint::Broadcast(room) => {
             let (worker, handle) = (Arc::clone(worker), Arc::clone(handle));
             let (slot, response) = (registered.slot, upgrade.response);
+            let session = MemberSession::new(worker.server.settings.limits, upgrade.work);
             let early = upgrade.early;
             Serving::Member(Box::pin(async move {
-                member::serve(&worker, &handle, slot, room, response, early).await
+                member::serve(&worker, &handle, slot, room, session, response, early).await
             }))
         }
     }
@@ -161,16 +172,19 @@ struct Echo {
     session: Session,
     unsent: Unsent,
     turn: Turn,
+    /// For each message.
+    work: HandlerWork,
 }
 
 impl Echo {
-    fn new(worker: &Worker, response: Vec<u8>, mut early: Vec<u8>) -> Self {
+    fn new(worker: &Worker, response: Vec<u8>, mut early: Vec<u8>, work: HandlerWork) -> Self {
         let mut session = Session::new(Role::Server, worker.server.settings.limits);
         let mut unsent = Unsent::from(response);
         let mut turn = Turn::GoOn;
         if !early.is_empty() {
             let mut spill = Vec::new();
-            turn = echo_bytes(worker, &mut session, &mut early, &mut spill, |reply| {
+            let (session, early) = (&mut session, &mut early);
+            turn = echo_bytes(worker, session, work, early, &mut spill, |reply| {
                 unsent.append(reply);
                 Ok(())
             })
@@ -180,6 +194,7 @@ impl Echo {
             session,
             unsent,
             turn,
+            work,
         }
     }
 
@@ -199,8 +214,8 @@ impl Echo {
             }
             match ready!(handle.poll_wake(!self.unsent.is_empty(), cx)) {
                 Wake::Ready if self.unsent.is_empty() => {
-                    self.turn = match echo_turn(worker, handle, &mut self.session, &mut self.unsent)
-                    {
+                    let (session, unsent) = (&mut self.session, &mut self.unsent);
+                    self.turn = match echo_turn(worker, handle, session, self.work, unsent) {
                         Ok(turn) => turn,
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::GoOn,
                         Err(_) => Turn::Eof,
@@ -230,6 +245,7 @@ fn echo_turn(
     worker: &Worker,
     handle: &ConnectionHandle,
     session: &mut Session,
+    work: HandlerWork,
     unsent: &mut Unsent,
 ) -> io::Result<Turn> {
     with_scratch(|scratch| {
@@ -239,7 +255,7 @@ fn echo_turn(
         }
         handle.activity.touch(worker.tick());
         let (received, spill) = (&mut scratch.buf[..n], &mut scratch.spill);
-        echo_bytes(worker, session, received, spill, |reply| {
+        echo_bytes(worker, session, work, received, spill, |reply| {
             let sent = handle.try_write(reply)?;
             worker.counters().bytes_sent.add(sent as u64);
             unsent.append(&reply[sent..]);
@@ -252,13 +268,14 @@ fn echo_turn(
 fn echo_bytes(
     worker: &Worker,
     session: &mut Session,
+    work: HandlerWork,
     received: &mut [u8],
     spill: &mut Vec<u8>,
     send: impl FnOnce(&[u8]) -> io::Result<()>,
 ) -> io::Result<Turn> {
     let echo = session.echo(received, spill);
     worker.counters().count_echo(received.len(), &echo);
-    worker.server.handler_work.run(echo.messages);
+    work.run(echo.messages);
     match echo.reply {
         Reply::None => {}
         Reply::InPlace(range) => send(&received[range])?,

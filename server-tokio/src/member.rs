@@ -35,6 +35,7 @@ pub(crate) async fn serve(
     handle: &Arc<ConnectionHandle>,
     id: MemberId,
     room: RoomName,
+    session: MemberSession,
     response: Vec<u8>,
     mut early: Vec<u8>,
 ) -> Ending {
@@ -44,7 +45,7 @@ pub(crate) async fn serve(
     let mut member = Member {
         worker,
         handle,
-        session: MemberSession::new(worker.server.settings.limits),
+        session,
     };
     let mut turn = if early.is_empty() {
         Turn::GoOn
@@ -146,8 +147,6 @@ impl Member<'_> {
     fn take(&mut self, received: &mut [u8]) -> Turn {
         let counters = self.worker.counters();
         let mut taken = self.session.take_in(received, counters);
-        let work = self.worker.server.handler_work;
-        work.run(taken.counts.messages_received);
         taken.counts.hand_over(counters);
         self.handle.outbox().push_control(taken.pongs);
         if taken.over { Turn::Over } else { Turn::GoOn }

@@ -13,9 +13,11 @@ use ::monoio::net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf};
 use server_core::admission::{Admitted, Upgrade};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
+use server_core::member::MemberSession;
 use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
 use server_core::sweep::Phase;
 use server_core::task::{self, Ending, Signals, Turn};
+use server_core::work::HandlerWork;
 use ws_proto::{Reply, Role, Session, State};
 
 use crate::monoio::buffers::{ReadBuffer, filled};
@@ -80,11 +82,12 @@ fn open<'a>(
         endpoint,
         response,
         early,
+        work,
         permit,
     } = upgrade;
     match endpoint {
         Endpoint::Echo => {
-            let (mut echo, turn) = Echo::new(worker, handle, response, early);
+            let (mut echo, turn) = Echo::new(worker, handle, work, response, early);
             Box::pin(async move {
                 let _permit = permit;
                 echo.serve(incoming, turn).await
@@ -92,8 +95,9 @@ fn open<'a>(
         }
         Endpoint::Broadcast(room) => Box::pin(async move {
             let _permit = permit;
-            let from = &mut incoming;
-            let ending = member::serve(worker, handle, from, key, room, response, early).await;
+            let session = MemberSession::new(worker.server.settings.limits, work);
+            let (from, first) = (&mut incoming, (response, early));
+            let ending = member::serve(worker, handle, from, key, room, session, first).await;
             (ending, incoming)
         }),
     }
@@ -166,6 +170,8 @@ struct Echo<'a> {
     worker: &'a Worker,
     handle: &'a Rc<ConnectionHandle>,
     session: Session,
+    /// For each message.
+    work: HandlerWork,
     read_buffer: ReadBuffer,
     /// To be sent before the next receive.
     unsent: Vec<u8>,
@@ -175,6 +181,7 @@ impl<'a> Echo<'a> {
     fn new(
         worker: &'a Worker,
         handle: &'a Rc<ConnectionHandle>,
+        work: HandlerWork,
         response: Vec<u8>,
         mut early: Vec<u8>,
     ) -> (Self, Turn) {
@@ -182,6 +189,7 @@ impl<'a> Echo<'a> {
             worker,
             handle,
             session: Session::new(Role::Server, worker.server.settings.limits),
+            work,
             read_buffer: ReadBuffer::new(),
             unsent: response,
         };
@@ -349,7 +357,7 @@ impl<'a> Echo<'a> {
     fn reply_to(&mut self, received: &mut [u8]) -> (Reply, Turn) {
         let echo = self.session.echo(received, &mut self.unsent);
         self.worker.counters().count_echo(received.len(), &echo);
-        self.worker.server.handler_work.run(echo.messages);
+        self.work.run(echo.messages);
         let turn = match echo.end {
             None => Turn::GoOn,
             Some(_) => Turn::Over,

@@ -41,8 +41,8 @@ pub(crate) async fn serve(
     incoming: &mut TcpOwnedReadHalf,
     key: MemberKey,
     room: RoomName,
-    response: Vec<u8>,
-    mut early: Vec<u8>,
+    session: MemberSession,
+    (response, mut early): (Vec<u8>, Vec<u8>),
 ) -> Ending {
     handle.outbox().push_control(response);
     let rooms = &worker.server.rooms;
@@ -51,7 +51,7 @@ pub(crate) async fn serve(
     let mut member = Member {
         worker,
         handle,
-        session: MemberSession::new(worker.server.settings.limits),
+        session,
     };
     let mut read_buffer = ReadBuffer::new();
     let mut turn = if early.is_empty() {
@@ -150,8 +150,6 @@ impl Member<'_> {
     fn take(&mut self, received: &mut [u8]) -> Turn {
         let counters = self.worker.counters();
         let mut taken = self.session.take_in(received, counters);
-        let work = self.worker.server.handler_work;
-        work.run(taken.counts.messages_received);
         taken.counts.hand_over(counters);
         self.handle.outbox().push_control(taken.pongs);
         self.handle.flush();

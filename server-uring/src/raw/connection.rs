@@ -8,10 +8,12 @@ use server_core::admission::{Admitted, Permit, Upgrade};
 use server_core::control::{GOING_AWAY, IDLE, PING};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
+use server_core::member::MemberSession;
 use server_core::options::LINGER_BYTES;
 use server_core::rooms::Frames;
 use server_core::sweep::{Activity, Phase};
 use server_core::system::is_out_of_descriptors;
+use server_core::work::HandlerWork;
 use uring_net::{OpKind, ReceivedBuf, SendBuf, SocketId, Token};
 use ws_proto::{CloseCode, Reply, Role, Session, State};
 
@@ -66,6 +68,8 @@ pub(crate) struct Connection {
     serving: Serving,
     stage: Stage,
     activity: Activity,
+    /// Of an echo, for each message.
+    work: HandlerWork,
     /// When the patience with the peer ends, where there is an end to it.
     deadline: Option<Deadline>,
     /// Bytes thrown away.
@@ -85,6 +89,7 @@ impl Connection {
             serving: Serving::Handshake(Vec::new()),
             stage: Stage::Handshake,
             activity: Activity::at(worker.tick),
+            work: HandlerWork::default(),
             deadline: None,
             discarded: 0,
             permit: None,
@@ -157,7 +162,7 @@ impl Connection {
         let received = bytes.len();
         let echo = session.echo(&mut bytes, &mut self.sender.pending);
         worker.count_echo(received, &echo);
-        worker.server.handler_work.run(echo.messages);
+        self.work.run(echo.messages);
         match echo.reply {
             Reply::None => {}
             Reply::InPlace(range) => {
@@ -195,13 +200,14 @@ impl Connection {
         self.activity.touch(worker.tick);
         self.stage = Stage::Open;
         self.permit = Some(upgrade.permit);
+        self.work = upgrade.work;
         let early = &mut upgrade.early;
         match upgrade.endpoint {
             Endpoint::Echo => {
                 let mut session = Session::new(Role::Server, worker.server.settings.limits);
                 self.sender.append(worker, &upgrade.response);
                 let echo = session.echo(early, &mut self.sender.pending);
-                worker.server.handler_work.run(echo.messages);
+                self.work.run(echo.messages);
                 if let Reply::InPlace(range) = echo.reply.clone() {
                     self.sender.pending.extend_from_slice(&early[range]);
                 }
@@ -213,7 +219,9 @@ impl Connection {
                 }
             }
             Endpoint::Broadcast(room) => {
-                let mut member = Member::join(worker, self.sender.socket, room, upgrade.response);
+                let session = MemberSession::new(worker.server.settings.limits, self.work);
+                let (socket, response) = (self.sender.socket, upgrade.response);
+                let mut member = Member::join(worker, socket, room, session, response);
                 member.take_in(worker, &mut self.sender, early);
                 self.serving = Serving::Member(Box::new(member));
                 self.sender.flush(worker);

@@ -43,13 +43,14 @@ impl Member {
         worker: &Worker,
         socket: SocketId,
         room: RoomName,
+        session: MemberSession,
         response: Vec<u8>,
     ) -> Self {
         let mut outbox = Outbox::new();
         outbox.push_control(response);
         let rooms = &worker.server.rooms;
         Self {
-            session: MemberSession::new(worker.server.settings.limits),
+            session,
             room: Some(rooms.join(room, worker.index, id(socket), socket)),
             outbox,
             in_flight: 0,
@@ -151,8 +152,6 @@ impl Member {
         let counters = worker.server.counters.worker(worker.index);
         let taken = self.session.take_in(received, counters);
         worker.local_counters.add(&taken.counts);
-        let work = worker.server.handler_work;
-        work.run(taken.counts.messages_received);
         self.over |= taken.over;
         self.outbox.push_control(taken.pongs);
     }

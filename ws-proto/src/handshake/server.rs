@@ -92,6 +92,12 @@ impl<'a> RequestHead<'a> {
         path_of(self.target)
     }
 
+    /// What follows the first `?` of the request target, not decoded; empty without one.
+    #[must_use]
+    pub fn query(&self) -> &'a str {
+        query_of(self.target)
+    }
+
     /// Length of the head in bytes, its empty line included. What follows belongs to the WebSocket
     /// session.
     #[must_use]
@@ -203,6 +209,10 @@ fn path_of(target: &str) -> &str {
         Some((path, _)) => path,
         None => origin,
     }
+}
+
+fn query_of(target: &str) -> &str {
+    target.split_once('?').map_or("", |(_, query)| query)
 }
 
 fn is_nonce(key: &str) -> bool {
@@ -438,5 +448,10 @@ mod tests {
         assert_eq!(path_of("ws://h?q"), "/");
         assert_eq!(path_of("/r?u=http://x/y"), "/r");
         assert_eq!(path_of("*"), "*");
+        assert_eq!(query_of("/a?b?c"), "b?c");
+        assert_eq!(query_of("ws://h?q"), "q");
+        for without in ["/a", "/a?", "http://h/a", "*"] {
+            assert_eq!(query_of(without), "", "{without}");
+        }
     }
 }
