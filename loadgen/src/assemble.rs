@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{
     check::Validity,
-    config::Config,
+    config::{Config, MILLION},
     engine::{
         fan_out_timing::FanOutTiming,
         second::SecondPart,
@@ -33,6 +33,8 @@ pub struct RunOutput {
     pub main: Latencies,
     /// From the actual send, in an open loop.
     pub actual: Option<Latencies>,
+    /// Of `main` those to connections that are not hot, where some are.
+    pub others: Option<Latencies>,
     /// `main` by second, or by slice.
     pub intervals: Vec<Interval>,
     /// Replies received inside the measured window.
@@ -126,7 +128,12 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
     } = &partial;
     let window_ns = window.ns;
     let in_window = |time: u64| if window_ns == 0 { 0 } else { time };
-    let (main, actual) = merge_latencies(results);
+    let Latest {
+        main,
+        actual,
+        others,
+        ..
+    } = merge_latencies(results);
     let (series, seconds) = seconds(results);
     let mut counts = count(results, config);
     if partial.incomplete {
@@ -160,6 +167,7 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
         throughput,
         latency_intended: None,
         latency_actual: None,
+        latency_others: others.as_ref().and_then(histogram::summarise),
         littles_law: None,
         generator: generator(&partial, &counts),
         broadcast: None,
@@ -218,6 +226,7 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
         record,
         main,
         actual,
+        others,
         intervals: partial.slices.unwrap_or(seconds),
         replies: counts.replies_in_window,
         window_start: partial.epoch + Duration::from_nanos(partial.window.from),
@@ -266,14 +275,15 @@ fn unix_ns(epoch: SystemTime, ns: u64) -> u64 {
     (since.as_nanos() as u64).saturating_add(ns)
 }
 
-fn merge_latencies(results: &[ThreadResult]) -> (Latencies, Option<Latencies>) {
+fn merge_latencies(results: &[ThreadResult]) -> Latest {
     let mut all = Latest {
         main: histogram::new(),
         actual: None,
+        others: None,
         seconds: Vec::new(),
     };
     results.iter().for_each(|result| all.add(&result.latest));
-    (all.main, all.actual)
+    all
 }
 
 /// Every second, with its latencies.
@@ -335,6 +345,11 @@ fn to_options(config: &Config, plan: &Plan) -> Options {
         publishers: config.traffic.publishers,
         active_fraction: config.traffic.active_fraction,
         messages_per_connection: (config.traffic.messages > 0).then_some(config.traffic.messages),
+        hot_connections: config.traffic.hot.map(|hot| hot.connections),
+        hot_share: config
+            .traffic
+            .hot
+            .map(|hot| hot.share_millionths as f64 / MILLION as f64),
         spin_us: config.spin.as_micros() as u64,
         verification: Verification::of_size(config.traffic.size),
     }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use units::{CpuList, parse_count, parse_duration, parse_rate, parse_size};
 
 use crate::{
-    config::{self, Config, Files, Traffic},
+    config::{self, Config, Files, Hot, Traffic},
     record::LoadKind,
 };
 
@@ -55,6 +55,14 @@ pub enum Command {
         /// What to send.
         #[command(flatten)]
         messages: Messages,
+        /// Fraction of the connections that are hot, between 0 and 1, for servers that do work for
+        /// each message (--handler-work-us): the hot ones ask for the target as given, the others
+        /// with `work=0` in its query, and their latency is recorded apart
+        #[arg(long, value_name = "FRACTION", requires = "rate")]
+        hot: Option<f64>,
+        /// Fraction of the messages that go to hot connections, between 0 and 1 [default: as --hot]
+        #[arg(long, value_name = "FRACTION", requires = "hot")]
+        hot_share: Option<f64>,
     },
     /// Publish to a room whose members all receive every message; latency to the first, median and
     /// last receiver
@@ -237,8 +245,19 @@ impl Cli {
     /// A sentence that says what to do instead.
     pub fn check(self) -> Result<(Config, Output), String> {
         let (kind, common, traffic, slices) = match self.command {
-            Command::Echo { common, messages } => {
-                (LoadKind::Echo, common, echo(&messages), messages.slices)
+            Command::Echo {
+                common,
+                messages,
+                hot: fraction,
+                hot_share,
+            } => {
+                let traffic = Traffic {
+                    hot: fraction
+                        .map(|fraction| hot(fraction, hot_share, common.connections))
+                        .transpose()?,
+                    ..echo(&messages)
+                };
+                (LoadKind::Echo, common, traffic, messages.slices)
             }
             Command::Broadcast {
                 common,
@@ -310,6 +329,28 @@ fn lives(rate: Option<f64>, messages: u64, size: u64) -> Traffic {
         messages,
         ..Traffic::default()
     }
+}
+
+fn hot(fraction: f64, share: Option<f64>, connections: u64) -> Result<Hot, String> {
+    let (fraction, share) = (fraction, share.unwrap_or(fraction));
+    let connections_hot = (fraction * connections as f64).round();
+    if !(1.0..connections as f64).contains(&connections_hot) {
+        return Err(format!(
+            "--hot {fraction} of {connections} connections leaves none hot, or no others: it is a \
+             fraction between 0 and 1, such as 0.1"
+        ));
+    }
+    let share_millionths = (share * config::MILLION as f64).round();
+    if !(1.0..config::MILLION as f64).contains(&share_millionths) {
+        return Err(format!(
+            "--hot-share {share} sends nothing to the hot connections, or nothing to the others: it \
+             is a fraction between 0 and 1, such as 0.9"
+        ));
+    }
+    Ok(Hot {
+        connections: connections_hot as u64,
+        share_millionths: share_millionths as u64,
+    })
 }
 
 fn broadcast(messages: &Messages, publishers: u64, members: u64) -> Result<Traffic, String> {
@@ -494,6 +535,15 @@ mod tests {
             ("echo -H nocolon ws://a", "colon"),
             ("echo", "<URL>"),
             ("echo --publishers 2 ws://a", "--publishers"),
+            ("echo --hot 0.1 ws://a", "--rate"),
+            ("echo -r 10 --hot-share 0.1 ws://a", "--hot"),
+            ("echo -r 10 --hot 0 ws://a", "none hot"),
+            ("echo -r 10 --hot 1 ws://a", "no others"),
+            ("echo -r 10 --hot 0.01 ws://a", "none hot"),
+            ("echo -r 10 --hot NaN ws://a", "none hot"),
+            ("echo -r 10 --hot 0.1 --hot-share 1 ws://a", "such as 0.9"),
+            ("echo -r 10 --hot 0.1 --hot-share 0 ws://a", "such as 0.9"),
+            ("broadcast -r 10 --hot 0.1 ws://a", "--hot"),
             ("broadcast -c 10 --publishers 11 ws://a", "1 to 10"),
             ("broadcast -c 10 --publishers 0 ws://a", "1 to 10"),
             ("broadcast -s 8 ws://a", "--size 24"),
@@ -542,6 +592,21 @@ mod tests {
     fn idle_counts_its_active_connections() {
         let (config, _) = check("idle -c 10k --active 0.01 -r 1k ws://a").unwrap();
         assert_eq!(config.traffic.active_connections, Some(100));
+    }
+
+    #[test]
+    fn hot_connections_are_counted_and_get_their_share_of_the_messages() {
+        for (line, expected) in [
+            ("echo -r 1 -c 100 --hot 0.1 ws://a", (10, 100_000)),
+            (
+                "echo -r 1 -c 3 --hot 0.5 --hot-share 0.9 ws://a",
+                (2, 900_000),
+            ),
+        ] {
+            let hot = check(line).unwrap().0.traffic.hot.unwrap();
+            assert_eq!((hot.connections, hot.share_millionths), expected, "{line}");
+        }
+        assert_eq!(check("echo -r 1 ws://a").unwrap().0.traffic.hot, None);
     }
 
     #[test]

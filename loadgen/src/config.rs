@@ -19,6 +19,9 @@ pub const MOST_PAIRS: u64 = 1 << 26;
 /// process.
 pub const MOST_BYTES_IN_FLIGHT: u64 = 8 << 30;
 
+/// Shares are counted in millionths.
+pub const MILLION: u64 = 1_000_000;
+
 /// One run, as asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -73,6 +76,18 @@ pub struct Traffic {
     pub active_fraction: Option<f64>,
     /// Idle: connections that send.
     pub active_connections: Option<u64>,
+    /// Echo, open loop: connections that differ from the others.
+    pub hot: Option<Hot>,
+}
+
+/// Connections that ask for the target as given and get a share of the messages of their own; the
+/// others ask the server for no work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hot {
+    /// How many; the first ones. Fewer than all.
+    pub connections: u64,
+    /// Of [`MILLION`] messages so many go to them; neither none nor all.
+    pub share_millionths: u64,
 }
 
 impl Default for Traffic {
@@ -85,6 +100,7 @@ impl Default for Traffic {
             publishers: None,
             active_fraction: None,
             active_connections: None,
+            hot: None,
         }
     }
 }

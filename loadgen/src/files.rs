@@ -150,17 +150,18 @@ fn hlog(run: &RunOutput) -> io::Result<Vec<u8>> {
         &comment,
         (run.window_start, window),
         &run.intervals,
-        run.actual.as_ref(),
+        [("actual", &run.actual), ("others", &run.others)],
     )
 }
 
-/// The histogram log, version 1.3: the intervals, one per second or slice, then, in an open loop,
-/// the whole window from the actual send under a tag of its own. Everything is in ns.
+/// The histogram log, version 1.3: the intervals, one per second or slice, then those of the whole
+/// window that there are, each under its tag: in an open loop from the actual send, and, with hot
+/// connections, of the others. Everything is in ns.
 fn histogram_log(
     comment: &str,
     (start, window): (SystemTime, Duration),
     intervals: &[Interval],
-    actual: Option<&Latencies>,
+    of_window: [(&str, &Option<Latencies>); 2],
 ) -> io::Result<Vec<u8>> {
     const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
     let mut text = Vec::new();
@@ -174,7 +175,7 @@ fn histogram_log(
     text.extend_from_slice(LEGEND.as_bytes());
     // A second writer behind the legend, which the crate does not write.
     let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut text, &mut serializer)?;
-    let open_loop = actual.is_some();
+    let open_loop = of_window.iter().any(|(_, latencies)| latencies.is_some());
     for interval in intervals {
         let tag = open_loop.then(|| Tag::new("intended")).flatten();
         let [begin, length] = [interval.start_ns, interval.length_ns].map(Duration::from_nanos);
@@ -183,9 +184,11 @@ fn histogram_log(
         log.write_histogram(&latencies, begin, length, tag)
             .map_err(log_error)?;
     }
-    if let Some(actual) = actual {
-        log.write_histogram(actual, Duration::ZERO, window, Tag::new("actual"))
-            .map_err(log_error)?;
+    for (tag, latencies) in of_window {
+        if let Some(latencies) = latencies {
+            log.write_histogram(latencies, Duration::ZERO, window, Tag::new(tag))
+                .map_err(log_error)?;
+        }
     }
     Ok(text)
 }
@@ -269,7 +272,7 @@ mod tests {
             }
             latencies
         };
-        let (parts, actual) = ([filled(1), filled(500)], filled(7));
+        let (parts, actual, others) = ([filled(1), filled(500)], filled(7), filled(9));
         let interval = |part: usize, start_ms: u64, length_ms: u64| Interval {
             start_ns: start_ms * 1_000_000,
             length_ns: length_ms * 1_000_000,
@@ -278,7 +281,11 @@ mod tests {
         let intervals = [interval(0, 0, 1_000), interval(1, 1_250, 50)];
         let start = SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_250);
         let window = Duration::from_millis(1_700);
-        let log = histogram_log("[a test]", (start, window), &intervals, Some(&actual)).unwrap();
+        let of_window = [
+            ("actual", &Some(actual.clone())),
+            ("others", &Some(others.clone())),
+        ];
+        let log = histogram_log("[a test]", (start, window), &intervals, of_window).unwrap();
         let text = String::from_utf8(log).unwrap();
         assert!(text.starts_with(
             "#[Histogram log format version 1.3]\n#[a test]\n#[StartTime: 1790000000.25"
@@ -296,6 +303,7 @@ mod tests {
             ("intended", 0, 1_000, &parts[0]),
             ("intended", 1_250, 50, &parts[1]),
             ("actual", 0, 1_700, &actual),
+            ("others", 0, 1_700, &others),
         ];
         assert_eq!(intervals.len(), wanted.len());
         for (interval, (tag, start_ms, length_ms, latencies)) in intervals.iter().zip(wanted) {

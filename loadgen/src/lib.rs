@@ -3,7 +3,8 @@
 //!
 //! From the outside in: [`cli`] checks what was asked and makes a [`config`]; [`target`] resolves
 //! it; [`preflight`] refuses what the machine cannot hold, and
-//! [`plan`] deals the connections out; [`run`](mod@run) starts one thread per core
+//! [`plan`] deals the connections out, [`pacer`] and [`deal`] the messages; [`run`](mod@run) starts
+//! one thread per core
 //! ([`engine`]), [`slices`] too, for load on command, or [`shard`] several processes, and what they
 //! measured is merged ([`assemble`])
 //! into a [`record`]; [`verdict`] judges it by its [`check`]s; [`report`] and [`files`] show it.
@@ -13,6 +14,7 @@ pub mod assemble;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod deal;
 pub mod engine;
 pub mod files;
 pub mod histogram;

@@ -22,6 +22,11 @@ impl Pacer {
     /// `rate_per_s` counts in thousandths. `None` when there is nothing to send: no rate or no
     /// streams.
     pub fn new(rate_per_s: f64, share: usize, streams: usize, thread: usize) -> Option<Self> {
+        Self::weighted(rate_per_s, share as u128, streams as u128, thread)
+    }
+
+    /// The same for a thread whose part of the total is `share` in `streams`, whatever these count.
+    pub fn weighted(rate_per_s: f64, share: u128, streams: u128, thread: usize) -> Option<Self> {
         let rate_milli = (rate_per_s * 1e3).round();
         // NaN fails the comparison too.
         if !(1.0..=1e15).contains(&rate_milli) || share == 0 || streams == 0 {
@@ -30,8 +35,8 @@ impl Pacer {
         let rate_milli = rate_milli as u128;
         let total_interval_num = 1_000_000_000_000_u128;
         Some(Self {
-            interval_num: total_interval_num * streams as u128,
-            interval_den: rate_milli * share as u128,
+            interval_num: total_interval_num * streams,
+            interval_den: rate_milli * share,
             phase_ns: u64::try_from(total_interval_num * thread as u128 / rate_milli)
                 .unwrap_or(u64::MAX),
         })

@@ -84,6 +84,10 @@ pub struct Record {
     /// Latency from the actual send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_actual: Option<Latency>,
+    /// Latency from the intended send of the messages to connections that are not hot (echo with
+    /// hot connections only); those messages are in the other distributions too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_others: Option<Latency>,
     /// Not where the law is not exact: kinds `connect` and `broadcast` (but for a closed loop of
     /// one thread).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -203,6 +207,12 @@ pub struct Options {
     /// Kind `connect`: messages of each connection before it leaves, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_per_connection: Option<u64>,
+    /// Kind `echo`: connections that are hot. The others asked for no work in the handler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_connections: Option<u64>,
+    /// Share of the messages that went to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_share: Option<f64>,
     /// How long a thread polls before it sleeps, in microseconds; 0: it sleeps at once.
     #[serde(default)]
     pub spin_us: u64,

@@ -87,6 +87,14 @@ fn heading(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             }
         }
     }
+    if let Some((hot, share)) = options.hot_connections.zip(options.hot_share) {
+        let _ = write!(
+            what,
+            ", {} hot with {}% of the messages",
+            show_count(hot as f64),
+            show_count(share * 100.0)
+        );
+    }
     if let Some(publishers) = options.publishers {
         let _ = write!(what, ", {publishers} publisher(s)");
     }
@@ -235,6 +243,7 @@ fn messages(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let columns = [
         ("intended send", &record.latency_intended),
         ("actual send", &record.latency_actual),
+        ("not hot, int.", &record.latency_others),
     ];
     latencies(&columns, f)?;
     match &record.littles_law {

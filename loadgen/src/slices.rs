@@ -284,6 +284,7 @@ impl<W: Write> Run<'_, W> {
             replies: output.replies,
             latency_intended: record.latency_intended,
             latency_actual: record.latency_actual,
+            latency_others: record.latency_others,
             schedule_lag: record.generator.schedule_lag,
             cpu_user_ns: record.generator.cpu_user_ns,
             cpu_sys_ns: record.generator.cpu_sys_ns,

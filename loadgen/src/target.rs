@@ -14,6 +14,9 @@ use ws_proto::handshake::client::{Request, RequestError};
 
 use crate::{config::Config, record::LoadKind};
 
+/// Asks our servers for no work in the handler. Others pass a query over.
+const NO_WORK: &str = "work=0";
+
 /// How long a name with several addresses is probed per address.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -26,6 +29,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// What connections that are not hot ask for instead: no work in the handler.
+    pub without_work: Option<Request>,
 }
 
 /// What a target speaks; all targets of a run speak the same.
@@ -78,12 +83,18 @@ fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Tar
     let (plain, zone) = without_zone(text);
     let url = parse(text, &plain)?;
     let host = url.host().ok_or_else(|| format!("{text}: no host"))?;
-    let (port, protocol) = if url.scheme() == "tcp" {
-        (tcp_port(text, &url, config)?, Protocol::Tcp)
+    let (port, protocol, without_work) = if url.scheme() == "tcp" {
+        (tcp_port(text, &url, config)?, Protocol::Tcp, None)
     } else {
         let port = url.port_or_known_default().unwrap_or(80);
-        let request = request(text, &url, &host, config)?;
-        (port, Protocol::WebSocket(request))
+        let of_query = |query: Option<&str>| request(text, &url, query, &host, config);
+        let without_work = match (&config.traffic.hot, url.query()) {
+            (None, _) => None,
+            (Some(_), None | Some("")) => Some(of_query(Some(NO_WORK))?),
+            (Some(_), Some(query)) => Some(of_query(Some(&format!("{query}&{NO_WORK}")))?),
+        };
+        let protocol = Protocol::WebSocket(of_query(url.query())?);
+        (port, protocol, without_work)
     };
     Ok(Target {
         url: text.to_owned(),
@@ -92,6 +103,7 @@ fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Tar
             None => address(&host, zone, port).map_err(|error| format!("{text}: {error}"))?,
         },
         protocol,
+        without_work,
     })
 }
 
@@ -107,13 +119,24 @@ fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
             "{text}: raw TCP has no handshake to carry -H or --subprotocol: leave them out"
         ));
     }
+    if config.traffic.hot.is_some() {
+        return Err(format!(
+            "{text}: raw TCP has no query that could ask for no work: leave out --hot"
+        ));
+    }
     let has_more = !matches!(url.path(), "" | "/") || url.query().is_some();
     url.port()
         .filter(|_| !has_more)
         .ok_or_else(|| format!("{text}: write tcp://HOST:PORT"))
 }
 
-fn request(text: &str, url: &Url, host: &Host<&str>, config: &Config) -> Result<Request, String> {
+fn request(
+    text: &str,
+    url: &Url,
+    query: Option<&str>,
+    host: &Host<&str>,
+    config: &Config,
+) -> Result<Request, String> {
     // RFC 6455 section 4.1: request-target, request-host
     let is_host = |header: &&(String, String)| header.0.eq_ignore_ascii_case("host");
     let mut given_hosts = config.headers.iter().filter(is_host);
@@ -125,7 +148,7 @@ fn request(text: &str, url: &Url, host: &Host<&str>, config: &Config) -> Result<
         (None, _, Some(port)) => format!("{host}:{port}"),
         (None, _, None) => host.to_string(),
     };
-    let target = match url.query() {
+    let target = match query {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
@@ -266,7 +289,7 @@ pub fn is_loopback(target: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Traffic;
+    use crate::config::{Hot, Traffic};
     use std::net::Ipv4Addr;
     use ws_proto::handshake::client::Key;
 
@@ -369,6 +392,36 @@ mod tests {
             let lines: Vec<&str> = written.lines().collect();
             assert_eq!(lines[..2], [first_line, host], "{url}");
         }
+    }
+
+    #[test]
+    fn connections_that_are_not_hot_ask_for_no_work() {
+        let known = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
+        let asks = |url: &str| {
+            let mut config = config(url);
+            config.traffic.hot = Some(Hot {
+                connections: 1,
+                share_millionths: 1,
+            });
+            let target = resolve(url, &config, known).unwrap();
+            let Protocol::WebSocket(request) = target.protocol else {
+                panic!("{url}");
+            };
+            [request, target.without_work.unwrap()].map(|request| {
+                let mut written = Vec::new();
+                request.write(&Key::generate(), &mut written);
+                let written = String::from_utf8(written).unwrap();
+                written.split(' ').nth(1).unwrap().to_owned()
+            })
+        };
+        assert_eq!(asks("ws://a/ws"), ["/ws", "/ws?work=0"]);
+        assert_eq!(asks("ws://a/?"), ["/?", "/?work=0"]);
+        assert_eq!(
+            asks("ws://a/ws?b&work=9"),
+            ["/ws?b&work=9", "/ws?b&work=9&work=0"]
+        );
+        let plain = resolve("ws://a", &config("ws://a"), known).unwrap();
+        assert!(plain.without_work.is_none());
     }
 
     #[test]

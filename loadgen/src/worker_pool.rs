@@ -14,6 +14,7 @@ use uring_net::{KernelVersion, MAX_DIRECT_SLOTS, Ring};
 
 use crate::{
     config::Config,
+    deal::Deal,
     engine::{
         bounds::Bounds,
         broadcast::{Broadcast, BroadcastPlan},
@@ -214,17 +215,29 @@ fn thread_main(
                 _ => plan.connections,
             };
             let streams = busy(config, plan, thread);
+            let hot = hot(config, plan, thread);
             let mut payload = Payload::new(config.traffic.size as usize, common.nonce, false);
             if common.targets.iter().any(Target::is_tcp) {
                 payload.leave_unmasked();
             }
+            let deal = config.traffic.hot.map(|all| {
+                Deal::new(
+                    all.share_millionths,
+                    [all.connections, config.connections - all.connections],
+                    [hot, streams - hot],
+                )
+            });
             let echo = Echo::new(EchoPlan {
                 payload,
                 streams,
                 thread,
                 threads: plan.threads,
                 window: config.traffic.window,
-                pacer: rate.and_then(|rate| Pacer::new(rate, streams, active, thread)),
+                pacer: rate.and_then(|rate| match &deal {
+                    Some(deal) => deal.pacer(rate, thread),
+                    None => Pacer::new(rate, streams, active, thread),
+                }),
+                deal,
             });
             start.run(echo)
         }
@@ -260,6 +273,12 @@ fn busy(config: &Config, plan: &Plan, thread: usize) -> usize {
 fn arrivals_per_s(config: &Config) -> Option<f64> {
     let rate = config.traffic.rate_per_s;
     rate.filter(|_| config.kind == LoadKind::Connect)
+}
+
+/// How many connections of a thread, its first ones, are hot.
+fn hot(config: &Config, plan: &Plan, thread: usize) -> usize {
+    let all = config.traffic.hot.map_or(0, |hot| hot.connections);
+    plan.count_of(all as usize, thread)
 }
 
 fn bounds(config: &Config) -> Bounds {
@@ -300,6 +319,7 @@ impl Start<'_> {
                 plan.clone(),
                 self.thread,
                 busy(config, plan, self.thread),
+                hot(config, plan, self.thread),
                 config.connect_rate_per_s,
             )
             .on_schedule(arrivals_per_s(config)),

@@ -4,16 +4,29 @@
 
 mod support;
 
-use std::{io::Write, sync::mpsc, thread, time::Duration};
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
 use loadgen::{
     histogram::Latencies,
     record::{Messages, Verification},
 };
 use support::{
-    echo, echo_server, invalid_because, load, load_url, record, server, server_at, tcp_echo_server,
+    echo, echo_server, invalid_because, load, load_url, raw_server, record, server, server_at,
+    tcp_echo_server,
 };
-use tungstenite::Message;
+use tungstenite::{
+    Message,
+    handshake::server::{Request, Response},
+};
 
 const MS: u64 = 1_000_000;
 
@@ -402,4 +415,57 @@ fn raw_tcp_that_changes_bytes_is_found_out() {
     let address = tcp_echo_server(|bytes| bytes[0] = 0xff);
     let record = load_url(args, &format!("tcp://{address}")).record;
     assert!(!record.is_valid() && record.connections.closed_early > 0);
+}
+
+/// Connections that the server works for answer late, the others at once: the run tells them apart,
+/// and counts exactly what the shares say.
+#[test]
+fn connections_that_are_not_hot_are_recorded_apart() {
+    let hot_messages = Arc::new(AtomicU64::new(0));
+    let counted = hot_messages.clone();
+    let address = raw_server("127.0.0.1:0", move |_, stream| {
+        let mut is_hot = true;
+        #[allow(clippy::result_large_err, reason = "the signature is tungstenite's")]
+        let read = |request: &Request, response: Response| {
+            is_hot = request.uri().query() != Some("work=0");
+            Ok(response)
+        };
+        let Ok(socket) = tungstenite::accept_hdr(stream, read) else {
+            return;
+        };
+        echo(socket, |_, _, _| {
+            if is_hot {
+                counted.fetch_add(1, SeqCst);
+                // tidy: may sleep, a server that works.
+                thread::sleep(Duration::from_millis(5));
+            }
+            false
+        });
+    })
+    .unwrap();
+    let run = load(
+        "echo -c 10 -t 2 -r 200 --window 1k -d 1s --warmup 0 --hot 0.2 --hot-share 0.75",
+        address,
+    );
+    let record = &run.record;
+    let messages = record.messages;
+    assert_eq!(
+        (messages.received, messages.lost, messages.unsent),
+        (200, 0, 0)
+    );
+    assert_eq!(
+        (record.options.hot_connections, record.options.hot_share),
+        (Some(2), Some(0.75))
+    );
+    let others = record.latency_others.as_ref().unwrap();
+    // Each of the two threads rounds once.
+    let hot = hot_messages.load(SeqCst);
+    assert!((149..=151).contains(&hot), "{hot}");
+    assert_eq!(others.count, 200 - hot);
+    assert_eq!(record.latency_intended.as_ref().unwrap().count, 200);
+    // Whatever the machine does, all that took less than the work are messages of the others.
+    assert!(others.count >= 200 - above(&run.main, 5), "{others:?}");
+    assert_eq!(run.others.as_ref().unwrap().len(), others.count);
+    let plain = support::record("echo -c 2 -r 100 -d 100ms --warmup 0", echo_server());
+    assert!(plain.latency_others.is_none() && plain.options.hot_connections.is_none());
 }

@@ -186,6 +186,27 @@ fn slices_add_up_to_the_record() {
     }
 }
 
+/// One thread, so that each slice has exactly what the schedule says.
+#[test]
+fn messages_to_connections_that_are_not_hot_are_apart_in_each_slice() {
+    let load = "echo -c 10 -r 1k --hot 0.2 --hot-share 0.75 -t 1";
+    let mut generator = Generator::start(load, echo_server());
+    for _ in 0..2 {
+        let slice = generator.slice(20, 200);
+        assert_eq!((slice.messages.sent, slice.messages.received), (200, 200));
+        assert_eq!(slice.latency_others.unwrap().count, 50);
+    }
+    let ended = generator.stop();
+    let others = ended.record.latency_others.unwrap();
+    assert_eq!(others.count, 100);
+    let log = fs::read_to_string(ended.folder.path().join("r.hlog")).unwrap();
+    let tagged = |tag: &str| log.lines().filter(|line| line.starts_with(tag)).count();
+    assert_eq!(
+        ["Tag=intended,", "Tag=actual,", "Tag=others,"].map(tagged),
+        [2, 1, 1]
+    );
+}
+
 fn check_slice(load: &str, slice: &Slice, record: &Record) {
     let (messages, options) = (&slice.messages, &record.options);
     let each = match options.publishers {

@@ -4,6 +4,7 @@
 use ws_proto::Kind;
 
 use crate::{
+    deal::Deal,
     engine::{
         shared::Times,
         stats::Stats,
@@ -27,6 +28,8 @@ pub struct Echo {
     window: u64,
     /// `None`: closed loop.
     pacer: Option<Pacer>,
+    /// The schedule where some connections are hot; without it all take turns.
+    deal: Option<Deal>,
     streams: Vec<Stream>,
     /// When each request in flight was sent: `window` places per connection.
     sent_at: Vec<u64>,
@@ -62,6 +65,8 @@ pub struct EchoPlan {
     pub window: u64,
     /// The schedule; `None`: closed loop.
     pub pacer: Option<Pacer>,
+    /// Whose turn it is, where some connections are hot.
+    pub deal: Option<Deal>,
 }
 
 impl Echo {
@@ -73,6 +78,7 @@ impl Echo {
             name_step: plan.threads as u32,
             window: plan.window,
             pacer: plan.pacer,
+            deal: plan.deal,
             streams: vec![Stream::default(); plan.streams],
             sent_at: vec![0; plan.streams * plan.window as usize],
             overtaken: Overtaken::default(),
@@ -92,11 +98,32 @@ impl Echo {
         conn * self.window as usize + (seq % self.window) as usize
     }
 
+    /// The connection that message `index` of the schedule belongs to, and its number there.
+    fn turn(&self, index: u64) -> (usize, u64) {
+        let streams = self.streams.len() as u64;
+        match &self.deal {
+            Some(deal) => deal.turn(index),
+            None => ((index % streams) as usize, index / streams),
+        }
+    }
+
+    /// How many of the messages handed out so far belong to `conn`.
+    fn due(&self, conn: usize) -> u64 {
+        match &self.deal {
+            Some(deal) => deal.due(self.issued, conn),
+            None => stream_due(self.issued, conn, self.streams.len()),
+        }
+    }
+
     /// When message `seq` of `conn`, sent at `sent`, was meant to be sent.
     fn meant(&self, conn: usize, seq: u64, sent: u64, times: &Times) -> u64 {
         match &self.pacer {
             Some(pacer) => {
-                let index = schedule_index(seq - self.first, conn, self.streams.len());
+                let number = seq - self.first;
+                let index = match &self.deal {
+                    Some(deal) => deal.index(conn, number),
+                    None => schedule_index(number, conn, self.streams.len()),
+                };
                 times.start + pacer.due_at_ns(index)
             }
             None => sent,
@@ -136,7 +163,6 @@ impl Echo {
     /// Hands out what the schedule asks for now: sent where there is room, left waiting where there
     /// is none.
     fn issue(&mut self, pacer: Pacer, io: &mut Io<'_>) {
-        let streams = self.streams.len() as u64;
         // Nothing new is meant to be sent after the window.
         let most = pacer.due_before(io.times.to.saturating_sub(io.times.start));
         loop {
@@ -149,10 +175,10 @@ impl Echo {
             }
             let more = due == self.issued + BATCH;
             while self.issued < due {
-                let conn = (self.issued % streams) as usize;
+                let (conn, number) = self.turn(self.issued);
                 let meant = io.times.start + pacer.due_at_ns(self.issued);
                 let stream = &self.streams[conn];
-                let in_turn = stream.sequence.sent - self.first == self.issued / streams;
+                let in_turn = stream.sequence.sent - self.first == number;
                 if stream.lost {
                     // Never to be sent; `finish` counts it.
                 } else if in_turn && self.has_room(conn) {
@@ -187,7 +213,7 @@ impl Echo {
         if self.gave_up {
             return;
         }
-        let due = self.first + stream_due(self.issued, conn, self.streams.len());
+        let due = self.first + self.due(conn);
         while self.streams[conn].sequence.sent < due && self.has_room(conn) {
             self.waiting -= 1;
             self.send_next(conn, io);
@@ -198,6 +224,9 @@ impl Echo {
         self.in_flight -= 1;
         let meant = self.meant(conn, seq, sent, &io.times);
         io.stats.reply(&io.times, io.now, meant, sent);
+        if self.deal.as_ref().is_some_and(|deal| !deal.is_hot(conn)) {
+            io.stats.reply_of_others(&io.times, io.now, meant);
+        }
         io.stats.landed(&io.times, io.now, sent);
         io.stats.window.received_payload_bytes += if io.times.contain(meant) {
             self.payload.size() as u64
@@ -313,17 +342,16 @@ impl Traffic for Echo {
     }
 
     fn lost(&mut self, conn: usize) {
-        let streams = self.streams.len();
         let Some(stream) = self.streams.get_mut(conn) else {
             return;
         };
         if std::mem::replace(&mut stream.lost, true) {
             return;
         }
+        let Sequence { sent, .. } = stream.sequence;
         self.in_flight -= stream.sequence.in_flight();
         if self.pacer.is_some() && !self.gave_up {
-            let due = self.first + stream_due(self.issued, conn, streams);
-            self.waiting -= due - stream.sequence.sent;
+            self.waiting -= self.first + self.due(conn) - sent;
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Opener {
     thread: usize,
     /// Connections that have traffic, the first ones; the others are expected to be silent.
     busy: usize,
+    /// Connections that ask for the target as given where others ask for no work, the first ones.
+    hot: usize,
     waiting: VecDeque<u32>,
     in_flight: HashMap<u32, Opening>,
     pacer: Option<Pacer>,
@@ -90,12 +92,13 @@ pub enum Answer {
 
 impl Opener {
     /// All connections of `thread` wait to be opened, at most `rate_per_s` (over all threads) begun
-    /// per second. The first `busy` of them have traffic.
+    /// per second. The first `busy` of them have traffic; the first `hot` are hot, where any are.
     pub fn new(
         targets: Arc<Vec<Target>>,
         plan: Arc<Plan>,
         thread: usize,
         busy: usize,
+        hot: usize,
         rate_per_s: Option<f64>,
     ) -> Self {
         let count = plan.count(thread);
@@ -104,6 +107,7 @@ impl Opener {
             targets,
             thread,
             busy,
+            hot,
             waiting: (0..count as u32).collect(),
             in_flight: HashMap::new(),
             pacer,
@@ -261,9 +265,12 @@ impl Opener {
                 sockets.ring().receive_by_poll(socket, token);
             }
         }
-        match &self.targets[opening.target].protocol {
+        let target = &self.targets[opening.target];
+        match &target.protocol {
             // RFC 6455 section 4.1: sends-handshake
             Protocol::WebSocket(request) => {
+                let without_work = target.without_work.as_ref().filter(|_| conn >= self.hot);
+                let request = without_work.unwrap_or(request);
                 request.write(&opening.key, sockets.outgoing(conn));
                 None
             }

@@ -52,6 +52,9 @@ pub struct Stats {
     /// From the actual send, when that is not the one that counts.
     #[serde(skip)]
     actual: Option<Latencies>,
+    /// Of `main` and `interval` those to connections that are not hot, where some are.
+    #[serde(skip)]
+    others: Option<Latencies>,
     /// How late messages were sent that had a free place.
     #[serde(with = "wire::latencies")]
     pub lag: Latencies,
@@ -73,6 +76,9 @@ pub struct Latest {
     /// From the actual send, in an open loop.
     #[serde(with = "wire::latencies_if_any")]
     pub actual: Option<Latencies>,
+    /// Of `main` those to connections that are not hot, where some are.
+    #[serde(with = "wire::latencies_if_any")]
+    pub others: Option<Latencies>,
     /// One entry per second.
     pub seconds: Vec<SecondPart>,
 }
@@ -81,8 +87,13 @@ impl Latest {
     /// The histograms of another thread, or of another slice, but not the series.
     pub fn add(&mut self, other: &Self) {
         histogram::merge(&mut self.main, &other.main);
-        if let Some(part) = &other.actual {
-            histogram::merge(self.actual.get_or_insert_with(histogram::new), part);
+        for (sum, part) in [
+            (&mut self.actual, &other.actual),
+            (&mut self.others, &other.others),
+        ] {
+            if let Some(part) = part {
+                histogram::merge(sum.get_or_insert_with(histogram::new), part);
+            }
         }
     }
 }
@@ -105,6 +116,7 @@ impl Stats {
             interval: histogram::new(),
             main: histogram::new(),
             actual: open_loop.then(histogram::new),
+            others: None,
             lag: histogram::new(),
             handshakes: histogram::new(),
             seconds: Vec::new(),
@@ -202,6 +214,15 @@ impl Stats {
         }
     }
 
+    /// A [reply](Self::reply) came to a connection that is not hot.
+    #[inline]
+    pub fn reply_of_others(&mut self, times: &Times, now: u64, meant: u64) {
+        if times.contain(meant) {
+            let others = self.others.get_or_insert_with(histogram::new);
+            histogram::record(others, now.saturating_sub(meant));
+        }
+    }
+
     /// A request sent at `sent` is answered. What of its flight lies inside the window counts, also
     /// of one sent before it or answered after it: so the sum has no edges.
     #[inline]
@@ -261,6 +282,7 @@ impl Stats {
         Latest {
             main: std::mem::replace(&mut self.main, histogram::new()),
             actual: self.actual.take(),
+            others: self.others.take(),
             seconds: std::mem::take(&mut self.seconds),
         }
     }

@@ -51,6 +51,9 @@ pub struct Slice {
     /// Latency from the actual send, with its histogram.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_actual: Option<Latency>,
+    /// Latency of the messages to connections that are not hot, with its histogram.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_others: Option<Latency>,
     /// How late messages were sent that had a free place in their window (open loop only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule_lag: Option<ScheduleLag>,

@@ -70,6 +70,7 @@ impl PartialResult {
             latest: Latest {
                 main,
                 actual: open_loop.then(histogram::new),
+                others: None,
                 seconds,
             },
             outcome: Outcome::of_the_dead(if had_begun {
