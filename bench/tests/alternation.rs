@@ -271,3 +271,44 @@ fn work_is_asked_of_those_who_can_do_it_and_must_be_declared() {
         }
     }
 }
+
+#[test]
+fn hot_connections_are_asked_of_those_who_know_them_and_cpus_are_shared_where_a_scenario_says_so() {
+    let stage = stage();
+    let closed = fs::read_to_string(stage.path("scenarios/closed.toml")).unwrap();
+    let uneven = closed.replace("window = 1", "rate = 1000.0")
+        + "server_args = ['--handler-work-us', '10']\n\
+           hot = { connections = 0.1, messages = 0.9 }\nshared_cpus = 1\n";
+    fs::write(stage.path("scenarios/uneven.toml"), uneven).unwrap();
+    let contestants = fs::read_to_string(stage.path("contestants.toml")).unwrap();
+    let more = "even = { about = 'works for all', program = './server', lowers_work = false, \
+                run_args = ['--port', '1001'] }\n";
+    fs::write(stage.path("contestants.toml"), contestants + more).unwrap();
+    for suite in ["turns", "mini"] {
+        let output = stage.run(&[
+            "--suite",
+            suite,
+            "--scenarios",
+            "uneven",
+            "--contestants",
+            "fast,even,slow",
+            "--repeats",
+            "1",
+        ]);
+        let absent = "uneven: without even: no ?work=N (key `lowers_work`)";
+        assert!(stderr(&output).contains(absent), "{}", stderr(&output));
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(printed.contains("SHARED CPUS: in uneven "), "{printed}");
+        let folder = folder(&output);
+        let runs = runs_of(&folder, "uneven");
+        let entered: BTreeSet<_> = runs.iter().map(|run| run.contestant.as_str()).collect();
+        assert_eq!(entered, BTreeSet::from(["fast", "slow"]));
+        for run in &runs {
+            assert_eq!(run.server.cpus, run.generator.cpus);
+            assert_eq!(run.server.cpus.len(), 1);
+            let command = run.generator.command.join(" ");
+            assert!(command.contains("--hot 0.1 --hot-share 0.9"), "{command}");
+        }
+        assert_eq!(Results::load(&folder).unwrap().findings, [""; 0]);
+    }
+}

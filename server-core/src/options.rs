@@ -84,7 +84,8 @@ pub struct ServerOptions {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub drain_timeout: Duration,
     /// CPU time to burn for each message of /ws and each message published in a room, as a handler
-    /// would that has work to do, in microseconds: 0 to 1000000. Calibrated at the start
+    /// would that has work to do, in microseconds: 0 to 1000000. Calibrated at the start. A
+    /// connection that asks for /ws?work=N gets N where that is less
     #[arg(long, value_name = "N", default_value_t = 0)]
     #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_HANDLER_WORK_US)))]
     pub handler_work_us: u32,

@@ -51,6 +51,10 @@ pub struct Contestant {
     /// It has the option `--handler-work-us`; without the key ours have it and foreign ones do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handler_work: Option<bool>,
+    /// `?work=N` lowers that work for a connection; without the key with ours it does and with
+    /// foreign ones it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowers_work: Option<bool>,
     /// Its protocol.
     #[serde(default)]
     pub protocol: Protocol,
@@ -173,13 +177,21 @@ impl Contestant {
 
     /// Whether it has runs in this bout.
     pub fn plays(&self, scenario: &Scenario) -> bool {
-        let can_work = self.can_work();
-        plays(self.protocol, can_work, self.duplicate.as_ref(), scenario)
+        let skills = Skills {
+            can_work: self.can_work(),
+            can_lower_work: self.can_lower_work(),
+        };
+        plays(self.protocol, skills, self.duplicate.as_ref(), scenario)
     }
 
     /// Whether it can do the work of a handler for each message.
     pub fn can_work(&self) -> bool {
         self.handler_work.unwrap_or(!self.foreign)
+    }
+
+    /// Whether a connection may ask it for less of that work.
+    pub fn can_lower_work(&self) -> bool {
+        self.lowers_work.unwrap_or(!self.foreign)
     }
 
     /// All arguments of a run on these CPUs.
@@ -193,17 +205,27 @@ impl Contestant {
     }
 }
 
-/// Whether a contestant of this protocol, which can work for each message or not, or the duplicate
-/// of one, has runs in this bout.
+/// What some contestants can do and others cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skills {
+    /// The work of a handler for each message.
+    pub can_work: bool,
+    /// Less of it for a connection that asks for less.
+    pub can_lower_work: bool,
+}
+
+/// Whether a contestant of this protocol and with these skills, or the duplicate of one, has runs
+/// in this bout.
 pub fn plays(
     protocol: Protocol,
-    can_work: bool,
+    skills: Skills,
     duplicate: Option<&Duplicate>,
     scenario: &Scenario,
 ) -> bool {
     let listed = |duplicate: &Duplicate| duplicate.bouts.contains(&scenario.name);
     protocol.plays(scenario.kind)
-        && (can_work || scenario.handler_work_us().is_none())
+        && (skills.can_work || scenario.handler_work_us().is_none())
+        && (skills.can_lower_work || scenario.hot.is_none())
         && duplicate.is_none_or(listed)
 }
 
@@ -281,6 +303,16 @@ mod tests {
             ..floor
         };
         assert!(knows_it.plays(&scenario));
+        scenario.hot = Some(crate::config::Hot {
+            connections: 0.1,
+            messages: 0.9,
+        });
+        assert!(!knows_it.plays(&scenario));
+        let lowers_it = Contestant {
+            lowers_work: Some(true),
+            ..knows_it
+        };
+        assert!(lowers_it.plays(&scenario));
     }
 
     #[test]

@@ -55,6 +55,14 @@ pub struct Scenario {
     /// the work of a handler, `["--handler-work-us", "10"]`, for contestants that can do it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub server_args: Vec<String>,
+    /// Connections that get a share of the messages of their own, while the others ask their server
+    /// for no work (echo in an open loop with `server_args` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot: Option<Hot>,
+    /// Server and generator run on this many CPUs together, the server with a worker on each; else
+    /// each side has its own (echo and broadcast only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_cpus: Option<usize>,
     /// The promise whose highest rate is searched: the 99th percentile of the latency from the
     /// intended send (capacity only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +85,16 @@ pub struct Scenario {
     /// Further arguments for the generator, as they are.
     #[serde(default)]
     pub generator_args: Vec<String>,
+}
+
+/// How the hot connections differ from the others, beside the work of their messages.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hot {
+    /// Their share of the connections.
+    pub connections: f64,
+    /// Their share of the messages.
+    pub messages: f64,
 }
 
 /// Subcommand of the generator.
@@ -231,6 +249,31 @@ impl Scenario {
         Ok(())
     }
 
+    fn check_hot(&self) -> Result<()> {
+        let Some(hot) = self.hot else {
+            return Ok(());
+        };
+        ensure!(
+            self.kind == ScenarioKind::Echo
+                && !matches!(self.load, Some(Load::Window(_)) | None)
+                && self.handler_work_us().is_some(),
+            "`hot` is for echo in an open loop, with the work of a handler in `server_args`: the others \
+             are those that cost none"
+        );
+        for (key, share) in [("connections", hot.connections), ("messages", hot.messages)] {
+            ensure!(
+                share > 0.0 && share < 1.0,
+                "`hot.{key}` must be above 0 and below 1"
+            );
+        }
+        let connections = (hot.connections * self.connections as f64).round();
+        ensure!(
+            connections >= 1.0 && connections < self.connections as f64,
+            "`hot.connections` leaves none hot, or no others"
+        );
+        Ok(())
+    }
+
     fn check(&self) -> Result<()> {
         let needs_load = matches!(
             self.kind,
@@ -265,6 +308,16 @@ impl Scenario {
             "`active_fraction` is for scale, which needs it"
         );
         self.check_server_args()?;
+        self.check_hot()?;
+        let may_share = matches!(self.kind, ScenarioKind::Echo | ScenarioKind::Broadcast);
+        ensure!(
+            self.shared_cpus.is_none_or(|cpus| may_share && cpus > 0),
+            "`shared_cpus` is for echo and broadcast, and at least 1"
+        );
+        ensure!(
+            self.shared_cpus.is_none() || self.capacity_key().is_none(),
+            "`shared_cpus` does not go with fraction_of_capacity: capacity is measured apart"
+        );
         ensure!(
             self.pinged_fraction
                 .is_none_or(|fraction| is_scale && (0.0..=1.0).contains(&fraction)),
@@ -435,6 +488,34 @@ mod tests {
             (
                 "kind = 'echo'\nconnections = 9\nload = { fraction_of_capacity = 0.5 }\nserver_args = ['--handler-work-us', '1']\n",
                 "measured without them",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { window = 1 }\nserver_args = ['--handler-work-us', '1']\nhot = { connections = 0.5, messages = 0.5 }\n",
+                "open loop",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { rate = 5.0 }\nhot = { connections = 0.5, messages = 0.5 }\n",
+                "work of a handler",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { rate = 5.0 }\nserver_args = ['--handler-work-us', '1']\nhot = { connections = 0.5, messages = 1.0 }\n",
+                "`hot.messages`",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { rate = 5.0 }\nserver_args = ['--handler-work-us', '1']\nhot = { connections = 0.01, messages = 0.5 }\n",
+                "none hot",
+            ),
+            (
+                "kind = 'idle'\nconnections = 9\nshared_cpus = 2\n",
+                "`shared_cpus`",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { window = 1 }\nshared_cpus = 0\n",
+                "at least 1",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { fraction_of_capacity = 0.5 }\nshared_cpus = 2\n",
+                "measured apart",
             ),
             ("kind = 'capacity'\nconnections = 9\n", "p99_limit_ms"),
             (

@@ -138,22 +138,34 @@ pub(super) fn other_load_of_sides(
     generator: (u64, f64),
     server_share: f64,
 ) -> Check {
-    let (first, further) = OTHER_LOAD_ON_A_SIDE;
-    let asleep = OTHER_LOAD_ASLEEP * (1.0 - server_share).clamp(0.0, 1.0);
-    let of_side = |side: &str, (cpus, others): (u64, f64), asleep: f64| {
-        let limit = first + further * cpus.saturating_sub(1) as f64 + asleep * cpus as f64;
-        let check = Check::ok(CheckName::OtherLoad, others, limit).detail(side);
-        (
-            others / limit,
-            check.when(others > limit, CheckStatus::Doubtful),
-        )
-    };
-    let server = of_side("server", server, asleep);
+    let server = of_side("server", server, asleep(server_share));
     let generator = of_side("generator", generator, 0.0);
-    match server.0 >= generator.0 {
-        true => server.1,
-        false => generator.1,
+    let over = |check: &Check| {
+        check
+            .observed
+            .zip(check.limit)
+            .map(|(seen, limit)| seen / limit)
+    };
+    match over(&server) >= over(&generator) {
+        true => server,
+        false => generator,
     }
+}
+
+/// What everybody else used where server and generator share their CPUs, and used `busy` of them.
+pub(super) fn other_load_of_shared(both: (u64, f64), busy: f64) -> Check {
+    of_side("shared", both, asleep(busy))
+}
+
+fn of_side(side: &str, (cpus, others): (u64, f64), asleep: f64) -> Check {
+    let (first, further) = OTHER_LOAD_ON_A_SIDE;
+    let limit = first + further * cpus.saturating_sub(1) as f64 + asleep * cpus as f64;
+    let check = Check::ok(CheckName::OtherLoad, others, limit).detail(side);
+    check.when(others > limit, CheckStatus::Doubtful)
+}
+
+fn asleep(busy: f64) -> f64 {
+    OTHER_LOAD_ASLEEP * (1.0 - busy).clamp(0.0, 1.0)
 }
 
 /// What the server used while others had their turn; `None` of a single slice.

@@ -49,11 +49,12 @@ impl Metric {
     }
 
     /// Connections that leave after some messages are counted and paid for as lives, others as
-    /// handshakes.
+    /// handshakes; connections are others only beside hot ones.
     fn is_of(&self, scenario: &Scenario) -> bool {
         match self.key {
             "lives_per_s" | "server_cpu_ns_per_life" => scenario.messages > 0,
             "handshakes_per_s" | "server_cpu_ns_per_handshake" => scenario.messages == 0,
+            "latency_others_p50_ns" | "latency_others_p99_ns" => scenario.hot.is_some(),
             _ => true,
         }
     }
@@ -113,6 +114,7 @@ impl Slice {
                 let latency = match family(key)? {
                     "latency_intended" => self.latency_intended?,
                     "latency_actual" => self.latency_actual?,
+                    "latency_others" => self.latency_others?,
                     _ => return None,
                 };
                 let (_, of_key) = PERCENTILES
@@ -171,7 +173,8 @@ pub fn at_equal_rate(scenario: &Scenario) -> impl Iterator<Item = &'static Metri
 
 /// The metrics that a comparison of two contestants in this scenario is about, its headline first.
 ///
-/// At a fixed rate the throughput of every contestant is the rate; it is not compared.
+/// At a fixed rate the throughput of every contestant is the rate; it is not compared. Others than
+/// hot connections there are only in a scenario with hot ones.
 pub fn compared(scenario: &Scenario) -> Vec<&'static Metric> {
     let fixed_rate = matches!(
         scenario.load,
@@ -202,6 +205,7 @@ pub fn headline(scenario: &Scenario) -> &str {
     }
     match (scenario.kind, scenario.load) {
         (ScenarioKind::Echo, Some(Load::Window(_)) | None) => "messages_per_s",
+        (ScenarioKind::Echo, Some(_)) if scenario.hot.is_some() => "latency_others_p99_ns",
         (ScenarioKind::Echo, Some(_)) => "latency_intended_p99_ns",
         (ScenarioKind::Broadcast, Some(Load::Window(_)) | None) => "deliveries_per_s",
         (ScenarioKind::Broadcast, Some(_)) => "latency_last_receiver_mean_ns",
@@ -254,6 +258,10 @@ static METRICS: &[Metric] = &[
         |f| percentile(f.loadgen.latency_actual.as_ref(), 99.0)),
     metric!(Echo, "latency_actual_p99_9_ns", "p99.9 actual", "", Nanoseconds, DOWN,
         |f| percentile(f.loadgen.latency_actual.as_ref(), 99.9)),
+    metric!(Echo, "latency_others_p50_ns", "p50 of the others", "p50 others", Nanoseconds, DOWN,
+        |f| percentile(f.loadgen.latency_others.as_ref(), 50.0)),
+    metric!(Echo, "latency_others_p99_ns", "p99 of the others", "p99 others", Nanoseconds, DOWN,
+        |f| percentile(f.loadgen.latency_others.as_ref(), 99.0)),
     metric!(Echo, "server_cpu_ns_per_message", "server CPU/message", "CPU/msg", Nanoseconds, DOWN,
         |f| cpu_per(f, f.loadgen.throughput.messages_per_s)),
     metric!(Echo, "server_cpu_user_ns_per_message", "of it in user mode", "user", Nanoseconds, None,

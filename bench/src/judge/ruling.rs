@@ -121,7 +121,8 @@ fn steal_share(run: &RunRecord) -> Option<f64> {
     if let Some(machine) = run.server.window.and_then(|window| window.machine) {
         return Some(machine.steal_share());
     }
-    let cpus = run.server.cpus.len() + run.generator.cpus.len();
+    let shared = run.server.cpus.intersection(&run.generator.cpus);
+    let cpus = run.server.cpus.len() + run.generator.cpus.len() - shared.len();
     Some(run.machine_steal_ns? as f64 / run.elapsed_ns.max(1) as f64 / cpus.max(1) as f64)
 }
 
@@ -130,6 +131,14 @@ fn other_load(run: &RunRecord, record: &Record, apart: Option<bool>) -> Option<C
     let window = run.server.window?;
     let machine = window.machine?;
     let generator_ns = record.generator.cpu_user_ns + record.generator.cpu_sys_ns;
+    if run.scenario.shared_cpus.is_some() {
+        let ours_ns = window.cpu_ns + generator_ns;
+        let (cpus, window_ns) = (run.server.cpus.len() as u64, record.window_ns.max(1) as f64);
+        // Strangers anywhere on the machine, as CPUs: the CPUs that are shared are no side.
+        let others = machine.other_share(ours_ns, apart) * machine.all_ns as f64 / window_ns;
+        let busy = ours_ns as f64 / (window_ns * cpus.max(1) as f64);
+        return Some(checks::other_load_of_shared((cpus, others), busy));
+    }
     let Some((server, generator)) = machine.server.zip(machine.generator) else {
         let share = machine.other_share(window.cpu_ns + generator_ns, apart);
         return Some(checks::other_load(share));
@@ -316,6 +325,34 @@ mod tests {
             assert_eq!(status(Ending::Interrupted), Status::Interrupted);
             assert_eq!(status(Ending::Refused), Status::Refused);
         }
+    }
+
+    #[test]
+    fn on_shared_cpus_the_generator_is_no_stranger() {
+        let ruling = |strangers_ns: u64| {
+            changed(|run| {
+                run.scenario.shared_cpus = Some(2);
+                run.server.cpus = "0-1".parse().unwrap();
+                run.generator.cpus = "0-1".parse().unwrap();
+                let generator = &mut record(run).generator;
+                generator.cpu_user_ns = 200_000_000;
+                generator.cpu_sys_ns = 0;
+                let window = run.server.window.as_mut().unwrap();
+                window.machine = Some(MachineUse {
+                    all_ns: 2_000_000_000,
+                    busy_ns: window.cpu_ns + 200_000_000 + strangers_ns,
+                    ..MachineUse::default()
+                });
+            })
+        };
+        assert_eq!(ruling(50_000_000).0, Status::Valid);
+        let (status, checks) = ruling(400_000_000);
+        assert_eq!(status, Status::Doubtful);
+        assert_eq!(names(&checks), [CheckName::OtherLoad]);
+        let check = checks
+            .iter()
+            .find(|check| check.name == CheckName::OtherLoad);
+        assert_eq!(check.unwrap().observed, Some(0.4));
     }
 
     #[test]

@@ -64,6 +64,21 @@ impl CpuSet {
         Self(common.copied().collect())
     }
 
+    /// `count` CPUs for two sides together, of each side in turn, so that they are of different
+    /// cores where the sides are; `None` if there are not so many.
+    pub fn of_both(&self, other: &Self, count: usize) -> Option<Self> {
+        let mut chosen = Vec::new();
+        let at = |side: &Self, place: usize| side.0.get(place).copied();
+        for place in 0..self.len().max(other.len()) {
+            for cpu in [at(self, place), at(other, place)].into_iter().flatten() {
+                if chosen.len() < count && !chosen.contains(&cpu) {
+                    chosen.push(cpu);
+                }
+            }
+        }
+        (chosen.len() == count).then(|| Self::new(chosen))
+    }
+
     /// No CPU is in both.
     pub fn is_apart(&self, other: &Self) -> bool {
         self.intersection(other).is_empty()
@@ -116,6 +131,22 @@ mod tests {
         }
         for bad in ["", "a", "2-1", "0,", "-1", "0-99999999", "3,2,2"] {
             assert!(bad.parse::<CpuSet>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shared_cpus_are_of_both_sides() {
+        let set = |text: &str| text.parse::<CpuSet>().unwrap();
+        for (one, other, count, both) in [
+            ("0", "1", 2, Some("0-1")),
+            ("0-3,8-11", "4-7,12-15", 2, Some("0,4")),
+            ("0-1", "2-4", 5, Some("0-4")),
+            ("0", "0", 1, Some("0")),
+            ("0", "0", 2, None),
+            ("0", "1", 3, None),
+        ] {
+            let found = set(one).of_both(&set(other), count);
+            assert_eq!(found, both.map(set), "{count} of {one} and {other}");
         }
     }
 }

@@ -59,6 +59,15 @@ pub fn notes(summary: &Summary, findings: &[String]) -> Vec<String> {
             ));
         }
     }
+    let shared = summary.bouts.iter().map(|bout| &bout.scenario);
+    notes.extend(shared.filter_map(|scenario| {
+        let cpus = scenario.shared_cpus?;
+        Some(format!(
+            "SHARED CPUS: in {} server and generator run on the same {cpus} CPUs. What the generator used of them is in \
+             the column gen. CPU, and no server can have it.",
+            scenario.name
+        ))
+    }));
     // A suite that ended early has too few runs everywhere, which needs no list.
     if !setting.interrupted && setting.aborted.is_none() {
         notes.extend(too_few(setting, &summary.bouts));
@@ -138,6 +147,17 @@ mod tests {
     #[test]
     fn a_whole_suite_needs_no_note() {
         assert_eq!(noted(&suite(10), |_| {}, |_| {}), [""; 0]);
+    }
+
+    #[test]
+    fn shared_cpus_are_said() {
+        let share = |summary: &mut Summary| summary.bouts[0].scenario.shared_cpus = Some(2);
+        let all = noted(&suite(10), |_| {}, share);
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(
+            all[0].starts_with("SHARED CPUS: in echo-64b-w1-c1000 "),
+            "{all:?}"
+        );
     }
 
     #[test]

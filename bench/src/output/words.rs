@@ -296,6 +296,7 @@ pub fn check(check: &Check) -> String {
             percent(observed),
             match detail {
                 "" => "the CPUs".to_owned(),
+                "shared" => "a CPU beside server and generator".to_owned(),
                 side => format!("a CPU on the {side}'s side"),
             },
             percent(limit)

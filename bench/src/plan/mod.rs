@@ -159,6 +159,16 @@ impl SuitePlan {
                 "CPU {cpu} is not among those this process may use: {allowed}"
             );
         }
+        for scenario in &scenarios {
+            if let Some(count) = scenario.shared_cpus {
+                ensure!(
+                    server_cpus.of_both(&generator_cpus, count).is_some(),
+                    "scenario `{}` needs {count} CPUs for server and generator together, and there \
+                     are only {server_cpus} and {generator_cpus}",
+                    scenario.name
+                );
+            }
+        }
         Ok(Self {
             repeats,
             rounds: options.repeats.map(usize::from),
@@ -453,6 +463,25 @@ mod tests {
         let args = ["--server-cpus", "0", "--generator-cpus", "0"];
         let error = SuitePlan::new(&options(&args), bins.path()).unwrap_err();
         assert!(error.to_string().contains("CPU 0 is in"), "{error}");
+    }
+
+    #[test]
+    fn cpus_that_are_shared_must_be_there() {
+        let bins = bin_dir();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("wide.toml");
+        let new = |cpus: usize| {
+            let text = format!(
+                "title = 't'\nshows = 's'\ndoes_not_show = 'n'\nkind = 'echo'\nconnections = 1\n\
+                 load = {{ window = 1 }}\nshared_cpus = {cpus}\n"
+            );
+            std::fs::write(&file, text).unwrap();
+            let args = ["--scenarios", file.to_str().unwrap()];
+            SuitePlan::new(&options(&args), bins.path())
+        };
+        assert!(new(1).is_ok());
+        let error = new(5_000).unwrap_err().to_string();
+        assert!(error.contains("`wide` needs 5000 CPUs"), "{error}");
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Slice {
     /// Latency from the actual send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_actual: Option<Percentiles>,
+    /// Latency from the intended send of the messages to connections that are not hot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_others: Option<Percentiles>,
     /// 99th percentile of how late messages were sent that could have been sent at once (open loop
     /// only).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -96,6 +96,10 @@ pub fn command(
                 if scenario.kind == ScenarioKind::Echo {
                     add("--window", OPEN_LOOP_WINDOW.to_string());
                 }
+                if let Some(hot) = scenario.hot {
+                    add("--hot", hot.connections.to_string());
+                    add("--hot-share", hot.messages.to_string());
+                }
             }
             (None, Some(Load::Window(window))) => add("--window", window.to_string()),
             (None, _) => {}
@@ -140,6 +144,7 @@ pub(super) fn milliseconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Hot;
     use crate::test_data;
 
     fn words(change: impl FnOnce(&mut Scenario), rate: Option<f64>) -> String {
@@ -192,6 +197,20 @@ mod tests {
             Some(50_000.4),
         );
         assert!(open.contains("--rate 50000 --window 64"), "{open}");
+        let uneven = words(
+            |s| {
+                s.load = Some(Load::Rate(15_000.0));
+                s.hot = Some(Hot {
+                    connections: 0.1,
+                    messages: 0.9,
+                });
+            },
+            Some(15_000.0),
+        );
+        assert!(
+            uneven.contains("--rate 15000 --window 64 --hot 0.1 --hot-share 0.9 --json"),
+            "{uneven}"
+        );
         let broadcast = words(|s| s.kind = ScenarioKind::Broadcast, None);
         let scheduled = words(|s| s.kind = ScenarioKind::Broadcast, Some(100.0));
         assert!(

@@ -38,11 +38,11 @@ pub struct Testbed {
     pub folder: ResultFolder,
     /// The generator's binary.
     pub loadgen: PathBuf,
-    /// The servers' CPUs.
+    /// The servers' CPUs, unless they [share](Self::cpus_of) them.
     pub server_cpus: CpuSet,
-    /// The generator's CPUs.
+    /// The generator's CPUs, unless it shares them.
     pub generator_cpus: CpuSet,
-    /// What is watched of the machine during a run.
+    /// What is watched of the machine during a run on CPUs that are not shared.
     pub watch: MachineWatch,
     /// The machine, whose limits decide how a scale step is laid out.
     pub machine: Machine,
@@ -184,6 +184,24 @@ impl Testbed {
             store::remove(&self.folder.path().join(format!("{stem}.server.stderr")));
         }
         Ok(record)
+    }
+
+    /// The CPUs of server and generator in a scenario.
+    fn cpus_of(&self, scenario: &Scenario) -> (CpuSet, CpuSet) {
+        let (server, generator) = (&self.server_cpus, &self.generator_cpus);
+        let shared = scenario.shared_cpus;
+        match shared.and_then(|count| server.of_both(generator, count)) {
+            Some(both) => (both.clone(), both),
+            None => (server.clone(), generator.clone()),
+        }
+    }
+
+    /// What is watched of the machine in a scenario.
+    fn watch_of(&self, scenario: &Scenario) -> MachineWatch {
+        match scenario.shared_cpus {
+            Some(_) => self.watch.without_sides(),
+            None => self.watch.clone(),
+        }
     }
 
     /// What the checks of a run need beside its record.

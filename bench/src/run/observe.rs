@@ -15,7 +15,7 @@ use super::sampler::Sampler;
 use super::server::Server;
 use super::{Run, Testbed};
 use crate::config::{Scenario, ScenarioKind};
-use crate::machine::proc;
+use crate::machine::{CpuSet, proc};
 use crate::record::{Footprint, GeneratorSide, Layout, ServerMemory, ServerSide, WindowUse};
 use crate::store::{self, Unwritable};
 
@@ -62,7 +62,8 @@ impl Testbed {
     pub fn observe(&self, run: Run<'_>, layout: Option<Layout>, stem: &str) -> Result<Observation> {
         let memory_before = layout.and_then(|_| proc::read_kernel_memory());
         let command = self.server_command(run, layout);
-        let mut server = match self.start(&command, stem)? {
+        let (server_cpus, _) = self.cpus_of(run.scenario);
+        let mut server = match self.start(&command, &server_cpus, stem)? {
             Ok(server) => server,
             Err(failure) => return Ok(self.no_server(run, command, vec![failure])),
         };
@@ -93,10 +94,15 @@ impl Testbed {
         Ok(observed)
     }
 
-    /// Starts a server, or says why it did not become ready. An error means that the result folder
+    /// Starts a server on `cpus`, or says why it did not become ready. An error means that the result folder
     /// cannot be written.
-    pub fn start(&self, command: &[String], stem: &str) -> Result<Result<Server, String>> {
-        let (cpus, folder) = (&self.server_cpus, &self.folder);
+    pub fn start(
+        &self,
+        command: &[String],
+        cpus: &CpuSet,
+        stem: &str,
+    ) -> Result<Result<Server, String>> {
+        let folder = &self.folder;
         let started = Server::start(&self.launcher, command, cpus, folder, stem, &self.interrupt);
         match started {
             Err(error) if error.is::<Unwritable>() => Err(error),
@@ -111,10 +117,11 @@ impl Testbed {
         command: Vec<String>,
         failures: Vec<String>,
     ) -> Observation {
+        let (server_cpus, generator_cpus) = self.cpus_of(run.scenario);
         Observation {
             server: ServerSide {
                 command,
-                cpus: self.server_cpus.clone(),
+                cpus: server_cpus,
                 pid: None,
                 ready: None,
                 final_line: None,
@@ -126,7 +133,7 @@ impl Testbed {
             },
             generator: GeneratorSide {
                 command: Vec::new(),
-                cpus: self.generator_cpus.clone(),
+                cpus: generator_cpus,
                 rate_per_s: run.rate_per_s,
                 exit: None,
             },
@@ -137,10 +144,11 @@ impl Testbed {
     }
 
     pub(super) fn server_command(&self, run: Run<'_>, layout: Option<Layout>) -> Vec<String> {
-        let (contestant, program, cpus) = (run.contestant, run.program, &self.server_cpus);
+        let (contestant, program) = (run.contestant, run.program);
+        let (cpus, _) = self.cpus_of(run.scenario);
         match layout {
-            Some(layout) => Server::scale_command(contestant, program, cpus, layout, run.scenario),
-            None => Server::command(contestant, program, cpus, Some(run.scenario)),
+            Some(layout) => Server::scale_command(contestant, program, &cpus, layout, run.scenario),
+            None => Server::command(contestant, program, &cpus, Some(run.scenario)),
         }
     }
 
@@ -158,12 +166,13 @@ impl Testbed {
         let (stderr_path, stderr) = self.folder.log(format!("{stem}.loadgen.stderr"))?;
         let (program, args) = command.split_first().context("no generator")?;
         let with_pss = run.scenario.kind == ScenarioKind::Idle;
-        let mut sampler = Sampler::new(server.pid(), self.watch.clone(), with_pss);
+        let (server_cpus, generator_cpus) = self.cpus_of(run.scenario);
+        let mut sampler = Sampler::new(server.pid(), self.watch_of(run.scenario), with_pss);
         // The window may begin as soon as the generator does.
         sampler.sample();
         let process =
             self.launcher
-                .start(program.as_ref(), args, &self.generator_cpus, stdout, stderr)?;
+                .start(program.as_ref(), args, &generator_cpus, stdout, stderr)?;
 
         let limit = run.timing.warmup + run.timing.duration + patience_with(run.scenario);
         let (exit, overtime) = self.watch(process, server, &mut sampler, ascent.as_mut(), limit);
@@ -175,7 +184,7 @@ impl Testbed {
         Ok(Load {
             generator: GeneratorSide {
                 command,
-                cpus: self.generator_cpus.clone(),
+                cpus: generator_cpus,
                 rate_per_s: run.rate_per_s,
                 exit,
             },
@@ -184,7 +193,7 @@ impl Testbed {
                     record.window_start_monotonic_ns,
                     record.window_end_monotonic_ns,
                 );
-                sampler.window(start, end, self.server_cpus.len())
+                sampler.window(start, end, server_cpus.len())
             }),
             ascent,
             drain_ns: record
@@ -215,14 +224,14 @@ impl Testbed {
             address: server.address,
             protocol: run.contestant.protocol,
         };
-        let (program, cpus) = (&self.loadgen, &self.generator_cpus);
-        let rate_per_s = run.rate_per_s;
+        let (_, cpus) = self.cpus_of(run.scenario);
+        let (program, rate_per_s) = (&self.loadgen, run.rate_per_s);
         generator::command(
             program,
             run.scenario,
             phases,
             target,
-            cpus,
+            &cpus,
             rate_per_s,
             outputs,
         )

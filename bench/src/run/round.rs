@@ -14,7 +14,7 @@ use loadgen::record::Latency;
 
 use super::generator::{Outputs, Phases};
 use super::observe::{Observation, memory_of, patience_with};
-use super::sampler::share;
+use super::sampler::{MachineWatch, share};
 use super::server::Server;
 use super::sliced::SlicedGenerator;
 use super::{Course, Run, Testbed};
@@ -44,6 +44,8 @@ struct Participant<'a> {
     outputs: Outputs,
     server: Option<Server>,
     generator: Option<SlicedGenerator>,
+    /// What is watched of the machine meanwhile.
+    watch: MachineWatch,
     /// So far.
     observed: Observation,
     /// When it was last seen at work.
@@ -115,13 +117,14 @@ impl Testbed {
             outputs: self.outputs(&stem)?,
             server: None,
             generator: None,
+            watch: self.watch_of(run.scenario),
             paused: None,
             alternation: Slices::default(),
             uses: Vec::new(),
             observed: self.no_server(run, command, Vec::new()),
         };
         let observed = &mut participant.observed;
-        match self.start(&observed.server.command, &stem)? {
+        match self.start(&observed.server.command, &observed.server.cpus, &stem)? {
             Ok(server) => {
                 observed.server.before = memory_of(server.pid());
                 observed.failures.extend(server.shirks(run.scenario));
@@ -144,7 +147,7 @@ impl Testbed {
             return Ok(());
         };
         let (stderr_path, stderr) = self.folder.log(format!("{}.loadgen.stderr", run.stem()))?;
-        let cpus = &self.generator_cpus;
+        let cpus = &observed.generator.cpus;
         let started = self
             .launcher
             .start_piped(program.as_ref(), args, cpus, stderr);
@@ -212,21 +215,23 @@ impl Testbed {
         let Some((server, generator)) = both else {
             return Ok(None);
         };
-        let rested = self.look(server);
+        let watch = &participant.watch;
+        let rested = look(server, watch);
         generator.begin(settle, length)?;
         self.rest(settle);
-        let start = self.look(server);
+        let start = look(server, watch);
         self.rest(length);
-        let end = self.look(server);
+        let end = look(server, watch);
         let counted = generator.finish(&self.interrupt)?;
-        let before = std::mem::replace(&mut participant.paused, self.look(server));
+        let before = std::mem::replace(&mut participant.paused, look(server, watch));
+        let cpus = participant.observed.server.cpus.len();
         let window_ns = counted.to_ns.saturating_sub(counted.from_ns);
         let looks = start.zip(end).filter(|(start, end)| {
             let late_ns =
                 start.at_ns().abs_diff(counted.from_ns) + end.at_ns().abs_diff(counted.to_ns);
             window_ns > 0 && late_ns * LATE_PART <= window_ns
         });
-        let used = looks.map(|(start, end)| used(&start, &end, window_ns, self.server_cpus.len()));
+        let used = looks.map(|(start, end)| used(&start, &end, window_ns, cpus));
         let away = before.zip(rested);
         let slice = Slice {
             from_ns: counted.from_ns,
@@ -234,6 +239,7 @@ impl Testbed {
             messages: counted.replies,
             latency_intended: counted.latency_intended.as_ref().map(percentiles),
             latency_actual: counted.latency_actual.as_ref().map(percentiles),
+            latency_others: counted.latency_others.as_ref().map(percentiles),
             schedule_lag_p99_ns: counted.schedule_lag.map(|lag| lag.p99_ns),
             generator_cpu_ns: counted.cpu_user_ns + counted.cpu_sys_ns,
             server: used.as_ref().map(slice_use),
@@ -244,14 +250,6 @@ impl Testbed {
             ..Slice::default()
         };
         Ok(Some((slice, used)))
-    }
-
-    /// `None` once the server has ended.
-    fn look(&self, server: &Server) -> Option<Look> {
-        Some(Look {
-            server: proc::sample_tree(server.pid())?,
-            machine: self.watch.sample(),
-        })
     }
 
     /// Sleeps, unless the suite is interrupted.
@@ -290,7 +288,7 @@ impl Testbed {
             observed.stop(server);
         }
         let window_ns = alternation.slices.iter().map(|slice| slice.window_ns).sum();
-        observed.server.window = WindowUse::sum(&uses, window_ns, self.server_cpus.len());
+        observed.server.window = WindowUse::sum(&uses, window_ns, observed.server.cpus.len());
         let course = Course {
             started_unix_ns: participant.started_unix_ns,
             elapsed_ns: participant.begun.elapsed().as_nanos() as u64,
@@ -300,6 +298,14 @@ impl Testbed {
         };
         self.conclude(run, course, observed)
     }
+}
+
+/// `None` once the server has ended.
+fn look(server: &Server, watch: &MachineWatch) -> Option<Look> {
+    Some(Look {
+        server: proc::sample_tree(server.pid())?,
+        machine: watch.sample(),
+    })
 }
 
 impl Look {
@@ -380,7 +386,7 @@ fn percentiles(latency: &Latency) -> Percentiles {
 mod tests {
     use super::*;
 
-    fn look(at_ns: u64, cpu_ns: u64, switches: u64) -> Look {
+    fn look_at(at_ns: u64, cpu_ns: u64, switches: u64) -> Look {
         let server = ProcessSample {
             at_ns,
             cpu_ns,
@@ -404,7 +410,7 @@ mod tests {
     #[test]
     fn what_was_used_between_two_looks_is_scaled_to_the_slice() {
         // The referee looked over 1,250 ns at a slice of 1,000 ns.
-        let (start, end) = (look(1000, 500, 100), look(2250, 1500, 200));
+        let (start, end) = (look_at(1000, 500, 100), look_at(2250, 1500, 200));
         let both = used(&start, &end, 1000, 2);
         assert_eq!((both.cpu_ns, both.softirqd_ns), (800, 80));
         assert_eq!(both.cpu_share, 0.44, "of two CPUs");
@@ -422,7 +428,14 @@ mod tests {
     #[test]
     fn slices_that_were_not_seen_are_taken_for_the_mean_of_the_others() {
         assert_eq!(WindowUse::sum(&[], 1000, 1), None);
-        let of = |cpu_ns| used(&look(0, 0, 0), &look(1000, cpu_ns, cpu_ns / 10), 1000, 1);
+        let of = |cpu_ns| {
+            used(
+                &look_at(0, 0, 0),
+                &look_at(1000, cpu_ns, cpu_ns / 10),
+                1000,
+                1,
+            )
+        };
         let seen = [(1000, of(200)), (1000, of(400))];
         let all = WindowUse::sum(&seen, 2000, 1).unwrap();
         assert_eq!((all.cpu_ns, all.softirqd_ns, all.samples), (600, 60, 2));

@@ -38,6 +38,14 @@ impl MachineWatch {
         }
     }
 
+    /// The same where server and generator share their CPUs.
+    pub fn without_sides(&self) -> Self {
+        Self {
+            ksoftirqd: self.ksoftirqd.clone(),
+            sides: Sides::default(),
+        }
+    }
+
     /// Now.
     pub fn sample(&self) -> Option<MachineSample> {
         proc::sample_machine(&self.ksoftirqd, &self.sides)

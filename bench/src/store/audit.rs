@@ -123,6 +123,7 @@ fn contradictions(record: &Record) -> Vec<String> {
     for (name, latency) in [
         ("latency_intended", record.latency_intended.as_ref()),
         ("latency_actual", record.latency_actual.as_ref()),
+        ("latency_others", record.latency_others.as_ref()),
         (
             "handshake_latency",
             record.connect.handshake_latency.as_ref(),
@@ -159,6 +160,12 @@ fn contradictions(record: &Record) -> Vec<String> {
                 latency.count
             ));
         }
+    }
+    let others = record.latency_others.as_ref().map_or(0, |own| own.count);
+    if others > received {
+        found.push(format!(
+            "{received} messages were received, {others} of them not hot"
+        ));
     }
     // Replies counted by when they came, and by when they were meant to be sent: they differ by
     // what is in flight at the edges.

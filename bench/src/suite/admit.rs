@@ -57,7 +57,7 @@ fn try_start(testbed: &Testbed, candidate: &Candidate) -> Result<Result<Value, S
     } = candidate;
     let stem = format!("trial/{}", contestant.name);
     let command = Server::command(contestant, program, &testbed.server_cpus, None);
-    let server = match testbed.start(&command, &stem)? {
+    let server = match testbed.start(&command, &testbed.server_cpus, &stem)? {
         Ok(server) => server,
         Err(reason) => return Ok(Err(reason)),
     };

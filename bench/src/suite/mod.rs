@@ -289,9 +289,19 @@ impl Referee {
                 .filter(|one| !one.can_work())
                 .map(|one| one.name.as_str())
                 .collect();
+            let bout = &scenario.name;
             if !absent.is_empty() {
-                let (bout, names) = (&scenario.name, absent.join(", "));
+                let names = absent.join(", ");
                 eprintln!("{bout}: without {names}: no --handler-work-us (key `handler_work`)");
+            }
+            let candidates = self.plan.candidates.iter().map(|one| &one.contestant);
+            let absent: Vec<_> = candidates
+                .filter(|one| one.can_work() && !one.can_lower_work() && scenario.hot.is_some())
+                .map(|one| one.name.as_str())
+                .collect();
+            if !absent.is_empty() {
+                let names = absent.join(", ");
+                eprintln!("{bout}: without {names}: no ?work=N (key `lowers_work`)");
             }
         }
     }
@@ -410,6 +420,7 @@ fn entrant(candidate: &Candidate) -> Entrant {
         about: contestant.about.clone(),
         protocol: contestant.protocol,
         can_work: contestant.can_work(),
+        can_lower_work: contestant.can_lower_work(),
         runtime: candidate.runtime.clone(),
         excluded: candidate.excluded.clone(),
         duplicate: contestant.duplicate.clone(),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Duplicate, Protocol, Scenario, ScenarioKind, plays};
+use crate::config::{Duplicate, Protocol, Scenario, ScenarioKind, Skills, plays};
 use crate::judge::metrics::{self, Metric};
 use crate::record::{Check, Limiter, RunRecord, Status, Stopped};
 use crate::stats::{Direction, PairedRatio, Spread, TwoLevel};
@@ -121,6 +121,9 @@ pub struct Entrant {
     /// It can do the work of a handler for each message.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub can_work: bool,
+    /// It does less of it for a connection that asks for less.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_lower_work: bool,
     /// Runtime and version, from its `ready` line.
     pub runtime: Option<String>,
     /// Why it took no part.
@@ -134,7 +137,11 @@ impl Entrant {
     /// Whether it has runs in this bout.
     pub fn takes_part_in(&self, scenario: &Scenario) -> bool {
         let duplicate = self.duplicate.as_ref();
-        self.excluded.is_none() && plays(self.protocol, self.can_work, duplicate, scenario)
+        let skills = Skills {
+            can_work: self.can_work,
+            can_lower_work: self.can_lower_work,
+        };
+        self.excluded.is_none() && plays(self.protocol, skills, duplicate, scenario)
     }
 }
 

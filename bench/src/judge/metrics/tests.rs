@@ -83,6 +83,7 @@ fn the_percentiles_of_one_latency_are_a_family() {
     };
     assert_eq!(family_of("latency_intended"), 4);
     assert_eq!(family_of("latency_actual"), 4);
+    assert_eq!(family_of("latency_others"), 2);
     assert_eq!(family("messages_per_s"), None);
     assert_eq!(family("latency_last_receiver_mean_ns"), None);
 }
@@ -154,7 +155,13 @@ fn a_fixed_rate_compares_latency_from_the_intended_send_and_not_the_rate() {
         .collect();
     assert_eq!(keys[0], "latency_intended_p99_ns");
     assert!(!keys.contains(&"messages_per_s"));
-    scenario.load = Some(Load::Window(1));
+    assert!(!keys.contains(&"latency_others_p99_ns"));
+    scenario.hot = Some(crate::config::Hot {
+        connections: 0.1,
+        messages: 0.9,
+    });
+    assert_eq!(compared(&scenario)[0].key, "latency_others_p99_ns");
+    (scenario.hot, scenario.load) = (None, Some(Load::Window(1)));
     let keys: Vec<&str> = compared(&scenario)
         .iter()
         .map(|metric| metric.key)

@@ -135,6 +135,9 @@ fn legend(kind: ScenarioKind, bouts: &[&Bout]) -> String {
             "p50 int." | "p99 int." => {
                 "int.: latency from the intended send, what a client on schedule waits"
             }
+            "p50 others" | "p99 others" => {
+                "others: int. of the messages to connections that are not hot"
+            }
             "p50 act." => "act.: latency from the actual send",
             "CPU/msg" => "CPU/msg: the server's CPU time for each message",
             "CPU/life" => "CPU/life: the server's CPU time for each connection with its messages",
