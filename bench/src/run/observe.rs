@@ -94,8 +94,8 @@ impl Testbed {
         Ok(observed)
     }
 
-    /// Starts a server on `cpus`, or says why it did not become ready. An error means that the result folder
-    /// cannot be written.
+    /// Starts a server on `cpus`, or says why it did not become ready. An error means that the
+    /// result folder cannot be written.
     pub fn start(
         &self,
         command: &[String],
