@@ -38,7 +38,7 @@ pub struct Testbed {
     pub folder: ResultFolder,
     /// The generator's binary.
     pub loadgen: PathBuf,
-    /// The servers' CPUs, unless they [share](Self::cpus_of) them.
+    /// The servers' CPUs, unless a scenario makes them share.
     pub server_cpus: CpuSet,
     /// The generator's CPUs, unless it shares them.
     pub generator_cpus: CpuSet,
