@@ -177,8 +177,8 @@ impl Server {
         } else {
             None
         };
-        if final_line.is_some() && lines.len() == 2 {
-            // Both lines are in the record, word for word.
+        if lines.len() == 1 + usize::from(final_line.is_some()) {
+            // `ready` and the final line, where there is one, are in the record, word for word.
             let _ = fs::remove_file(&self.stdout);
         }
         store::remove_if_empty(&self.stdout);
