@@ -14,8 +14,12 @@ const CLOSES_PER_S: f64 = 40_000.0;
 const GIVING_BACK_S: f64 = 3.0;
 /// Between two slices: outstanding replies, the referee's looks.
 const BETWEEN_SLICES: Duration = Duration::from_millis(6);
-/// The warm-up of a round, about: three stretches of it.
-const WARM_UP: Duration = Duration::from_millis(700);
+/// A stretch of a warm-up is as long as a slice, within these bounds: two shorter ones agree by
+/// chance while buffers and rooms grow.
+const SHORTEST_STRETCH: Duration = Duration::from_millis(150);
+const LONGEST_STRETCH: Duration = Duration::from_millis(400);
+/// Stretches of a warm-up, about.
+const STRETCHES: u32 = 3;
 /// Probes of a search for a capacity, about: the first rate is a good guess.
 const PROBES: u32 = 12;
 
@@ -47,7 +51,13 @@ pub fn round(scenario: &Scenario, alternation: Alternation) -> Duration {
     let connections = scenario.connections as f64;
     let once = PROCESSES_S + connections / CONNECTS_PER_S + connections / CLOSES_PER_S;
     let slice = alternation.settle + alternation.slice + BETWEEN_SLICES;
-    Duration::from_secs_f64(once) + WARM_UP + slice * alternation.cycles as u32
+    let warm_up = (alternation.settle + stretch(alternation)) * STRETCHES;
+    Duration::from_secs_f64(once) + warm_up + slice * alternation.cycles as u32
+}
+
+/// How long a stretch of the warm-up is measured.
+pub fn stretch(alternation: Alternation) -> Duration {
+    alternation.slice.clamp(SHORTEST_STRETCH, LONGEST_STRETCH)
 }
 
 /// How long the calibration of one scenario takes for one contestant, about.

@@ -21,13 +21,9 @@ use super::{Course, Run, Testbed};
 use crate::config::Alternation;
 use crate::judge::checks::{WARM_WITHIN, apart};
 use crate::machine::proc::{self, MachineSample, ProcessSample};
-use crate::plan::order;
+use crate::plan::{estimate, order};
 use crate::record::{MachineUse, Percentiles, RunRecord, Slice, SliceUse, Slices, WindowUse};
 
-/// A stretch of a warm-up is as long as a slice, within these bounds: two shorter ones agree by
-/// chance while buffers and rooms grow.
-const SHORTEST_STRETCH: Duration = Duration::from_millis(150);
-const LONGEST_STRETCH: Duration = Duration::from_millis(400);
 /// A contestant that is not warm after so many stretches is in doubt.
 const MOST_STRETCHES: usize = 24;
 /// Messages that each connection must have had before the first cycle.
@@ -168,7 +164,7 @@ impl Testbed {
     /// the window that Little's law judges, and while 10,000 connections send their first message
     /// they are not all in flight.
     fn warm_up(&self, participant: &mut Participant<'_>, alternation: Alternation) {
-        let stretch = alternation.slice.clamp(SHORTEST_STRETCH, LONGEST_STRETCH);
+        let stretch = estimate::stretch(alternation);
         let mut messages = 0;
         for _ in 0..MOST_STRETCHES {
             if let Some((slice, _)) = self.slice(participant, alternation.settle, stretch) {
