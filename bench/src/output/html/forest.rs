@@ -10,7 +10,7 @@ use crate::output::table::Table;
 use crate::summary::{Advantage, Bout, Summary};
 
 const PANELS: [&str; 3] = ["throughput", "server CPU per message", "p99 latency"];
-/// What the third panel shows, where a bout has it.
+/// What the third panel shows where a bout has it, unless another p99 decides the bout.
 const P99: [&str; 3] = [
     "latency_intended_p99_ns",
     "latency_last_receiver_p99_ns",
@@ -337,8 +337,11 @@ fn figures<'a>(bout: &'a Bout, at_rate: &'a Bout) -> [Option<(&'a Bout, &'static
     );
     let p99 = (is_at_rate || kind == ScenarioKind::Connect)
         .then(|| {
-            let mut own = P99
-                .iter()
+            let decides = [at_rate.headline.as_str()]
+                .into_iter()
+                .filter(|key| key.ends_with("_p99_ns"));
+            let mut own = decides
+                .chain(P99)
                 .filter(|key| is_at_rate || !key.starts_with("latency_intended"));
             own.find_map(|key| metrics::find(kind, key))
         })
@@ -475,5 +478,20 @@ mod tests {
             "three runs are too few for a claim"
         );
         assert_eq!(chart.narrow.unwrap().matches("← worse").count(), 3);
+    }
+
+    #[test]
+    fn the_p99_that_decides_a_bout_is_the_one_shown() {
+        let runs: Vec<_> = ["server-uring", "server-tokio"]
+            .map(|name| {
+                let mut run = test_data::open_run(name, 1, 50_000.0, 900_000);
+                run.scenario.headline = Some("latency_actual_p99_ns".to_owned());
+                run
+            })
+            .into();
+        let scenarios = [runs[0].scenario.clone()];
+        let summary = crate::summary::summarize(test_data::setting(), &scenarios, &runs);
+        let [_, _, p99] = figures(&summary.bouts[0], &summary.bouts[0]);
+        assert_eq!(p99.unwrap().1.key, "latency_actual_p99_ns");
     }
 }
