@@ -172,7 +172,12 @@ fn contradictions(record: &Record) -> Vec<String> {
     let options = &record.options;
     let in_flight = match (options.rate_per_s, record.latency()) {
         (Some(rate), Some(latency)) if record.kind != LoadKind::Connect => {
-            rate * latency.max_ns as f64 / 1e9
+            // A published message is in flight to every member.
+            let copies = match record.kind {
+                LoadKind::Broadcast => options.connections,
+                _ => 1,
+            };
+            rate * copies as f64 * latency.max_ns as f64 / 1e9
         }
         _ => {
             let streams = options.connections * options.publishers.unwrap_or(1).max(1);
