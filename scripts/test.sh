@@ -9,14 +9,11 @@ cd "$(dirname "$0")/.."
 step="start"
 workflows=""
 workflows_log="$(mktemp)"
-units=""
-units_log="$(mktemp)"
 
 at_exit() {
     local status=$?
     if [ -n "$workflows" ]; then kill "$workflows" 2>/dev/null || true; fi
-    if [ -n "$units" ]; then kill "$units" 2>/dev/null || true; fi
-    rm -f "$workflows_log" "$units_log"
+    rm -f "$workflows_log"
     if [ $status -ne 0 ]; then echo "test.sh: FAILED in step: $step" >&2; fi
 }
 trap at_exit EXIT
@@ -95,22 +92,8 @@ scripts/autobahn.sh "$target/server-uring" "$target/server-uring --engine raw --
 begin "conformance (every engine)"
 RUST_TEST_THREADS=8 cargo test --workspace --all-features --locked --test conformance
 
-# Unit tests compute, the others mostly wait for programs: side by side, and those that wait first.
-nice -n 19 cargo test --workspace --all-features --locked --lib --bins >"$units_log" 2>&1 </dev/null &
-units=$!
-
-begin "tests of programs, properties and the tree itself (cargo test --test)"
-cargo test --workspace --all-features --locked --test '*' -- --skip conformance::
-
-begin "unit tests (cargo test --lib --bins)"
-wait "$units" || {
-    cat "$units_log" >&2
-    exit 1
-}
-units=""
-grep -E '^test result' "$units_log"
-
-begin "examples in documentation (cargo test --doc)"
-cargo test --workspace --all-features --locked --doc
+# Unit, property and documentation tests, and those of the tree itself (tidy).
+begin "tests (cargo test)"
+cargo test --workspace --all-features --locked -- --skip conformance::
 
 begin "all steps passed"

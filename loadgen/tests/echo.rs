@@ -20,8 +20,8 @@ use loadgen::{
     record::{Messages, Verification},
 };
 use support::{
-    assert_sound, echo, echo_server, invalid_because, load, load_url, raw_server, record, server,
-    server_at, tcp_echo_server,
+    echo, echo_server, invalid_because, load, load_url, raw_server, record, server, server_at,
+    tcp_echo_server,
 };
 use tungstenite::{
     Message,
@@ -40,7 +40,7 @@ fn a_closed_loop_is_valid_and_obeys_littles_law() {
         "echo -c 8 --window 4 -t 2 -d 2s --warmup 200ms",
         echo_server(),
     );
-    assert_sound(&record);
+    assert!(record.is_valid(), "{:?}", record.validity);
     assert_eq!(record.connections.up, 8);
     let messages = record.messages;
     assert!(messages.sent > 100);
@@ -391,7 +391,7 @@ fn raw_tcp_is_verified_like_a_websocket() {
         "echo -c 4 -s 9k -r 1k -d 500ms --warmup 100ms",
     ] {
         let record = load_url(args, &format!("tcp://{address}")).record;
-        assert_sound(&record);
+        assert!(record.is_valid(), "{:?}", record.validity);
         assert_eq!(record.connect.completed, 4);
         assert!(record.messages.received > 100);
         assert_eq!(record.messages.received, record.messages.sent);

@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use support::{assert_sound, echo, echo_server, invalid_because, raw_server, record, room, server};
+use support::{echo, echo_server, invalid_because, raw_server, record, room, server};
 use tungstenite::Message;
 
 #[test]
@@ -114,7 +114,7 @@ fn an_invented_sequence_number_is_corruption() {
 #[test]
 fn handshakes_are_counted_and_timed() {
     let record = record("connect -c 4 -t 2 -d 500ms --warmup 100ms", echo_server());
-    assert_sound(&record);
+    assert!(record.is_valid(), "{:?}", record.validity);
     let connect = &record.connect;
     assert!(connect.completed > 20, "{connect:?}");
     assert_eq!(connect.failed, 0);
@@ -166,10 +166,9 @@ fn a_connect_rate_is_kept() {
         "connect -c 4 -d 500ms --warmup 0 --connect-rate 100",
         echo_server(),
     );
-    // Never faster, and slower only as far as the machine is busy.
     let completed = record.connect.completed;
     assert!(
-        (25..=51).contains(&completed),
+        (45..=51).contains(&completed),
         "{completed}: {:?}",
         record.validity
     );
@@ -187,7 +186,7 @@ fn pinging() -> SocketAddr {
 #[test]
 fn idle_connections_answer_pings_and_stay_up() {
     let record = record("idle -c 20 -t 2 -d 300ms --warmup 0", pinging());
-    assert_sound(&record);
+    assert!(record.is_valid(), "{:?}", record.validity);
     let idle = record.idle.unwrap();
     assert_eq!((idle.held, idle.still_up, idle.active), (20, 20, 0));
     assert_eq!(idle.pings_answered, 20);
@@ -204,7 +203,7 @@ fn a_ping_that_crosses_the_close_is_not_answered() {
         let _ = socket.flush();
     });
     let record = record("idle -c 5 -d 100ms --warmup 0", address);
-    assert_sound(&record);
+    assert!(record.is_valid(), "{:?}", record.validity);
     assert_eq!(record.totals.pings_answered, 0);
 }
 

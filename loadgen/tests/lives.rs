@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use support::{assert_sound, echo, echo_server, invalid_because, raw_server, record, server};
+use support::{echo, echo_server, invalid_because, raw_server, record, server};
 use tungstenite::Message;
 
 #[test]
@@ -30,7 +30,7 @@ fn each_life_has_its_messages_and_no_more() {
         counts.lock().unwrap().clear();
         let args = format!("connect -c 4 -t {threads} --messages 3 -s {size} -d 300ms --warmup 0");
         let record = record(&args, address);
-        assert_sound(&record);
+        assert!(record.is_valid(), "{:?}", record.validity);
         let lives = record.connect.lives.unwrap();
         assert_eq!(lives.messages, 3);
         assert!(lives.completed > 3, "{lives:?}");
