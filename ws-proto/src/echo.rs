@@ -55,6 +55,10 @@ impl Session {
     /// does not fit in place (a message that arrived in pieces, a Close after a violation), all
     /// replies of this call are appended to `spill` instead; otherwise `spill` is not touched.
     ///
+    /// A message that arrived in pieces is not copied either, where nothing waits in `spill`: its
+    /// own bytes, behind the reply's header, become the spill. Of a long one the rest is best
+    /// received straight into it: see [`lend_message`](Self::lend_message).
+    ///
     /// After our own Close nothing is echoed any more (and nothing counted), only the peer's Close
     /// is waited for. Meant for [`Role::Server`](crate::Role::Server); for a client every reply is
     /// masked with a fresh key and spilled.
@@ -82,7 +86,7 @@ impl Session {
                 self.fail();
                 break Err(Violation(Rule::TextNotUtf8));
             }
-            if at == replies.buf.len() {
+            if at == replies.buf.len() && !self.has_untouched() {
                 break Ok(());
             }
             match self.next_step(replies.buf, &mut at) {
@@ -227,11 +231,20 @@ impl Replies<'_> {
                 self.spill_over();
                 frame::append(first, &self.buf[range], key, self.spill);
             }
-            Payload::Side(payload) => {
+            Payload::Side { bytes, room } if key.is_none() && self.is_empty() && room > 0 => {
+                self.spilled = true;
+                *self.spill = frame::write_before(first, bytes, room);
+            }
+            Payload::Side { bytes, room } => {
                 self.spill_over();
-                frame::append(first, &payload, key, self.spill);
+                frame::append(first, &bytes[room..], key, self.spill);
             }
         }
+    }
+
+    /// Whether nothing is to be sent before what comes next.
+    fn is_empty(&self) -> bool {
+        self.run.is_empty() && self.spill.is_empty()
     }
 
     /// Whether there is room for the header between the run and the payload.
@@ -263,9 +276,9 @@ impl Payload {
     fn shortened(self, len: usize) -> Self {
         match self {
             Self::Here(range) => Self::Here(range.start..range.end.min(range.start + len)),
-            Self::Side(mut bytes) => {
-                bytes.truncate(len);
-                Self::Side(bytes)
+            Self::Side { mut bytes, room } => {
+                bytes.truncate(room + len);
+                Self::Side { bytes, room }
             }
         }
     }

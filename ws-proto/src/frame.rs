@@ -303,6 +303,16 @@ pub(crate) fn append(first: u8, payload: &[u8], key: Option<[u8; KEY_BYTES]>, ou
     }
 }
 
+/// A frame of the payload that lies behind `room` bytes, in place: the room, which holds any
+/// unmasked header, becomes the header. A room that is too long moves the payload.
+pub(crate) fn write_before(first: u8, mut bytes: Vec<u8>, room: usize) -> Vec<u8> {
+    let payload_len = bytes.len() - room;
+    let header_len = unmasked_header_len(payload_len);
+    bytes.drain(header_len..room);
+    write_header(first, payload_len, None, &mut bytes);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,8 +34,8 @@ pub(crate) enum Step {
 pub(crate) enum Payload {
     /// In the buffer.
     Here(Range<usize>),
-    /// It had arrived in pieces.
-    Side(Vec<u8>),
+    /// It had arrived in pieces: these bytes, behind `room` of them.
+    Side { bytes: Vec<u8>, room: usize },
 }
 
 impl Session {
@@ -79,7 +79,7 @@ impl Session {
         let Some(partial) = &mut self.partial else {
             return Ok(None);
         };
-        *at += partial.take_payload(&mut buf[*at..], max)?;
+        *at += partial.take_payload(&buf[*at..], max)?;
         let Some(frame) = partial.frame else {
             return Ok(None);
         };
@@ -90,7 +90,11 @@ impl Session {
         let step = if frame.is_control {
             let payload = std::mem::take(&mut partial.control);
             let code = check_control(frame.opcode, &payload)?;
-            Some(self.control(frame.opcode, code, Payload::Side(payload)))
+            let payload = Payload::Side {
+                bytes: payload,
+                room: 0,
+            };
+            Some(self.control(frame.opcode, code, payload))
         } else if frame.fin {
             partial.message.take().map(finish).transpose()?
         } else {
@@ -241,14 +245,26 @@ impl Session {
     /// From here on the payload is collected in the side buffer.
     #[cold]
     fn open_frame(&mut self, header: &Header) {
+        let room = self.header_room(header);
         let partial = self.partial.get_or_insert_default();
         if !header.is_control() {
             let message = partial
                 .message
-                .get_or_insert_with(|| OpenMessage::new(kind_of(header.opcode)));
+                .get_or_insert_with(|| OpenMessage::new(kind_of(header.opcode), room));
             message.fragments += 1;
         }
         partial.frame = Some(OpenFrame::new(header));
+    }
+
+    /// How much is kept free in front of a message that begins with this frame: the header of a
+    /// reply with the same payload, which has the longest form where more frames may follow. None
+    /// for a client, whose replies are masked anew.
+    fn header_room(&self, header: &Header) -> usize {
+        match (self.role, header.fin) {
+            (Role::Client, _) => 0,
+            (Role::Server, true) => frame::unmasked_header_len(header.payload_len),
+            (Role::Server, false) => frame::unmasked_header_len(usize::MAX),
+        }
     }
 
     /// A whole control frame that has been checked.
@@ -287,7 +303,7 @@ impl Session {
             .as_ref()
             .and_then(|partial| partial.message.as_ref())
         {
-            Some(message) => self.expect_fragment(message.fragments, message.payload.len()),
+            Some(message) => self.expect_fragment(message.fragments, message.payload_len()),
             None => Expect {
                 in_message: false,
                 ..self.expect_fragment(0, 0)
@@ -327,7 +343,10 @@ fn finish(message: OpenMessage) -> Result<Step, Rule> {
     }
     Ok(Step::Message {
         kind: message.kind,
-        payload: Payload::Side(message.payload),
+        payload: Payload::Side {
+            bytes: message.bytes,
+            room: message.room,
+        },
     })
 }
 

@@ -52,6 +52,7 @@ pub use crate::{
     },
     limits::Limits,
     mask::{mask, random_key},
+    partial::Unfinished,
     session::{Event, Input, Kind, Role, Session, State},
     violation::Violation,
 };

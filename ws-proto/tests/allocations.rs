@@ -77,6 +77,31 @@ fn an_announced_length_alone_costs_nothing() {
     assert!(!session.is_idle());
 }
 
+/// Resident memory of this process.
+fn resident_bytes() -> Option<usize> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: usize = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
+#[test]
+fn room_for_what_is_announced_is_no_memory() {
+    const SESSIONS: usize = 1000;
+    let bytes = frame(FIN | BINARY, &vec![1; 10_000_000], KEY);
+    let mut held = Vec::new();
+    let before = resident_bytes().unwrap();
+    for _ in 0..SESSIONS {
+        let mut session = Session::new(Role::Server, Limits::default());
+        let mut start = bytes[..1000].to_vec();
+        assert_eq!(session.receive(&mut Input::new(&mut start)), Ok(None));
+        let lent = session.lend_message().unwrap();
+        assert!(lent.most > 200_000);
+        held.push((session, lent));
+    }
+    let each = resident_bytes().unwrap().saturating_sub(before) / SESSIONS;
+    assert!(each < 16_384, "{each} bytes for 1000 received");
+}
+
 #[test]
 fn the_side_buffer_is_given_back() {
     let bytes = frame(FIN | BINARY, &[1; 100_000], KEY);

@@ -4,7 +4,7 @@
 mod common;
 
 use proptest::prelude::*;
-use ws_proto::{CloseCode, End, Event, Input, Reply, Session, encode_frame};
+use ws_proto::{CloseCode, End, Event, Input, Reply, Session, Unfinished, encode_frame};
 
 use common::{cuts, mutated_stream, pieces, pong, server, stream};
 
@@ -34,6 +34,37 @@ fn by_echo(bytes: &[u8], cuts: &[usize]) -> Outcome {
         outcome.messages += echo.messages;
         outcome.pings += echo.pings;
         outcome.end = outcome.end.or(echo.end);
+    }
+    outcome
+}
+
+/// As [`by_echo`], but whatever may be received straight into its message is.
+fn by_lending(bytes: &[u8], cuts: &[usize]) -> Outcome {
+    let mut session = server();
+    let mut outcome = Outcome::default();
+    for piece in pieces(bytes, cuts) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let mut input = Vec::new();
+            if let Some(Unfinished { mut bytes, most }) = session.lend_message() {
+                let (now, later) = rest.split_at(most.min(rest.len()));
+                bytes.extend_from_slice(now);
+                session.take_back(bytes);
+                rest = later;
+            } else {
+                input.extend_from_slice(std::mem::take(&mut rest));
+            }
+            let mut spill = Vec::new();
+            let echo = session.echo(&mut input, &mut spill);
+            match echo.reply {
+                Reply::None => {}
+                Reply::InPlace(range) => outcome.replies.extend_from_slice(&input[range]),
+                Reply::Spilled => outcome.replies.append(&mut spill),
+            }
+            outcome.messages += echo.messages;
+            outcome.pings += echo.pings;
+            outcome.end = outcome.end.or(echo.end);
+        }
     }
     outcome
 }
@@ -81,11 +112,13 @@ proptest! {
     #[test]
     fn valid_streams(bytes in stream(), first in cuts(), second in cuts()) {
         prop_assert_eq!(by_echo(&bytes, &first), by_receive(&bytes, &second));
+        prop_assert_eq!(by_lending(&bytes, &first), by_receive(&bytes, &second));
     }
 
     #[test]
     fn mutated_streams(bytes in mutated_stream(), first in cuts(), second in cuts()) {
         prop_assert_eq!(by_echo(&bytes, &first), by_receive(&bytes, &second));
+        prop_assert_eq!(by_lending(&bytes, &first), by_receive(&bytes, &second));
     }
 }
 
@@ -112,6 +145,7 @@ fn every_single_cut_of_a_long_stream() {
     );
     for cut in 1..bytes.len() {
         assert_eq!(by_echo(&bytes, &[cut, usize::MAX]), whole, "{cut}");
+        assert_eq!(by_lending(&bytes, &[cut, usize::MAX]), whole, "{cut}");
     }
 }
 
