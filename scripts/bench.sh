@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds in release what the suite needs, checks the machine and runs the bouts:
-# scripts/bench.sh [--suite smoke|quick|standard|scale|peers|questions] [--help]
+# scripts/bench.sh [--suite smoke|quick|standard|scale|peers|large|questions] [--help]
 # Arguments go to the referee (bench/). Needs a Rust toolchain and a C compiler (mimalloc).
 # The last line printed is the result folder.
 set -euo pipefail
@@ -28,13 +28,15 @@ for argument in "$@"; do
         *) value="$argument" ;;
     esac
     case "$option $value" in
-        "--suite peers" | "--suite "*/peers.toml | "--suite questions" | \
-            "--suite "*/questions.toml | "--contestants peer-"* | "--contestants "*,peer-*)
+        "--suite peers" | "--suite "*/peers.toml | "--suite large" | "--suite "*/large.toml | \
+            "--suite questions" | "--suite "*/questions.toml | \
+            "--contestants peer-"* | "--contestants "*,peer-*)
             peers=yes
             ;;
     esac
     case "$option $value" in
-        "--suite peers" | "--suite "*/peers.toml | "--suite referee" | "--suite "*/referee.toml | \
+        "--suite peers" | "--suite "*/peers.toml | "--suite large" | "--suite "*/large.toml | \
+            "--suite referee" | "--suite "*/referee.toml | \
             "--contestants floor-"* | "--contestants "*,floor-*)
             packages+=(-p uring-net --example floor_tcp)
             ;;

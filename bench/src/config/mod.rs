@@ -58,7 +58,15 @@ mod duration {
 mod tests {
     use super::*;
 
-    const SUITES: [&str; 6] = ["smoke", "quick", "standard", "scale", "peers", "questions"];
+    const SUITES: [&str; 7] = [
+        "smoke",
+        "quick",
+        "standard",
+        "scale",
+        "peers",
+        "large",
+        "questions",
+    ];
 
     fn config_dir() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR"))

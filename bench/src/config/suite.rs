@@ -275,7 +275,7 @@ mod tests {
         assert!(
             message.contains("no suite `endless`")
                 && message.contains(
-                    "peers, pull-request, questions, quick, referee, scale, smoke, standard"
+                    "large, peers, pull-request, questions, quick, referee, scale, smoke, standard"
                 ),
             "{message}"
         );
