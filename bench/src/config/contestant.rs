@@ -23,7 +23,7 @@ pub struct Contestant {
     /// Arguments that make it this contestant; the conformance suite uses them too.
     #[serde(default)]
     pub args: Vec<String>,
-    /// Further arguments of a run; `{cpus}` and `{workers}` are filled in.
+    /// Further arguments of a run; `{cpus}`, `{workers}` and `{message_bytes}` are filled in.
     #[serde(default = "usual_run_args")]
     pub run_args: Vec<String>,
     /// What holds its connections where one process may not have so many files open; without it one
@@ -132,19 +132,20 @@ pub enum ScaleBy {
 impl Contestant {
     /// All arguments of a scale step: those of a run, with as many workers as the step needs, and
     /// `scale_args`.
-    pub fn scale_arguments(&self, cpus: &str, processes: u64, workers: u64) -> Vec<String> {
-        let (processes, workers) = (processes.to_string(), workers.to_string());
-        let all = self
-            .args
-            .iter()
-            .chain(&self.run_args)
-            .chain(&self.scale_args);
-        all.map(|arg| {
-            arg.replace("{cpus}", cpus)
-                .replace("{processes}", &processes)
-                .replace("{workers}", &workers)
-        })
-        .collect()
+    pub fn scale_arguments(
+        &self,
+        cpus: &str,
+        processes: u64,
+        workers: u64,
+        message_bytes: u64,
+    ) -> Vec<String> {
+        let mut all = self.arguments(cpus, workers, message_bytes);
+        let processes = processes.to_string();
+        all.extend(filled(&self.scale_args, cpus, workers, message_bytes));
+        for arg in &mut all {
+            *arg = arg.replace("{processes}", &processes);
+        }
+        all
     }
 
     /// The same contestant under a second name, for these bouts.
@@ -194,15 +195,26 @@ impl Contestant {
         self.lowers_work.unwrap_or(!self.foreign)
     }
 
-    /// All arguments of a run on these CPUs.
-    pub fn arguments(&self, cpus: &str, workers: usize) -> Vec<String> {
-        let workers = workers.to_string();
-        self.args
-            .iter()
-            .chain(&self.run_args)
-            .map(|arg| arg.replace("{cpus}", cpus).replace("{workers}", &workers))
-            .collect()
+    /// All arguments of a run on these CPUs, with messages of this size.
+    pub fn arguments(&self, cpus: &str, workers: u64, message_bytes: u64) -> Vec<String> {
+        let all = self.args.iter().chain(&self.run_args);
+        filled(all, cpus, workers, message_bytes).collect()
     }
+}
+
+/// Arguments with their placeholders filled in.
+fn filled<'a>(
+    args: impl IntoIterator<Item = &'a String>,
+    cpus: &str,
+    workers: u64,
+    message_bytes: u64,
+) -> impl Iterator<Item = String> {
+    let (workers, message_bytes) = (workers.to_string(), message_bytes.to_string());
+    args.into_iter().map(move |arg| {
+        arg.replace("{cpus}", cpus)
+            .replace("{workers}", &workers)
+            .replace("{message_bytes}", &message_bytes)
+    })
 }
 
 /// What some contestants can do and others cannot.
@@ -264,18 +276,18 @@ mod tests {
     fn placeholders_are_filled_and_paths_resolved() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
-        fs::write(&file, "[x]\nabout = 'a'\nprogram = './bin/x'\nargs = ['--fast']\nrun_args = ['--cpus={cpus}', '-w', '{workers}']\n").unwrap();
+        fs::write(&file, "[x]\nabout = 'a'\nprogram = './bin/x'\nargs = ['--fast']\nrun_args = ['--cpus={cpus}', '-w', '{workers}', '-s{message_bytes}']\n").unwrap();
         let mut contestants = load_contestants(&file).unwrap();
         assert_eq!(contestants[0].name, "x");
         assert_eq!(contestants[0].program, dir.path().join("./bin/x"));
         assert_eq!(
-            contestants[0].arguments("0-1", 2),
-            ["--fast", "--cpus=0-1", "-w", "2"]
+            contestants[0].arguments("0-1", 2, 64),
+            ["--fast", "--cpus=0-1", "-w", "2", "-s64"]
         );
         contestants[0].scale_args = vec!["--processes={processes}".into()];
         assert_eq!(
-            contestants[0].scale_arguments("0", 53, 1),
-            ["--fast", "--cpus=0", "-w", "1", "--processes=53"]
+            contestants[0].scale_arguments("0", 53, 1, 16),
+            ["--fast", "--cpus=0", "-w", "1", "-s16", "--processes=53"]
         );
     }
 

@@ -18,6 +18,8 @@ use crate::machine::{CpuSet, proc};
 use crate::record::Layout;
 use crate::store::{self, ResultFolder};
 
+/// Messages for which a server is prepared in a trial start, which sends it none.
+const TRIAL_MESSAGE_BYTES: u64 = 64;
 /// How long a server may take to print its `ready` line.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a server may take to end after SIGTERM: its drain timeout is 5 s.
@@ -55,7 +57,9 @@ impl Server {
         scenario: Option<&Scenario>,
     ) -> Vec<String> {
         let mut command = vec![program.display().to_string()];
-        command.extend(contestant.arguments(&cpus.to_string(), cpus.len()));
+        let message_bytes = scenario.map_or(TRIAL_MESSAGE_BYTES, |one| one.size_bytes);
+        let (list, workers) = (cpus.to_string(), cpus.len() as u64);
+        command.extend(contestant.arguments(&list, workers, message_bytes));
         command.extend(scenario.into_iter().flat_map(|one| one.server_args.clone()));
         command
     }
@@ -70,7 +74,8 @@ impl Server {
     ) -> Vec<String> {
         let Layout { processes, workers } = layout;
         let mut command = vec![program.display().to_string()];
-        command.extend(contestant.scale_arguments(&cpus.to_string(), processes, workers));
+        let list = cpus.to_string();
+        command.extend(contestant.scale_arguments(&list, processes, workers, scenario.size_bytes));
         command.extend(scenario.server_args.iter().cloned());
         command
     }
