@@ -333,6 +333,7 @@ fn to_options(config: &Config, plan: &Plan) -> Options {
         rate_per_s: config.traffic.rate_per_s,
         window: config.traffic.window,
         size_bytes: config.traffic.size,
+        fragments: (config.traffic.fragments > 1).then_some(config.traffic.fragments),
         connect_rate_per_s: config.connect_rate_per_s,
         source_ips: plan.source_ips().iter().map(ToString::to_string).collect(),
         header_names: config

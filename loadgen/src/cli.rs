@@ -55,6 +55,10 @@ pub enum Command {
         /// What to send.
         #[command(flatten)]
         messages: Messages,
+        /// Send each message in N frames of as equal payloads as can be, at most one for each byte;
+        /// the server may answer in one frame or in several
+        #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
+        fragments: u64,
         /// Fraction of the connections that are hot, between 0 and 1, for servers that do work for
         /// each message (--handler-work-us): the hot ones ask for the target as given, the others
         /// with `work=0` in its query, and their latency is recorded apart
@@ -248,10 +252,12 @@ impl Cli {
             Command::Echo {
                 common,
                 messages,
+                fragments,
                 hot: fraction,
                 hot_share,
             } => {
                 let traffic = Traffic {
+                    fragments: checked(fragments, messages.size)?,
                     hot: fraction
                         .map(|fraction| hot(fraction, hot_share, common.connections))
                         .transpose()?,
@@ -320,6 +326,15 @@ fn echo(messages: &Messages) -> Traffic {
         size: messages.size,
         ..Traffic::default()
     }
+}
+
+fn checked(fragments: u64, size: u64) -> Result<u64, String> {
+    if fragments == 0 || fragments > size.max(1) {
+        return Err(format!(
+            "--fragments {fragments} of {size} bytes: use 1 or more, and at most one for each byte"
+        ));
+    }
+    Ok(fragments)
 }
 
 fn lives(rate: Option<f64>, messages: u64, size: u64) -> Traffic {

@@ -68,6 +68,8 @@ pub struct Traffic {
     pub window: u64,
     /// Payload bytes.
     pub size: u64,
+    /// Echo: frames of each message.
+    pub fragments: u64,
     /// Connect: messages of each connection before it leaves.
     pub messages: u64,
     /// Broadcast: members that publish.
@@ -96,6 +98,7 @@ impl Default for Traffic {
             rate_per_s: None,
             window: 1,
             size: 0,
+            fragments: 1,
             messages: 0,
             publishers: None,
             active_fraction: None,

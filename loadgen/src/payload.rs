@@ -18,6 +18,9 @@
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use ws_proto::{Data, MAX_HEADER_BYTES, OpCode, mask, write_frame_header};
 
+/// The bit of a header's first byte that ends a message (RFC 6455 section 5.2).
+const FIN: u8 = 0x80;
+
 /// Builds and checks the messages of one thread.
 #[derive(Debug)]
 pub struct Payload {
@@ -27,6 +30,8 @@ pub struct Payload {
     header_len: usize,
     stamped: bool,
     masked: bool,
+    /// Frames of each message.
+    fragments: usize,
     keys: SmallRng,
 }
 
@@ -67,6 +72,7 @@ impl Payload {
             header_len,
             stamped,
             masked: true,
+            fragments: 1,
             keys: rand::make_rng(),
         }
     }
@@ -78,6 +84,11 @@ impl Payload {
         self.masked = false;
     }
 
+    /// Sends each message in so many frames, at most one for each byte.
+    pub fn split(&mut self, fragments: usize) {
+        self.fragments = fragments;
+    }
+
     /// Payload bytes.
     pub fn size(&self) -> usize {
         self.template.len()
@@ -86,6 +97,50 @@ impl Payload {
     /// How many bits of the sequence number a message carries.
     pub fn sequence_bits(&self) -> u32 {
         (self.template.len().min(8) * 8) as u32
+    }
+
+    /// Appends a message that is not stamped, in one frame or as it is [split](Self::split).
+    pub fn write_message(&mut self, stream: u32, seq: u64, out: &mut Vec<u8>) {
+        match self.fragments {
+            1 => self.write_frame(stream, seq, 0, out),
+            _ => self.write_fragments(stream, seq, out),
+        }
+    }
+
+    /// Frames of payloads as equal as can be; any of them may hold a part of the label.
+    // RFC 6455 section 5.1: client-masks
+    // RFC 6455 section 5.3: fresh-key
+    // RFC 6455 section 6.1: opcode-is-set, last-has-fin
+    fn write_fragments(&mut self, stream: u32, seq: u64, out: &mut Vec<u8>) {
+        let size = self.template.len();
+        let mut label = [0; 12];
+        label[..8].copy_from_slice(&seq.to_le_bytes());
+        label[8..].copy_from_slice(&stream.to_le_bytes());
+        let labelled = if size < 16 { size.min(8) } else { label.len() };
+        for index in 0..self.fragments {
+            let [from, to] = [index, index + 1].map(|index| size * index / self.fragments);
+            let data = if index == 0 {
+                Data::Binary
+            } else {
+                Data::Continue
+            };
+            let key = self.keys.random::<[u8; 4]>();
+            let mut header = [0; MAX_HEADER_BYTES];
+            let header_len =
+                write_frame_header(OpCode::Data(data), to - from, Some(key), &mut header);
+            if to < size {
+                header[0] &= !FIN;
+            }
+            out.extend_from_slice(&header[..header_len]);
+            let start = out.len();
+            out.extend_from_slice(&self.template[from..to]);
+            let payload = &mut out[start..];
+            if from < labelled {
+                let part = &label[from..to.min(labelled)];
+                payload[..part.len()].copy_from_slice(part);
+            }
+            mask(payload, key);
+        }
     }
 
     /// Appends a frame.
@@ -177,6 +232,25 @@ mod tests {
         }
     }
 
+    /// How many masked frames there are; their lengths differ by 1 at most.
+    fn frames(mut bytes: &[u8]) -> usize {
+        let mut lengths = Vec::new();
+        while let [_, length, rest @ ..] = bytes {
+            let (length, rest) = match length & 0x7f {
+                126 => (
+                    usize::from(u16::from_be_bytes([rest[0], rest[1]])),
+                    &rest[2..],
+                ),
+                short => (usize::from(short), rest),
+            };
+            lengths.push(length);
+            bytes = &rest[4 + length..];
+        }
+        let [least, most] = [lengths.iter().min(), lengths.iter().max()];
+        assert!(most.unwrap() - least.unwrap() <= 1, "{lengths:?}");
+        lengths.len()
+    }
+
     proptest! {
         #[test]
         fn a_label_survives_the_trip(size in 0_usize..300, stream: u32, seq: u64, nonce: u32) {
@@ -188,6 +262,23 @@ mod tests {
             let kept = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
             prop_assert_eq!(label.seq, seq & kept);
             prop_assert_eq!(label.stream, (size >= 16).then_some(stream));
+        }
+
+        #[test]
+        fn a_message_in_many_frames_is_the_same_message(
+            size in 1_usize..5_000,
+            fragments in 1_usize..40,
+            stream: u32,
+            seq: u64,
+        ) {
+            let fragments = fragments.min(size);
+            let mut payload = Payload::new(size, 7, false);
+            let (mut whole, mut split) = (Vec::new(), Vec::new());
+            payload.write_message(stream, seq, &mut whole);
+            payload.split(fragments);
+            payload.write_message(stream, seq, &mut split);
+            prop_assert_eq!(frames(&split), fragments);
+            prop_assert_eq!(unmasked(split), unmasked(whole));
         }
 
         #[test]

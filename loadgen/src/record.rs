@@ -183,6 +183,9 @@ pub struct Options {
     pub window: u64,
     /// Payload bytes per message.
     pub size_bytes: u64,
+    /// Kind `echo`: frames of each message, if more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<u64>,
     /// Connects begun per second, if limited.
     #[serde(default)]
     pub connect_rate_per_s: Option<f64>,

@@ -78,6 +78,9 @@ fn heading(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         || options.rate_per_s.is_some()
     {
         let _ = write!(what, ", {} B", options.size_bytes);
+        if let Some(fragments) = options.fragments {
+            let _ = write!(what, " in {fragments} frames");
+        }
         match options.rate_per_s {
             Some(rate) => {
                 let _ = write!(what, ", open loop at {}/s", show_count(rate));

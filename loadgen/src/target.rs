@@ -124,6 +124,11 @@ fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
             "{text}: raw TCP has no query that could ask for no work: leave out --hot"
         ));
     }
+    if config.traffic.fragments > 1 {
+        return Err(format!(
+            "{text}: raw TCP has no frames: leave out --fragments, or use a ws:// target"
+        ));
+    }
     let has_more = !matches!(url.path(), "" | "/") || url.query().is_some();
     url.port()
         .filter(|_| !has_more)
@@ -434,6 +439,9 @@ mod tests {
         plain.headers = vec![("A".into(), "b".into())];
         assert!(resolve_all(&plain).unwrap_err().contains("-H"));
         plain.headers.clear();
+        plain.traffic.fragments = 2;
+        assert!(resolve_all(&plain).unwrap_err().contains("--fragments"));
+        plain.traffic.fragments = 1;
         plain.kind = LoadKind::Broadcast;
         assert!(resolve_all(&plain).unwrap_err().contains("loadgen echo"));
     }

@@ -217,6 +217,7 @@ fn thread_main(
             let streams = busy(config, plan, thread);
             let hot = hot(config, plan, thread);
             let mut payload = Payload::new(config.traffic.size as usize, common.nonce, false);
+            payload.split(config.traffic.fragments as usize);
             if common.targets.iter().any(Target::is_tcp) {
                 payload.leave_unmasked();
             }
@@ -287,7 +288,12 @@ fn bounds(config: &Config) -> Bounds {
         Some(publishers) if traffic.rate_per_s.is_some() => {
             Bounds::scheduled(config.connections, publishers, traffic.size)
         }
-        _ => Bounds::new(config.connections, traffic.window, traffic.size),
+        _ => Bounds::new(
+            config.connections,
+            traffic.window,
+            traffic.size,
+            traffic.fragments,
+        ),
     }
 }
 

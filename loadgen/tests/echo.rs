@@ -18,6 +18,7 @@ use std::{
 use loadgen::{
     histogram::Latencies,
     record::{Messages, Verification},
+    report::Report,
 };
 use support::{
     echo, echo_server, invalid_because, load, load_url, raw_server, record, server, server_at,
@@ -64,6 +65,23 @@ fn a_closed_loop_is_valid_and_obeys_littles_law() {
     assert!(record.totals.sent > messages.sent, "the warm-up is extra");
     assert_eq!(record.connect.completed, 8);
     assert_eq!(record.generator.threads.len(), 2);
+}
+
+/// The server sees the frames, and what they add up to is what it sends back.
+#[test]
+fn a_message_in_frames_is_one_message_to_the_server_and_back() {
+    let address = server(|_, mut socket| {
+        socket.set_config(|config| config.max_frame_size = Some(300));
+        echo(socket, |_, _, _| false);
+    });
+    let load = "echo -c 2 --window 2 -d 300ms --warmup 0 -s 1000";
+    let split = record(&format!("{load} --fragments 4"), address);
+    assert!(split.is_valid(), "{:?}", split.validity);
+    assert_eq!(split.options.fragments, Some(4));
+    let report = Report(&split).to_string();
+    assert!(report.contains(", 1000 B in 4 frames"), "{report}");
+    let whole = record(load, address);
+    assert!(!whole.is_valid(), "the server takes no such frame");
 }
 
 #[test]

@@ -28,13 +28,14 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// For `connections`, of which each may have `window` messages of `size` bytes in flight.
-    pub fn new(connections: u64, window: u64, size: u64) -> Self {
+    /// For `connections`, of which each may have `window` messages in flight, of `size` bytes in
+    /// `fragments` frames.
+    pub fn new(connections: u64, window: u64, size: u64, fragments: u64) -> Self {
         let share = (ALL_MESSAGES_BYTES / connections.max(1))
             .clamp(LEAST_MESSAGE_BYTES, MOST_MESSAGE_BYTES);
         Self {
             message_bytes: u32::try_from(share.max(size)).unwrap_or(u32::MAX),
-            unsent_bytes: usize::try_from(window.saturating_mul(frame(size)))
+            unsent_bytes: usize::try_from(window.saturating_mul(framed(size, fragments)))
                 .unwrap_or(usize::MAX)
                 .saturating_add(OTHER_BYTES as usize),
         }
@@ -43,7 +44,7 @@ impl Bounds {
     /// As [`new`](Self::new) for an open-loop broadcast by `publishers`, which has no window.
     pub fn scheduled(connections: u64, publishers: u64, size: u64) -> Self {
         let share = ALL_SCHEDULED_BYTES / publishers.max(1);
-        Self::new(connections, (share / frame(size)).max(16), size)
+        Self::new(connections, (share / framed(size, 1)).max(16), size, 1)
     }
 
     /// A session of a connection.
@@ -56,8 +57,8 @@ impl Bounds {
     }
 }
 
-fn frame(size: u64) -> u64 {
-    size + MAX_HEADER_BYTES as u64
+fn framed(size: u64, fragments: u64) -> u64 {
+    size + fragments * MAX_HEADER_BYTES as u64
 }
 
 #[cfg(test)]
@@ -66,13 +67,18 @@ mod tests {
 
     #[test]
     fn what_the_load_itself_may_hold_has_room() {
-        for (connections, window, size) in [(1, 1, 0), (10, 16, 64), (1_000_000, 1, 16 << 20)] {
-            let bounds = Bounds::new(connections, window, size);
+        for (connections, window, size, fragments) in [
+            (1, 1, 0, 1),
+            (10, 16, 64, 1),
+            (1_000_000, 1, 16 << 20, 1),
+            (10, 1, 1 << 20, 1 << 20),
+        ] {
+            let bounds = Bounds::new(connections, window, size, fragments);
             assert!(u64::from(bounds.message_bytes) >= size);
-            assert!(bounds.unsent_bytes as u64 >= window * (size + 14) + 16_384);
+            assert!(bounds.unsent_bytes as u64 >= window * (size + 14 * fragments) + 16_384);
         }
-        assert_eq!(Bounds::new(10, 1, 64).message_bytes, 1 << 20);
-        assert_eq!(Bounds::new(1_000_000, 1, 64).message_bytes, 4 << 10);
+        assert_eq!(Bounds::new(10, 1, 64, 1).message_bytes, 1 << 20);
+        assert_eq!(Bounds::new(1_000_000, 1, 64, 1).message_bytes, 4 << 10);
         let room = Bounds::scheduled(1_000, 2, 64).unsent_bytes;
         assert!((100 << 20..=129 << 20).contains(&room), "{room}");
     }

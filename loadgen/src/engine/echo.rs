@@ -155,7 +155,7 @@ impl Echo {
         self.sent_at[slot] = io.now;
         let name = self.name(conn);
         self.payload
-            .write_frame(name, seq, 0, io.sockets.outgoing(conn));
+            .write_message(name, seq, io.sockets.outgoing(conn));
         let meant = self.meant(conn, seq, io.now, &io.times);
         io.stats.sent(&io.times, io.now, meant);
     }
