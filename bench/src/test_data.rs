@@ -30,6 +30,7 @@ pub(crate) fn scenario(name: &str) -> Scenario {
         kind: ScenarioKind::Echo,
         connections: 1000,
         size_bytes: 64,
+        fragments: 1,
         publishers: 1,
         messages: 0,
         load: Some(Load::Window(1)),

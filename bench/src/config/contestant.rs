@@ -236,6 +236,7 @@ pub fn plays(
 ) -> bool {
     let listed = |duplicate: &Duplicate| duplicate.bouts.contains(&scenario.name);
     protocol.plays(scenario.kind)
+        && (protocol == Protocol::Ws || scenario.fragments == 1)
         && (skills.can_work || scenario.handler_work_us().is_none())
         && (skills.can_lower_work || scenario.hot.is_none())
         && duplicate.is_none_or(listed)
@@ -308,6 +309,9 @@ mod tests {
 
         let mut scenario = crate::test_data::scenario("work");
         assert!(floor.plays(&scenario));
+        scenario.fragments = 2;
+        assert!(!floor.plays(&scenario), "bytes have no frames");
+        scenario.fragments = 1;
         scenario.server_args = vec!["--handler-work-us".into(), "10".into()];
         assert!(!floor.plays(&scenario));
         let knows_it = Contestant {

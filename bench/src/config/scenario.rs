@@ -34,6 +34,9 @@ pub struct Scenario {
     /// Payload, in bytes.
     #[serde(default = "default_size")]
     pub size_bytes: u64,
+    /// Frames of each message, at most one for each byte (echo only).
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub fragments: u64,
     /// Members that publish (broadcast only).
     #[serde(default = "one")]
     pub publishers: u64,
@@ -157,6 +160,10 @@ fn one() -> u64 {
     1
 }
 
+fn is_one(fragments: &u64) -> bool {
+    *fragments == one()
+}
+
 fn is_none(messages: &u64) -> bool {
     *messages == 0
 }
@@ -230,6 +237,30 @@ impl Scenario {
             [flag, us] if flag == HANDLER_WORK => us.parse().ok(),
             _ => None,
         }
+    }
+
+    /// What a message is, in a few words.
+    pub fn message(&self) -> String {
+        match self.fragments {
+            1 => format!("{} B", self.size_bytes),
+            fragments => format!("{} B in {fragments} frames", self.size_bytes),
+        }
+    }
+
+    fn check_fragments(&self) -> Result<()> {
+        if self.fragments == 1 {
+            return Ok(());
+        }
+        ensure!(
+            self.kind == ScenarioKind::Echo && (1..=self.size_bytes).contains(&self.fragments),
+            "`fragments` is for echo, at least 1 and at most one for each byte"
+        );
+        let of_capacity = self.capacity_key().is_some() && self.at_rate_of.is_none();
+        ensure!(
+            !of_capacity,
+            "`fragments` do not go with fraction_of_capacity: capacity is measured without them"
+        );
+        Ok(())
     }
 
     fn check_server_args(&self) -> Result<()> {
@@ -307,6 +338,7 @@ impl Scenario {
             is_scale == self.active_fraction.is_some(),
             "`active_fraction` is for scale, which needs it"
         );
+        self.check_fragments()?;
         self.check_server_args()?;
         self.check_hot()?;
         let may_share = matches!(self.kind, ScenarioKind::Echo | ScenarioKind::Broadcast);
@@ -504,6 +536,18 @@ mod tests {
             (
                 "kind = 'echo'\nconnections = 9\nload = { rate = 5.0 }\nserver_args = ['--handler-work-us', '1']\nhot = { connections = 0.01, messages = 0.5 }\n",
                 "none hot",
+            ),
+            (
+                "kind = 'broadcast'\nconnections = 9\nload = { window = 1 }\nfragments = 2\n",
+                "`fragments` is for echo",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { window = 1 }\nsize_bytes = 8\nfragments = 9\n",
+                "one for each byte",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { fraction_of_capacity = 0.5 }\nfragments = 2\n",
+                "measured without them",
             ),
             (
                 "kind = 'idle'\nconnections = 9\nshared_cpus = 2\n",

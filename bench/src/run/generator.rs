@@ -89,6 +89,9 @@ pub fn command(
     }
     if matches!(scenario.kind, ScenarioKind::Echo | ScenarioKind::Broadcast) {
         add("--size", scenario.size_bytes.to_string());
+        if scenario.fragments > 1 {
+            add("--fragments", scenario.fragments.to_string());
+        }
         match (rate_per_s, scenario.load) {
             (Some(rate), _) => {
                 add("--rate", format!("{rate:.0}"));
@@ -210,6 +213,11 @@ mod tests {
         assert!(
             uneven.contains("--rate 15000 --window 64 --hot 0.1 --hot-share 0.9 --json"),
             "{uneven}"
+        );
+        let split = words(|s| s.fragments = 4, None);
+        assert!(
+            split.contains("--size 64 --fragments 4 --window 1"),
+            "{split}"
         );
         let broadcast = words(|s| s.kind = ScenarioKind::Broadcast, None);
         let scheduled = words(|s| s.kind = ScenarioKind::Broadcast, Some(100.0));

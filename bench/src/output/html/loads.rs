@@ -23,7 +23,7 @@ pub(super) fn by_connections(
         let scenario = &bout.scenario;
         let group = match (scenario.kind, scenario.load) {
             (ScenarioKind::Echo, Some(Load::Window(window))) => {
-                format!("echo, {} B, window {window}", scenario.size_bytes)
+                format!("echo, {}, window {window}", scenario.message())
             }
             (ScenarioKind::Broadcast, Some(Load::Window(_))) => {
                 format!("broadcast, {} B", scenario.size_bytes)
@@ -61,8 +61,9 @@ pub(super) fn by_rate(summary: &Summary, legend: &Legend<'_>) -> Vec<Chart> {
         .filter(|bout| bout.scenario.kind == ScenarioKind::Echo && bout.rate_per_s.is_some())
     {
         let group = format!(
-            "{} B, {} connections",
-            bout.scenario.size_bytes, bout.scenario.connections
+            "{}, {} connections",
+            bout.scenario.message(),
+            bout.scenario.connections
         );
         groups.entry(group).or_default().push(bout);
     }
