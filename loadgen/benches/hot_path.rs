@@ -9,6 +9,7 @@ use loadgen::{
     pacer::Pacer,
     payload::Payload,
 };
+use ws_proto::MAX_HEADER_BYTES;
 
 const TIMES: Times = Times {
     start: 0,
@@ -64,27 +65,29 @@ fn recorder(criterion: &mut Criterion) {
 }
 
 fn payload(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("payload 64B");
-    group
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_secs(1))
-        .throughput(Throughput::Elements(1));
-    let mut payload = Payload::new(64, 7, false);
-    let mut frame = Vec::with_capacity(128);
-    group.bench_function("write", |bencher| {
-        bencher.iter(|| {
-            frame.clear();
-            payload.write_frame(black_box(3), 5, 0, &mut frame);
+    for size in [64, 4 << 10, 64 << 10, 1 << 20] {
+        let mut group = criterion.benchmark_group(format!("payload {size}B"));
+        group
+            .warm_up_time(Duration::from_millis(200))
+            .measurement_time(Duration::from_secs(1))
+            .throughput(Throughput::Bytes(size as u64));
+        let mut payload = Payload::new(size, 7, false);
+        let mut frame = Vec::with_capacity(size + MAX_HEADER_BYTES);
+        group.bench_function("write", |bencher| {
+            bencher.iter(|| {
+                frame.clear();
+                payload.write_frame(black_box(3), 5, 0, &mut frame);
+            });
         });
-    });
-    payload.leave_unmasked();
-    frame.clear();
-    payload.write_frame(3, 5, 0, &mut frame);
-    let message = &frame[frame.len() - payload.size()..];
-    group.bench_function("check", |bencher| {
-        bencher.iter(|| payload.check(black_box(message)));
-    });
-    group.finish();
+        payload.leave_unmasked();
+        frame.clear();
+        payload.write_frame(3, 5, 0, &mut frame);
+        let message = &frame[frame.len() - payload.size()..];
+        group.bench_function("check", |bencher| {
+            bencher.iter(|| payload.check(black_box(message)));
+        });
+        group.finish();
+    }
 }
 
 criterion_group!(benches, pacer, recorder, payload);

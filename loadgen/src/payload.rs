@@ -16,7 +16,7 @@
 //! control the mask, which a load generator's own payload does not need.
 
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
-use ws_proto::{Data, MAX_HEADER_BYTES, OpCode, mask, write_frame_header};
+use ws_proto::{Data, MAX_HEADER_BYTES, OpCode, append_masked, write_frame_header};
 
 /// The bit of a header's first byte that ends a message (RFC 6455 section 5.2).
 const FIN: u8 = 0x80;
@@ -149,22 +149,31 @@ impl Payload {
     // RFC 6455 section 6.1: data-is-masked
     // RFC 6455 section 10.3: new-key-for-each-frame
     pub fn write_frame(&mut self, stream: u32, seq: u64, sent_ns: u64, out: &mut Vec<u8>) {
-        let start = out.len() + self.header_len;
+        let key = match self.masked {
+            true => self.keys.random::<u32>().to_ne_bytes(),
+            false => [0; 4],
+        };
+        out.reserve(self.header_len + self.template.len());
         out.extend_from_slice(&self.header[..self.header_len]);
-        out.extend_from_slice(&self.template);
+        let start = out.len();
+        if self.masked {
+            out[start - 4..].copy_from_slice(&key);
+        }
+        append_masked(&self.template, key, out);
+        // Each part of the label begins at a multiple of the key's length.
+        let stream_key = u32::from_le_bytes(key);
+        let label_key = u64::from(stream_key) << 32 | u64::from(stream_key);
         let payload = &mut out[start..];
-        let seq_len = payload.len().min(8);
-        payload[..seq_len].copy_from_slice(&seq.to_le_bytes()[..seq_len]);
+        let seq = (seq ^ label_key).to_le_bytes();
+        match payload.first_chunk_mut() {
+            Some(place) => *place = seq,
+            None => payload.copy_from_slice(&seq[..payload.len()]),
+        }
         if payload.len() >= 16 {
-            payload[8..12].copy_from_slice(&stream.to_le_bytes());
+            payload[8..12].copy_from_slice(&(stream ^ stream_key).to_le_bytes());
         }
         if self.stamped {
-            payload[16..24].copy_from_slice(&sent_ns.to_le_bytes());
-        }
-        if self.masked {
-            let key = self.keys.random::<[u8; 4]>();
-            mask(payload, key);
-            out[start - 4..start].copy_from_slice(&key);
+            payload[16..24].copy_from_slice(&(sent_ns ^ label_key).to_le_bytes());
         }
     }
 

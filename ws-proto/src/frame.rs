@@ -1,6 +1,6 @@
 //! The frame on the wire, RFC 6455 section 5.2: constants, header parsing, writing.
 
-use crate::{OpCode, mask::mask, violation::Rule};
+use crate::{OpCode, mask::append_masked, violation::Rule};
 
 /// The longest frame header: 2 bytes, 8 of length, 4 of masking key (section 5.2).
 pub const MAX_HEADER_BYTES: usize = 14;
@@ -296,10 +296,9 @@ pub(crate) fn append(first: u8, payload: &[u8], key: Option<[u8; KEY_BYTES]>, ou
     let len = write_header(first, payload.len(), key, &mut header);
     out.reserve(len + payload.len());
     out.extend_from_slice(&header[..len]);
-    let start = out.len();
-    out.extend_from_slice(payload);
-    if let Some(key) = key {
-        mask(&mut out[start..], key);
+    match key {
+        Some(key) => append_masked(payload, key, out),
+        None => out.extend_from_slice(payload),
     }
 }
 

@@ -51,7 +51,7 @@ pub use crate::{
         write_frame_header,
     },
     limits::Limits,
-    mask::{mask, random_key},
+    mask::{append_masked, mask, random_key},
     partial::Unfinished,
     session::{Event, Input, Kind, Role, Session, State},
     violation::Violation,

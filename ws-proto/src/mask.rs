@@ -18,6 +18,20 @@ pub fn mask(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
+/// Appends `payload`, XORed with the repeated `key`: read once and written once, where copying it
+/// and masking the copy would be two passes.
+#[inline]
+pub fn append_masked(payload: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
+    let (words, rest) = payload.as_chunks::<4>();
+    let word_key = u32::from_ne_bytes(key);
+    // An iterator of known length over arrays: the compiler makes vector instructions of it.
+    let masked = words
+        .iter()
+        .flat_map(|word| (u32::from_ne_bytes(*word) ^ word_key).to_ne_bytes());
+    out.extend(masked);
+    out.extend(rest.iter().zip(key).map(|(byte, key)| byte ^ key));
+}
+
 /// Moves the last bytes of `window` down to its start while it XORs them: `window[i] = window[i +
 /// shift] ^ key[i % 4]`, in one pass. The last `shift` bytes of the window are left as they were.
 #[inline]
@@ -138,6 +152,17 @@ mod tests {
                     assert_eq!(window[len..], bytes[len..len + shift]);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_appended_is_what_masking_gives() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for len in 0..bytes.len() {
+            let mut out = b"before".to_vec();
+            append_masked(&bytes[..len], KEY, &mut out);
+            let expected = [&b"before"[..], &plain_mask(&bytes[..len])].concat();
+            assert_eq!(out, expected);
         }
     }
 
