@@ -20,6 +20,8 @@ use ws_proto::{Data, MAX_HEADER_BYTES, OpCode, append_masked, write_frame_header
 
 /// The bit of a header's first byte that ends a message (RFC 6455 section 5.2).
 const FIN: u8 = 0x80;
+/// The longest label: sequence number, stream, run and send time.
+pub const MOST_LABEL_BYTES: usize = 24;
 
 /// Builds and checks the messages of one thread.
 #[derive(Debug)]
@@ -133,13 +135,12 @@ impl Payload {
             }
             out.extend_from_slice(&header[..header_len]);
             let start = out.len();
-            out.extend_from_slice(&self.template[from..to]);
-            let payload = &mut out[start..];
-            if from < labelled {
-                let part = &label[from..to.min(labelled)];
-                payload[..part.len()].copy_from_slice(part);
+            append_masked(&self.template[from..to], key, out);
+            let part = label[from.min(labelled)..to.min(labelled)].iter();
+            let keyed = part.zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
+            for (place, byte) in out[start..].iter_mut().zip(keyed) {
+                *place = byte;
             }
-            mask(payload, key);
         }
     }
 
@@ -182,10 +183,19 @@ impl Payload {
     /// # Errors
     /// When any byte outside the label differs.
     pub fn check(&self, payload: &[u8]) -> Result<Label, Corrupted> {
-        let template = &self.template[..];
-        if payload.len() != template.len() {
+        if payload.len() != self.template.len() {
             return Err(Corrupted);
         }
+        self.check_first(payload)
+    }
+
+    /// As [`check`](Self::check), of the first bytes of a message: all of them, or at least
+    /// [`MOST_LABEL_BYTES`].
+    ///
+    /// # Errors
+    /// When any byte outside the label differs.
+    pub fn check_first(&self, payload: &[u8]) -> Result<Label, Corrupted> {
+        let template = self.template.get(..payload.len()).ok_or(Corrupted)?;
         let mut seq = [0; 8];
         let seq_len = payload.len().min(8);
         seq[..seq_len].copy_from_slice(&payload[..seq_len]);
@@ -215,6 +225,11 @@ impl Payload {
             return Err(Corrupted);
         }
         Ok(label)
+    }
+
+    /// Whether `part` is what a message has behind its label from byte `at` on.
+    pub fn is_fill(&self, at: usize, part: &[u8]) -> bool {
+        self.template.get(at..at + part.len()) == Some(part)
     }
 }
 

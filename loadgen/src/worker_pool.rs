@@ -11,6 +11,7 @@ use std::{
 };
 
 use uring_net::{KernelVersion, MAX_DIRECT_SLOTS, Ring};
+use ws_proto::MAX_HEADER_BYTES;
 
 use crate::{
     config::Config,
@@ -36,10 +37,18 @@ use crate::{
     target::Target,
 };
 
-/// Receive buffers of one thread, in all: fits the cache ...
-const BUFFER_BYTES: usize = 1 << 20;
+/// Receive buffers of one thread, in all: fits the cache, together with what is sent ...
+const BUFFER_BYTES: usize = 512 << 10;
 /// ... and of all threads: a thread of fifty gets its turn on a core too seldom to need so much.
 const ALL_BUFFERS_BYTES: usize = 16 << 20;
+/// The smallest buffer, the largest that several replies of a window share, and the largest: a
+/// message of 128 KiB with its header.
+const LEAST_BUFFER: usize = 4 << 10;
+const MOST_SHARED_BUFFER: usize = 64 << 10;
+const MOST_BUFFER: usize = 130 << 10;
+/// Buffers of a thread, at least. Receives that find none wait for the next turn.
+const LEAST_BUFFERS: usize = 4;
+const CACHE_LINE: usize = 64;
 /// Completions of all threads together, and of one at least.
 const ALL_COMPLETIONS: usize = 131_072;
 const COMPLETIONS: Range<usize> = 2_048..16_384;
@@ -180,11 +189,7 @@ fn thread_main(
         pin(cpu)?;
     }
     sharpen_timers();
-    let mut ring = make_ring(
-        config.traffic.size as usize,
-        plan.threads,
-        plan.count(thread),
-    )?;
+    let mut ring = make_ring(config, plan.threads, plan.count(thread))?;
     if let Some(tracker) = &common.tracker {
         tracker.register(thread, waker(&mut ring)?);
     }
@@ -330,6 +335,7 @@ impl Start<'_> {
             )
             .on_schedule(arrivals_per_s(config)),
             traffic,
+            size: config.traffic.size as usize,
             open_loop: config.traffic.rate_per_s.is_some(),
             recycles: config.kind == LoadKind::Connect,
             drain_ns: config.drain_timeout.as_nanos() as u64,
@@ -344,10 +350,10 @@ impl Start<'_> {
 /// The ring of one thread of `threads`, and for its connections. They live in its own table, where
 /// a monitor that lists the descriptors of all processes finds none (one took a quarter of two CPUs
 /// at a million).
-fn make_ring(size: usize, threads: usize, connections: usize) -> Result<Ring, String> {
-    // A buffer that holds a whole message spares a copy; many small ones share a buffer anyway.
-    let buffer = (size + 16).next_power_of_two().clamp(4 << 10, 64 << 10);
-    let count = (BUFFER_BYTES.min(ALL_BUFFERS_BYTES / threads) / buffer).max(32);
+fn make_ring(config: &Config, threads: usize, connections: usize) -> Result<Ring, String> {
+    let buffer = buffer_bytes(config.traffic.size, config.traffic.window);
+    // The ring takes the next power of two.
+    let count = (BUFFER_BYTES.min(ALL_BUFFERS_BYTES / threads) / buffer).max(LEAST_BUFFERS);
     let completions = (ALL_COMPLETIONS / threads).clamp(COMPLETIONS.start, COMPLETIONS.end);
     Ring::builder()
         .buffers(count as u16, buffer as u32)
@@ -355,6 +361,14 @@ fn make_ring(size: usize, threads: usize, connections: usize) -> Result<Ring, St
         .direct_adopted(slots(connections))
         .build()
         .map_err(|error| error.to_string())
+}
+
+/// Bytes of a receive buffer: a reply that is whole in it is compared where it lies, in one piece.
+fn buffer_bytes(size: u64, window: u64) -> usize {
+    let reply = (size as usize).saturating_add(MAX_HEADER_BYTES);
+    let replies = reply.saturating_mul(window as usize);
+    let bytes = replies.min(MOST_SHARED_BUFFER).max(reply.min(MOST_BUFFER));
+    bytes.max(LEAST_BUFFER).next_multiple_of(CACHE_LINE)
 }
 
 /// Where the kernel has no such tables, or none so large, connections have descriptors: the same,

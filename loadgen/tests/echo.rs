@@ -196,6 +196,28 @@ fn faults_of_the_server_are_named() {
 }
 
 #[test]
+fn a_wrong_byte_shows_wherever_a_large_message_was_cut() {
+    const SIZE: usize = 300_000;
+    for at in [20, 131_073, SIZE - 1] {
+        let address = server(move |_, socket| {
+            echo(socket, |number, socket, message| {
+                let mut bytes = message.clone().into_data().to_vec();
+                bytes[at] ^= u8::from(number == 1);
+                socket.send(Message::binary(bytes)).unwrap();
+                true
+            });
+        });
+        let record = record(
+            &format!("echo -c 2 -s {SIZE} -r 50 -d 200ms --warmup 0 --drain-timeout 5s"),
+            address,
+        );
+        let messages = record.messages;
+        assert_eq!(messages.corrupted, 2, "{at}: {messages:?}");
+        assert_eq!(messages.received, messages.sent - 2, "{at}: {messages:?}");
+    }
+}
+
+#[test]
 fn a_swapped_pair_is_reordered_not_lost() {
     let address = server(|_, socket| {
         let mut held = None;

@@ -53,7 +53,7 @@ pub use crate::{
     limits::Limits,
     mask::{append_masked, mask, random_key},
     partial::Unfinished,
-    session::{Event, Input, Kind, Role, Session, State},
+    session::{Begun, Event, Input, Kind, Role, Session, State},
     violation::Violation,
 };
 

@@ -2,7 +2,7 @@
 
 use crate::{
     CloseCode, Data, Limits, OpCode, Violation, close,
-    frame::{self, FIN, Plain, TEXT},
+    frame::{self, BINARY, Expect, FIN, Plain, TEXT},
     intake::{Payload, Step},
     mask::{mask, random_key},
     partial::{Partial, Unfinished},
@@ -78,6 +78,15 @@ pub enum Event<'a> {
         /// Text for a log, at most 123 bytes.
         reason: &'a str,
     },
+}
+
+/// The first part of a message that a buffer does not hold whole: see [`Session::take_begun`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Begun<'a> {
+    /// Bytes of the whole payload.
+    pub payload_len: usize,
+    /// The first of them, fewer than that.
+    pub first: &'a [u8],
 }
 
 /// A receive buffer being taken apart. Lives for one receive: make it, call [`Session::receive`]
@@ -184,6 +193,38 @@ impl Session {
                     reason,
                 })
             }
+        })
+    }
+
+    /// Of a client: takes an unfragmented binary message that begins in `input` and ends behind it,
+    /// so that its receiver can look at it as it arrives and nobody has to put it together. `None`
+    /// where `input` goes on with anything else, which is left for [`receive`](Self::receive).
+    ///
+    /// The next `payload_len - first.len()` bytes from the peer belong to the caller. The session
+    /// must see only what comes behind them.
+    pub fn take_begun<'a>(&mut self, input: &'a mut Input<'_>) -> Option<Begun<'a>> {
+        // A server would have to unmask the rest, too.
+        if self.role == Role::Server || !self.is_at_frame_start() {
+            return None;
+        }
+        let expect = Expect {
+            masked: false,
+            in_message: false,
+            fragment_allowed: true,
+            room: self.limits.max_message_bytes as usize,
+        };
+        // A violation is reported by `receive`.
+        let header = frame::parse(&input.buf[input.at..], expect).ok()??;
+        let start = input.at + header.len;
+        let is_begun =
+            header.fin && header.opcode == BINARY && header.payload_len > input.buf.len() - start;
+        if !is_begun {
+            return None;
+        }
+        input.at = input.buf.len();
+        Some(Begun {
+            payload_len: header.payload_len,
+            first: &input.buf[start..],
         })
     }
 
@@ -371,6 +412,68 @@ mod tests {
             }))
         );
         assert!(session.is_idle());
+    }
+
+    #[test]
+    fn a_message_can_be_taken_while_it_arrives() {
+        let mut stream = Vec::new();
+        encode_frame(OpCode::Data(Data::Binary), &[7; 300], &mut stream);
+        let end = stream.len();
+        encode_frame(OpCode::Data(Data::Text), b"next", &mut stream);
+        // A header that is not whole yet is not taken: see below.
+        for cut in 4..end {
+            let mut session = Session::new(Role::Client, Limits::default());
+            let mut input = Input::new(&mut stream[..cut]);
+            let begun = session.take_begun(&mut input).unwrap();
+            assert_eq!(
+                (begun.payload_len, begun.first),
+                (300, &[7; 300][..cut - 4])
+            );
+            let rest = end - cut;
+            assert_eq!(rest, begun.payload_len - begun.first.len());
+            assert_eq!(session.receive(&mut input), Ok(None));
+            assert!(session.is_idle());
+            let mut input = Input::new(&mut stream[cut + rest..]);
+            assert_eq!(session.take_begun(&mut input), None);
+            assert_eq!(
+                session.receive(&mut input),
+                Ok(Some(Event::Message {
+                    kind: Kind::Text,
+                    payload: &mut b"next".to_owned()
+                }))
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_begin_of_a_binary_message_is_taken() {
+        let limits = Limits {
+            max_message_bytes: 1000,
+            ..Limits::default()
+        };
+        // Whole; text; a fragment; a ping; the header not whole; a length beyond the limit.
+        for bytes in [
+            &[0x82, 1, b'x'][..],
+            &[0x81, 5, b'x'],
+            &[0x02, 5, b'x'],
+            &[0x89, 5, b'x'],
+            &[0x82, 126, 1],
+            &[0x82, 126, 0xFF, 0xFF, b'x'],
+        ] {
+            let mut bytes = bytes.to_vec();
+            let mut session = Session::new(Role::Client, limits);
+            let mut input = Input::new(&mut bytes);
+            assert_eq!(session.take_begun(&mut input), None);
+            assert_eq!(input.at, 0);
+        }
+        // Between the fragments of a message; and what a client sends, which is masked.
+        let mut session = Session::new(Role::Client, limits);
+        let mut fragment = [0x02, 1, b'x'];
+        assert_eq!(session.receive(&mut Input::new(&mut fragment)), Ok(None));
+        let mut begin = [0x82, 5, b'x'];
+        assert_eq!(session.take_begun(&mut Input::new(&mut begin)), None);
+        let mut masked = [0x82, 0x85, 1, 2, 3, 4, b'x'];
+        assert_eq!(server().take_begun(&mut Input::new(&mut masked)), None);
     }
 
     #[test]

@@ -6,17 +6,22 @@ use ws_proto::Kind;
 use crate::{
     deal::Deal,
     engine::{
+        parts::Parts,
         shared::Times,
+        sockets::Sockets,
         stats::Stats,
         traffic::{Io, Traffic},
     },
     pacer::{Pacer, schedule_index, stream_due},
-    payload::Payload,
+    payload::{Corrupted, Label, Payload},
     sequence::{Arrival, Overtaken, Sequence},
 };
 
-/// Messages sent in one go before the clock is read again and the kernel gets to see them.
-const BATCH: u64 = 64;
+/// Most messages sent in one go before the clock is read again and the kernel gets to see them.
+const BATCH: usize = 64;
+/// Shorter messages that lie in two buffers are put together: that costs less than to look whether
+/// each message is one.
+const LEAST_IN_PARTS: usize = 1 << 10;
 
 /// The echo traffic of one thread. Its first `streams` connections send.
 #[derive(Debug)]
@@ -34,6 +39,7 @@ pub struct Echo {
     /// When each request in flight was sent: `window` places per connection.
     sent_at: Vec<u64>,
     overtaken: Overtaken<u64>,
+    parts: Parts,
     /// Number of each stream's first message of this load.
     first: u64,
     /// Messages of the schedule handed out so far, sent or waiting for a place.
@@ -42,6 +48,8 @@ pub struct Echo {
     waiting: u64,
     /// What waits is not sent any more.
     gave_up: bool,
+    /// Messages sent in one go.
+    batch: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,6 +81,7 @@ impl Echo {
     /// Before the load begins.
     pub fn new(plan: EchoPlan) -> Self {
         Self {
+            batch: Sockets::batch(plan.payload.size(), BATCH) as u64,
             payload: plan.payload,
             first_name: plan.thread as u32,
             name_step: plan.threads as u32,
@@ -82,6 +91,7 @@ impl Echo {
             streams: vec![Stream::default(); plan.streams],
             sent_at: vec![0; plan.streams * plan.window as usize],
             overtaken: Overtaken::default(),
+            parts: Parts::default(),
             first: 0,
             issued: 0,
             in_flight: 0,
@@ -169,11 +179,11 @@ impl Echo {
             let due = pacer
                 .due(io.now.saturating_sub(io.times.start))
                 .min(most)
-                .min(self.issued + BATCH);
+                .min(self.issued + self.batch);
             if self.issued >= due {
                 return;
             }
-            let more = due == self.issued + BATCH;
+            let more = due == self.issued + self.batch;
             while self.issued < due {
                 let (conn, number) = self.turn(self.issued);
                 let meant = io.times.start + pacer.due_at_ns(self.issued);
@@ -263,46 +273,10 @@ impl Echo {
             self.overtaken.insert((conn as u64, seq), sent);
         }
     }
-}
 
-impl Traffic for Echo {
-    fn start(&mut self, io: &mut Io<'_>) {
-        if self.pacer.is_some() {
-            return self.start_schedule();
-        }
-        if io.now >= io.times.to {
-            return;
-        }
-        for conn in 0..self.streams.len() {
-            for _ in 0..self.window {
-                if !self.streams[conn].lost {
-                    self.send_next(conn, io);
-                }
-            }
-            if conn as u64 % BATCH == BATCH - 1 {
-                io.sockets.flush();
-                io.sockets.submit_sends();
-                io.now = io.clock.now();
-            }
-        }
-    }
-
-    fn tick(&mut self, io: &mut Io<'_>) {
-        if let Some(pacer) = self.pacer
-            && io.now >= io.times.start
-        {
-            self.issue(pacer, io);
-        }
-    }
-
-    fn next_due(&self, times: &Times) -> Option<u64> {
-        let due = times
-            .start
-            .saturating_add(self.pacer?.due_at_ns(self.issued));
-        (due < times.to).then_some(due)
-    }
-
-    fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>) {
+    /// A message has come, and this is what it says.
+    #[inline]
+    fn received(&mut self, conn: usize, label: Result<Label, Corrupted>, io: &mut Io<'_>) {
         io.stats.totals.received += 1;
         let Some(stream) = self.streams.get(conn) else {
             io.stats.window.unsolicited += 1;
@@ -313,8 +287,8 @@ impl Traffic for Echo {
             return;
         }
         let name = self.name(conn);
-        let label = match self.payload.check(payload) {
-            Ok(label) if kind == Kind::Binary && label.stream.is_none_or(|s| s == name) => label,
+        let label = match label {
+            Ok(label) if label.stream.is_none_or(|stream| stream == name) => label,
             _ => return self.corrupted(conn, io),
         };
         let sequence = &mut self.streams[conn].sequence;
@@ -340,8 +314,74 @@ impl Traffic for Echo {
             Arrival::Unknown => self.corrupted(conn, io),
         }
     }
+}
+
+impl Traffic for Echo {
+    fn start(&mut self, io: &mut Io<'_>) {
+        if self.pacer.is_some() {
+            return self.start_schedule();
+        }
+        if io.now >= io.times.to {
+            return;
+        }
+        let mut sent = 0;
+        for conn in 0..self.streams.len() {
+            for _ in 0..self.window {
+                if !self.streams[conn].lost {
+                    self.send_next(conn, io);
+                    sent += 1;
+                }
+            }
+            if sent >= self.batch {
+                sent = 0;
+                io.sockets.flush();
+                io.sockets.submit_sends();
+                io.now = io.clock.now();
+            }
+        }
+    }
+
+    fn tick(&mut self, io: &mut Io<'_>) {
+        if let Some(pacer) = self.pacer
+            && io.now >= io.times.start
+        {
+            self.issue(pacer, io);
+        }
+    }
+
+    fn next_due(&self, times: &Times) -> Option<u64> {
+        let due = times
+            .start
+            .saturating_add(self.pacer?.due_at_ns(self.issued));
+        (due < times.to).then_some(due)
+    }
+
+    fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>) {
+        let label = match kind {
+            Kind::Binary => self.payload.check(payload),
+            Kind::Text => Err(Corrupted),
+        };
+        self.received(conn, label, io);
+    }
+
+    fn takes_parts(&self) -> bool {
+        self.payload.size() >= LEAST_IN_PARTS
+    }
+
+    fn begun(&mut self, conn: usize, len: usize, first: &[u8]) {
+        self.parts.begin(conn, len, first, &self.payload);
+    }
+
+    fn rest(&mut self, conn: usize, bytes: &[u8], io: &mut Io<'_>) -> usize {
+        let (taken, label) = self.parts.take(conn, bytes, &self.payload);
+        if let Some(label) = label {
+            self.received(conn, label, io);
+        }
+        taken
+    }
 
     fn lost(&mut self, conn: usize) {
+        self.parts.forget(conn);
         let Some(stream) = self.streams.get_mut(conn) else {
             return;
         };

@@ -95,7 +95,6 @@ impl<T: Traffic> Worker<T> {
 
     /// Takes frames apart; what the server closes or breaks, we close.
     fn frames(&mut self, conn: usize, bytes: &mut [u8]) {
-        let mut input = Input::new(bytes);
         let mut io = Io {
             sockets: &mut self.sockets,
             stats: &mut self.stats,
@@ -103,8 +102,17 @@ impl<T: Traffic> Worker<T> {
             clock: self.shared.clock,
             now: self.now,
         };
+        let takes_parts = self.traffic.takes_parts();
+        let taken = match takes_parts {
+            true => self.traffic.rest(conn, bytes, &mut io),
+            false => 0,
+        };
+        let mut input = Input::new(&mut bytes[taken..]);
         let mut is_done = false;
         let cause = loop {
+            if takes_parts && let Some(begun) = self.sessions[conn].take_begun(&mut input) {
+                self.traffic.begun(conn, begun.payload_len, begun.first);
+            }
             match self.sessions[conn].receive(&mut input) {
                 Ok(None) => {
                     if is_done && self.states[conn] == State::Open {

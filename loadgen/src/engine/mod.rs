@@ -13,6 +13,7 @@ mod events;
 pub mod fan_out_timing;
 pub mod lives;
 pub mod opening;
+pub mod parts;
 pub mod pause;
 mod pongs;
 pub mod reconnect_loop;

@@ -7,9 +7,11 @@ use uring_net::{Ring, SendBuf, SocketId, Token};
 
 use crate::engine::pongs::Pongs;
 
-/// Buffers kept for the next message, and the largest worth keeping.
-const POOLED_BUFFERS: usize = 4096;
-const POOLED_CAPACITY: usize = 64 << 10;
+/// Buffers kept for the next messages, in bytes, all together.
+const POOLED_BYTES: usize = 8 << 20;
+/// So much is written before the kernel copies it, out of the cache, and the server sees it. At 64
+/// bytes a message a wait comes sooner.
+const SUBMITTED_BYTES: usize = 256 << 10;
 
 /// One connection's socket.
 #[derive(Debug, Default)]
@@ -33,6 +35,9 @@ pub struct Sockets {
     sockets: Vec<Socket>,
     dirty: Vec<u32>,
     pool: Vec<Vec<u8>>,
+    pooled_bytes: usize,
+    /// Bytes given to the ring that the kernel has not seen.
+    unsubmitted: usize,
     pongs: Pongs,
     /// The most bytes that may wait behind a send in flight, and connections that have more.
     most_unsent: usize,
@@ -52,6 +57,8 @@ impl Sockets {
             sockets,
             dirty: Vec::new(),
             pool: Vec::new(),
+            pooled_bytes: 0,
+            unsubmitted: 0,
             pongs: Pongs::default(),
             most_unsent,
             overfull: Vec::new(),
@@ -87,6 +94,7 @@ impl Sockets {
         if socket.out.capacity() == 0
             && let Some(buffer) = self.pool.pop()
         {
+            self.pooled_bytes -= buffer.capacity();
             socket.out = buffer;
         }
         &mut socket.out
@@ -111,11 +119,20 @@ impl Sockets {
         self.overfull.pop().map(|conn| conn as usize)
     }
 
+    /// How many messages of `size` bytes may be written before a [`flush`](Self::flush), at most
+    /// `most`.
+    pub fn batch(size: usize, most: usize) -> usize {
+        (SUBMITTED_BYTES / size.max(1)).clamp(1, most)
+    }
+
     /// Starts a send for every connection that has bytes to send and no send in flight.
     pub fn flush(&mut self) {
         while let Some(conn) = self.dirty.pop() {
             self.sockets[conn as usize].dirty = false;
             self.start_send(conn as usize);
+        }
+        if self.unsubmitted >= SUBMITTED_BYTES {
+            self.submit_sends();
         }
     }
 
@@ -139,6 +156,7 @@ impl Sockets {
                 socket.sending = true;
                 self.in_flight += 1;
                 self.fresh += 1;
+                self.unsubmitted += buffer.len();
                 self.ring.send(id, buffer, Token(conn as u64));
             }
             None => self.recycle(buffer),
@@ -166,6 +184,7 @@ impl Sockets {
 
     /// Hands sends that were started to the kernel, without waiting.
     pub fn submit_sends(&mut self) {
+        self.unsubmitted = 0;
         // A failure shows at the next wait.
         let _ = self.ring.submit();
     }
@@ -174,6 +193,7 @@ impl Sockets {
     /// so that the wait that comes next can look past so many completions. `None` when a socket was
     /// full: then its send may be finished at any time.
     pub fn begin_wait(&mut self) -> Option<usize> {
+        self.unsubmitted = 0;
         let fresh = std::mem::take(&mut self.fresh);
         (self.in_flight == fresh).then_some(fresh)
     }
@@ -185,7 +205,8 @@ impl Sockets {
 
     #[inline]
     fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.pool.len() < POOLED_BUFFERS && buffer.capacity() <= POOLED_CAPACITY {
+        if self.pooled_bytes + buffer.capacity() <= POOLED_BYTES {
+            self.pooled_bytes += buffer.capacity();
             buffer.clear();
             self.pool.push(buffer);
         }

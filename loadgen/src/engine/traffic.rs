@@ -53,6 +53,20 @@ pub trait Traffic {
     /// A message arrived.
     fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>);
 
+    /// Whether messages that a receive buffer does not hold whole are taken in parts:
+    /// [`begun`](Self::begun), then [`rest`](Self::rest). Else they are put together.
+    fn takes_parts(&self) -> bool {
+        false
+    }
+
+    /// A binary message of `len` bytes has begun with `first`, and has not ended.
+    fn begun(&mut self, _conn: usize, _len: usize, _first: &[u8]) {}
+
+    /// Takes what belongs to the message that has begun on `conn`, if one has; how many of `bytes`.
+    fn rest(&mut self, _conn: usize, _bytes: &[u8], _io: &mut Io<'_>) -> usize {
+        0
+    }
+
     /// The connection has done its work: it is closed, and its place connects anew.
     fn is_done(&self, _conn: usize) -> bool {
         false

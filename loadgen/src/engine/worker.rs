@@ -40,7 +40,7 @@ const MAX_BATCHED_COMPLETIONS: usize = 16;
 /// all of a sudden: the one case in which an arrival is noticed later than it could be, by this
 /// much at most.
 const SEND_PATIENCE: Duration = Duration::from_micros(100);
-/// Completions taken before the clock is read again.
+/// Most completions taken before the clock is read again, and sends are started.
 const COMPLETIONS_PER_READING: usize = 32;
 /// How long the closing handshakes at the end may stand still ...
 const CLOSING_NS: u64 = 2_000_000_000;
@@ -103,6 +103,7 @@ pub struct Worker<T> {
     pub(super) published: (u64, u64),
     /// How long to poll before sleeping.
     pub(super) spin_ns: u64,
+    completions_per_reading: usize,
 }
 
 /// How the connections of a thread fared.
@@ -162,6 +163,8 @@ pub struct WorkerPlan<T> {
     pub opener: Opener,
     /// The kind of load.
     pub traffic: T,
+    /// Payload bytes of a message.
+    pub size: usize,
     /// Latencies from two send times.
     pub open_loop: bool,
     /// Kind `connect`.
@@ -208,6 +211,7 @@ impl<T: Traffic> Worker<T> {
             next_publish: 0,
             published: (0, 0),
             spin_ns: plan.spin.as_nanos() as u64,
+            completions_per_reading: Sockets::batch(plan.size, COMPLETIONS_PER_READING),
             shared: plan.shared,
         }
     }
@@ -404,7 +408,7 @@ impl<T: Traffic> Worker<T> {
         while let Some(completion) = self.sockets.ring().next_completion() {
             self.handle(completion);
             taken += 1;
-            if taken % COMPLETIONS_PER_READING == 0 {
+            if taken % self.completions_per_reading == 0 {
                 self.sockets.flush();
                 self.now = clock.now();
             }
