@@ -24,6 +24,7 @@ pub mod floods;
 pub mod frames;
 pub mod harness;
 pub mod http;
+pub mod large;
 pub mod lifecycle;
 pub mod limits;
 pub mod memory;
@@ -140,6 +141,12 @@ macro_rules! conformance_list {
                 full echo_pushes_back_on_a_client_that_does_not_read
                 full connections_do_not_mix
             }
+            large {
+                full messages_cut_at_every_boundary
+                full fragments_cut_at_every_boundary
+                full characters_across_every_boundary
+                full bad_utf8_late_in_a_text_gets_1007
+            }
             violations {
                 smoke framing_violations_get_1002: alone
                 full length_violations_get_1002
@@ -189,6 +196,7 @@ macro_rules! conformance_list {
             }
             slow {
                 full slow_readers_are_not_idle: alone
+                full slow_writers_are_not_idle: alone
                 full stopped_readers_are_reset: alone
                 full stopped_consumers_are_reset: alone
                 full drain_waits_for_slow_readers: alone

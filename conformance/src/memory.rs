@@ -66,3 +66,33 @@ pub fn memory_goes_back(target: &Target, path: &str) {
     });
     server.terminate().expect_clean();
 }
+
+/// A connection that has carried megabytes costs no more than before, soon after.
+pub fn long_messages_leave_nothing_behind(target: &Target) {
+    const CLIENTS: usize = 32;
+    const LONG: usize = 1 << 20;
+    let server = target.start(&["--workers", "2"]);
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| server.upgraded("/ws")).collect();
+    clients.iter_mut().for_each(Raw::expect_alive);
+    let before = server.resident_bytes();
+    let message = super::frames::pattern(LONG);
+    let frame = wire::binary(&message);
+    let (most, last) = frame.split_at(LONG - 1000);
+    clients.iter_mut().for_each(|client| client.send(most));
+    let received = format!("{} bytes have been received", most.len() * CLIENTS);
+    eventually(server.patience, &received, || {
+        (server.metrics().get("bytes_received") as usize >= most.len() * CLIENTS).then_some(())
+    });
+    let held = server.resident_bytes();
+    assert!(held > before + (LONG * CLIENTS / 2) as u64, "{held} bytes");
+    for client in &mut clients {
+        client.send(last);
+        client.expect(wire::BINARY, &message);
+    }
+    let bound = before + (1 << 20) + before / 10;
+    let what = format!("no more than {bound} bytes are resident ({before} before)");
+    eventually(server.patience, &what, || {
+        (server.resident_bytes() <= bound).then_some(())
+    });
+    clients.iter_mut().for_each(Raw::expect_alive);
+}

@@ -41,6 +41,31 @@ pub fn slow_readers_are_not_idle(target: &Target) {
     assert_eq!(server.metrics().get("idle_timeouts"), 0);
 }
 
+/// Nor is whoever sends a long message slowly, in pieces that come far sooner than the timeout: it
+/// is answered when it is whole, and needs no ping.
+pub fn slow_writers_are_not_idle(target: &Target) {
+    const PIECES: usize = 25;
+    let server = target.start(&["--idle-timeout", "1s"]);
+    let message = super::frames::pattern(200_000);
+    let frame = wire::binary(&message);
+    let (first, slow) = frame.split_at(frame.len() - 100 * PIECES);
+    let mut writers = PATHS.map(|path| server.upgraded(path));
+    for writer in &mut writers {
+        writer.send(first);
+    }
+    for piece in slow.chunks(100) {
+        // tidy: may sleep, a writer that is slow on purpose.
+        thread::sleep(Duration::from_millis(100));
+        for writer in &mut writers {
+            writer.send(piece);
+        }
+    }
+    for writer in &mut writers {
+        writer.expect(BINARY, &message);
+    }
+    assert_eq!(server.metrics().get("idle_timeouts"), 0);
+}
+
 /// A reader that stops within a message for longer than the idle timeout is reset.
 pub fn stopped_readers_are_reset(target: &Target) {
     let server = target.start(&["--idle-timeout", "600ms"]);

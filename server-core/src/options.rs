@@ -15,7 +15,7 @@ use crate::system;
 use crate::work::MAX_HANDLER_WORK_US;
 
 /// Receive buffer of a worker in bytes. One per thread, shared by all its connections.
-pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+pub const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// Frames that may wait in the mailbox of one worker, in bytes. A publisher that meets a fuller one
 /// waits.
 pub const MAILBOX_BYTES: usize = 256 * 1024;

@@ -1,7 +1,7 @@
 //! The task of a connection, for runtimes with tasks: what others tell it, and what its turns lead
 //! to.
 
-use ws_proto::{CloseCode, Session, State};
+use ws_proto::{CloseCode, Session, State, Unfinished};
 
 use crate::control::{GOING_AWAY, IDLE, PING};
 use crate::counters::WorkerCounters;
@@ -66,6 +66,27 @@ impl Signals {
     }
 }
 
+/// Where less of a message is missing, a copy costs less than a receive for the rest alone.
+const STRAIGHT_BYTES: usize = 16 * 1024;
+/// How much room a long message has for its rest. It is address space and becomes memory when it is
+/// written to. With less room a message of a megabyte would be moved while it grows.
+const STRAIGHT_ROOM_BYTES: usize = 1024 * 1024;
+
+/// A long message of which the rest is awaited, to be received straight into it.
+pub fn lend(session: &mut Session) -> Option<Unfinished> {
+    let missing = session.missing();
+    if missing < STRAIGHT_BYTES {
+        return None;
+    }
+    let Unfinished { mut bytes, most } = session.lend_message()?;
+    let room = missing.min(STRAIGHT_ROOM_BYTES);
+    if most >= room {
+        return Some(Unfinished { bytes, most });
+    }
+    bytes.reserve_exact(room);
+    Some(Unfinished { bytes, most: room })
+}
+
 /// Does what others tell the task of an echo; appends what is to be sent to `out`.
 pub fn handle_signals(
     session: &mut Session,
@@ -86,4 +107,33 @@ pub fn handle_signals(
         return Turn::Over;
     }
     Turn::GoOn
+}
+
+#[cfg(test)]
+mod tests {
+    use ws_proto::{Data, Limits, OpCode, Role, encode_masked_frame};
+
+    use super::*;
+
+    const BINARY: OpCode = OpCode::Data(Data::Binary);
+
+    #[test]
+    fn a_long_message_is_lent_with_room_for_its_rest() {
+        const RECEIVED: usize = 100;
+        for (announced, room) in [
+            (10 << 20, Some(STRAIGHT_ROOM_BYTES)),
+            (1 << 20, Some((1 << 20) - RECEIVED)),
+            (STRAIGHT_BYTES + RECEIVED, Some(STRAIGHT_BYTES)),
+            (STRAIGHT_BYTES + RECEIVED - 1, None),
+        ] {
+            let mut frame = Vec::new();
+            encode_masked_frame(BINARY, &vec![0; announced], [0; 4], &mut frame);
+            frame.truncate(frame.len() - announced + RECEIVED);
+            let mut session = Session::new(Role::Server, Limits::default());
+            session.echo(&mut frame, &mut Vec::new());
+            let lent = lend(&mut session);
+            assert_eq!(lent.as_ref().map(|lent| lent.most), room);
+            assert!(lent.is_none_or(|lent| lent.bytes.capacity() - lent.bytes.len() >= lent.most));
+        }
+    }
 }

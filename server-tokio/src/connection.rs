@@ -7,22 +7,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::BufMut;
 use server_core::admission::{Admitted, Permit, Upgrade};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::member::MemberSession;
-use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
+use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
 use server_core::sweep::Phase;
 use server_core::task::{self, Ending, Signals, Turn};
 use server_core::work::HandlerWork;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
-use ws_proto::{Reply, Role, Session, State};
+use ws_proto::{Reply, Role, Session, State, Unfinished};
 
 use crate::handle::{ConnectionHandle, Wake};
 use crate::member;
 use crate::scratch::with_scratch;
 use crate::worker::Worker;
+
+/// A connection that has received so many bytes in one poll lets others go on.
+const POLL_BYTES: usize = 1024 * 1024;
 
 /// Serves a connection from its first byte to its last. The task of an echo is no larger than what
 /// an open one needs: whatever is rare, short or larger is boxed.
@@ -155,11 +159,11 @@ fn read_head(
     handle: &ConnectionHandle,
     kept: &mut Vec<u8>,
 ) -> io::Result<Admitted> {
-    with_scratch(|scratch| match handle.try_read(&mut scratch.buf)? {
+    with_scratch(|buf| match handle.try_read(buf)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         n => {
             let admission = &worker.server.admission;
-            Ok(admission.read_head(worker.index, kept, &scratch.buf[..n]))
+            Ok(admission.read_head(worker.index, kept, &buf[..n]))
         }
     })
 }
@@ -178,28 +182,26 @@ struct Echo {
 
 impl Echo {
     fn new(worker: &Worker, response: Vec<u8>, mut early: Vec<u8>, work: HandlerWork) -> Self {
-        let mut session = Session::new(Role::Server, worker.server.settings.limits);
-        let mut unsent = Unsent::from(response);
-        let mut turn = Turn::GoOn;
-        if !early.is_empty() {
-            let mut spill = Vec::new();
-            let (session, early) = (&mut session, &mut early);
-            turn = echo_bytes(worker, session, work, early, &mut spill, |reply| {
-                unsent.append(reply);
-                Ok(())
-            })
-            .unwrap_or(Turn::Eof);
-        }
-        Self {
-            session,
-            unsent,
-            turn,
+        let mut echo = Self {
+            session: Session::new(Role::Server, worker.server.settings.limits),
+            unsent: Unsent::new(response, 0),
+            turn: Turn::GoOn,
             work,
+        };
+        if !early.is_empty() {
+            let (reply, spill) = echo.reply_to(worker, &mut early, 0);
+            match reply {
+                Reply::None => {}
+                Reply::InPlace(range) => echo.unsent.append(&early[range]),
+                Reply::Spilled => echo.unsent.append(&spill),
+            }
         }
+        echo
     }
 
     fn poll(&mut self, registered: &Registered, cx: &mut Context<'_>) -> Poll<Ending> {
         let (worker, handle) = (&*registered.worker, &*registered.handle);
+        let mut received = 0;
         loop {
             if flush(worker, handle, &mut self.unsent).is_err() {
                 return Poll::Ready(Ending::Gone);
@@ -212,15 +214,17 @@ impl Echo {
                 Turn::Eof => return Poll::Ready(Ending::Gone),
                 Turn::Over => return Poll::Ready(leave_to_linger(handle, &mut self.unsent)),
             }
+            if received >= POLL_BYTES {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match ready!(handle.poll_wake(!self.unsent.is_empty(), cx)) {
-                Wake::Ready if self.unsent.is_empty() => {
-                    let (session, unsent) = (&mut self.session, &mut self.unsent);
-                    self.turn = match echo_turn(worker, handle, session, self.work, unsent) {
-                        Ok(turn) => turn,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::GoOn,
-                        Err(_) => Turn::Eof,
-                    };
-                }
+                Wake::Ready if self.unsent.is_empty() => match self.take_turn(worker, handle) {
+                    Ok(0) => self.turn = Turn::Eof,
+                    Ok(n) => received += n,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => self.turn = Turn::Eof,
+                },
                 // To be written by the next turn of this loop.
                 Wake::Ready => {}
                 Wake::Signalled(signals) => {
@@ -237,59 +241,69 @@ impl Echo {
     fn is_closing(&self) -> bool {
         self.session.state() != State::Open
     }
-}
 
-/// One read, and one write of all replies to it. What the socket does not take is appended to
-/// `unsent`.
-fn echo_turn(
-    worker: &Worker,
-    handle: &ConnectionHandle,
-    session: &mut Session,
-    work: HandlerWork,
-    unsent: &mut Unsent,
-) -> io::Result<Turn> {
-    with_scratch(|scratch| {
-        let n = handle.try_read(&mut scratch.buf)?;
-        if n == 0 {
-            return Ok(Turn::Eof);
+    /// One read, and one write of all replies to it. What the socket does not take is unsent then.
+    /// How much was read.
+    fn take_turn(&mut self, worker: &Worker, handle: &ConnectionHandle) -> io::Result<usize> {
+        if let Some(Unfinished { mut bytes, most }) = task::lend(&mut self.session) {
+            let outcome = handle.try_read_buf(&mut (&mut bytes).limit(most));
+            self.session.take_back(bytes);
+            return outcome.and_then(|n| self.take(worker, handle, &mut [], n));
         }
-        handle.activity.touch(worker.tick());
-        let (received, spill) = (&mut scratch.buf[..n], &mut scratch.spill);
-        echo_bytes(worker, session, work, received, spill, |reply| {
-            let sent = handle.try_write(reply)?;
-            worker.counters().bytes_sent.add(sent as u64);
-            unsent.append(&reply[sent..]);
-            Ok(())
+        with_scratch(|buf| {
+            let n = handle.try_read(buf)?;
+            self.take(worker, handle, &mut buf[..n], 0)
         })
-    })
-}
-
-/// Lets the session reply to `received` and hands all replies to `send`, in one piece.
-fn echo_bytes(
-    worker: &Worker,
-    session: &mut Session,
-    work: HandlerWork,
-    received: &mut [u8],
-    spill: &mut Vec<u8>,
-    send: impl FnOnce(&[u8]) -> io::Result<()>,
-) -> io::Result<Turn> {
-    let echo = session.echo(received, spill);
-    worker.counters().count_echo(received.len(), &echo);
-    work.run(echo.messages);
-    match echo.reply {
-        Reply::None => {}
-        Reply::InPlace(range) => send(&received[range])?,
-        Reply::Spilled => {
-            let outcome = send(spill);
-            spill.clear();
-            spill.shrink_to(READ_BUFFER_BYTES);
-            outcome?;
-        }
     }
-    Ok(match echo.end {
-        None => Turn::GoOn,
-        Some(_) => Turn::Over,
-    })
+
+    /// Replies to `received`, and to `straight` bytes that are in the message already.
+    fn take(
+        &mut self,
+        worker: &Worker,
+        handle: &ConnectionHandle,
+        received: &mut [u8],
+        straight: usize,
+    ) -> io::Result<usize> {
+        let n = received.len() + straight;
+        if n > 0 {
+            handle.activity.touch(worker.tick());
+            let send = |reply: &[u8]| {
+                let sent = handle.try_write(reply)?;
+                worker.counters().bytes_sent.add(sent as u64);
+                Ok::<_, io::Error>(sent)
+            };
+            match self.reply_to(worker, received, straight) {
+                (Reply::None, _) => {}
+                (Reply::InPlace(range), _) => {
+                    let reply = &received[range];
+                    self.unsent.append(&reply[send(reply)?..]);
+                }
+                (Reply::Spilled, spill) => {
+                    let sent = send(&spill)?;
+                    self.unsent = Unsent::new(spill, sent);
+                }
+            }
+        }
+        Ok(n)
+    }
+
+    /// Lets the session reply; what cannot be in place is the vector.
+    fn reply_to(
+        &mut self,
+        worker: &Worker,
+        received: &mut [u8],
+        straight: usize,
+    ) -> (Reply, Vec<u8>) {
+        let mut spill = Vec::new();
+        let echo = self.session.echo(received, &mut spill);
+        let counters = worker.counters();
+        counters.count_echo(received.len() + straight, &echo);
+        self.work.run(echo.messages);
+        if echo.end.is_some() {
+            self.turn = Turn::Over;
+        }
+        (echo.reply, spill)
+    }
 }
 
 /// Replies that the socket did not take yet. No memory while there are none.
@@ -305,18 +319,18 @@ struct Rest {
     stuck: bool,
 }
 
-impl From<Vec<u8>> for Unsent {
-    fn from(bytes: Vec<u8>) -> Self {
+impl Unsent {
+    /// Of `bytes`, the first `sent` are sent.
+    fn new(bytes: Vec<u8>, sent: usize) -> Self {
+        let is_rest = sent < bytes.len();
         let rest = Rest {
             bytes,
-            sent: 0,
+            sent,
             stuck: false,
         };
-        Self((!rest.bytes.is_empty()).then(|| Box::new(rest)))
+        Self(is_rest.then(|| Box::new(rest)))
     }
-}
 
-impl Unsent {
     fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -324,7 +338,7 @@ impl Unsent {
     fn append(&mut self, more: &[u8]) {
         match &mut self.0 {
             Some(rest) => rest.bytes.extend_from_slice(more),
-            None => *self = more.to_vec().into(),
+            None => *self = Self::new(more.to_vec(), 0),
         }
     }
 }
@@ -398,7 +412,7 @@ async fn discard(handle: &ConnectionHandle) -> io::Result<()> {
     let mut discarded = 0;
     while discarded < LINGER_BYTES {
         handle.wait(false).await;
-        match with_scratch(|scratch| handle.try_read(&mut scratch.buf)) {
+        match with_scratch(|buf| handle.try_read(buf)) {
             Ok(0) => break,
             Ok(n) => discarded += n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::BufMut;
 use rustix::net::{Shutdown, shutdown};
 use server_core::listen;
 use server_core::outbox::Outbox;
@@ -123,10 +124,34 @@ impl ConnectionHandle {
         got.map_or(outcome, Ok)
     }
 
-    /// Writes what the socket takes, possibly nothing.
+    /// As [`try_read`](Self::try_read), appending to `buf`.
+    pub(crate) fn try_read_buf(&self, buf: &mut impl BufMut) -> io::Result<usize> {
+        let room = buf.remaining_mut();
+        let mut got = None;
+        let outcome = self.stream.try_io(Interest::READABLE, || {
+            let n = self.stream.try_read_buf(buf)?;
+            got = Some(n);
+            if n > 0 && n < room {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        });
+        got.map_or(outcome, Ok)
+    }
+
+    /// Writes what the socket takes, possibly nothing. A short write has filled the socket, so
+    /// readiness is taken back at once, as that for reading is.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream.try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        let mut sent = 0;
+        let outcome = self.stream.try_io(Interest::WRITABLE, || {
+            sent = self.stream.try_write(bytes)?;
+            if sent < bytes.len() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(sent)
+        });
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(sent),
             outcome => outcome,
         }
     }

@@ -132,11 +132,11 @@ impl Member<'_> {
     }
 
     fn read(&mut self) -> Turn {
-        with_scratch(|scratch| match self.handle.try_read(&mut scratch.buf) {
+        with_scratch(|buf| match self.handle.try_read(buf) {
             Ok(0) => Turn::Eof,
             Ok(n) => {
                 self.handle.activity.touch(self.worker.tick());
-                self.take(&mut scratch.buf[..n])
+                self.take(&mut buf[..n])
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::GoOn,
             Err(_) => Turn::Eof,

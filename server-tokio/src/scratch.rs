@@ -1,24 +1,25 @@
-//! Buffers that belong to a thread.
+//! A receive buffer that belongs to a thread.
 
 use std::cell::RefCell;
 
 use server_core::options::READ_BUFFER_BYTES;
 
-/// Buffers of a thread, used by all its connections in turn and never across an await.
-pub(crate) struct Scratch {
-    /// To receive into.
-    pub(crate) buf: Box<[u8]>,
-    /// For replies that cannot be made in place. Empty between uses.
-    pub(crate) spill: Vec<u8>,
-}
-
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        buf: vec![0; READ_BUFFER_BYTES].into(),
-        spill: Vec::new(),
-    });
+    /// Empty until it is needed.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::default();
 }
 
-pub(crate) fn with_scratch<T>(f: impl FnOnce(&mut Scratch) -> T) -> T {
-    SCRATCH.with_borrow_mut(f)
+/// Hands out the thread's buffer, which all its connections use in turn and never across an await.
+pub(crate) fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH.with_borrow_mut(|buf| {
+        if buf.is_empty() {
+            *buf = vec![0; READ_BUFFER_BYTES].into();
+        }
+        f(buf)
+    })
+}
+
+/// Frees it.
+pub(crate) fn free_scratch() {
+    SCRATCH.take();
 }

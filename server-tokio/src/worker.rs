@@ -17,6 +17,7 @@ use slab::Slab;
 use tokio::sync::{Notify, watch};
 
 use crate::handle::ConnectionHandle;
+use crate::scratch::free_scratch;
 
 /// What all workers share.
 pub(crate) struct Server {
@@ -67,6 +68,7 @@ impl Server {
         move || {
             let asked = server.collections.load(Ordering::Relaxed);
             if COLLECTED.replace(asked) != asked {
+                free_scratch();
                 memory_release::collect();
             }
         }

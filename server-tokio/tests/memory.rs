@@ -1,7 +1,7 @@
 //! What connections took goes back when they have left.
 
 use conformance::Target;
-use conformance::memory::memory_goes_back;
+use conformance::memory::{long_messages_leave_nothing_behind, memory_goes_back};
 
 fn with(args: &[&str], path: &str) {
     memory_goes_back(&Target::new(env!("CARGO_BIN_EXE_server-tokio"), args), path);
@@ -20,4 +20,10 @@ fn multi_rooms() {
 #[test]
 fn per_core() {
     with(&["--flavor", "per-core"], "/ws");
+}
+
+#[test]
+fn long_messages() {
+    let target = Target::new(env!("CARGO_BIN_EXE_server-tokio"), &[]);
+    long_messages_leave_nothing_behind(&target);
 }
