@@ -1,7 +1,7 @@
 //! What connections took goes back when they have left.
 
 use conformance::Target;
-use conformance::memory::memory_goes_back;
+use conformance::memory::{long_messages_leave_nothing_behind, memory_goes_back};
 
 fn with(args: &[&str], path: &str) {
     memory_goes_back(&Target::new(env!("CARGO_BIN_EXE_server-uring"), args), path);
@@ -10,6 +10,12 @@ fn with(args: &[&str], path: &str) {
 #[test]
 fn monoio() {
     with(&["--engine", "monoio"], "/ws");
+}
+
+#[test]
+fn monoio_long_messages() {
+    let args = &["--engine", "monoio"];
+    long_messages_leave_nothing_behind(&Target::new(env!("CARGO_BIN_EXE_server-uring"), args));
 }
 
 #[test]

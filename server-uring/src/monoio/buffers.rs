@@ -1,7 +1,7 @@
 //! Receive buffers: small ones that wait on sockets, large ones for what is known to be there.
 //!
 //! A receive of io_uring holds its buffer while it waits, so a large one for each connection would
-//! cost 64 KiB for each idle one, and waiting for readiness first costs another operation for each
+//! cost 256 KiB for each idle one, and waiting for readiness first costs another operation for each
 //! burst. So each connection waits with a buffer of the size of its recent bursts, 256 bytes to
 //! begin with; when that is filled there is more, and the next receive borrows one of the worker's
 //! large buffers. An echo of [bulky](ReadBuffer::is_bulky) bursts waits for readiness, without a
@@ -86,16 +86,27 @@ impl ReadBuffer {
         std::mem::take(&mut self.buf)
     }
 
+    /// A receive went past the buffers, straight into a long message. What comes next is bulky until
+    /// it turns out not to be.
+    pub(crate) fn pass(&mut self) {
+        self.end_receive(LARGEST, false);
+    }
+
     /// The buffer is back, and `received` bytes came with it.
     pub(crate) fn put(&mut self, buf: Vec<u8>, received: usize, buffer_pool: &BufferPool) {
-        self.more = received == buf.capacity();
-        self.burst = self.burst.saturating_add(received);
+        let more = received == buf.capacity();
         if buf.capacity() >= READ_BUFFER_BYTES {
             buffer_pool.put(buf);
         } else {
             self.buf = buf;
         }
-        if !self.more {
+        self.end_receive(received, more);
+    }
+
+    fn end_receive(&mut self, received: usize, more: bool) {
+        self.more = more;
+        self.burst = self.burst.saturating_add(received);
+        if !more {
             let wanted = buffer_for(std::mem::take(&mut self.burst));
             if wanted > self.wanted || wanted < self.wanted / 2 {
                 self.wanted = wanted;
@@ -106,7 +117,7 @@ impl ReadBuffer {
 }
 
 /// The bytes of a receive, of which there is at least one.
-pub(crate) fn filled((outcome, buf): BufResult<usize, Vec<u8>>) -> io::Result<Vec<u8>> {
+pub(crate) fn filled<B>((outcome, buf): BufResult<usize, B>) -> io::Result<B> {
     match outcome? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(buf),
@@ -156,10 +167,10 @@ mod tests {
     #[test]
     fn large_buffers_are_reused_and_not_kept_by_the_connection() {
         let (mut read_buffer, buffer_pool) = (ReadBuffer::new(), BufferPool::default());
-        assert_eq!(receive(&mut read_buffer, &buffer_pool, 100_000), 3);
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 400_000), 3);
         assert_eq!(buffer_pool.0.borrow().len(), 1);
         assert_eq!(read_buffer.wanted, LARGEST);
-        assert_eq!(receive(&mut read_buffer, &buffer_pool, 100_000), 3);
+        assert_eq!(receive(&mut read_buffer, &buffer_pool, 400_000), 3);
         assert_eq!(buffer_pool.0.borrow().len(), 1);
     }
 
@@ -176,6 +187,20 @@ mod tests {
         assert_eq!(read_buffer.buf.capacity(), 0);
         read_buffer.put(buffer_pool.take(), 70, &buffer_pool);
         assert!(!read_buffer.is_bulky());
+    }
+
+    #[test]
+    fn a_connection_keeps_no_buffer_after_a_long_message() {
+        let (mut read_buffer, buffer_pool) = (ReadBuffer::new(), BufferPool::default());
+        let mut buf = read_buffer.take(&buffer_pool);
+        for _ in 0..3 {
+            let capacity = buf.capacity();
+            read_buffer.put(buf, capacity, &buffer_pool);
+            read_buffer.pass();
+            assert!(read_buffer.is_bulky() && !read_buffer.more);
+            assert_eq!(read_buffer.buf.capacity(), 0);
+            buf = buffer_pool.take();
+        }
     }
 
     #[test]

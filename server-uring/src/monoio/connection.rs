@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use ::monoio::BufResult;
+use ::monoio::buf::IoBufMut;
 use ::monoio::io::{AsyncReadRent, AsyncWriteRent, Splitable};
 use ::monoio::net::TcpStream;
 use ::monoio::net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf};
@@ -18,7 +19,7 @@ use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
 use server_core::sweep::Phase;
 use server_core::task::{self, Ending, Signals, Turn};
 use server_core::work::HandlerWork;
-use ws_proto::{Reply, Role, Session, State};
+use ws_proto::{Reply, Role, Session, State, Unfinished};
 
 use crate::monoio::buffers::{ReadBuffer, filled};
 use crate::monoio::handle::{ConnectionHandle, MemberKey, Wake};
@@ -264,8 +265,12 @@ impl<'a> Echo<'a> {
                 sent?;
                 buf = back.unwrap_or_default();
             }
-            self.read_buffer
-                .put(buf, received, &self.worker.buffer_pool);
+            if buf.capacity() == 0 {
+                self.read_buffer.pass();
+            } else {
+                self.read_buffer
+                    .put(buf, received, &self.worker.buffer_pool);
+            }
             if turn == Turn::GoOn && self.read_buffer.is_bulky() != socket.is_whole() {
                 return Ok(turn);
             }
@@ -316,11 +321,36 @@ impl<'a> Echo<'a> {
                 Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
+        if let Some(unfinished) = task::lend(&mut self.session) {
+            return Box::pin(self.receive_straight(stream, unfinished)).await;
+        }
         let read = pin!(stream.read(self.worker.buffer_pool.take()));
         let outcome = self.handle.unless_expired(read).await;
         outcome
             .map(bytes_or_end)
             .ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+
+    /// Receives more of a long message straight into it, of what is there. The buffer is empty: no
+    /// memory is held by it.
+    async fn receive_straight(
+        &mut self,
+        stream: &mut TcpStream,
+        Unfinished { bytes, most }: Unfinished,
+    ) -> io::Result<ControlFlow<Turn, Vec<u8>>> {
+        let start = bytes.len();
+        let read = pin!(stream.read(bytes.slice_mut(start..start + most)));
+        let Some(outcome) = self.handle.unless_expired(read).await else {
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        let Ok(rest) = filled(outcome) else {
+            return Ok(ControlFlow::Break(Turn::Eof));
+        };
+        let bytes = rest.into_inner();
+        let received = (bytes.len() - start) as u64;
+        self.worker.counters().bytes_received.add(received);
+        self.session.take_back(bytes);
+        Ok(ControlFlow::Continue(Vec::new()))
     }
 
     /// Does what others ask for.
