@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Options;
+use crate::config::{Options, ProfileOptions};
 use crate::machine::CpuSet;
 use crate::store::schema::Document;
 
@@ -67,6 +67,10 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
     },
+    /// Shows where the CPU time of servers goes under a scenario's load: samples their stacks with
+    /// perf, prints a table of shares, and writes a flame graph (SVG) for each contestant; the last
+    /// line on stdout is the folder
+    Profile(ProfileOptions),
     /// Prints a plot of a result as an SVG, for a README: all contestants against one
     Plot {
         /// Result folder.

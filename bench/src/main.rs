@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Some(Command::Export { dir, to }) => exit(export(&dir, to)),
         Some(Command::History { file, dir }) => print(remember(&file, &dir)),
         Some(Command::Report { dirs, to, history }) => print(report(&dirs, to, history.as_deref())),
+        Some(Command::Profile(options)) => ExitCode::from(suite::profile::run(&options)),
         Some(Command::Plot { dir, against }) => print(plot(&dir, against.as_deref())),
         Some(Command::Docs { list, check }) => exit(docs(&list, check)),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),

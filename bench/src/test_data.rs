@@ -13,8 +13,9 @@ use crate::machine::Machine;
 use crate::machine::proc::{KernelMemory, TreeMemory};
 use crate::record::environment::{Environment, Revision};
 use crate::record::{
-    Ending, Footprint, GeneratorSide, Layout, MemorySample, Percentiles, RunRecord, SCHEMA_VERSION,
-    ServerMemory, ServerSide, Slice, SliceUse, Slices, Status, Stopped, WindowUse,
+    Ending, Footprint, GeneratorSide, Layout, MemorySample, PROFILE_VERSION, Percentiles, Profile,
+    Profiled, RunRecord, SCHEMA_VERSION, ServerMemory, ServerSide, Share, Slice, SliceUse, Slices,
+    Status, Stopped, WindowUse,
 };
 use crate::store::load::Results;
 use crate::summary::{Entrant, MeasuredCapacity, Setting, Summary, summarize};
@@ -453,6 +454,7 @@ pub(crate) fn results(folder: &str, revision: &str, runs: Vec<RunRecord>) -> Res
     Results {
         findings: vec![],
         strangers: vec![],
+        profiles: vec![],
         root: Path::new("bench-results").join(folder),
         environment: environment(&setting, scenarios.clone(), contestants),
         summary: summarize(setting, &scenarios, &runs),
@@ -508,5 +510,47 @@ fn environment(
         binaries: Default::default(),
         resumed: vec![],
         ready: Default::default(),
+    }
+}
+
+/// Two contestants in `echo`, one of which could not be sampled.
+pub(crate) fn profile() -> Profile {
+    let shares = [
+        (Share::Program, 400),
+        (Share::Tcp, 2_400),
+        (Share::Softirq, 1_600),
+        (Share::IoUring, 600),
+    ];
+    let sampled = Profiled {
+        contestant: "server-uring-raw".to_owned(),
+        binary: None,
+        status: Status::Valid,
+        causes: vec![],
+        doubts: vec![],
+        window_ns: 5_000_000_000,
+        messages: 1_000_000,
+        cpu_ns: 5_000_000_000,
+        softirqd_ns: 0,
+        samples: 5_000,
+        shares: shares.into(),
+    };
+    let failed = Profiled {
+        contestant: "server-tokio".to_owned(),
+        status: Status::Failed,
+        causes: vec!["the server exited with 3".to_owned()],
+        samples: 0,
+        shares: Default::default(),
+        ..sampled.clone()
+    };
+    Profile {
+        schema_version: PROFILE_VERSION,
+        started_utc: "2026-11-22T10:00:00Z".to_owned(),
+        revision: "abc1234".to_owned(),
+        machine: "vm: 2 CPUs".to_owned(),
+        perf: "perf version 6.1".to_owned(),
+        frequency_hz: 999,
+        scenario: scenario("echo"),
+        rate_per_s: None,
+        contestants: vec![sampled, failed],
     }
 }

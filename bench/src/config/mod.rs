@@ -6,7 +6,7 @@ mod scenario;
 mod suite;
 
 pub use contestant::{Contestant, Duplicate, Protocol, ScaleBy, Skills, load_contestants, plays};
-pub use options::Options;
+pub use options::{Options, ProfileOptions, Setup};
 pub use scenario::{Hot, LOWEST_RATE_PER_S, Load, Scenario, ScenarioKind, load_scenario};
 pub use suite::{Alternation, Calibration, EqualRate, Suite, Timing, load_suite};
 

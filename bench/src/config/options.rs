@@ -1,6 +1,7 @@
-//! Options of a suite, from the command line; a result keeps them.
+//! Options of a suite and of a profile, from the command line; a result keeps them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -52,12 +53,24 @@ pub struct Options {
     #[arg(long)]
     #[serde(skip)]
     pub dry_run: bool,
-    /// Where to make the result folder
-    #[arg(long, value_name = "DIR", default_value = "bench-results", value_parser = path)]
-    pub out: PathBuf,
+    /// Where everything is.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub setup: Setup,
     /// Seed of every random order and interval [default: the time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u32>,
+    /// Do not run the conformance cases first
+    #[arg(long)]
+    pub skip_conformance: bool,
+}
+
+/// Where everything is, and on which CPUs it runs.
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+pub struct Setup {
+    /// Where to make the result folder
+    #[arg(long, value_name = "DIR", default_value = "bench-results", value_parser = path)]
+    pub out: PathBuf,
     /// Folder of the binaries [default: the one this program is in]
     #[arg(long, value_name = "DIR", value_parser = path)]
     pub bin_dir: Option<PathBuf>,
@@ -76,9 +89,42 @@ pub struct Options {
     /// Name of this machine in the result folder [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub machine: Option<String>,
-    /// Do not run the conformance cases first
-    #[arg(long)]
-    pub skip_conformance: bool,
+}
+
+impl Setup {
+    /// The folder of the binaries, when this program is `own`.
+    pub fn bin_dir(&self, own: &Path) -> PathBuf {
+        let beside = own.parent().map(PathBuf::from);
+        self.bin_dir.clone().or(beside).unwrap_or_default()
+    }
+}
+
+/// How to profile a scenario.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ProfileOptions {
+    /// Scenario of kind echo or broadcast, by name or path of a TOML file
+    pub scenario: String,
+    /// Contestants, in this order [default: those marked so in the file]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub contestants: Vec<String>,
+    /// How long each contestant is sampled, after its warm-up
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = sampled)]
+    pub duration: Duration,
+    /// Add the profile to this result folder, whose report then shows it [default: a new folder]
+    #[arg(long, value_name = "DIR", value_parser = path, conflicts_with = "out")]
+    pub into: Option<PathBuf>,
+    /// Where everything is.
+    #[command(flatten)]
+    pub setup: Setup,
+}
+
+/// A time in which there are samples enough to speak of shares, and not too many to keep.
+fn sampled(text: &str) -> Result<Duration, String> {
+    let duration = units::parse_duration(text).map_err(|error| error.to_string())?;
+    match duration.as_secs_f64() {
+        0.1..=600.0 => Ok(duration),
+        _ => Err("from 100ms to 10m".to_owned()),
+    }
 }
 
 /// A path that is text: results record it, and the generator is told where to write.

@@ -4,5 +4,6 @@ pub mod bisection;
 pub mod checks;
 pub mod memory;
 pub mod metrics;
+pub mod profile;
 pub mod ruling;
 pub mod search;

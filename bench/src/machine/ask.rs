@@ -64,7 +64,9 @@ fn ask_within(limit: Duration, program: &str, args: &[&str]) -> Result<String, S
         return Ok(answer);
     }
     let complaint = complained.recv_timeout(left()).unwrap_or_default();
-    Err(match complaint.lines().next() {
+    // `Error:` on a line of its own says nothing yet.
+    let mut lines = complaint.lines();
+    Err(match lines.find(|line| !line.ends_with(':')) {
         Some(line) => format!("{program}: {line}"),
         None => format!("{program} failed"),
     })
@@ -107,6 +109,8 @@ mod tests {
         let whole = shell(20_000, "head -c 300000 /dev/zero | tr '\\0' x").unwrap();
         assert_eq!(whole.len(), 300_000);
         let failed = shell(20_000, "echo out; echo why >&2; exit 3").unwrap_err();
+        assert_eq!(failed, "sh: why");
+        let failed = shell(20_000, "echo Error: >&2; echo why >&2; exit 3").unwrap_err();
         assert_eq!(failed, "sh: why");
         assert_eq!(shell(20_000, "exit 3").unwrap_err(), "sh failed");
         let missing = ask("no-such-program", &[]).unwrap_err();

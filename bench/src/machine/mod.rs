@@ -8,6 +8,7 @@ pub mod ksoftirqd;
 pub mod limits;
 pub mod listener;
 pub mod lock;
+pub mod perf;
 pub mod preflight;
 pub mod priority;
 pub mod proc;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::table::Table;
 use crate::store::load::look;
+use crate::store::profiles;
 use crate::summary::Summary;
 
 /// A row per result folder under `dir`, the oldest first; a folder that cannot be read is a row
@@ -37,8 +38,10 @@ pub fn text(dir: &Path) -> Result<String> {
                 Ok((summary, lost)) => of_summary(&summary, &lost),
                 Err(error) => state_only(format!("unreadable: {error:#}")),
             }
-        } else {
+        } else if folder.join("environment.json").is_file() {
             state_only("unfinished: bench --resume runs the rest".to_owned())
+        } else {
+            state_only(format!("profiles only: {}", profiles(&folder).join(", ")))
         };
         table.row([vec![name], cells].concat());
     }
@@ -57,11 +60,27 @@ fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
         .collect::<Result<Vec<_>, _>>()
         .with_context(unreadable)?;
     folders.retain(|path| {
-        path.join("environment.json").is_file() || path.join("summary.json").is_file()
+        let is_file = |name: &str| path.join(name).is_file();
+        is_file("environment.json") || is_file("summary.json") || !profiles(path).is_empty()
     });
     // Names begin with the time.
     folders.sort();
     Ok(folders)
+}
+
+/// Names of the profiles in a result folder.
+fn profiles(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder.join(profiles::FOLDER));
+    let paths = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let whole = paths.filter(|path| path.join(profiles::RECORD).is_file());
+    let names = whole.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }
 
 fn state_only(state: String) -> Vec<String> {

@@ -9,6 +9,7 @@ pub mod history;
 pub mod html;
 pub mod list;
 pub mod notes;
+pub mod profile;
 pub mod table;
 pub mod text;
 mod where_slower;

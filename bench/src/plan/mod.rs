@@ -84,7 +84,13 @@ pub struct Until {
 impl SuitePlan {
     /// Loads and checks everything that `options` name; binaries are looked for in `bin_dir`.
     pub fn new(options: &Options, bin_dir: &Path) -> Result<Self> {
-        let suite = load_suite(&options.config_dir, &options.suite)?;
+        let suite = load_suite(&options.setup.config_dir, &options.suite)?;
+        Self::of_suite(suite, options, bin_dir)
+    }
+
+    /// The same of a suite that is not the one which `options` name.
+    pub fn of_suite(suite: Suite, options: &Options, bin_dir: &Path) -> Result<Self> {
+        let setup = &options.setup;
         let names = if options.scenarios.is_empty() {
             &suite.scenarios
         } else {
@@ -92,7 +98,7 @@ impl SuitePlan {
         };
         let mut scenarios: Vec<Scenario> = Vec::new();
         for name in names {
-            let scenario = load_scenario(&options.config_dir, name)?;
+            let scenario = load_scenario(&setup.config_dir, name)?;
             let companion = suite.companion_of(&scenario);
             scenarios.push(scenario);
             scenarios.extend(companion);
@@ -108,8 +114,8 @@ impl SuitePlan {
         } else {
             &options.contestants
         };
-        let file = options.contestants_file.clone();
-        let file = file.unwrap_or_else(|| options.config_dir.join("contestants.toml"));
+        let file = setup.contestants_file.clone();
+        let file = file.unwrap_or_else(|| setup.config_dir.join("contestants.toml"));
         let mut contestants = choose(load_contestants(&file)?, names, &file)?;
         let repeats = options.repeats.map_or(suite.repeats, usize::from);
         if repeats > 1 {
@@ -138,7 +144,7 @@ impl SuitePlan {
             .transpose()?;
 
         let allowed = CpuSet::allowed()?;
-        let (server_cpus, generator_cpus) = match (&options.server_cpus, &options.generator_cpus) {
+        let (server_cpus, generator_cpus) = match (&setup.server_cpus, &setup.generator_cpus) {
             (Some(server), Some(generator)) => {
                 if let Some(cpu) = server
                     .cpus()

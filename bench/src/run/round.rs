@@ -33,7 +33,7 @@ const MESSAGES_EACH: u64 = 2;
 const LATE_PART: u64 = 4;
 
 /// One contestant of a round.
-struct Participant<'a> {
+pub(super) struct Participant<'a> {
     run: Run<'a>,
     begun: Instant,
     started_unix_ns: u64,
@@ -83,18 +83,7 @@ impl Testbed {
             for (place, participant) in order.into_iter().enumerate() {
                 let participant = &mut participants[participant];
                 let Alternation { settle, slice, .. } = alternation;
-                let Some((slice, used)) = self.slice(participant, settle, slice) else {
-                    continue;
-                };
-                let place = place + 1;
-                participant
-                    .uses
-                    .extend(used.map(|used| (slice.window_ns, used)));
-                participant.alternation.slices.push(Slice {
-                    cycle,
-                    position: place,
-                    ..slice
-                });
+                self.counted_slice(participant, (settle, slice), (cycle, place + 1));
             }
         }
         participants
@@ -103,7 +92,7 @@ impl Testbed {
             .collect()
     }
 
-    fn start_server<'a>(&self, run: Run<'a>) -> Result<Participant<'a>> {
+    pub(super) fn start_server<'a>(&self, run: Run<'a>) -> Result<Participant<'a>> {
         let stem = run.stem();
         let command = self.server_command(run, None);
         let mut participant = Participant {
@@ -132,7 +121,7 @@ impl Testbed {
     }
 
     /// Returns when all connections are up.
-    fn start_generator(&self, participant: &mut Participant<'_>) -> Result<()> {
+    pub(super) fn start_generator(&self, participant: &mut Participant<'_>) -> Result<()> {
         let Some(server) = &participant.server else {
             return Ok(());
         };
@@ -163,7 +152,7 @@ impl Testbed {
     /// every connection has had some messages. Each settles first as a slice does: stretches are in
     /// the window that Little's law judges, and while 10,000 connections send their first message
     /// they are not all in flight.
-    fn warm_up(&self, participant: &mut Participant<'_>, alternation: Alternation) {
+    pub(super) fn warm_up(&self, participant: &mut Participant<'_>, alternation: Alternation) {
         let stretch = estimate::stretch(alternation);
         let mut messages = 0;
         for _ in 0..MOST_STRETCHES {
@@ -178,6 +167,25 @@ impl Testbed {
                 return;
             }
         }
+    }
+
+    /// A slice that counts, of this cycle and place in it.
+    pub(super) fn counted_slice(
+        &self,
+        participant: &mut Participant<'_>,
+        (settle, length): (Duration, Duration),
+        (cycle, position): (usize, usize),
+    ) {
+        let Some((slice, used)) = self.slice(participant, settle, length) else {
+            return;
+        };
+        let used = used.map(|used| (slice.window_ns, used));
+        participant.uses.extend(used);
+        participant.alternation.slices.push(Slice {
+            cycle,
+            position,
+            ..slice
+        });
     }
 
     /// One contestant awake: what the generator counted, and what the server used if that was seen;
@@ -261,7 +269,7 @@ impl Testbed {
     }
 
     /// Ends a contestant's processes and records its run.
-    fn leave(&self, participant: Participant<'_>) -> Result<RunRecord> {
+    pub(super) fn leave(&self, participant: Participant<'_>) -> Result<RunRecord> {
         let Participant {
             run,
             mut observed,
@@ -293,6 +301,14 @@ impl Testbed {
             alternation: Some(alternation),
         };
         self.conclude(run, course, observed)
+    }
+}
+
+impl Participant<'_> {
+    /// Of its server, unless something has failed.
+    pub(super) fn ready_pid(&self) -> Option<u32> {
+        let server = self.server.as_ref()?;
+        self.observed.failures.is_empty().then(|| server.pid())
     }
 }
 

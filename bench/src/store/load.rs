@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::audit::{audit_runs, audit_summary};
+use super::profiles::{self, StoredProfile};
 use crate::config::Scenario;
 use crate::judge::ruling::{Surroundings, decide};
 use crate::record::environment::Environment;
@@ -32,6 +33,8 @@ pub struct Results {
     pub findings: Vec<String>,
     /// What no suite wrote.
     pub strangers: Vec<PathBuf>,
+    /// `profiles/`.
+    pub profiles: Vec<StoredProfile>,
 }
 
 impl Results {
@@ -67,7 +70,10 @@ impl Results {
             // Else all that differs would be said of every figure of the lost run's bout.
             findings.extend(audit_summary(&said, &summary));
         }
+        let (profiles, wrong) = profiles::load(root)?;
+        findings.extend(wrong);
         Ok(Self {
+            profiles,
             environment,
             runs,
             findings,
@@ -307,7 +313,7 @@ pub(crate) fn is_torn(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.is_eof() || error.is_syntax())
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = || format!("cannot read the folder {}", folder.display());
     let mut paths = fs::read_dir(folder)
         .with_context(unreadable)?

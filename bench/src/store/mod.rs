@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod load;
+pub mod profiles;
 pub mod schema;
 
 use std::fs::{self, File};
@@ -21,12 +22,17 @@ impl ResultFolder {
     /// Makes a new folder under `out`, which is made too if it is missing. A name that is taken
     /// gets a number.
     pub fn create(out: &Path, utc: &str, machine: &str, revision: &str) -> Result<Self> {
+        let name = format!("{utc}-{}-{}", clean(machine), clean(revision));
+        Self::create_named(out, &name)
+    }
+
+    /// The same under a name that is safe already.
+    pub fn create_named(out: &Path, name: &str) -> Result<Self> {
         fs::create_dir_all(out)
             .with_context(|| format!("cannot make the folder {}", out.display()))?;
-        let name = format!("{utc}-{}-{}", clean(machine), clean(revision));
         for number in 1..1000 {
             let root = out.join(if number == 1 {
-                name.clone()
+                name.to_owned()
             } else {
                 format!("{name}-{number}")
             });

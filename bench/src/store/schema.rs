@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{Schema, schema_for};
 
-use crate::record::{RunRecord, SCHEMA_VERSION};
+use crate::record::{PROFILE_VERSION, Profile, RunRecord, SCHEMA_VERSION};
 use crate::summary::Summary;
 
 /// A kind of JSON file that others may want to read.
@@ -21,6 +21,8 @@ pub enum Document {
     Run,
     /// `summary.json`
     Summary,
+    /// `profiles/SCENARIO/profile.json`
+    Profile,
 }
 
 impl Document {
@@ -30,6 +32,7 @@ impl Document {
             Self::Record => ("record", loadgen::record::SCHEMA_VERSION),
             Self::Run => ("run", SCHEMA_VERSION),
             Self::Summary => ("summary", SCHEMA_VERSION),
+            Self::Profile => ("profile", PROFILE_VERSION),
         };
         format!("{stem}-v{version}.schema.json")
     }
@@ -40,6 +43,7 @@ impl Document {
             Self::Record => schema_for!(loadgen::record::Record),
             Self::Run => schema_for!(RunRecord),
             Self::Summary => schema_for!(Summary),
+            Self::Profile => schema_for!(Profile),
         };
         RecursiveTransform(unwrap_description).transform(&mut schema);
         schema

@@ -209,21 +209,12 @@ impl Referee {
         pace: &mut Pace,
         progress: &mut Progress,
     ) -> Result<bool> {
-        let rate_per_s = match (scenario.load, scenario.capacity_key()) {
-            (Some(Load::FractionOfCapacity(fraction)), Some(key)) => {
-                match self.capacities.get(&key) {
-                    Some(capacity) => Some((capacity.smallest_per_s * fraction).round()),
-                    None => {
-                        progress.say(&format!(
-                            "{}: left out, because no capacity was measured",
-                            scenario.name
-                        ));
-                        return Ok(true);
-                    }
-                }
+        let rate_per_s = match self.rate_of(scenario) {
+            Ok(rate_per_s) => rate_per_s,
+            Err(left_out) => {
+                progress.say(&left_out);
+                return Ok(true);
             }
-            (Some(Load::Rate(rate)), _) => Some(rate),
-            _ => None,
         };
         let estimate = self.estimate_block(scenario);
         if let Some(budget) = self.plan.budget
@@ -251,6 +242,24 @@ impl Referee {
         progress.view.left = Some(self.time_left(&progress.view, pace));
         progress.block_is_over(bout);
         Ok(!self.testbed.interrupt.is_set())
+    }
+
+    /// The rate in force, for an open loop; why there is none, if it is a part of a capacity that
+    /// was not measured.
+    pub(super) fn rate_of(&self, scenario: &Scenario) -> Result<Option<f64>, String> {
+        match (scenario.load, scenario.capacity_key()) {
+            (Some(Load::FractionOfCapacity(fraction)), Some(key)) => {
+                let capacity = self.capacities.get(&key).ok_or_else(|| {
+                    format!(
+                        "{}: left out, because no capacity was measured",
+                        scenario.name
+                    )
+                })?;
+                Ok(Some((capacity.smallest_per_s * fraction).round()))
+            }
+            (Some(Load::Rate(rate)), _) => Ok(Some(rate)),
+            _ => Ok(None),
+        }
     }
 
     /// One run of every contestant, in random order or, in an alternating bout, all at once. Ends

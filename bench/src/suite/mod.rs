@@ -4,6 +4,7 @@ pub mod admit;
 mod bouts;
 mod calibration;
 pub mod live;
+pub mod profile;
 pub mod progress;
 pub mod resume;
 pub mod revision;
@@ -44,13 +45,11 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// Runs the suite that `options` describe; the program's exit code. The last line on stdout is the
 /// result folder, if one was made.
 pub fn run(options: &Options) -> u8 {
-    let own = std::env::current_exe().context("cannot find this program's own path");
+    let own = own_path();
     if !options.dry_run
-        && !priority::is_taken()
-        && let (Ok(own), Some(nice)) = (&own, priority::available())
+        && let Some(code) = run_with_precedence(&own)
     {
-        let rerun = process::run_again(own, nice);
-        return rerun.unwrap_or_else(|error| fail(&error, EXIT_INCOMPLETE));
+        return code;
     }
     let prepared = own.and_then(|own| {
         let left = options.resume.as_deref().map(Left::read).transpose()?;
@@ -58,11 +57,7 @@ pub fn run(options: &Options) -> u8 {
             Some(left) => left.options(options)?,
             None => options.clone(),
         };
-        let bin_dir = options
-            .bin_dir
-            .clone()
-            .or_else(|| own.parent().map(PathBuf::from));
-        let plan = SuitePlan::new(&options, &bin_dir.unwrap_or_default())?;
+        let plan = SuitePlan::new(&options, &options.setup.bin_dir(&own))?;
         Ok((options, left, plan, own))
     });
     let (options, left, plan, own) = match prepared {
@@ -73,10 +68,32 @@ pub fn run(options: &Options) -> u8 {
         print!("{}", dry_run::text(&plan));
         return EXIT_COMPLETE;
     }
-    match Referee::enter(options, left, plan, own) {
+    match Referee::enter(options, left, plan, own, new_folder) {
         Ok(referee) => referee.run_suite(),
         Err(error) => fail(&error, EXIT_INCOMPLETE),
     }
+}
+
+fn own_path() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own path")
+}
+
+/// Runs this program once more with precedence over others, where the user may have that and it has
+/// none yet: then its exit code.
+fn run_with_precedence(own: &Result<PathBuf>) -> Option<u8> {
+    let own = own.as_ref().ok().filter(|_| !priority::is_taken())?;
+    let rerun = process::run_again(own, priority::available()?);
+    Some(rerun.unwrap_or_else(|error| fail(&error, EXIT_INCOMPLETE)))
+}
+
+/// The folder of a suite that begins.
+fn new_folder(options: &Options, environment: &Environment) -> Result<ResultFolder> {
+    ResultFolder::create(
+        &options.setup.out,
+        &environment.started_utc.replace(':', "-"),
+        &environment.machine.name,
+        &environment.revision.short(),
+    )
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> u8 {
@@ -100,11 +117,17 @@ struct Referee {
 
 impl Referee {
     /// Checks the machine and makes the result folder, or takes up the one that was left.
-    fn enter(options: Options, left: Option<Left>, plan: SuitePlan, own: PathBuf) -> Result<Self> {
+    fn enter(
+        options: Options,
+        left: Option<Left>,
+        plan: SuitePlan,
+        own: PathBuf,
+        new_folder: impl FnOnce(&Options, &Environment) -> Result<ResultFolder>,
+    ) -> Result<Self> {
         let (begun, started) = (Instant::now(), SystemTime::now());
         let interrupt = Interrupt::on_signals()?;
         let lock = Lock::take()?;
-        let machine = Machine::read(options.machine.as_deref());
+        let machine = Machine::read(options.setup.machine.as_deref());
         let findings = check_machine(&machine, &plan)?;
         let revision = revision::read(&plan);
         if let Some(why) = &revision.why {
@@ -139,12 +162,7 @@ impl Referee {
         };
         let (mut capacities, mut runs) = (BTreeMap::new(), Vec::new());
         let folder = match left {
-            None => ResultFolder::create(
-                &options.out,
-                &environment.started_utc.replace(':', "-"),
-                &environment.machine.name,
-                &environment.revision.short(),
-            )?,
+            None => new_folder(&options, &environment)?,
             Some(left) => {
                 let changed = left.check(&environment, options.force)?;
                 let utc =

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 
 use super::revision::digest;
-use crate::config::Options;
+use crate::config::{Options, Setup};
 use crate::machine::same::machines;
 use crate::output::words;
 use crate::plan::SuitePlan;
@@ -81,10 +81,13 @@ impl Left {
         };
         Ok(Options {
             seed: u32::try_from(self.environment.seed).ok(),
-            machine: Some(self.environment.machine.name.clone()),
-            bin_dir: given.bin_dir.clone(),
-            config_dir: given.config_dir.clone(),
-            out: given.out.clone(),
+            setup: Setup {
+                machine: Some(self.environment.machine.name.clone()),
+                bin_dir: given.setup.bin_dir.clone(),
+                config_dir: given.setup.config_dir.clone(),
+                out: given.setup.out.clone(),
+                ..recorded.setup
+            },
             resume: given.resume.clone(),
             force: given.force,
             dry_run: given.dry_run,

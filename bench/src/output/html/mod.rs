@@ -3,6 +3,7 @@
 mod axis;
 mod bout;
 mod chart;
+mod flame;
 mod forest;
 mod history;
 mod loads;
@@ -10,11 +11,14 @@ mod panels;
 mod percentiles;
 pub(crate) mod power;
 mod probes;
+mod profile;
 mod rounds;
 mod strip;
 mod svg;
 mod verdicts;
 mod work;
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use minijinja::{AutoEscape, Environment, Value, context};
@@ -22,6 +26,7 @@ use serde::Serialize;
 
 use crate::config::ScenarioKind;
 use crate::judge::metrics;
+use crate::judge::profile::Stacks;
 use crate::output::history::Entry;
 use crate::output::notes::notes;
 use crate::output::table::Table;
@@ -30,12 +35,17 @@ use crate::output::where_slower::{WhereSlower, where_slower};
 use crate::output::words;
 use crate::record::{RunRecord, Status};
 use crate::store::load::Results;
+use crate::store::profiles::StoredProfile;
 use crate::summary::{Bout, ContestantResult, Summary};
 use chart::{Chart, Legend, metric_title};
 use forest::Forest;
 use power::{Curve, Observed};
 
 const PAGE: &str = include_str!("page.html");
+/// The page of a profile that stands alone.
+const PROFILE: &str = include_str!("profile.html");
+/// What pages have in common.
+const MACROS: &str = include_str!("macros.html");
 const STYLE: &str = include_str!("style.css");
 /// Colours and strokes of drawings, also in a drawing that stands alone.
 const MARKS: &str = include_str!("marks.css");
@@ -47,9 +57,7 @@ const ALONE: &str = include_str!("alone.css");
 /// # Errors
 /// When the template and what is put into it do not fit: a bug.
 pub fn page(results: &[Results], history: &[Entry]) -> Result<String> {
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    environment.add_template("page", PAGE)?;
+    let environment = templates()?;
     let sections: Vec<Section> = results.iter().map(Section::of).collect();
     let names = history::names(history);
     let legend = Legend(&names);
@@ -59,13 +67,46 @@ pub fn page(results: &[Results], history: &[Entry]) -> Result<String> {
         .collect();
     let page = environment.get_template("page")?;
     page.render(context! {
-        style => Value::from_safe_string(format!("{STYLE}{MARKS}")),
+        style => style(),
         sections,
         history => history::charts(history, &legend),
         historic => contestants,
         version => env!("CARGO_PKG_VERSION"),
     })
     .context("the report cannot be written")
+}
+
+fn templates() -> Result<Environment<'static>> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    for (name, source) in [("page", PAGE), ("profile", PROFILE), ("macros", MACROS)] {
+        environment.add_template(name, source)?;
+    }
+    Ok(environment)
+}
+
+fn style() -> Value {
+    Value::from_safe_string(format!("{STYLE}{MARKS}"))
+}
+
+/// The page of one profile.
+///
+/// # Errors
+/// As [`page`].
+pub fn profile_page(stored: &StoredProfile) -> Result<String> {
+    let environment = templates()?;
+    let page = environment.get_template("profile")?;
+    page.render(context! {
+        style => style(),
+        view => profile::view(stored, &BTreeMap::new()),
+        version => env!("CARGO_PKG_VERSION"),
+    })
+    .context("the page of a profile cannot be written")
+}
+
+/// The stacks of a contestant as a drawing that stands alone.
+pub fn flame_graph(stacks: &Stacks, contestant: &str, scenario: &str) -> String {
+    alone(&flame::draw(stacks, &format!("{contestant} in {scenario}")))
 }
 
 /// All contestants against one of them (the first, if none is named) as a drawing that stands
@@ -113,6 +154,7 @@ struct Section {
     verdicts: Table,
     noise: Vec<String>,
     where_slower: Vec<WhereSlower>,
+    profiles: Vec<profile::ProfileView>,
     first_view: Option<FirstView>,
     by_load: Vec<Chart>,
     bouts: Vec<BoutView>,
@@ -168,6 +210,7 @@ impl Section {
             noise: noise(summary),
             where_slower: where_slower(summary),
             first_view: first_view(summary, names.first().map_or("", String::as_str), &legend),
+            profiles: profiles(results),
             by_load: by_load(results, &legend),
             bouts: summary
                 .bouts
@@ -179,6 +222,12 @@ impl Section {
             id,
         }
     }
+}
+
+fn profiles(results: &Results) -> Vec<profile::ProfileView> {
+    let binaries = &results.environment.binaries;
+    let stored = results.profiles.iter();
+    stored.map(|one| profile::view(one, binaries)).collect()
 }
 
 fn first_view(summary: &Summary, reference: &str, legend: &Legend<'_>) -> Option<FirstView> {

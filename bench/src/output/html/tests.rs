@@ -200,3 +200,39 @@ fn a_history_is_drawn_per_bout_and_machine() {
     assert!(older < page.find("server-uring at def5678: 110k").unwrap());
     assert!(page.contains("Over time") && page.contains("on yet another"));
 }
+
+#[test]
+fn a_profile_beside_the_runs_is_shown_with_what_is_wrong_with_it() {
+    let mut results = test_data::results("x", "abc1234", ten_blocks());
+    assert!(
+        !page(&[results.clone()], &[])
+            .unwrap()
+            .contains("Where the CPU time goes")
+    );
+    let folded = "w;main 400\nw;main;tcp_ack_[k] 4600\n";
+    let stacks = Stacks::of_folded(folded).unwrap();
+    let raw = "server-uring-raw".to_owned();
+    let mut profile = test_data::profile();
+    profile.contestants[0].shares = stacks.shares();
+    results.profiles = vec![StoredProfile {
+        folder: "profiles/echo".into(),
+        stacks: [(raw.clone(), stacks)].into(),
+        profile,
+    }];
+    results
+        .environment
+        .binaries
+        .insert(raw, "another".to_owned());
+    let text = page(&[results.clone()], &[]).unwrap();
+    for part in [
+        "<h3>Where the CPU time goes</h3>",
+        "<title>tcp_ack: 92.00%, 4,600 samples (kernel TCP/IP)</title>",
+        "<title>server-uring-raw: kernel TCP/IP: 92.0%, 4.60 µs</title>",
+        "server-uring-raw: the profile is of another binary than the runs",
+        "server-tokio: no profile: the server exited with 3",
+    ] {
+        assert!(text.contains(part), "no {part}");
+    }
+    let alone = profile_page(&results.profiles[0]).unwrap();
+    assert!(alone.contains("What this does not show") && !alone.contains("another binary"));
+}
