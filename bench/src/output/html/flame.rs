@@ -14,7 +14,7 @@ const WIDTH: f64 = 1000.0;
 const ROW: f64 = 16.0;
 /// Narrower boxes are left out: nobody could see or point at them.
 const NARROWEST: f64 = 1.0;
-/// Of a character in a box, which is of a font whose characters are alike (marks.css).
+/// Of a character in a box, which is of a font whose characters are alike (flame.css).
 const CHARACTER: f64 = 6.3;
 /// Over the legend: title and how to read it.
 const HEAD: f64 = 46.0;

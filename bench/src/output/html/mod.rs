@@ -49,6 +49,8 @@ const MACROS: &str = include_str!("macros.html");
 const STYLE: &str = include_str!("style.css");
 /// Colours and strokes of drawings, also in a drawing that stands alone.
 const MARKS: &str = include_str!("marks.css");
+/// Colours of shares, and what flame graphs need besides.
+const FLAME: &str = include_str!("flame.css");
 /// Styles that such a drawing otherwise gets from the page.
 const ALONE: &str = include_str!("alone.css");
 
@@ -86,7 +88,7 @@ fn templates() -> Result<Environment<'static>> {
 }
 
 fn style() -> Value {
-    Value::from_safe_string(format!("{STYLE}{MARKS}"))
+    Value::from_safe_string(format!("{STYLE}{MARKS}{FLAME}"))
 }
 
 /// The page of one profile.
@@ -106,7 +108,8 @@ pub fn profile_page(stored: &StoredProfile) -> Result<String> {
 
 /// The stacks of a contestant as a drawing that stands alone.
 pub fn flame_graph(stacks: &Stacks, contestant: &str, scenario: &str) -> String {
-    alone(&flame::draw(stacks, &format!("{contestant} in {scenario}")))
+    let svg = flame::draw(stacks, &format!("{contestant} in {scenario}"));
+    styled(&svg, &format!("{MARKS}{ALONE}{FLAME}"))
 }
 
 /// All contestants against one of them (the first, if none is named) as a drawing that stands
@@ -139,8 +142,12 @@ pub(crate) fn work_plot(summary: &Summary, reference: &str) -> Option<String> {
 
 /// With the styles that it gets from the page otherwise.
 fn alone(svg: &str) -> String {
+    styled(svg, &format!("{MARKS}{ALONE}"))
+}
+
+fn styled(svg: &str, style: &str) -> String {
     // Behind the start tag of the root element.
-    svg.replacen('>', &format!("><style>\n{MARKS}{ALONE}</style>\n"), 1) + "\n"
+    svg.replacen('>', &format!("><style>\n{style}</style>\n"), 1) + "\n"
 }
 
 /// One result folder.
