@@ -196,29 +196,28 @@ impl Payload {
     /// When any byte outside the label differs.
     pub fn check_first(&self, payload: &[u8]) -> Result<Label, Corrupted> {
         let template = self.template.get(..payload.len()).ok_or(Corrupted)?;
-        let mut seq = [0; 8];
-        let seq_len = payload.len().min(8);
-        seq[..seq_len].copy_from_slice(&payload[..seq_len]);
-        let mut label = Label {
-            seq: u64::from_le_bytes(seq),
-            stream: None,
-            sent_ns: 0,
-        };
-        let fill = match payload.len() {
-            0..=7 => payload.len(),
-            8..=15 => 8,
-            _ => {
-                label.stream = Some(read_u32(&payload[8..12]));
-                if payload[12..16] != template[12..16] {
+        let (label, fill) = match payload.first_chunk::<16>() {
+            Some(first) => {
+                if first[12..] != template[12..16] {
                     return Err(Corrupted);
                 }
-                if self.stamped {
-                    label.sent_ns = u64::from(read_u32(&payload[16..20]))
-                        | u64::from(read_u32(&payload[20..24])) << 32;
-                    24
-                } else {
-                    16
-                }
+                let first = u128::from_le_bytes(*first);
+                let stamp = payload.get(16..24).filter(|_| self.stamped);
+                let label = Label {
+                    seq: first as u64,
+                    stream: Some((first >> 64) as u32),
+                    sent_ns: stamp.map_or(0, read),
+                };
+                (label, if self.stamped { 24 } else { 16 })
+            }
+            None => {
+                let seq_len = payload.len().min(8);
+                let label = Label {
+                    seq: read(&payload[..seq_len]),
+                    stream: None,
+                    sent_ns: 0,
+                };
+                (label, seq_len)
             }
         };
         if payload[fill..] != template[fill..] {
@@ -233,11 +232,11 @@ impl Payload {
     }
 }
 
-fn read_u32(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |value, byte| value << 8 | u32::from(*byte))
+/// The number of up to 8 bytes.
+fn read(bytes: &[u8]) -> u64 {
+    let mut number = [0; 8];
+    number[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(number)
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ pub fn mask(payload: &mut [u8], key: [u8; 4]) {
 
 /// Appends `payload`, XORed with the repeated `key`: read once and written once, where copying it
 /// and masking the copy would be two passes.
-#[inline]
 pub fn append_masked(payload: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
     let (words, rest) = payload.as_chunks::<4>();
     let word_key = u32::from_ne_bytes(key);

@@ -36,8 +36,10 @@ pub struct Echo {
     /// The schedule where some connections are hot; without it all take turns.
     deal: Option<Deal>,
     streams: Vec<Stream>,
-    /// When each request in flight was sent: `window` places per connection.
+    /// When each request in flight was sent: `places` per connection, the window's next power of
+    /// two, so that no message costs a division.
     sent_at: Vec<u64>,
+    places: usize,
     overtaken: Overtaken<u64>,
     parts: Parts,
     /// Number of each stream's first message of this load.
@@ -80,7 +82,9 @@ pub struct EchoPlan {
 impl Echo {
     /// Before the load begins.
     pub fn new(plan: EchoPlan) -> Self {
+        let places = (plan.window as usize).next_power_of_two();
         Self {
+            places,
             batch: Sockets::batch(plan.payload.size(), BATCH) as u64,
             payload: plan.payload,
             first_name: plan.thread as u32,
@@ -89,7 +93,7 @@ impl Echo {
             pacer: plan.pacer,
             deal: plan.deal,
             streams: vec![Stream::default(); plan.streams],
-            sent_at: vec![0; plan.streams * plan.window as usize],
+            sent_at: vec![0; plan.streams * places],
             overtaken: Overtaken::default(),
             parts: Parts::default(),
             first: 0,
@@ -105,7 +109,7 @@ impl Echo {
     }
 
     fn slot(&self, conn: usize, seq: u64) -> usize {
-        conn * self.window as usize + (seq % self.window) as usize
+        conn * self.places + (seq as usize & (self.places - 1))
     }
 
     /// The connection that message `index` of the schedule belongs to, and its number there.
@@ -126,6 +130,7 @@ impl Echo {
     }
 
     /// When message `seq` of `conn`, sent at `sent`, was meant to be sent.
+    #[inline]
     fn meant(&self, conn: usize, seq: u64, sent: u64, times: &Times) -> u64 {
         match &self.pacer {
             Some(pacer) => {
