@@ -142,7 +142,7 @@ pub fn assemble(partial: PartialResults<'_>) -> RunOutput {
     let per_second = |count: u64| rate(count, window_ns);
     let throughput = Throughput {
         messages_per_s: per_second(counts.replies_in_window),
-        payload_bytes_per_s: per_second(counts.replies_in_window) * config.traffic.size as f64,
+        payload_bytes_per_s: per_second(counts.replies_in_window) * config.traffic.mean_size(),
     };
     let summary = histogram::summarise(&main);
     let mut record = Record {
@@ -351,8 +351,9 @@ fn to_options(config: &Config, plan: &Plan) -> Options {
             .traffic
             .hot
             .map(|hot| hot.share_millionths as f64 / MILLION as f64),
+        hot_size_bytes: config.traffic.hot_size(),
         spin_us: config.spin.as_micros() as u64,
-        verification: Verification::of_size(config.traffic.size),
+        verification: Verification::of_size(config.traffic.smallest_size()),
     }
 }
 

@@ -59,14 +59,18 @@ pub enum Command {
         /// the server may answer in one frame or in several
         #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
         fragments: u64,
-        /// Fraction of the connections that are hot, between 0 and 1, for servers that do work for
-        /// each message (--handler-work-us): the hot ones ask for the target as given, the others
-        /// with `work=0` in its query, and their latency is recorded apart
+        /// Fraction of the connections that are hot, between 0 and 1; the latency of the others is
+        /// recorded apart. Their messages differ by --hot-size. Without it it is for servers that do
+        /// work for each message (--handler-work-us): the hot ones ask for the target as given, the
+        /// others with `work=0` in its query
         #[arg(long, value_name = "FRACTION", requires = "rate")]
         hot: Option<f64>,
         /// Fraction of the messages that go to hot connections, between 0 and 1 [default: as --hot]
         #[arg(long, value_name = "FRACTION", requires = "hot")]
         hot_share: Option<f64>,
+        /// Payload bytes per message of hot connections [default: as --size]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "hot")]
+        hot_size: Option<u64>,
     },
     /// Publish to a room whose members all receive every message; latency to the first, median and
     /// last receiver
@@ -255,12 +259,14 @@ impl Cli {
                 fragments,
                 hot: fraction,
                 hot_share,
+                hot_size,
             } => {
+                let hot = fraction
+                    .map(|fraction| hot(fraction, hot_share, hot_size, common.connections))
+                    .transpose()?;
                 let traffic = Traffic {
-                    fragments: checked(fragments, messages.size)?,
-                    hot: fraction
-                        .map(|fraction| hot(fraction, hot_share, common.connections))
-                        .transpose()?,
+                    fragments,
+                    hot,
                     ..echo(&messages)
                 };
                 (LoadKind::Echo, common, traffic, messages.slices)
@@ -328,15 +334,6 @@ fn echo(messages: &Messages) -> Traffic {
     }
 }
 
-fn checked(fragments: u64, size: u64) -> Result<u64, String> {
-    if fragments == 0 || fragments > size.max(1) {
-        return Err(format!(
-            "--fragments {fragments} of {size} bytes: use 1 or more, and at most one for each byte"
-        ));
-    }
-    Ok(fragments)
-}
-
 fn lives(rate: Option<f64>, messages: u64, size: u64) -> Traffic {
     Traffic {
         rate_per_s: rate,
@@ -346,7 +343,12 @@ fn lives(rate: Option<f64>, messages: u64, size: u64) -> Traffic {
     }
 }
 
-fn hot(fraction: f64, share: Option<f64>, connections: u64) -> Result<Hot, String> {
+fn hot(
+    fraction: f64,
+    share: Option<f64>,
+    size: Option<u64>,
+    connections: u64,
+) -> Result<Hot, String> {
     let (fraction, share) = (fraction, share.unwrap_or(fraction));
     let connections_hot = (fraction * connections as f64).round();
     if !(1.0..connections as f64).contains(&connections_hot) {
@@ -365,6 +367,7 @@ fn hot(fraction: f64, share: Option<f64>, connections: u64) -> Result<Hot, Strin
     Ok(Hot {
         connections: connections_hot as u64,
         share_millionths: share_millionths as u64,
+        size,
     })
 }
 
@@ -442,11 +445,18 @@ fn config(
     if traffic.window == 0 {
         return Err("--window 0 never sends: use 1 or more".into());
     }
-    if traffic.size > config::MOST_SIZE {
+    let (largest, smallest) = (traffic.largest_size(), traffic.smallest_size());
+    if largest > config::MOST_SIZE {
         return Err(format!(
-            "--size {} is more than the {} bytes this generator can receive in one message",
-            traffic.size,
+            "--size or --hot-size {largest} is more than the {} bytes this generator can receive in \
+             one message",
             config::MOST_SIZE
+        ));
+    }
+    if traffic.fragments == 0 || traffic.fragments > smallest.max(1) {
+        return Err(format!(
+            "--fragments {} of {smallest} bytes: use 1 or more, and at most one for each byte",
+            traffic.fragments
         ));
     }
     for (flag, rate) in [
@@ -468,13 +478,12 @@ fn config(
             config::MOST_IN_FLIGHT
         ));
     }
-    let bytes = slots.saturating_mul(traffic.size);
+    let bytes = traffic.bytes_in_flight(common.connections);
     if bytes > config::MOST_BYTES_IN_FLIGHT {
         return Err(format!(
-            "{} connections x window {} x {} bytes = {bytes} bytes in flight, more than the {} this generator will hold: lower one of them",
+            "{} connections x window {}, messages of {largest} bytes: {bytes} bytes in flight, more than the {} this generator will hold: lower one of them",
             common.connections,
             traffic.window,
-            traffic.size,
             config::MOST_BYTES_IN_FLIGHT
         ));
     }

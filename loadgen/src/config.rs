@@ -82,14 +82,52 @@ pub struct Traffic {
     pub hot: Option<Hot>,
 }
 
-/// Connections that ask for the target as given and get a share of the messages of their own; the
-/// others ask the server for no work.
+/// Connections that get a share of the messages of their own, and differ in what these cost: with a
+/// size in that, else they ask for the target as given, and the others ask the server for no work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hot {
     /// How many; the first ones. Fewer than all.
     pub connections: u64,
     /// Of [`MILLION`] messages so many go to them; neither none nor all.
     pub share_millionths: u64,
+    /// Payload bytes of their messages, if not those of all.
+    pub size: Option<u64>,
+}
+
+impl Traffic {
+    /// Payload bytes of the hot connections' messages, if they have a size of their own.
+    pub fn hot_size(&self) -> Option<u64> {
+        self.hot?.size
+    }
+
+    /// Payload bytes of the longest messages.
+    pub fn largest_size(&self) -> u64 {
+        self.size.max(self.hot_size().unwrap_or(0))
+    }
+
+    /// Payload bytes of the shortest messages.
+    pub fn smallest_size(&self) -> u64 {
+        self.size.min(self.hot_size().unwrap_or(u64::MAX))
+    }
+
+    /// Payload bytes of a message, on average.
+    pub fn mean_size(&self) -> f64 {
+        let size = self.size as f64;
+        self.hot
+            .and_then(|hot| Some((hot.size? as f64, hot.share_millionths)))
+            .map_or(size, |(hot_size, share)| {
+                size + (hot_size - size) * share as f64 / MILLION as f64
+            })
+    }
+
+    /// Payload bytes that `connections` may have in flight.
+    pub fn bytes_in_flight(&self, connections: u64) -> u64 {
+        let hot = self.hot.map_or(0, |hot| hot.connections);
+        let each = hot
+            .saturating_mul(self.hot_size().unwrap_or(self.size))
+            .saturating_add((connections - hot).saturating_mul(self.size));
+        self.window.saturating_mul(each)
+    }
 }
 
 impl Default for Traffic {

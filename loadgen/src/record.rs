@@ -210,12 +210,16 @@ pub struct Options {
     /// Kind `connect`: messages of each connection before it leaves, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_per_connection: Option<u64>,
-    /// Kind `echo`: connections that are hot. The others asked for no work in the handler.
+    /// Kind `echo`: connections that are hot. Without `hot_size_bytes` the others asked for no work
+    /// in the handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hot_connections: Option<u64>,
     /// Share of the messages that went to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hot_share: Option<f64>,
+    /// Payload bytes of their messages, if not `size_bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_size_bytes: Option<u64>,
     /// How long a thread polls before it sleeps, in microseconds; 0: it sleeps at once.
     #[serde(default)]
     pub spin_us: u64,

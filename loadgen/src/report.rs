@@ -97,6 +97,9 @@ fn heading(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             show_count(hot as f64),
             show_count(share * 100.0)
         );
+        if let Some(size) = options.hot_size_bytes {
+            let _ = write!(what, ", of {size} B");
+        }
     }
     if let Some(publishers) = options.publishers {
         let _ = write!(what, ", {publishers} publisher(s)");

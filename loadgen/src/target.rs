@@ -88,7 +88,8 @@ fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Tar
     } else {
         let port = url.port_or_known_default().unwrap_or(80);
         let of_query = |query: Option<&str>| request(text, &url, query, &host, config);
-        let without_work = match (&config.traffic.hot, url.query()) {
+        let hot = config.traffic.hot.filter(|hot| hot.size.is_none());
+        let without_work = match (hot, url.query()) {
             (None, _) => None,
             (Some(_), None | Some("")) => Some(of_query(Some(NO_WORK))?),
             (Some(_), Some(query)) => Some(of_query(Some(&format!("{query}&{NO_WORK}")))?),
@@ -119,9 +120,10 @@ fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
             "{text}: raw TCP has no handshake to carry -H or --subprotocol: leave them out"
         ));
     }
-    if config.traffic.hot.is_some() {
+    if config.traffic.hot.is_some_and(|hot| hot.size.is_none()) {
         return Err(format!(
-            "{text}: raw TCP has no query that could ask for no work: leave out --hot"
+            "{text}: raw TCP has no query that could ask for no work: leave out --hot, or add \
+             --hot-size"
         ));
     }
     if config.traffic.fragments > 1 {
@@ -407,6 +409,7 @@ mod tests {
             config.traffic.hot = Some(Hot {
                 connections: 1,
                 share_millionths: 1,
+                size: None,
             });
             let target = resolve(url, &config, known).unwrap();
             let Protocol::WebSocket(request) = target.protocol else {

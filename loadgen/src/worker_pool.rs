@@ -221,11 +221,14 @@ fn thread_main(
             };
             let streams = busy(config, plan, thread);
             let hot = hot(config, plan, thread);
-            let mut payload = Payload::new(config.traffic.size as usize, common.nonce, false);
-            payload.split(config.traffic.fragments as usize);
-            if common.targets.iter().any(Target::is_tcp) {
-                payload.leave_unmasked();
-            }
+            let payload = |size: u64| {
+                let mut payload = Payload::new(size as usize, common.nonce, false);
+                payload.split(config.traffic.fragments as usize);
+                if common.targets.iter().any(Target::is_tcp) {
+                    payload.leave_unmasked();
+                }
+                payload
+            };
             let deal = config.traffic.hot.map(|all| {
                 Deal::new(
                     all.share_millionths,
@@ -234,7 +237,8 @@ fn thread_main(
                 )
             });
             let echo = Echo::new(EchoPlan {
-                payload,
+                payload: payload(config.traffic.size),
+                hot_payload: config.traffic.hot_size().map(payload),
                 streams,
                 thread,
                 threads: plan.threads,
@@ -296,7 +300,7 @@ fn bounds(config: &Config) -> Bounds {
         _ => Bounds::new(
             config.connections,
             traffic.window,
-            traffic.size,
+            traffic.largest_size(),
             traffic.fragments,
         ),
     }
@@ -335,7 +339,7 @@ impl Start<'_> {
             )
             .on_schedule(arrivals_per_s(config)),
             traffic,
-            size: config.traffic.size as usize,
+            size: config.traffic.mean_size() as usize,
             open_loop: config.traffic.rate_per_s.is_some(),
             recycles: config.kind == LoadKind::Connect,
             drain_ns: config.drain_timeout.as_nanos() as u64,
@@ -351,7 +355,7 @@ impl Start<'_> {
 /// a monitor that lists the descriptors of all processes finds none (one took a quarter of two CPUs
 /// at a million).
 fn make_ring(config: &Config, threads: usize, connections: usize) -> Result<Ring, String> {
-    let buffer = buffer_bytes(config.traffic.size, config.traffic.window);
+    let buffer = buffer_bytes(config.traffic.largest_size(), config.traffic.window);
     // The ring takes the next power of two.
     let count = (BUFFER_BYTES.min(ALL_BUFFERS_BYTES / threads) / buffer).max(LEAST_BUFFERS);
     let completions = (ALL_COMPLETIONS / threads).clamp(COMPLETIONS.start, COMPLETIONS.end);

@@ -509,3 +509,54 @@ fn connections_that_are_not_hot_are_recorded_apart() {
     let plain = support::record("echo -c 2 -r 100 -d 100ms --warmup 0", echo_server());
     assert!(plain.latency_others.is_none() && plain.options.hot_connections.is_none());
 }
+
+/// Messages of two sizes, each on its connections, over WebSocket and over raw TCP: both are
+/// verified, and what the connections ask for is the same.
+#[test]
+fn hot_connections_may_have_messages_of_their_own_size() {
+    let large_messages = Arc::new(AtomicU64::new(0));
+    let counted = large_messages.clone();
+    let address = raw_server("127.0.0.1:0", move |_, stream| {
+        let mut query = None;
+        #[allow(clippy::result_large_err, reason = "the signature is tungstenite's")]
+        let read = |request: &Request, response: Response| {
+            query = request.uri().query().map(str::to_owned);
+            Ok(response)
+        };
+        let Ok(socket) = tungstenite::accept_hdr(stream, read) else {
+            return;
+        };
+        assert_eq!(query, None);
+        echo(socket, |_, _, message| {
+            counted.fetch_add((message.len() == 20_000).into(), SeqCst);
+            false
+        });
+    })
+    .unwrap();
+    let args = "echo -c 10 -t 2 -r 200 --window 1k -d 1s --warmup 0 --hot 0.2 --hot-share 0.25 \
+                --hot-size 20000";
+    let tcp = format!("tcp://{}", tcp_echo_server(|_| ()));
+    for url in [format!("ws://{address}/"), tcp] {
+        let record = load_url(args, &url).record;
+        let messages = record.messages;
+        let faults = (messages.lost, messages.unsent, messages.corrupted);
+        assert_eq!((messages.received, faults), (200, (0, 0, 0)), "{url}");
+        assert_eq!(record.options.hot_size_bytes, Some(20_000));
+        let others = record.latency_others.as_ref().unwrap().count;
+        // Each of the two threads rounds once.
+        assert!((149..=151).contains(&others), "{others}");
+        let large = 200 - others;
+        assert_eq!(
+            messages.received_payload_bytes,
+            others * 64 + large * 20_000
+        );
+        if url.starts_with("ws") {
+            assert_eq!(large_messages.load(SeqCst), large);
+        }
+        let report = Report(&record).to_string();
+        assert!(
+            report.contains("25% of the messages, of 20000 B"),
+            "{report}"
+        );
+    }
+}

@@ -238,7 +238,7 @@ pub fn plays(
     protocol.plays(scenario.kind)
         && (protocol == Protocol::Ws || scenario.fragments == 1)
         && (skills.can_work || scenario.handler_work_us().is_none())
-        && (skills.can_lower_work || scenario.hot.is_none())
+        && (skills.can_lower_work || scenario.hot.is_none_or(|hot| hot.size_bytes.is_some()))
         && duplicate.is_none_or(listed)
 }
 
@@ -322,13 +322,18 @@ mod tests {
         scenario.hot = Some(crate::config::Hot {
             connections: 0.1,
             messages: 0.9,
+            size_bytes: None,
         });
         assert!(!knows_it.plays(&scenario));
-        let lowers_it = Contestant {
+        let mut lowers_it = Contestant {
             lowers_work: Some(true),
             ..knows_it
         };
         assert!(lowers_it.plays(&scenario));
+        scenario.server_args.clear();
+        scenario.hot.as_mut().unwrap().size_bytes = Some(9);
+        lowers_it.lowers_work = None;
+        assert!(lowers_it.plays(&scenario), "there is nothing to lower");
     }
 
     #[test]

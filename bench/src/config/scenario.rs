@@ -58,8 +58,8 @@ pub struct Scenario {
     /// the work of a handler, `["--handler-work-us", "10"]`, for contestants that can do it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub server_args: Vec<String>,
-    /// Connections that get a share of the messages of their own, while the others ask their server
-    /// for no work (echo in an open loop with `server_args` only).
+    /// Connections that get a share of the messages of their own (echo in an open loop only). These
+    /// have a size of their own, or, with `server_args`, the others ask their server for no work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hot: Option<Hot>,
     /// Server and generator run on this many CPUs together, the server with a worker on each; else
@@ -90,7 +90,7 @@ pub struct Scenario {
     pub generator_args: Vec<String>,
 }
 
-/// How the hot connections differ from the others, beside the work of their messages.
+/// How the hot connections differ from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hot {
@@ -98,6 +98,9 @@ pub struct Hot {
     pub connections: f64,
     /// Their share of the messages.
     pub messages: f64,
+    /// Payload of their messages, in bytes; without it they differ in the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
 }
 
 /// Subcommand of the generator.
@@ -241,10 +244,20 @@ impl Scenario {
 
     /// What a message is, in a few words.
     pub fn message(&self) -> String {
-        match self.fragments {
-            1 => format!("{} B", self.size_bytes),
-            fragments => format!("{} B in {fragments} frames", self.size_bytes),
+        let mut text = format!("{} B", self.size_bytes);
+        if let Some(hot) = self.hot.and_then(|hot| hot.size_bytes) {
+            text.push_str(&format!(" and {hot} B"));
         }
+        if self.fragments > 1 {
+            text.push_str(&format!(" in {} frames", self.fragments));
+        }
+        text
+    }
+
+    /// Payload of its longest messages.
+    pub fn largest_message_bytes(&self) -> u64 {
+        let hot = self.hot.and_then(|hot| hot.size_bytes);
+        self.size_bytes.max(hot.unwrap_or(0))
     }
 
     fn check_fragments(&self) -> Result<()> {
@@ -252,8 +265,10 @@ impl Scenario {
             return Ok(());
         }
         ensure!(
-            self.kind == ScenarioKind::Echo && (1..=self.size_bytes).contains(&self.fragments),
-            "`fragments` is for echo, at least 1 and at most one for each byte"
+            self.kind == ScenarioKind::Echo
+                && self.hot.is_none()
+                && (1..=self.size_bytes).contains(&self.fragments),
+            "`fragments` is for echo without `hot`, at least 1 and at most one for each byte"
         );
         let of_capacity = self.capacity_key().is_some() && self.at_rate_of.is_none();
         ensure!(
@@ -287,9 +302,9 @@ impl Scenario {
         ensure!(
             self.kind == ScenarioKind::Echo
                 && !matches!(self.load, Some(Load::Window(_)) | None)
-                && self.handler_work_us().is_some(),
-            "`hot` is for echo in an open loop, with the work of a handler in `server_args`: the others \
-             are those that cost none"
+                && self.handler_work_us().is_some() != hot.size_bytes.is_some(),
+            "`hot` is for echo in an open loop, with either `size_bytes` or the work of a handler in \
+             `server_args`: the others are those that cost none"
         );
         for (key, share) in [("connections", hot.connections), ("messages", hot.messages)] {
             ensure!(
@@ -528,6 +543,10 @@ mod tests {
             (
                 "kind = 'echo'\nconnections = 9\nload = { rate = 5.0 }\nhot = { connections = 0.5, messages = 0.5 }\n",
                 "work of a handler",
+            ),
+            (
+                "kind = 'echo'\nconnections = 9\nload = { rate = 5.0 }\nserver_args = ['--handler-work-us', '1']\nhot = { connections = 0.5, messages = 0.5, size_bytes = 9 }\n",
+                "with either",
             ),
             (
                 "kind = 'echo'\nconnections = 9\nload = { rate = 5.0 }\nserver_args = ['--handler-work-us', '1']\nhot = { connections = 0.5, messages = 1.0 }\n",

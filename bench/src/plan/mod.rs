@@ -218,7 +218,8 @@ impl SuitePlan {
             return Some(format!("{} polls while it is not its turn", one.name));
         }
         let connections = scenario.connections * contestants.len() as u64;
-        let needed_bytes = connections * (BYTES_PER_CONNECTION + 4 * scenario.size_bytes);
+        let needed_bytes =
+            connections * (BYTES_PER_CONNECTION + 4 * scenario.largest_message_bytes());
         let available_bytes = self.available_bytes?;
         (needed_bytes > available_bytes / 2).then(|| {
             format!(

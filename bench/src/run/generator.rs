@@ -102,6 +102,9 @@ pub fn command(
                 if let Some(hot) = scenario.hot {
                     add("--hot", hot.connections.to_string());
                     add("--hot-share", hot.messages.to_string());
+                    if let Some(size) = hot.size_bytes {
+                        add("--hot-size", size.to_string());
+                    }
                 }
             }
             (None, Some(Load::Window(window))) => add("--window", window.to_string()),
@@ -206,6 +209,7 @@ mod tests {
                 s.hot = Some(Hot {
                     connections: 0.1,
                     messages: 0.9,
+                    size_bytes: None,
                 });
             },
             Some(15_000.0),
@@ -213,6 +217,20 @@ mod tests {
         assert!(
             uneven.contains("--rate 15000 --window 64 --hot 0.1 --hot-share 0.9 --json"),
             "{uneven}"
+        );
+        let mixed = words(
+            |s| {
+                s.hot = Some(Hot {
+                    connections: 0.05,
+                    messages: 0.05,
+                    size_bytes: Some(131_072),
+                });
+            },
+            Some(1000.0),
+        );
+        assert!(
+            mixed.contains("--hot 0.05 --hot-share 0.05 --hot-size 131072 --json"),
+            "{mixed}"
         );
         let split = words(|s| s.fragments = 4, None);
         assert!(

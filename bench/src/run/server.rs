@@ -57,7 +57,7 @@ impl Server {
         scenario: Option<&Scenario>,
     ) -> Vec<String> {
         let mut command = vec![program.display().to_string()];
-        let message_bytes = scenario.map_or(TRIAL_MESSAGE_BYTES, |one| one.size_bytes);
+        let message_bytes = scenario.map_or(TRIAL_MESSAGE_BYTES, Scenario::largest_message_bytes);
         let (list, workers) = (cpus.to_string(), cpus.len() as u64);
         command.extend(contestant.arguments(&list, workers, message_bytes));
         command.extend(scenario.into_iter().flat_map(|one| one.server_args.clone()));
@@ -75,7 +75,12 @@ impl Server {
         let Layout { processes, workers } = layout;
         let mut command = vec![program.display().to_string()];
         let list = cpus.to_string();
-        command.extend(contestant.scale_arguments(&list, processes, workers, scenario.size_bytes));
+        command.extend(contestant.scale_arguments(
+            &list,
+            processes,
+            workers,
+            scenario.largest_message_bytes(),
+        ));
         command.extend(scenario.server_args.iter().cloned());
         command
     }

@@ -47,6 +47,16 @@ fn refuses_what_cannot_work_and_says_what_to_do() {
         ("echo -r 10 --hot 0.1 --hot-share 1 ws://a", "such as 0.9"),
         ("echo -r 10 --hot 0.1 --hot-share 0 ws://a", "such as 0.9"),
         ("broadcast -r 10 --hot 0.1 ws://a", "--hot"),
+        ("echo -r 10 --hot-size 1k ws://a", "--hot"),
+        ("echo -r 10 --hot 0.1 --hot-size 100m ws://a", "--hot-size"),
+        (
+            "echo -c 1k --window 1k -r 10 --hot 0.1 --hot-size 1m ws://a",
+            "bytes in flight",
+        ),
+        (
+            "echo -s 64 --fragments 9 -r 10 --hot 0.1 --hot-size 8 ws://a",
+            "9 of 8 bytes",
+        ),
         ("echo --fragments 0 ws://a", "use 1 or more"),
         ("echo -s 3 --fragments 4 ws://a", "one for each byte"),
         ("broadcast --fragments 2 ws://a", "--fragments"),
@@ -112,7 +122,13 @@ fn hot_connections_are_counted_and_get_their_share_of_the_messages() {
         let hot = check(line).unwrap().0.traffic.hot.unwrap();
         assert_eq!((hot.connections, hot.share_millionths), expected, "{line}");
     }
-    assert_eq!(check("echo -r 1 ws://a").unwrap().0.traffic.hot, None);
+    let plain = check("echo -r 1 ws://a").unwrap().0.traffic;
+    assert_eq!((plain.hot, plain.mean_size()), (None, 64.0));
+    let line = "echo -r 1 -c 10 --window 2 --hot 0.1 --hot-share 0.25 --hot-size 1000 ws://a";
+    let sized = check(line).unwrap().0.traffic;
+    assert_eq!(sized.mean_size(), 48.0 + 250.0);
+    assert_eq!(sized.bytes_in_flight(10), 2 * (1000 + 9 * 64));
+    assert_eq!((sized.smallest_size(), sized.largest_size()), (64, 1000));
 }
 
 #[test]

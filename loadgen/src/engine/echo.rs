@@ -26,7 +26,7 @@ const LEAST_IN_PARTS: usize = 1 << 10;
 /// The echo traffic of one thread. Its first `streams` connections send.
 #[derive(Debug)]
 pub struct Echo {
-    payload: Payload,
+    payloads: Payloads,
     /// What the first connection is called in messages, and the distance to the next one.
     first_name: u32,
     name_step: u32,
@@ -60,11 +60,37 @@ struct Stream {
     lost: bool,
 }
 
+/// What messages are built from and compared with.
+#[derive(Debug)]
+struct Payloads {
+    usual: Payload,
+    /// Of hot connections, where theirs are others.
+    hot: Option<Payload>,
+}
+
+impl Payloads {
+    fn of(&self, is_hot: bool) -> &Payload {
+        match &self.hot {
+            Some(hot) if is_hot => hot,
+            _ => &self.usual,
+        }
+    }
+
+    fn of_mut(&mut self, is_hot: bool) -> &mut Payload {
+        match &mut self.hot {
+            Some(hot) if is_hot => hot,
+            _ => &mut self.usual,
+        }
+    }
+}
+
 /// What [`Echo::new`] needs to know.
 #[derive(Debug)]
 pub struct EchoPlan {
     /// Messages to build.
     pub payload: Payload,
+    /// Messages of hot connections, if of another size.
+    pub hot_payload: Option<Payload>,
     /// Connections of this thread that send.
     pub streams: usize,
     /// This thread.
@@ -86,7 +112,10 @@ impl Echo {
         Self {
             places,
             batch: Sockets::batch(plan.payload.size(), BATCH) as u64,
-            payload: plan.payload,
+            payloads: Payloads {
+                usual: plan.payload,
+                hot: plan.hot_payload,
+            },
             first_name: plan.thread as u32,
             name_step: plan.threads as u32,
             window: plan.window,
@@ -106,6 +135,15 @@ impl Echo {
 
     fn name(&self, conn: usize) -> u32 {
         self.first_name + self.name_step * conn as u32
+    }
+
+    fn is_hot(&self, conn: usize) -> bool {
+        self.deal.as_ref().is_some_and(|deal| deal.is_hot(conn))
+    }
+
+    /// What the messages of `conn` are built from and compared with.
+    fn payload(&self, conn: usize) -> &Payload {
+        self.payloads.of(self.is_hot(conn))
     }
 
     fn slot(&self, conn: usize, seq: u64) -> usize {
@@ -169,8 +207,9 @@ impl Echo {
         let slot = self.slot(conn, seq);
         self.sent_at[slot] = io.now;
         let name = self.name(conn);
-        self.payload
-            .write_message(name, seq, io.sockets.outgoing(conn));
+        let is_hot = self.is_hot(conn);
+        let payload = self.payloads.of_mut(is_hot);
+        payload.write_message(name, seq, io.sockets.outgoing(conn));
         let meant = self.meant(conn, seq, io.now, &io.times);
         io.stats.sent(&io.times, io.now, meant);
     }
@@ -239,12 +278,12 @@ impl Echo {
         self.in_flight -= 1;
         let meant = self.meant(conn, seq, sent, &io.times);
         io.stats.reply(&io.times, io.now, meant, sent);
-        if self.deal.as_ref().is_some_and(|deal| !deal.is_hot(conn)) {
+        if self.deal.is_some() && !self.is_hot(conn) {
             io.stats.reply_of_others(&io.times, io.now, meant);
         }
         io.stats.landed(&io.times, io.now, sent);
         io.stats.window.received_payload_bytes += if io.times.contain(meant) {
-            self.payload.size() as u64
+            self.payload(conn).size() as u64
         } else {
             0
         };
@@ -292,12 +331,14 @@ impl Echo {
             return;
         }
         let name = self.name(conn);
+        let template = self.payload(conn);
+        let (bits, is_empty) = (template.sequence_bits(), template.size() == 0);
         let label = match label {
             Ok(label) if label.stream.is_none_or(|stream| stream == name) => label,
             _ => return self.corrupted(conn, io),
         };
         let sequence = &mut self.streams[conn].sequence;
-        let seq = sequence.restore(label.seq, self.payload.sequence_bits());
+        let seq = sequence.restore(label.seq, bits);
         match sequence.arrive(seq) {
             Arrival::Ahead { skipped } => {
                 if skipped > 0 {
@@ -315,7 +356,7 @@ impl Echo {
                 None => io.stats.window.duplicated += 1,
             },
             // With no bits of a number, one reply too many is a duplicate.
-            Arrival::Unknown if self.payload.size() == 0 => io.stats.window.duplicated += 1,
+            Arrival::Unknown if is_empty => io.stats.window.duplicated += 1,
             Arrival::Unknown => self.corrupted(conn, io),
         }
     }
@@ -363,22 +404,24 @@ impl Traffic for Echo {
 
     fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>) {
         let label = match kind {
-            Kind::Binary => self.payload.check(payload),
+            Kind::Binary => self.payload(conn).check(payload),
             Kind::Text => Err(Corrupted),
         };
         self.received(conn, label, io);
     }
 
-    fn takes_parts(&self) -> bool {
-        self.payload.size() >= LEAST_IN_PARTS
+    fn takes_parts(&self, conn: usize) -> bool {
+        self.payload(conn).size() >= LEAST_IN_PARTS
     }
 
     fn begun(&mut self, conn: usize, len: usize, first: &[u8]) {
-        self.parts.begin(conn, len, first, &self.payload);
+        let payload = self.payloads.of(self.is_hot(conn));
+        self.parts.begin(conn, len, first, payload);
     }
 
     fn rest(&mut self, conn: usize, bytes: &[u8], io: &mut Io<'_>) -> usize {
-        let (taken, label) = self.parts.take(conn, bytes, &self.payload);
+        let payload = self.payloads.of(self.is_hot(conn));
+        let (taken, label) = self.parts.take(conn, bytes, payload);
         if let Some(label) = label {
             self.received(conn, label, io);
         }

@@ -102,7 +102,7 @@ impl<T: Traffic> Worker<T> {
             clock: self.shared.clock,
             now: self.now,
         };
-        let takes_parts = self.traffic.takes_parts();
+        let takes_parts = self.traffic.takes_parts(conn);
         let taken = match takes_parts {
             true => self.traffic.rest(conn, bytes, &mut io),
             false => 0,

@@ -53,9 +53,9 @@ pub trait Traffic {
     /// A message arrived.
     fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>);
 
-    /// Whether messages that a receive buffer does not hold whole are taken in parts:
+    /// Whether messages of `conn` that a receive buffer does not hold whole are taken in parts:
     /// [`begun`](Self::begun), then [`rest`](Self::rest). Else they are put together.
-    fn takes_parts(&self) -> bool {
+    fn takes_parts(&self, _conn: usize) -> bool {
         false
     }
 

@@ -163,7 +163,7 @@ pub struct WorkerPlan<T> {
     pub opener: Opener,
     /// The kind of load.
     pub traffic: T,
-    /// Payload bytes of a message.
+    /// Payload bytes of a message, on average.
     pub size: usize,
     /// Latencies from two send times.
     pub open_loop: bool,

@@ -159,6 +159,7 @@ fn a_fixed_rate_compares_latency_from_the_intended_send_and_not_the_rate() {
     scenario.hot = Some(crate::config::Hot {
         connections: 0.1,
         messages: 0.9,
+        size_bytes: None,
     });
     assert_eq!(compared(&scenario)[0].key, "latency_others_p99_ns");
     (scenario.hot, scenario.load) = (None, Some(Load::Window(1)));
