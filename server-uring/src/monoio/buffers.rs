@@ -86,8 +86,8 @@ impl ReadBuffer {
         std::mem::take(&mut self.buf)
     }
 
-    /// A receive went past the buffers, straight into a long message. What comes next is bulky until
-    /// it turns out not to be.
+    /// A receive went past the buffers, straight into a long message. What comes next is bulky
+    /// until it turns out not to be.
     pub(crate) fn pass(&mut self) {
         self.end_receive(LARGEST, false);
     }
