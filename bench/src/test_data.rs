@@ -41,6 +41,7 @@ pub(crate) fn scenario(name: &str) -> Scenario {
         rate_max_per_s: None,
         confirmations: 3,
         server_args: vec![],
+        transport: Default::default(),
         hot: None,
         shared_cpus: None,
         at_rate_of: None,
@@ -185,6 +186,7 @@ pub(crate) fn contestant(name: &str) -> Contestant {
         protocol: Protocol::Ws,
         handler_work: None,
         lowers_work: None,
+        unix: None,
         default: false,
         duplicate: None,
     }
@@ -389,6 +391,7 @@ pub(crate) fn setting() -> Setting {
         protocol: crate::config::Protocol::Ws,
         can_work: true,
         can_lower_work: true,
+        can_unix: true,
         runtime: Some("tokio 1.54.1".to_owned()),
         excluded: None,
         duplicate: None,

@@ -273,6 +273,48 @@ fn work_is_asked_of_those_who_can_do_it_and_must_be_declared() {
 }
 
 #[test]
+fn a_unix_socket_is_for_those_who_listen_on_one_and_must_be_listened_on() {
+    let stage = stage();
+    let closed = fs::read_to_string(stage.path("scenarios/closed.toml")).unwrap();
+    let unix = format!("{closed}transport = 'unix'\n");
+    fs::write(stage.path("scenarios/unix.toml"), unix).unwrap();
+    let contestants = fs::read_to_string(stage.path("contestants.toml")).unwrap();
+    let more = "local = { about = 'goes where it is told', program = './server', \
+                run_args = ['--port', '1001', '--listen', '{listen}'] }\n";
+    fs::write(stage.path("contestants.toml"), contestants + more).unwrap();
+    let output = stage.run(&[
+        "--suite",
+        "turns",
+        "--scenarios",
+        "unix",
+        "--contestants",
+        "local,slow,floor",
+        "--repeats",
+        "1",
+    ]);
+    let absent = "unix: without floor: no --listen unix:PATH (key `unix`)";
+    assert!(stderr(&output).contains(absent), "{}", stderr(&output));
+    let folder = folder(&output);
+    let summary = fs::read_to_string(folder.join("summary.md")).unwrap();
+    assert!(summary.contains("floor**") && summary.contains("listens on no Unix socket"));
+    let runs = runs_of(&folder, "unix");
+    assert_eq!(runs.len(), 2);
+    for run in &runs {
+        let words = words::of_run(run);
+        if run.contestant == "local" {
+            let listen = run.server.command.last().unwrap();
+            let path = listen.strip_prefix("unix:").unwrap();
+            let target = format!("ws+unix:{path}:/ws");
+            assert!(run.generator.command.contains(&target), "{words}");
+            assert!(run.status.counts(), "{words}");
+        } else {
+            assert_eq!(run.status, Status::Failed, "{words}");
+            assert!(words.contains("asked for was a Unix socket"), "{words}");
+        }
+    }
+}
+
+#[test]
 fn hot_connections_are_asked_of_those_who_know_them_and_cpus_are_shared_where_a_scenario_says_so() {
     let stage = stage();
     let closed = fs::read_to_string(stage.path("scenarios/closed.toml")).unwrap();

@@ -1,12 +1,58 @@
 //! The client for violations: [`Raw`] writes any bytes it likes and reads strictly.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{AddrParseError, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::wire::{self, Frame, SAMPLE_ACCEPT, SAMPLE_KEY};
+
+/// Where a server listens, as its `ready` line says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// `127.0.0.1:8080`.
+    Tcp(SocketAddr),
+    /// `unix:/run/ringside.sock`.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Address, AddrParseError> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Address::Unix(path.into())),
+            None => text.parse().map(Address::Tcp),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address::Tcp(address)
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Address {
+        address.clone()
+    }
+}
 
 /// An HTTP answer.
 #[derive(Debug, Clone)]
@@ -63,7 +109,8 @@ impl Response {
     }
 }
 
-/// A TCP connection that sends exactly the bytes it is told to.
+/// A connection that sends exactly the bytes it is told to. Over a Unix socket it is one in the
+/// type for TCP: what both can do.
 pub struct Raw {
     pub(super) stream: TcpStream,
     pending: Vec<u8>,
@@ -73,34 +120,43 @@ pub struct Raw {
 impl Raw {
     /// Connects; whatever is awaited later is awaited for at most `patience`.
     #[track_caller]
-    pub fn connect(address: SocketAddr, patience: Duration) -> Raw {
-        Raw::try_connect(address, patience)
+    pub fn connect(address: impl Into<Address>, patience: Duration) -> Raw {
+        let address = address.into();
+        Raw::try_connect(&address, patience)
             .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"))
     }
 
     /// Connects, or says why not.
-    pub fn try_connect(address: SocketAddr, patience: Duration) -> io::Result<Raw> {
-        Raw::over(TcpStream::connect_timeout(&address, patience)?, patience)
+    pub fn try_connect(address: impl Into<Address>, patience: Duration) -> io::Result<Raw> {
+        let stream = match address.into() {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(&address, patience)?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+            Address::Unix(path) => OwnedFd::from(UnixStream::connect(path)?).into(),
+        };
+        Raw::over(stream, patience)
     }
 
     /// Connects with a receive buffer of about `bytes`, so that it is soon full when nobody reads.
     #[track_caller]
-    pub fn connect_with_receive_buffer(
-        address: SocketAddr,
-        patience: Duration,
-        bytes: usize,
-    ) -> Raw {
+    pub fn connect_with_receive_buffer(address: &Address, patience: Duration, bytes: usize) -> Raw {
+        let &Address::Tcp(address) = address else {
+            // What waits for its peer fills the sender's buffer, which is small enough.
+            return Raw::connect(address, patience);
+        };
         let connect = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             socket.set_recv_buffer_size(bytes)?;
             socket.connect_timeout(&address.into(), patience)?;
+            socket.set_tcp_nodelay(true)?;
             Raw::over(socket.into(), patience)
         };
         connect().unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"))
     }
 
     fn over(stream: TcpStream, patience: Duration) -> io::Result<Raw> {
-        stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
         Ok(Raw {

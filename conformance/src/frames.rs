@@ -282,7 +282,8 @@ pub fn echo_pushes_back_on_a_client_that_does_not_read(target: &Target) {
     let mut writer = raw.writer();
     let left = left.to_vec();
     let rest = std::thread::spawn(move || writer.write_all(&left));
-    for _ in 0..sent.div_ceil(frame.len()) {
+    // Of the last one nothing may have gone: a Unix socket takes all of a write or none.
+    for _ in 0..sent / frame.len() + 1 {
         raw.expect(BINARY, &pattern(MESSAGE));
     }
     assert!(

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::client::{Raw, Response, eventually};
+use super::client::{Address, Raw, Response, eventually};
 use super::metrics::Metrics;
 use super::usage;
 use super::ws::Ws;
@@ -33,7 +34,12 @@ pub struct Target {
     pub args: Vec<String>,
     /// How long a case waits for anything that must happen.
     pub patience: Duration,
+    /// Cases that do not choose an address listen on a Unix socket.
+    over_unix: bool,
 }
+
+/// Unix sockets made by this process so far.
+static UNIX_SOCKETS: AtomicU32 = AtomicU32::new(0);
 
 impl Target {
     /// A target with the usual [`PATIENCE`].
@@ -42,14 +48,32 @@ impl Target {
             binary: binary.into(),
             args: args.iter().map(|arg| arg.to_string()).collect(),
             patience: PATIENCE,
+            over_unix: false,
         }
     }
 
-    /// Starts the server on a free loopback port with these extra options and waits for its `ready`
-    /// line.
+    /// The same over a Unix socket.
+    pub fn over_unix(binary: impl Into<PathBuf>, args: &[&str]) -> Target {
+        Target {
+            over_unix: true,
+            ..Target::new(binary, args)
+        }
+    }
+
+    /// What a case listens on that does not choose.
+    fn listen(&self) -> String {
+        if self.over_unix {
+            format!("unix:{}", new_socket_path().display())
+        } else {
+            "127.0.0.1:0".into()
+        }
+    }
+
+    /// Starts the server on a free loopback port, or a Unix socket, with these extra options and
+    /// waits for its `ready` line.
     #[track_caller]
     pub fn start(&self, extra: &[&str]) -> Server {
-        self.start_on("127.0.0.1:0", extra)
+        self.start_on(&self.listen(), extra)
     }
 
     /// Starts the server on this address.
@@ -66,13 +90,19 @@ impl Target {
     /// Starts the server from a shell that has run `prelude` (a `ulimit`) first.
     #[track_caller]
     pub fn start_in_shell(&self, prelude: &str, extra: &[&str]) -> Server {
+        self.start_in_shell_on(&self.listen(), prelude, extra)
+    }
+
+    /// The same on this address.
+    #[track_caller]
+    pub fn start_in_shell_on(&self, listen: &str, prelude: &str, extra: &[&str]) -> Server {
         let mut command = Command::new("sh");
         // `exec` keeps the pid, so that signals reach the server itself.
         command.args(["-c", &format!("{prelude} && exec \"$0\" \"$@\"")]);
         command
             .arg(&self.binary)
             .args(&self.args)
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", listen])
             .args(extra);
         self.launch(command)
     }
@@ -111,13 +141,19 @@ impl Target {
     }
 }
 
+/// Where no socket has been yet.
+pub fn new_socket_path() -> PathBuf {
+    let number = UNIX_SOCKETS.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("ringside-{}-{number}.sock", std::process::id()))
+}
+
 /// A running server.
 pub struct Server {
     process: Option<Process>,
     /// The `ready` line.
     pub ready: Value,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens, first of all.
+    pub address: Address,
     /// How long to wait for anything.
     pub patience: Duration,
 }
@@ -142,9 +178,18 @@ impl Server {
             .map_or(0, |process| process.child.id())
     }
 
+    /// Where it listens, in a case that is about TCP.
+    #[track_caller]
+    pub fn tcp(&self) -> SocketAddr {
+        match self.address {
+            Address::Tcp(address) => address,
+            Address::Unix(_) => panic!("a case of TCP: {}", self.ready),
+        }
+    }
+
     /// Where the `ready` line says that clients reach it.
     #[track_caller]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<Address> {
         let addresses = self.ready["addresses"].as_array().into_iter().flatten();
         addresses
             .map(|address| {
@@ -154,13 +199,13 @@ impl Server {
             .collect()
     }
 
-    /// A raw TCP connection.
+    /// A raw connection.
     #[track_caller]
     pub fn raw(&self) -> Raw {
-        Raw::connect(self.address, self.patience)
+        Raw::connect(&self.address, self.patience)
     }
 
-    /// A raw TCP connection on which the upgrade is done.
+    /// A raw connection on which the upgrade is done.
     #[track_caller]
     pub fn upgraded(&self, path: &str) -> Raw {
         let mut raw = self.raw();
@@ -171,7 +216,7 @@ impl Server {
     /// Like [`Server::upgraded`], with a receive buffer that is soon full.
     #[track_caller]
     pub fn upgraded_with_small_buffer(&self, path: &str) -> Raw {
-        let mut raw = Raw::connect_with_receive_buffer(self.address, self.patience, 8 * 1024);
+        let mut raw = Raw::connect_with_receive_buffer(&self.address, self.patience, 8 * 1024);
         raw.upgrade(path);
         raw
     }
@@ -179,7 +224,7 @@ impl Server {
     /// A well-behaved WebSocket client.
     #[track_caller]
     pub fn ws(&self, path: &str) -> Ws {
-        Ws::connect(self.address, path, self.patience)
+        Ws::connect(&self.address, path, self.patience)
     }
 
     /// A plain GET request on a connection of its own.
@@ -293,7 +338,7 @@ impl Server {
     /// Connections of which the server still holds its end, with a descriptor or without one.
     #[track_caller]
     pub fn open_sockets(&self) -> usize {
-        usage::open_sockets(self.address)
+        usage::open_sockets(&self.address)
     }
 
     /// Resident memory in bytes of all processes that serve.

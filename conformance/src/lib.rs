@@ -15,8 +15,8 @@
 //! }
 //! ```
 //!
-//! By hand, against any binary with the same options: `conformance [--smoke] [--filter TEXT] --
-//! BINARY [ARGS...]`.
+//! By hand, against any binary with the same options: `conformance [--smoke] [--unix] [--filter
+//! TEXT] -- BINARY [ARGS...]`.
 
 pub mod broadcast;
 pub mod client;
@@ -31,6 +31,7 @@ pub mod memory;
 pub mod metrics;
 pub mod processes;
 pub mod slow;
+pub mod unix;
 pub mod usage;
 pub mod violations;
 pub mod wire;
@@ -49,6 +50,8 @@ pub struct Case {
     pub name: &'static str,
     /// Whether it belongs to the subset that takes no more than a few seconds in all.
     pub smoke: bool,
+    /// Whether it is about what a Unix socket does not have.
+    pub needs_tcp: bool,
     /// The case itself; it panics when the server breaks the rule.
     pub run: fn(&Target),
 }
@@ -66,7 +69,10 @@ impl Case {
 /// Hands the list of all cases, by module, to a macro. The one place to add a case to; `smoke` or
 /// `full` says whether it is in the short subset; `alone` marks what needs a server of one process:
 /// cases that use a room (none spans processes), or that fill up the one process there is (a hash
-/// spreads connections unevenly), or that choose the number of processes themselves.
+/// spreads connections unevenly), or that choose the number of processes themselves; `tcp` what a
+/// Unix socket does not have: ports and families, processes that share them, and the reset by which
+/// TCP says that a stream broke off (there its peer reads the end of the stream; a reset it gets
+/// only where the server leaves bytes unread); `alone_tcp` both.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_list {
@@ -87,13 +93,13 @@ macro_rules! conformance_list {
                 full drain_does_not_wait_for_handshakes
                 full drain_accepts_nobody_new
                 full drain_sends_what_is_due_first
-                full address_in_use_is_a_clear_error
+                full address_in_use_is_a_clear_error: tcp
                 full second_server_on_an_address_is_refused
                 full restart_on_the_same_address
-                full listens_on_ipv6
-                full listens_on_several_addresses
-                full listens_on_both_families
-                full listens_on_what_people_write
+                full listens_on_ipv6: tcp
+                full listens_on_several_addresses: tcp
+                full listens_on_both_families: tcp
+                full listens_on_what_people_write: tcp
                 full bad_usage_exits_2
                 full help_lists_every_option
             }
@@ -197,11 +203,11 @@ macro_rules! conformance_list {
             slow {
                 full slow_readers_are_not_idle: alone
                 full slow_writers_are_not_idle: alone
-                full stopped_readers_are_reset: alone
-                full stopped_consumers_are_reset: alone
+                full stopped_readers_are_reset: alone_tcp
+                full stopped_consumers_are_reset: alone_tcp
                 full drain_waits_for_slow_readers: alone
-                full drain_resets_who_has_half_a_message: alone
-                full a_killed_server_resets_who_has_half_a_message: alone
+                full drain_resets_who_has_half_a_message: alone_tcp
+                full a_killed_server_resets_who_has_half_a_message: alone_tcp
             }
             work {
                 full every_message_costs_the_handler_work
@@ -210,15 +216,22 @@ macro_rules! conformance_list {
                 full a_member_may_lower_the_work: alone
             }
             processes {
-                full several_processes_are_one_server: alone
-                full there_are_no_rooms_over_several_processes: alone
-                full max_connections_is_shared_out: alone
-                full a_killed_process_ends_the_server: alone
-                full a_process_that_ends_by_itself_ends_the_server: alone
-                full a_child_without_its_parent_does_not_begin: alone
-                full a_killed_parent_takes_all_along: alone
-                full a_second_signal_ends_all_processes: alone
-                full processes_do_not_share_with_a_second_server: alone
+                full several_processes_are_one_server: alone_tcp
+                full there_are_no_rooms_over_several_processes: alone_tcp
+                full max_connections_is_shared_out: alone_tcp
+                full a_killed_process_ends_the_server: alone_tcp
+                full a_process_that_ends_by_itself_ends_the_server: alone_tcp
+                full a_child_without_its_parent_does_not_begin: alone_tcp
+                full a_killed_parent_takes_all_along: alone_tcp
+                full a_second_signal_ends_all_processes: alone_tcp
+                full processes_do_not_share_with_a_second_server: alone_tcp
+            }
+            unix {
+                full serves_over_a_unix_socket_too: alone
+                full workers_take_turns_on_a_unix_socket: alone
+                full a_unix_socket_goes_with_its_server: alone
+                full a_dead_servers_socket_is_replaced: alone
+                full what_is_no_socket_is_left_alone: alone
             }
         }
     };
@@ -228,7 +241,17 @@ macro_rules! conformance_list {
 #[macro_export]
 macro_rules! tests {
     (binary: $binary:expr, args: $args:tt $(,)?) => {
-        $crate::conformance_list! { $crate::conformance_as_tests, ($binary) $args {} }
+        $crate::conformance_list! { $crate::conformance_as_tests, new ($binary) $args {} {} }
+    };
+}
+
+/// The same over a Unix socket, without the cases for which there must be TCP.
+#[macro_export]
+macro_rules! tests_over_unix {
+    (binary: $binary:expr, args: $args:tt $(,)?) => {
+        $crate::conformance_list! {
+            $crate::conformance_as_tests, over_unix ($binary) $args {} { #[cfg(any())] }
+        }
     };
 }
 
@@ -237,7 +260,7 @@ macro_rules! tests {
 macro_rules! tests_of_processes {
     (binary: $binary:expr, args: $args:tt $(,)?) => {
         $crate::conformance_list! {
-            $crate::conformance_as_tests, ($binary) $args { #[cfg(any())] }
+            $crate::conformance_as_tests, new ($binary) $args { #[cfg(any())] } {}
         }
     };
 }
@@ -246,26 +269,30 @@ macro_rules! tests_of_processes {
 #[macro_export]
 macro_rules! conformance_as_tests {
     (
-        ($binary:expr) $args:tt $alone:tt
+        $new:ident ($binary:expr) $args:tt $alone:tt $tcp:tt
         $($module:ident { $($kind:ident $case:ident $(: $needs:ident)?)* })*
     ) => {
         $(mod $module {
-            $($crate::conformance_as_test! { $(($needs) $alone)?
+            $($crate::conformance_as_test! { $(($needs) $alone $tcp)?
             #[test]
             fn $case() {
                 let args: &[&str] = &$args;
-                let target = $crate::Target::new($binary, args);
+                let target = $crate::Target::$new($binary, args);
                 $crate::$module::$case(&target);
             }})*
         })*
     };
 }
 
-/// One test, with the attributes for those that need a server of one process.
+/// One test, with the attributes for those that need a server of one process, or TCP.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_as_test {
-    (($needs:ident) { $($attribute:tt)* } $($test:tt)*) => { $($attribute)* $($test)* };
+    ((alone) { $($alone:tt)* } $tcp:tt $($test:tt)*) => { $($alone)* $($test)* };
+    ((tcp) $alone:tt { $($tcp:tt)* } $($test:tt)*) => { $($tcp)* $($test)* };
+    ((alone_tcp) { $($alone:tt)* } { $($tcp:tt)* } $($test:tt)*) => {
+        $($alone)* $($tcp)* $($test)*
+    };
     ($($test:tt)*) => { $($test)* };
 }
 
@@ -274,6 +301,7 @@ macro_rules! as_table {
         &[$($(Case {
             name: concat!(stringify!($module), "::", stringify!($case)),
             smoke: matches!(stringify!($kind).as_bytes(), b"smoke"),
+            needs_tcp: false $(|| matches!(stringify!($needs).as_bytes(), b"tcp" | b"alone_tcp"))?,
             run: $module::$case,
         },)*)*]
     };

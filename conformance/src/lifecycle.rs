@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use super::client::{Raw, eventually, upgrade_request};
+use super::client::{Address, Raw, eventually, upgrade_request};
 use super::harness::{Exit, Server, Target};
 use super::wire::{self, CLOSE, FIN, TEXT};
 use super::ws::Ws;
@@ -62,7 +62,10 @@ pub fn ready_line_is_complete_and_true(target: &Target) {
     assert_eq!(ready["workers"], 3, "{ready}");
     assert!(ready["cpus"].is_array(), "{ready}");
     assert!(
-        server.address.ip().is_loopback() && server.address.port() != 0,
+        match &server.address {
+            Address::Tcp(address) => address.ip().is_loopback() && address.port() != 0,
+            Address::Unix(path) => path.exists(),
+        },
         "{ready}"
     );
     for key in ["read_buffer_bytes", "mailbox_bytes", "open_files"] {
@@ -298,7 +301,7 @@ pub fn drain_accepts_nobody_new(target: &Target) {
         "{frame:?}"
     );
     eventually(server.patience, "new connections are turned away", || {
-        let Ok(mut raw) = Raw::try_connect(server.address, server.patience) else {
+        let Ok(mut raw) = Raw::try_connect(&server.address, server.patience) else {
             return Some(());
         };
         raw.try_send(upgrade_request("/ws", "").as_bytes());
@@ -355,7 +358,7 @@ pub fn address_in_use_is_a_clear_error(target: &Target) {
         .unwrap_or_else(|e| panic!("no address: {e}"));
     in_use(
         target.run_to_end(&["--listen", &address.to_string()]),
-        address,
+        address.into(),
     );
 }
 
@@ -365,7 +368,7 @@ pub fn second_server_on_an_address_is_refused(target: &Target) {
     let server = target.start(&["--workers", "2"]);
     in_use(
         target.run_to_end(&["--workers", "2", "--listen", &server.address.to_string()]),
-        server.address,
+        server.address.clone(),
     );
     server.upgraded("/ws").expect_alive();
 }
@@ -374,7 +377,7 @@ pub fn second_server_on_an_address_is_refused(target: &Target) {
 pub fn restart_on_the_same_address(target: &Target) {
     let server = target.start(&[]);
     let clients: Vec<Ws> = (0..5).map(|_| server.ws("/ws")).collect();
-    let address = server.address;
+    let address = server.address.clone();
     server.signal(Signal::TERM);
     for client in clients {
         client.expect_close(1001);
@@ -407,7 +410,7 @@ pub fn listens_on_ipv6(target: &Target) {
         return;
     }
     let server = target.start_on("[::1]:0", &[]);
-    assert!(server.address.is_ipv6(), "{}", server.ready);
+    assert!(server.tcp().is_ipv6(), "{}", server.ready);
     server.upgraded("/ws").expect_alive();
 }
 
@@ -419,22 +422,22 @@ pub fn listens_on_several_addresses(target: &Target) {
         &["--listen", "127.0.0.2:0", "--drain-timeout", "60s"],
     );
     let addresses = server.addresses();
-    let port = server.address.port();
+    let port = server.tcp().port();
     assert_ne!(port, 0);
-    let expected: [SocketAddr; 2] = [1, 2].map(|last| ([127, 0, 0, last], port).into());
+    let expected = [1, 2].map(|last| Address::Tcp(([127, 0, 0, last], port).into()));
     assert_eq!(addresses, expected, "{}", server.ready);
     assert_eq!(server.address, addresses[0], "{}", server.ready);
     // More than there are workers: on some machine each would meet a worker that does not listen.
     for address in addresses.iter().flat_map(|address| [address; 16]) {
-        upgraded(*address, target).expect_alive();
+        upgraded(address, target).expect_alive();
     }
-    let mut closing = upgraded(addresses[1], target);
+    let mut closing = upgraded(&addresses[1], target);
     server.signal(Signal::TERM);
     let frame = closing.frame();
     assert_eq!(frame.close_code(), Some(1001), "{frame:?}");
     for address in addresses {
         eventually(server.patience, "no address takes connections", || {
-            Raw::try_connect(address, server.patience).err()
+            Raw::try_connect(&address, server.patience).err()
         });
     }
     closing.send(&wire::close(1001, b""));
@@ -449,19 +452,19 @@ pub fn listens_on_both_families(target: &Target) {
         return;
     }
     let server = target.start_on("[::]:0", &[]);
-    let port = server.address.port();
+    let port = server.tcp().port();
     let said: Vec<String> = server.addresses().iter().map(|a| a.to_string()).collect();
     assert_eq!(said, [format!("[::]:{port}"), format!("0.0.0.0:{port}")]);
     for ip in ["::1", "127.0.0.1", "127.0.0.2"] {
         let ip: IpAddr = ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"));
-        upgraded((ip, port).into(), target).expect_alive();
+        upgraded(SocketAddr::new(ip, port), target).expect_alive();
     }
     let server = target.start_on("[::]:0", &["--listen", "127.0.0.1:0"]);
-    let port = server.address.port();
+    let port = server.tcp().port();
     let said: Vec<String> = server.addresses().iter().map(|a| a.to_string()).collect();
     assert_eq!(said, [format!("[::]:{port}"), format!("127.0.0.1:{port}")]);
-    upgraded(([127, 0, 0, 1], port).into(), target).expect_alive();
-    let elsewhere = Raw::try_connect(([127, 0, 0, 2], port).into(), target.patience);
+    upgraded(SocketAddr::from(([127, 0, 0, 1], port)), target).expect_alive();
+    let elsewhere = Raw::try_connect(SocketAddr::from(([127, 0, 0, 2], port)), target.patience);
     assert!(elsewhere.is_err(), "{}", server.ready);
 }
 
@@ -469,23 +472,27 @@ pub fn listens_on_both_families(target: &Target) {
 pub fn listens_on_what_people_write(target: &Target) {
     for text in ["0", ":0"] {
         let server = target.start_on(text, &[]);
-        assert_eq!(server.address.ip(), IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(server.tcp().ip(), IpAddr::from([127, 0, 0, 1]));
         server.upgraded("/ws").expect_alive();
     }
     let server = target.start_on("localhost:0", &[]);
-    let port = server.address.port();
+    let port = server.tcp().port();
     let resolved = ("localhost", port)
         .to_socket_addrs()
         .unwrap_or_else(|e| panic!("localhost has no address: {e}"));
     let is_here = |address: &SocketAddr| TcpListener::bind((address.ip(), 0)).is_ok();
     for address in resolved.filter(is_here) {
-        assert!(server.addresses().contains(&address), "{}", server.ready);
+        assert!(
+            server.addresses().contains(&address.into()),
+            "{}",
+            server.ready
+        );
         upgraded(address, target).expect_alive();
     }
 }
 
 #[track_caller]
-fn upgraded(address: SocketAddr, target: &Target) -> Raw {
+pub(super) fn upgraded(address: impl Into<Address>, target: &Target) -> Raw {
     let mut raw = Raw::connect(address, target.patience);
     raw.upgrade("/ws");
     raw
@@ -532,7 +539,7 @@ pub fn help_lists_every_option(target: &Target) {
 }
 
 #[track_caller]
-fn in_use(exit: Exit, address: SocketAddr) {
+pub(super) fn in_use(exit: Exit, address: Address) {
     assert!(
         matches!(exit.status.code(), Some(code) if code != 0),
         "{exit:?}"

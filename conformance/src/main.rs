@@ -1,5 +1,5 @@
 //! Runs the conformance suite against one server binary, one line per case: `conformance [--smoke]
-//! [--filter TEXT] -- BINARY [ARGS...]`.
+//! [--unix] [--filter TEXT] -- BINARY [ARGS...]`.
 //!
 //! The last line is `N passed, N failed`. Exit code: 0 when all passed, 1 when a case failed, 2 for
 //! wrong usage (no such binary, no such case). `--smoke` takes a few seconds, the whole suite about
@@ -20,6 +20,9 @@ struct Cli {
     /// Only the cases that take no more than a few seconds in all
     #[arg(long)]
     smoke: bool,
+    /// Over a Unix socket, without the cases that are about TCP
+    #[arg(long)]
+    unix: bool,
     /// Only cases whose name contains this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -66,7 +69,12 @@ fn main() -> ExitCode {
         *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place.unwrap_or_default();
     }));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let failed = run(&cases, &Target::new(binary, &args));
+    let target = if cli.unix {
+        Target::over_unix(binary, &args)
+    } else {
+        Target::new(binary, &args)
+    };
+    let failed = run(&cases, &target);
     if failed == 0 {
         ExitCode::SUCCESS
     } else {
@@ -77,6 +85,7 @@ fn main() -> ExitCode {
 impl Cli {
     fn wants(&self, case: &Case) -> bool {
         (case.smoke || !self.smoke)
+            && !(case.needs_tcp && self.unix)
             && self
                 .filter
                 .as_ref()

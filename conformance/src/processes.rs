@@ -18,7 +18,7 @@ pub fn several_processes_are_one_server(target: &Target) {
     const CLIENTS: usize = 60;
     let server = start(target, &["--drain-timeout", "60s"], 3);
     assert_eq!(server.ready["pid"], server.pid(), "{}", server.ready);
-    assert_ne!(server.address.port(), 0);
+    assert_ne!(server.tcp().port(), 0);
     let mut clients: Vec<Ws> = (0..CLIENTS).map(|_| server.ws("/ws")).collect();
     for client in &mut clients {
         client.echo("1234567890");
@@ -125,7 +125,7 @@ pub fn a_child_without_its_parent_does_not_begin(target: &Target) {
 /// A parent that is killed, and can do nothing about it, takes all along.
 pub fn a_killed_parent_takes_all_along(target: &Target) {
     let server = start(target, &[], 3);
-    let (pids, address) = (server.serving_pids(), server.address);
+    let (pids, address) = (server.serving_pids(), server.tcp());
     let _client = server.upgraded("/ws");
     server.signal(Signal::KILL);
     assert_eq!(server.wait().status.code(), None);
@@ -148,7 +148,7 @@ pub fn a_second_signal_ends_all_processes(target: &Target) {
 /// Nobody else gets in on the shared port, though `SO_REUSEPORT` would let them.
 pub fn processes_do_not_share_with_a_second_server(target: &Target) {
     let server = start(target, &[], 2);
-    let address = server.address.to_string();
+    let address = server.tcp().to_string();
     for processes in ["1", "2"] {
         let exit = target.run_to_end(&["--listen", &address, "--processes", processes]);
         expect_failure(&exit);

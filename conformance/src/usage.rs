@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::time::Duration;
+
+use super::client::Address;
 
 /// CPU time used so far, user and system, of all threads.
 #[track_caller]
@@ -24,7 +25,18 @@ pub fn cpu_time(pid: u32) -> Duration {
 /// Connections to a server's address of which somebody holds the server's end, with a descriptor or
 /// without one.
 #[track_caller]
-pub fn open_sockets(address: SocketAddr) -> usize {
+pub fn open_sockets(address: &Address) -> usize {
+    let address = match address {
+        Address::Tcp(address) => address,
+        Address::Unix(path) => {
+            // Number, three that do not matter, type, state (3: connected), inode, path, which an
+            // accepted socket has from its listener.
+            let end = format!(" {}", path.display());
+            let held =
+                |line: &&str| line.ends_with(&end) && line.split_whitespace().nth(5) == Some("03");
+            return read("/proc/net/unix").lines().filter(held).count();
+        }
+    };
     let table = if address.is_ipv6() {
         "/proc/net/tcp6"
     } else {

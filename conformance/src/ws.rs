@@ -1,13 +1,13 @@
 //! The well-behaved client: tungstenite with deadlines.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, Message, WebSocket};
 
-use super::client::Raw;
+use super::client::{Address, Raw};
 
 /// A client that keeps all the rules, with deadlines.
 pub struct Ws {
@@ -17,12 +17,12 @@ pub struct Ws {
 impl Ws {
     /// Connects and upgrades.
     #[track_caller]
-    pub fn connect(address: SocketAddr, path: &str, patience: Duration) -> Ws {
+    pub fn connect(address: &Address, path: &str, patience: Duration) -> Ws {
         let raw = Raw::connect(address, patience);
         let config = WebSocketConfig::default()
             .read_buffer_size(8 * 1024)
             .write_buffer_size(0);
-        let url = format!("ws://{address}{path}");
+        let url = format!("ws://conformance.test{path}");
         match tungstenite::client::client_with_config(url, raw.stream, Some(config)) {
             Ok((socket, _)) => Ws { socket },
             Err(e) => panic!("the upgrade of {path} failed: {e}"),

@@ -146,7 +146,7 @@ pub struct Common {
     #[arg(
         required = true,
         value_name = "URL",
-        help = "Targets, ws://HOST[:PORT][/PATH]; connections take turns. A link-local address names its interface: ws://[fe80::1%25eth0]:9001. For echo also tcp://HOST:PORT, a server that sends back every byte"
+        help = "Targets, ws://HOST[:PORT][/PATH]; connections take turns. A link-local address names its interface: ws://[fe80::1%25eth0]:9001. For echo also tcp://HOST:PORT, a server that sends back every byte. Over a Unix socket: ws+unix:PATH:/ws, tcp+unix:PATH"
     )]
     pub urls: Vec<String>,
     /// Connections in all

@@ -10,6 +10,7 @@
 //! into a [`record`]; [`verdict`] judges it by its [`check`]s; [`report`] and [`files`] show it.
 //! `bench` reads the record, and judges it by the same function.
 
+pub mod address;
 pub mod assemble;
 pub mod check;
 pub mod cli;

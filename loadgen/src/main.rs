@@ -55,7 +55,10 @@ fn measure(config: &Config, output: &Output) -> Result<u8, String> {
     let interrupted = catch_signals().map_err(|error| format!("cannot catch signals: {error}"))?;
     let files = OpenFiles::open(&output.files)?;
     let targets = target::resolve_all(config)?;
-    let addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
+    let addresses: Vec<_> = targets
+        .iter()
+        .map(|target| target.address.clone())
+        .collect();
     let plan = preflight::plan(config, &addresses)?;
     if config.slices {
         let stdin = BufReader::new(std::io::stdin());

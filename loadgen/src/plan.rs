@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Config, record::LoadKind, target::is_loopback};
+use crate::{address::Address, config::Config, record::LoadKind};
 
 /// Most connections per (source, destination, port) that still connect at full speed.
 pub const PER_TRIPLE: u64 = 12_000;
@@ -75,7 +75,7 @@ impl Plan {
     /// When there are too few ports, with the arithmetic and what to do.
     pub(crate) fn new(
         config: &Config,
-        targets: &[SocketAddr],
+        targets: &[Address],
         processes: Processes,
         cpus: usize,
         ports: u64,
@@ -100,15 +100,21 @@ impl Plan {
             let shards: Vec<u64> = (0..plan.shards)
                 .map(|shard| of_target().map(|shards| shards[shard]).sum())
                 .collect();
-            let sources = plan.sources_for(config, *target, &shards)?;
-            plan.check_ports(*target, &shards, &sources, ports)?;
+            let sources = match target {
+                Address::Ip(address) => {
+                    let sources = plan.sources_for(config, *address, &shards)?;
+                    plan.check_ports(*address, &shards, &sources, ports)?;
+                    sources
+                }
+                Address::Unix(_) => Sources::Kernel,
+            };
             plan.sources.push(sources);
         }
         Ok(plan)
     }
 
     /// Connections per target and shard.
-    fn counts(&self, targets: &[SocketAddr]) -> Vec<Vec<u64>> {
+    fn counts(&self, targets: &[Address]) -> Vec<Vec<u64>> {
         let mut counts = vec![vec![0; self.shards]; targets.len()];
         for connection in 0..self.connections {
             counts[connection % targets.len()][self.shard_of(connection % self.threads)] += 1;
@@ -126,7 +132,7 @@ impl Plan {
             return given_sources(config, target).map(Sources::Given);
         }
         // Only 127.0.0.0/8 is all ours; ::1 is a single address.
-        if !is_loopback(target) || target.is_ipv6() {
+        if !Address::Ip(target).is_local() || target.is_ipv6() {
             return Ok(Sources::Kernel);
         }
         // Each thread takes its shard's addresses in turn, so a triple has at most one connection
@@ -306,7 +312,11 @@ mod tests {
     fn plan(flags: &str, targets: &[&str]) -> Result<Plan, String> {
         let line = format!("loadgen {flags} ws://a");
         let cli = crate::cli::Cli::try_parse_from(line.split_whitespace()).unwrap();
-        let targets: Vec<SocketAddr> = targets.iter().map(|t| t.parse().unwrap()).collect();
+        let address = |text: &&str| match text.strip_prefix("unix:") {
+            Some(path) => Address::Unix(path.into()),
+            None => text.parse::<SocketAddr>().unwrap().into(),
+        };
+        let targets: Vec<Address> = targets.iter().map(address).collect();
         preflight::plan_within(&cli.check().unwrap().0, &targets, &machine())
     }
 
@@ -403,6 +413,18 @@ mod tests {
         assert_eq!(given.source_ips().len(), 2);
         let error = plan("echo --source-ips 127.0.0.1", &["[::1]:80"]).unwrap_err();
         assert!(error.contains("IPv6"));
+    }
+
+    #[test]
+    fn unix_sockets_have_no_ports_and_no_source_addresses() {
+        for flags in ["echo -c 19k", "idle -c 100k", "connect -c 8"] {
+            let plan = plan(flags, &["unix:/a"]).unwrap();
+            assert_eq!((plan.route(0, 1), plan.most_per_source), ((0, None), 0));
+            assert!(plan.shards == 1 || plan.explanation[1].contains("Unix"));
+        }
+        // 100,000 are more than the ports of one source address: of TCP they need several.
+        let both = plan("idle -c 100k", &[LOCAL, "unix:/a"]).unwrap();
+        assert!(both.route(0, 0).1.is_some() && both.route(1, 0).1.is_none());
     }
 
     #[test]

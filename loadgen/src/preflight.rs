@@ -1,16 +1,14 @@
 //! What a run needs of the machine: processes, descriptors, memory. Refused before anything is
 //! opened, with the arithmetic.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    address::Address,
     config::Config,
     limits::{self, SystemLimits},
     plan::{PER_TRIPLE, Plan, Processes},
     record::LoadKind,
-    target::is_loopback,
 };
 
 /// Descriptors a process needs besides its connections: standard streams, files, and per thread a
@@ -55,7 +53,7 @@ pub fn io_uring() -> Result<(), Refusal> {
 /// # Errors
 /// Without io_uring; when the machine cannot hold the connections, with the arithmetic and what to
 /// do; and for CPUs that may not be used.
-pub fn plan(config: &Config, targets: &[SocketAddr]) -> Result<Plan, String> {
+pub fn plan(config: &Config, targets: &[Address]) -> Result<Plan, String> {
     uring_net::probe().map_err(|error| error.to_string())?;
     limits::check_cpus(&config.cpus)?;
     plan_within(config, targets, &SystemLimits::this())
@@ -63,7 +61,7 @@ pub fn plan(config: &Config, targets: &[SocketAddr]) -> Result<Plan, String> {
 
 pub(crate) fn plan_within(
     config: &Config,
-    targets: &[SocketAddr],
+    targets: &[Address],
     limits: &SystemLimits,
 ) -> Result<Plan, String> {
     let processes = Processes::needed(config, limits)?;
@@ -142,7 +140,7 @@ fn too_few_files(limits: &SystemLimits, connections: u64, shards: u64) -> String
 /// Refuses more than the system as a whole can hold.
 fn check_system(
     config: &Config,
-    targets: &[SocketAddr],
+    targets: &[Address],
     plan: &Plan,
     limits: &SystemLimits,
 ) -> Result<(), String> {
@@ -177,8 +175,8 @@ fn check_system(
 }
 
 /// How many ends of a connection this machine holds.
-fn ends(targets: &[SocketAddr]) -> u64 {
-    if targets.iter().any(|target| is_loopback(*target)) {
+fn ends(targets: &[Address]) -> u64 {
+    if targets.iter().any(Address::is_local) {
         2
     } else {
         1
@@ -196,7 +194,7 @@ fn gigabytes(bytes: u64) -> f64 {
 /// The plan for several processes, for people.
 fn explain(
     config: &Config,
-    targets: &[SocketAddr],
+    targets: &[Address],
     plan: &Plan,
     limits: &SystemLimits,
 ) -> Vec<String> {
@@ -217,6 +215,11 @@ fn explain(
         (Some(first), Some(last)) => format!(
             "{} source addresses, {first} to {last}, so that none has more than {PER_TRIPLE} connections to a target; {} target(s) of {} connections each",
             sources.len(),
+            targets.len(),
+            connections.div_ceil(targets.len() as u64)
+        ),
+        _ if targets.iter().all(|target| target.ip().is_none()) => format!(
+            "Unix sockets have no source addresses; {} target(s) of {} connections each",
             targets.len(),
             connections.div_ceil(targets.len() as u64)
         ),
@@ -250,6 +253,7 @@ fn explain(
 mod tests {
     use super::*;
     use clap::Parser;
+    use std::net::SocketAddr;
 
     const THIS: SystemLimits = SystemLimits {
         cpus: 2,
@@ -263,7 +267,8 @@ mod tests {
         let line = format!("loadgen {flags} ws://a");
         let cli = crate::cli::Cli::try_parse_from(line.split_whitespace()).unwrap();
         let config = cli.check().unwrap().0;
-        plan_within(&config, &[target.parse().unwrap()], machine)
+        let address: SocketAddr = target.parse().unwrap();
+        plan_within(&config, &[address.into()], machine)
     }
 
     #[test]

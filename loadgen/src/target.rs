@@ -3,6 +3,9 @@
 //! `tcp://` is for measuring the floor: a server that sends back every byte. It gets the frames
 //! that a WebSocket server would send and has to return them as they are, so that receiving and
 //! verifying costs what it costs with `ws://`.
+//!
+//! `ws+unix:PATH:/ws` and `tcp+unix:PATH` are the same over a Unix stream socket, in the form of
+//! Node's `ws` and nginx: what is different then is TCP.
 
 use std::{
     net::{Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs},
@@ -12,7 +15,7 @@ use std::{
 use url::{Host, Url};
 use ws_proto::handshake::client::{Request, RequestError};
 
-use crate::{config::Config, record::LoadKind};
+use crate::{address::Address, config::Config, record::LoadKind};
 
 /// Asks our servers for no work in the handler. Others pass a query over.
 const NO_WORK: &str = "work=0";
@@ -26,7 +29,7 @@ pub struct Target {
     /// As typed.
     pub url: String,
     /// Where to connect.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What is spoken there.
     pub protocol: Protocol,
     /// What connections that are not hot ask for instead: no work in the handler.
@@ -65,10 +68,10 @@ pub fn resolve_all(config: &Config) -> Result<Vec<Target>, String> {
 ///
 /// # Errors
 /// As [`resolve_all`], which should have told.
-pub fn at(config: &Config, addresses: &[SocketAddr]) -> Result<Vec<Target>, String> {
+pub fn at(config: &Config, addresses: &[Address]) -> Result<Vec<Target>, String> {
     let pairs = config.urls.iter().zip(addresses);
     pairs
-        .map(|(url, address)| resolve(url, config, Some(*address)))
+        .map(|(url, address)| resolve(url, config, Some(address.clone())))
         .collect()
 }
 
@@ -79,7 +82,19 @@ impl Target {
     }
 }
 
-fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Target, String> {
+fn resolve(text: &str, config: &Config, known: Option<Address>) -> Result<Target, String> {
+    if let Some(rest) = text.strip_prefix("ws+unix:") {
+        return resolve_unix(text, rest, config);
+    }
+    if let Some(path) = text.strip_prefix("tcp+unix:") {
+        check_tcp(text, config)?;
+        return Ok(Target {
+            url: text.to_owned(),
+            address: unix_address(text, path)?,
+            protocol: Protocol::Tcp,
+            without_work: None,
+        });
+    }
     let (plain, zone) = without_zone(text);
     let url = parse(text, &plain)?;
     let host = url.host().ok_or_else(|| format!("{text}: no host"))?;
@@ -87,29 +102,81 @@ fn resolve(text: &str, config: &Config, known: Option<SocketAddr>) -> Result<Tar
         (tcp_port(text, &url, config)?, Protocol::Tcp, None)
     } else {
         let port = url.port_or_known_default().unwrap_or(80);
-        let of_query = |query: Option<&str>| request(text, &url, query, &host, config);
-        let hot = config.traffic.hot.filter(|hot| hot.size.is_none());
-        let without_work = match (hot, url.query()) {
-            (None, _) => None,
-            (Some(_), None | Some("")) => Some(of_query(Some(NO_WORK))?),
-            (Some(_), Some(query)) => Some(of_query(Some(&format!("{query}&{NO_WORK}")))?),
-        };
-        let protocol = Protocol::WebSocket(of_query(url.query())?);
+        let (protocol, without_work) = requests(text, &url, &host, config)?;
         (port, protocol, without_work)
     };
     Ok(Target {
         url: text.to_owned(),
         address: match known {
             Some(known) => known,
-            None => address(&host, zone, port).map_err(|error| format!("{text}: {error}"))?,
+            None => address(&host, zone, port)
+                .map_err(|error| format!("{text}: {error}"))?
+                .into(),
         },
         protocol,
         without_work,
     })
 }
 
+/// WebSocket over a Unix socket: its path, and after `:` what to ask for, which begins with `/`.
+fn resolve_unix(text: &str, rest: &str, config: &Config) -> Result<Target, String> {
+    let (path, target) = match rest.find(":/") {
+        Some(end) => (&rest[..end], &rest[end + 1..]),
+        None => (rest, "/"),
+    };
+    // RFC 9110 section 7.2 asks for a Host, and a path is none.
+    let url = parse(text, &format!("ws://localhost{target}"))?;
+    let (protocol, without_work) = requests(text, &url, &Host::Domain("localhost"), config)?;
+    Ok(Target {
+        url: text.to_owned(),
+        address: unix_address(text, path)?,
+        protocol,
+        without_work,
+    })
+}
+
+fn unix_address(text: &str, path: &str) -> Result<Address, String> {
+    if path.is_empty() || text.starts_with("tcp") && path.contains(":/") {
+        return Err(format!("{text}: write ws+unix:PATH:/ws, or tcp+unix:PATH"));
+    }
+    let address = Address::Unix(path.into());
+    match address.to_socket_address() {
+        Ok(_) => Ok(address),
+        Err(_) => Err(format!(
+            "{text}: a Unix socket's path has at most 107 bytes, and this one has {}: use a relative one",
+            path.len()
+        )),
+    }
+}
+
+/// What hot connections ask for, or all; and what the others do.
+fn requests(
+    text: &str,
+    url: &Url,
+    host: &Host<&str>,
+    config: &Config,
+) -> Result<(Protocol, Option<Request>), String> {
+    let of_query = |query: Option<&str>| request(text, url, query, host, config);
+    let hot = config.traffic.hot.filter(|hot| hot.size.is_none());
+    let without_work = match (hot, url.query()) {
+        (None, _) => None,
+        (Some(_), None | Some("")) => Some(of_query(Some(NO_WORK))?),
+        (Some(_), Some(query)) => Some(of_query(Some(&format!("{query}&{NO_WORK}")))?),
+    };
+    Ok((Protocol::WebSocket(of_query(url.query())?), without_work))
+}
+
 /// The port of a `tcp://` target, of which nothing else is needed.
 fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
+    check_tcp(text, config)?;
+    let has_more = !matches!(url.path(), "" | "/") || url.query().is_some();
+    url.port()
+        .filter(|_| !has_more)
+        .ok_or_else(|| format!("{text}: write tcp://HOST:PORT"))
+}
+
+/// Refuses what raw bytes cannot carry.
+fn check_tcp(text: &str, config: &Config) -> Result<(), String> {
     if config.kind != LoadKind::Echo {
         return Err(format!(
             "{text}: a raw TCP server only echoes: use `loadgen echo`, or a ws:// target"
@@ -131,10 +198,7 @@ fn tcp_port(text: &str, url: &Url, config: &Config) -> Result<u16, String> {
             "{text}: raw TCP has no frames: leave out --fragments, or use a ws:// target"
         ));
     }
-    let has_more = !matches!(url.path(), "" | "/") || url.query().is_some();
-    url.port()
-        .filter(|_| !has_more)
-        .ok_or_else(|| format!("{text}: write tcp://HOST:PORT"))
+    Ok(())
 }
 
 fn request(
@@ -227,7 +291,7 @@ fn parse(text: &str, plain: &str) -> Result<Url, String> {
         }
         scheme => {
             return Err(format!(
-                "{text}: scheme {scheme}:// is neither ws:// nor tcp://"
+                "{text}: scheme {scheme}:// is neither ws:// nor tcp:// (nor ws+unix: or tcp+unix:)"
             ));
         }
     }
@@ -288,11 +352,6 @@ fn address(host: &Host<&str>, zone: Option<&str>, port: u16) -> Result<SocketAdd
         .unwrap_or(first))
 }
 
-/// True when both ends of a connection to `target` are on this machine.
-pub fn is_loopback(target: SocketAddr) -> bool {
-    target.ip().to_canonical().is_loopback()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,11 +393,12 @@ mod tests {
             ("tcp://[::1]:9/", (Ipv6Addr::LOCALHOST, 9).into()),
         ] {
             let targets = resolve_all(&config(url)).unwrap();
-            assert_eq!(targets[0].address, expected, "{url}");
+            assert_eq!(targets[0].address, expected.into(), "{url}");
         }
         for zone in ["%25lo", "%lo", "%251", "%1"] {
             let targets = resolve_all(&config(&format!("ws://[fe80::1{zone}]:9/"))).unwrap();
-            assert_eq!(targets[0].address, "[fe80::1%1]:9".parse().unwrap());
+            let expected: SocketAddr = "[fe80::1%1]:9".parse().unwrap();
+            assert_eq!(targets[0].address, expected.into());
             let mut sent = Vec::new();
             if let Protocol::WebSocket(request) = &targets[0].protocol {
                 request.write(&ws_proto::handshake::client::Key::generate(), &mut sent);
@@ -347,7 +407,7 @@ mod tests {
             assert!(sent.contains("\r\nHost: [fe80::1]:9\r\n"), "{sent}");
         }
         let localhost = resolve_all(&config("ws://localhost:9/")).unwrap();
-        assert!(localhost[0].address.ip().is_loopback());
+        assert!(localhost[0].address.is_local());
     }
 
     // RFC 6455 section 3: no-fragment
@@ -367,6 +427,11 @@ mod tests {
             ("ws://[fe80::1]:9/", "[fe80::1%25eth0]"),
             ("ws://[fe80::1%25eth99]:9/", "no interface eth99"),
             ("ws://[::1%25lo]:9/", "leave it out"),
+            ("ws+unix:", "ws+unix:PATH:/ws"),
+            ("ws+unix::/ws", "ws+unix:PATH:/ws"),
+            ("ws+unix:/a:/b#c", "#fragment"),
+            ("tcp+unix:", "tcp+unix:PATH"),
+            ("tcp+unix:/a:/ws", "tcp+unix:PATH"),
         ] {
             let error = resolve_all(&config(url)).unwrap_err();
             assert!(error.contains(hint), "{url}: {error}");
@@ -378,7 +443,7 @@ mod tests {
     // RFC 6455 section 11.1.1: host-to-ascii, path-to-ascii
     #[test]
     fn the_request_names_host_and_resource_in_ascii() {
-        let known = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
+        let known = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into());
         for (url, first_line, host) in [
             ("ws://a", "GET / HTTP/1.1", "Host: a"),
             ("ws://a:80/b?c=d", "GET /b?c=d HTTP/1.1", "Host: a"),
@@ -389,7 +454,7 @@ mod tests {
                 "Host: xn--bcher-kva.example:9",
             ),
         ] {
-            let target = resolve(url, &config(url), known).unwrap();
+            let target = resolve(url, &config(url), known.clone()).unwrap();
             let Protocol::WebSocket(request) = target.protocol else {
                 panic!("{url}");
             };
@@ -401,9 +466,39 @@ mod tests {
         }
     }
 
+    // RFC 6455 section 4.1: request-target, request-host
+    #[test]
+    fn a_unix_socket_has_a_path_and_a_request_target() {
+        for (url, path, first_line) in [
+            ("ws+unix:/run/a.sock:/ws", "/run/a.sock", "GET /ws HTTP/1.1"),
+            (
+                "ws+unix:a.sock:/ws?b=c:/d",
+                "a.sock",
+                "GET /ws?b=c:/d HTTP/1.1",
+            ),
+            ("ws+unix:/a:b", "/a:b", "GET / HTTP/1.1"),
+        ] {
+            let target = resolve_all(&config(url)).unwrap().remove(0);
+            assert_eq!(target.address, Address::Unix(path.into()), "{url}");
+            let Protocol::WebSocket(request) = target.protocol else {
+                panic!("{url}");
+            };
+            let mut written = Vec::new();
+            request.write(&Key::generate(), &mut written);
+            let written = String::from_utf8(written).unwrap();
+            let lines: Vec<&str> = written.lines().collect();
+            assert_eq!(lines[..2], [first_line, "Host: localhost"], "{url}");
+        }
+        let raw = resolve_all(&config("tcp+unix:/a")).unwrap().remove(0);
+        assert!(raw.is_tcp() && raw.address == Address::Unix("/a".into()));
+        let long = format!("ws+unix:/{}:/ws", "x".repeat(107));
+        let error = resolve_all(&config(&long)).unwrap_err();
+        assert!(error.contains("107") && error.contains("108"), "{error}");
+    }
+
     #[test]
     fn connections_that_are_not_hot_ask_for_no_work() {
-        let known = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
+        let known = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into());
         let asks = |url: &str| {
             let mut config = config(url);
             config.traffic.hot = Some(Hot {
@@ -411,7 +506,7 @@ mod tests {
                 share_millionths: 1,
                 size: None,
             });
-            let target = resolve(url, &config, known).unwrap();
+            let target = resolve(url, &config, known.clone()).unwrap();
             let Protocol::WebSocket(request) = target.protocol else {
                 panic!("{url}");
             };

@@ -115,5 +115,5 @@ fn planned(args: &str, address: SocketAddr) -> Result<u64, String> {
     let line = format!("loadgen {args} ws://{address}/");
     let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
     let config = cli.check().unwrap().0;
-    Ok(preflight::plan(&config, &[address])?.most_per_source)
+    Ok(preflight::plan(&config, &[address.into()])?.most_per_source)
 }

@@ -94,7 +94,7 @@ counters! {
     messages_sent: "Data messages sent to WebSocket clients; an echo counts when it is made",
     bytes_received: "Bytes received on WebSocket connections after the handshake",
     bytes_sent: "Bytes handed to the kernel on WebSocket connections after the handshake",
-    connections_accepted: "TCP connections accepted",
+    connections_accepted: "Connections accepted",
     handshakes: "WebSocket connections opened",
     http_responses: "Requests answered without an upgrade, errors included",
     refused: "Upgrades answered 503 because of --max-connections",

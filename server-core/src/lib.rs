@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`options`] | the command line, and what is in force once it is checked |
 //! | [`listen`] | the addresses that `--listen` means, and the sockets on them |
+//! | [`unix`] | the same for Unix sockets, whose connections a thread deals out to the workers |
+//! | [`address`] | an address as the `ready` line has it |
 //! | [`system`] | file limit, CPU affinity |
 //! | [`endpoints`], [`admission`] | what a request head gets: an upgrade, a page, or an HTTP error |
 //! | [`rooms`] | who is in which room, and how a message crosses workers in batches |
@@ -25,6 +27,7 @@
 //! | [`child`] | what a server of several processes tells each of them |
 //! | [`processes`] | several processes on one port, and the parent that speaks for them |
 
+pub mod address;
 pub mod admission;
 pub mod child;
 pub mod control;
@@ -43,5 +46,6 @@ pub mod shortage;
 pub mod sweep;
 pub mod system;
 pub mod task;
+pub mod unix;
 pub mod work;
 pub mod workers;

@@ -2,7 +2,6 @@
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal, PipeReader, Read, Write};
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::address::Address;
 use crate::counters::Totals;
 use crate::options::InForce;
 
@@ -35,11 +35,11 @@ pub struct Ready {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
     /// The first of `addresses`.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Where clients reach it, ports never 0: `[::]` and 0.0.0.0 are every address of this machine
-    /// in their family.
+    /// in their family. Unix sockets (`unix:PATH`) come last.
     #[serde(default)]
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Processes that share the addresses (`--processes`).
     #[serde(default = "one")]
     pub processes: usize,
@@ -156,7 +156,14 @@ impl Shutdown {
 
 /// Counts what is still alive (connections), so that draining can wait for it from another thread.
 #[derive(Debug, Clone, Default)]
-pub struct Alive(Arc<(Mutex<usize>, Condvar)>);
+pub struct Alive(Arc<(Mutex<Count>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Count {
+    alive: usize,
+    /// Somebody waits for the next one to go.
+    awaited: bool,
+}
 
 /// One thing that is alive; dropping it says that it is not any more.
 #[derive(Debug)]
@@ -165,7 +172,7 @@ pub struct AliveGuard(Alive);
 impl Alive {
     /// One more.
     pub fn enter(&self) -> AliveGuard {
-        *self.lock() += 1;
+        self.lock().alive += 1;
         AliveGuard(self.clone())
     }
 
@@ -174,12 +181,21 @@ impl Alive {
         let waiting = self
             .0
             .1
-            .wait_timeout_while(self.lock(), timeout, |n| *n > 0);
+            .wait_timeout_while(self.lock(), timeout, |count| count.alive > 0);
         let (count, _) = waiting.unwrap_or_else(PoisonError::into_inner);
-        *count == 0
+        count.alive == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, usize> {
+    /// Blocks the thread until one is alive no more, at most for `timeout`.
+    pub fn wait_for_one(&self, timeout: Duration) {
+        let mut count = self.lock();
+        count.awaited = true;
+        let still = |count: &mut Count| count.awaited;
+        let waiting = self.0.1.wait_timeout_while(count, timeout, still);
+        waiting.unwrap_or_else(PoisonError::into_inner).0.awaited = false;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Count> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -187,8 +203,8 @@ impl Alive {
 impl Drop for AliveGuard {
     fn drop(&mut self) {
         let mut count = self.0.lock();
-        *count -= 1;
-        if *count == 0 {
+        count.alive -= 1;
+        if count.alive == 0 || std::mem::take(&mut count.awaited) {
             self.0.0.1.notify_all();
         }
     }
@@ -273,5 +289,17 @@ mod tests {
         });
         drop(second);
         assert!(waiting.join().unwrap());
+
+        let (first, _second) = (alive.enter(), alive.enter());
+        alive.wait_for_one(Duration::from_millis(1));
+        let waiting = std::thread::spawn({
+            let alive = alive.clone();
+            move || alive.wait_for_one(Duration::from_secs(60))
+        });
+        while !alive.lock().awaited {
+            std::thread::yield_now();
+        }
+        drop(first);
+        waiting.join().unwrap();
     }
 }

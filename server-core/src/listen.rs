@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::sockopt::set_socket_linger;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::address::{Address, UNIX};
 
 /// Queue of connections not yet accepted; the kernel cuts it to `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: u32 = 65_535;
@@ -23,12 +26,18 @@ const NOT_SENT_BYTES: u32 = 64 * 1024;
 /// Ports that are tried where one must be free on several addresses.
 const PORT_ATTEMPTS: usize = 64;
 
-/// One `--listen` as written: a name or an IP address, and a port.
+/// One `--listen` as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenOn {
-    /// Without brackets; an IPv6 address may carry a zone (`fe80::1%eth0`).
-    host: String,
-    port: u16,
+pub enum ListenOn {
+    /// A name or an IP address, and a port.
+    Port {
+        /// Without brackets; an IPv6 address may carry a zone (`fe80::1%eth0`).
+        host: String,
+        /// 0 takes a free one.
+        port: u16,
+    },
+    /// The path of a Unix socket.
+    Unix(PathBuf),
 }
 
 impl FromStr for ListenOn {
@@ -36,6 +45,11 @@ impl FromStr for ListenOn {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix(UNIX) {
+            Some("") => return Err("a Unix socket has a path: unix:/run/ringside.sock".into()),
+            Some(path) => return Ok(Self::Unix(path.into())),
+            None => {}
+        }
         if text.parse::<Ipv6Addr>().is_ok() {
             return Err(format!(
                 "an IPv6 address stands in brackets, with a port behind it: [{text}]:8080"
@@ -78,15 +92,16 @@ impl FromStr for ListenOn {
             }
         };
         let host = host.to_owned();
-        Ok(Self { host, port })
+        Ok(Self::Port { host, port })
     }
 }
 
 impl fmt::Display for ListenOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
+        match self {
+            Self::Port { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Port { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
         }
     }
 }
@@ -101,22 +116,32 @@ fn is_of_a_name(character: char) -> bool {
 }
 
 impl ListenOn {
-    /// The addresses it means: one for an IP address, all of this machine's for a name.
+    /// The addresses it means: one for an IP address or a path, all of this machine's for a name.
     ///
     /// A name may have addresses that this machine lacks (`localhost` is often also `::1` where
     /// there is no IPv6): they are left out, with a warning, if another remains.
     ///
     /// # Errors
     /// The name or the zone is unknown here.
-    pub fn addresses(&self) -> Result<Vec<SocketAddr>, ListenError> {
+    pub fn addresses(&self) -> Result<Vec<Address>, ListenError> {
+        Ok(match self {
+            Self::Port { host, port } => {
+                let all = self.ip_addresses(host, *port)?.into_iter();
+                all.map(Address::Ip).collect()
+            }
+            Self::Unix(path) => vec![Address::Unix(path.clone())],
+        })
+    }
+
+    fn ip_addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
         let unknown = |reason: String| ListenError::Unknown {
             listen: self.clone(),
             reason,
         };
-        if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Ok(vec![(ip, self.port).into()]);
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![(ip, port).into()]);
         }
-        if let Some((ip, zone)) = self.host.split_once('%') {
+        if let Some((ip, zone)) = host.split_once('%') {
             let ip = ip.parse().unwrap_or(Ipv6Addr::UNSPECIFIED);
             let scope = match zone.parse() {
                 Ok(index) => index,
@@ -126,16 +151,15 @@ impl ListenOn {
                     ))
                 })?,
             };
-            return Ok(vec![SocketAddrV6::new(ip, self.port, 0, scope).into()]);
+            return Ok(vec![SocketAddrV6::new(ip, port, 0, scope).into()]);
         }
-        let found = (self.host.as_str(), self.port).to_socket_addrs();
+        let found = (host, port).to_socket_addrs();
         let all = without_repetition(found.map_err(|error| unknown(error.to_string()))?);
         let is_here = |address: &&SocketAddr| match UdpSocket::bind((address.ip(), 0)) {
             Ok(_) => true,
             Err(error) => {
                 tracing::warn!(
-                    "{}: {} is not an address of this machine: {error}",
-                    self.host,
+                    "{host}: {} is not an address of this machine: {error}",
                     address.ip()
                 );
                 false
@@ -157,7 +181,7 @@ fn interface(name: &str) -> io::Result<u32> {
 }
 
 /// Each address once, in order.
-pub(crate) fn without_repetition(all: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+pub(crate) fn without_repetition<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut once = Vec::new();
     for address in all {
         if !once.contains(&address) {
@@ -176,6 +200,14 @@ pub enum ListenError {
         /// What was written.
         listen: ListenOn,
         /// What is missing.
+        reason: String,
+    },
+    /// There can be no socket at the path.
+    #[error("cannot listen on {UNIX}{}: {reason}", path.display())]
+    Unix {
+        /// The path asked for.
+        path: PathBuf,
+        /// What is wrong, and what to do.
         reason: String,
     },
     /// The kernel refuses the address.
@@ -404,6 +436,8 @@ mod tests {
             ("[::1]:9001", "[::1]:9001"),
             ("[::]:9001", "[::]:9001"),
             ("[fe80::1%7]:9001", "[fe80::1%7]:9001"),
+            ("unix:/run/a:b.sock", "unix:/run/a:b.sock"),
+            ("unix:here", "unix:here"),
         ] {
             let listen: ListenOn = text.parse().unwrap();
             let addresses = listen.addresses().unwrap();
@@ -436,6 +470,7 @@ mod tests {
             ("[::1%]:80", "neither a name"),
             ("ws://127.0.0.1:80", "neither a name"),
             ("*:80", "[::]:80"),
+            ("unix:", "unix:/run/ringside.sock"),
         ] {
             let error = text.parse::<ListenOn>().unwrap_err().to_string();
             assert!(error.contains(hint), "{text}: {error}");

@@ -1,6 +1,7 @@
 //! The command line both servers share, and what is in force once it has been checked.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use units::HELP as UNITS_HELP;
 use units::{CpuList, parse_duration, parse_size};
 
+use crate::address::{Address, UNIX};
 use crate::child::Child;
 use crate::listen::{self, ListenError, ListenOn, Listeners};
 use crate::system;
@@ -36,8 +38,10 @@ pub struct ServerOptions {
     /// Address to listen on, HOST:PORT; repeatable. PORT or :PORT alone is 127.0.0.1:PORT; a name
     /// is all its addresses; `[::]:PORT` is every address of this machine, IPv4 and IPv6 (IPv6 only
     /// where another --listen is an IPv4 address), 0.0.0.0:PORT every IPv4 one;
-    /// `[fe80::1%eth0]:PORT` names the interface. Port 0 takes one that is free on all. The `ready`
-    /// line says all addresses
+    /// `[fe80::1%eth0]:PORT` names the interface. Port 0 takes one that is free on all. unix:PATH
+    /// is a Unix stream socket: the file is made with the permissions that the umask leaves,
+    /// replaces that of a dead server, and is removed at the end. The `ready` line says all
+    /// addresses
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: Vec<ListenOn>,
     /// Processes that share the address, each with --workers threads and its own limit of open
@@ -106,6 +110,8 @@ pub enum SlowConsumer {
 pub struct Settings {
     /// Where to listen, as asked for: ports may still be 0.
     pub listen: Vec<SocketAddr>,
+    /// Unix sockets to listen on.
+    pub unix: Vec<PathBuf>,
     /// Processes that share the address.
     pub processes: usize,
     /// Which of several processes this is; `None` in their parent, and where there is only one.
@@ -237,6 +243,17 @@ impl ServerOptions {
             !(1..self.processes).contains(&self.max_connections),
             "--max-connections must be at least --processes: each process has an equal share"
         );
+        let (listen, unix) = match &self.child {
+            Some(child) => (child.addresses.clone(), Vec::new()),
+            None => self.addresses()?,
+        };
+        ensure!(
+            unix.is_empty() || self.processes == 1,
+            "--processes share a port (SO_REUSEPORT), and a Unix socket has none: use --workers \
+             instead, or an address in place of --listen {UNIX}{}",
+            unix.first()
+                .map_or("".into(), |path| path.to_string_lossy())
+        );
         let child = self.child.as_ref();
         ensure!(
             child.is_none_or(|child| child.index < self.processes),
@@ -247,10 +264,8 @@ impl ServerOptions {
             (self.max_connections + self.processes - 1 - child.index) / self.processes
         });
         Ok(Settings {
-            listen: match child {
-                Some(child) => child.addresses.clone(),
-                None => self.addresses()?,
-            },
+            listen,
+            unix,
             processes: self.processes,
             child: self.child.clone(),
             workers,
@@ -273,11 +288,18 @@ impl ServerOptions {
         })
     }
 
-    /// What `--listen` means on this machine.
-    fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
+    /// What `--listen` means on this machine: addresses of TCP, and paths.
+    fn addresses(&self) -> anyhow::Result<(Vec<SocketAddr>, Vec<PathBuf>)> {
         let each = self.listen.iter().map(ListenOn::addresses);
         let all: Vec<_> = each.collect::<Result<_, _>>()?;
-        Ok(listen::without_repetition(all.into_iter().flatten()))
+        let (mut ips, mut paths) = (Vec::new(), Vec::new());
+        for address in listen::without_repetition(all.into_iter().flatten()) {
+            match address {
+                Address::Ip(ip) => ips.push(ip),
+                Address::Unix(path) => paths.push(path),
+            }
+        }
+        Ok((ips, paths))
     }
 }
 
@@ -359,6 +381,7 @@ mod tests {
     fn defaults_are_the_documented_ones() {
         let settings = resolve("").unwrap();
         assert_eq!(settings.listen, ["127.0.0.1:8080".parse().unwrap()]);
+        assert!(settings.unix.is_empty());
         assert_eq!((settings.processes, settings.child), (1, None));
         assert_eq!(settings.workers, 3);
         assert_eq!(settings.cpus, None);
@@ -427,6 +450,8 @@ mod tests {
             ("--slow-consumer wait", "--slow-consumer"),
             ("--listen nowhere", "--listen"),
             ("--listen name.invalid:80", "name.invalid:80"),
+            ("--listen unix:", "--listen"),
+            ("--listen unix:/x --processes 2", "--workers"),
             ("--frobnicate", "--frobnicate"),
         ] {
             let error = resolve(line).map(|_| ()).unwrap_err();
@@ -439,6 +464,10 @@ mod tests {
         let settings = resolve("--listen :9001 --listen 127.0.0.1:9001 --listen [::]:0").unwrap();
         let expected = ["127.0.0.1:9001", "[::]:0"].map(|address| address.parse().unwrap());
         assert_eq!(settings.listen, expected);
+        let settings = resolve("--listen unix:a --listen :1 --listen unix:a").unwrap();
+        assert_eq!(settings.listen, ["127.0.0.1:1".parse().unwrap()]);
+        assert_eq!(settings.unix, [PathBuf::from("a")]);
+        assert!(resolve("--listen unix:a").unwrap().listen.is_empty());
     }
 
     #[test]

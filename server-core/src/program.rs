@@ -7,9 +7,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::ValueEnum;
 
+use crate::address::Address;
 use crate::counters::Counters;
 use crate::lifecycle::{Alive, Final, Ready, Shutdown, init_logging, print_line};
 use crate::options::{ServerOptions, Settings};
+use crate::unix::{self, UnixSocket};
 use crate::{processes, system};
 
 /// What makes a server's program its own.
@@ -45,18 +47,27 @@ pub struct Serving {
     pub stop: Box<dyn FnOnce()>,
 }
 
+/// What a server accepts from.
+#[derive(Debug)]
+pub struct Sockets<'a> {
+    /// For each worker those of TCP.
+    pub of_workers: Vec<Vec<TcpListener>>,
+    /// For [`unix::accept`].
+    pub unix: &'a [UnixSocket],
+}
+
 /// What the user calls a value of an option.
 pub fn name_of(value: &impl ValueEnum) -> Option<String> {
     Some(value.to_possible_value()?.get_name().into())
 }
 
 impl Program {
-    /// Serves until SIGTERM or SIGINT. `start` starts the workers, each with its sockets, and may
-    /// add to the `ready` line.
+    /// Serves until SIGTERM or SIGINT. `start` starts the workers with their sockets, and may add
+    /// to the `ready` line.
     pub fn run(
         self,
         options: &ServerOptions,
-        start: impl FnOnce(Settings, Vec<Vec<TcpListener>>, &mut Ready) -> anyhow::Result<Serving>,
+        start: impl FnOnce(Settings, Sockets<'_>, &mut Ready) -> anyhow::Result<Serving>,
     ) -> ExitCode {
         let settings = match init_logging().and_then(|()| options.resolve()) {
             Ok(settings) => settings,
@@ -77,7 +88,7 @@ impl Program {
     fn serve(
         self,
         settings: Settings,
-        start: impl FnOnce(Settings, Vec<Vec<TcpListener>>, &mut Ready) -> anyhow::Result<Serving>,
+        start: impl FnOnce(Settings, Sockets<'_>, &mut Ready) -> anyhow::Result<Serving>,
     ) -> anyhow::Result<()> {
         (self.check)()?;
         let open_files = system::raise_file_limit();
@@ -91,6 +102,11 @@ impl Program {
             settings.workers
         };
         let listeners = settings.listeners(sets)?;
+        let unix_sockets = settings.unix.iter().map(|path| UnixSocket::listen(path));
+        let unix_sockets: Vec<_> = unix_sockets.collect::<Result<_, _>>()?;
+        let addresses: Vec<_> = (listeners.addresses.iter().copied().map(Address::Ip))
+            .chain(settings.unix.iter().cloned().map(Address::Unix))
+            .collect();
         let cpus = match &settings.cpus {
             Some(cpus) => cpus.clone(),
             None => system::available_cpus()?,
@@ -101,8 +117,8 @@ impl Program {
             runtime: self.runtime.into(),
             flavor: self.flavor,
             engine: self.engine,
-            address: listeners.addresses[0],
-            addresses: listeners.addresses,
+            address: addresses[0].clone(),
+            addresses,
             processes: 1,
             pids: Vec::new(),
             workers: settings.workers,
@@ -111,10 +127,17 @@ impl Program {
             options: settings.in_force(open_files),
         };
         let drain_timeout = settings.drain_timeout;
-        let serving = start(settings, listeners.of_workers, &mut ready)?;
+        let sockets = Sockets {
+            of_workers: listeners.of_workers,
+            unix: &unix_sockets,
+        };
+        let serving = start(settings, sockets, &mut ready)?;
         print_line(&ready).context("cannot print the ready line")?;
 
         shutdown.wait().context("cannot wait for a signal")?;
+        unix::stop_listening(&unix_sockets);
+        // With their files: a successor may listen while this server drains.
+        drop(unix_sockets);
         (serving.begin_drain)();
         let drained_in_time = serving.alive.wait_for_none(drain_timeout);
         let totals = serving.counters.totals();

@@ -54,11 +54,11 @@ fn main() -> ExitCode {
         shares_sockets: cli.flavor == Flavor::Multi,
         check: || Ok(()),
     };
-    program.run(&cli.server, |settings, listeners, _ready| {
+    program.run(&cli.server, |settings, sockets, _ready| {
         let server = Arc::new(Server::new(settings)?);
         let runtime = match cli.flavor {
-            Flavor::Multi => Some(start::multi(&server, listeners)?),
-            Flavor::PerCore => start::per_core(&server, listeners).map(|()| None)?,
+            Flavor::Multi => Some(start::multi(&server, sockets)?),
+            Flavor::PerCore => start::per_core(&server, sockets).map(|()| None)?,
         };
         Ok(Serving {
             alive: server.alive.clone(),

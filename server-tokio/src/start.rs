@@ -1,21 +1,19 @@
 //! The two ways to run the workers.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
+use server_core::program::Sockets;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::listener::Home;
 use crate::worker::{Server, Worker};
 use crate::{fanout, listener};
 
 /// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run
 /// wherever there is time.
-pub(crate) fn multi(
-    server: &Arc<Server>,
-    listeners: Vec<Vec<TcpListener>>,
-) -> anyhow::Result<Runtime> {
+pub(crate) fn multi(server: &Arc<Server>, sockets: Sockets<'_>) -> anyhow::Result<Runtime> {
     let settings = server.settings.clone();
     let started = AtomicUsize::new(0);
     let runtime = Builder::new_multi_thread()
@@ -37,20 +35,20 @@ pub(crate) fn multi(
         runtime.spawn(fanout::run(Arc::clone(worker)));
     }
     let inside = runtime.enter();
-    for listener in listeners.into_iter().flatten() {
+    for listener in sockets.of_workers.into_iter().flatten() {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         runtime.spawn(listener::accept(listener, Arc::clone(&workers)));
     }
     drop(inside);
+    let homes = workers.iter().map(|worker| Home::new(worker, &runtime));
+    listener::accept_unix(server, sockets.unix, homes.collect())?;
     Ok(runtime)
 }
 
 /// One single-threaded runtime per worker, each with listeners of its own.
-pub(crate) fn per_core(
-    server: &Arc<Server>,
-    listeners: Vec<Vec<TcpListener>>,
-) -> anyhow::Result<()> {
-    for (index, listeners) in listeners.into_iter().enumerate() {
+pub(crate) fn per_core(server: &Arc<Server>, sockets: Sockets<'_>) -> anyhow::Result<()> {
+    let mut homes = Vec::new();
+    for (index, listeners) in sockets.of_workers.into_iter().enumerate() {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .on_thread_park(server.collector())
@@ -62,6 +60,7 @@ pub(crate) fn per_core(
             each.collect::<Result<_, _>>()?
         };
         let worker = Worker::new(index, server);
+        homes.push(Home::new(&worker, &runtime));
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
@@ -76,5 +75,5 @@ pub(crate) fn per_core(
             })
             .context("cannot start a worker")?;
     }
-    Ok(())
+    Ok(listener::accept_unix(server, sockets.unix, homes.into())?)
 }

@@ -1,6 +1,5 @@
 //! Ringside's WebSocket server on io_uring.
 
-use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +9,8 @@ use clap::{Parser, ValueEnum};
 use mimalloc::MiMalloc;
 use server_core::lifecycle::Ready;
 use server_core::options::{ServerOptions, Settings, UNITS_HELP};
-use server_core::program::{Program, Serving, name_of};
-use server_core::{system, workers};
+use server_core::program::{Program, Serving, Sockets, name_of};
+use server_core::{system, unix, workers};
 
 use crate::raw::direct::Direct;
 use crate::raw::ring::Sizes;
@@ -88,9 +87,9 @@ fn main() -> ExitCode {
         shares_sockets: false,
         check: probe,
     };
-    program.run(&cli.server, |settings, listeners, ready| match cli.engine {
-        Engine::Monoio => serve_on_monoio(settings, listeners),
-        Engine::Raw => serve_raw(settings, listeners, &cli, ready),
+    program.run(&cli.server, |settings, sockets, ready| match cli.engine {
+        Engine::Monoio => serve_on_monoio(settings, sockets),
+        Engine::Raw => serve_raw(settings, sockets, &cli, ready),
     })
 }
 
@@ -101,13 +100,16 @@ fn probe() -> anyhow::Result<()> {
         .map_err(|error| anyhow!("this server needs io_uring, and there is no substitute: {error}"))
 }
 
-fn serve_on_monoio(
-    settings: Settings,
-    listeners: Vec<Vec<TcpListener>>,
-) -> anyhow::Result<Serving> {
+fn serve_on_monoio(settings: Settings, sockets: Sockets<'_>) -> anyhow::Result<Serving> {
+    let listeners = sockets.of_workers;
     let server = monoio::worker::Server::new(settings, &listeners);
     let server = Arc::new(server.context("cannot start the workers")?);
     workers::start(&server, listeners, monoio::start::run)?;
+    let of_thread = Arc::clone(&server);
+    unix::accept(&server, sockets.unix, move |worker, stream| {
+        of_thread.hand_over(worker, stream);
+        Ok(())
+    })?;
     Ok(Serving {
         alive: server.alive.clone(),
         counters: Arc::clone(&server.counters),
@@ -120,27 +122,38 @@ fn serve_on_monoio(
 
 fn serve_raw(
     settings: Settings,
-    listeners: Vec<Vec<TcpListener>>,
+    sockets: Sockets<'_>,
     cli: &Cli,
     ready: &mut Ready,
 ) -> anyhow::Result<Serving> {
     let direct = cli.direct.unwrap_or(Direct::Auto);
     let slots = direct.slots(&settings, ready.options.open_files);
     let workers = settings.workers * settings.processes;
-    let sizes = Sizes::new(workers, ready.cpus.len(), cli.cq_entries, slots);
+    let mut sizes = Sizes::new(workers, ready.cpus.len(), cli.cq_entries, slots);
+    sizes.direct_adopted = settings.listen.is_empty();
     ready.options.spin_us = Some(cli.spin_us);
     ready.options.direct_descriptors = Some(slots > 0);
     ready.options.cq_entries = Some(sizes.cq_entries);
     ready.options.read_buffer_bytes = sizes.pool_bytes();
     let spin = Duration::from_micros(cli.spin_us);
+    let listeners = sockets.of_workers;
     let server = raw::worker::Server::new(settings, &listeners, sizes, spin);
     let server = Arc::new(server.context("cannot start the workers")?);
-    let workers = workers::start(&server, listeners, raw::event_loop::run)?;
+    let mut reports = workers::start(&server, listeners, raw::event_loop::run)?;
+    // They come as the workers begin.
+    reports.sort_by_key(|(index, _)| *index);
+    let wakers: Vec<_> = reports.into_iter().map(|(_, waker)| waker).collect();
+    let (of_thread, of_workers) = (Arc::clone(&server), wakers.clone());
+    unix::accept(&server, sockets.unix, move |worker, stream| {
+        of_thread.handover.put(worker, stream);
+        of_workers[worker].wake();
+        Ok(())
+    })?;
     Ok(Serving {
         alive: server.alive.clone(),
         counters: Arc::clone(&server.counters),
         counts_enters: true,
-        begin_drain: Box::new(move || server.begin_drain(&workers)),
+        begin_drain: Box::new(move || server.begin_drain(&wakers)),
         stop: Box::new(|| {}),
     })
 }

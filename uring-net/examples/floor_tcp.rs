@@ -13,6 +13,9 @@
 //! cargo run --release --example floor_tcp -- --listen 127.0.0.1:0 --cpus 0
 //! ```
 //!
+//! With `--listen unix:PATH` it is the floor without TCP. Workers cannot share such a socket as
+//! they share a port: a thread accepts, and deals the connections out in turn, as for our servers.
+//!
 //! With `--burn-ns N` it is the referee's test weight: it spins for N ns on everything that it
 //! receives (with one request in flight on a connection: on every message), so that it is slower by
 //! a known amount and the referee can be seen to find it (`bench/suites/referee.toml`).
@@ -21,8 +24,10 @@
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
-use std::{convert::Infallible, hint, io, process, thread};
+use std::{convert::Infallible, fs, hint, io, process, thread};
 
 use anyhow::Context;
 use clap::Parser;
@@ -33,13 +38,14 @@ use signal_hook::iterator::Signals;
 use socket2::{Domain, Socket, Type};
 use uring_net::{
     Completion, Event, MAX_DIRECT_SLOTS, OpKind, Pace, ReceivedBuf, Ring, SendBuf, SocketId, Token,
+    Waker,
 };
 
 #[derive(Parser)]
 struct Options {
-    /// Address to listen on; port 0 takes a free one
+    /// Address to listen on, or unix:PATH; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    listen: String,
     /// CPUs to run on, such as 0,1; worker i stays on the i-th of them
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
@@ -66,6 +72,7 @@ fn main() -> anyhow::Result<()> {
     let open_files = raise_file_limit()?;
     let mut address = options.listen;
     let buffers = Buffers::holding(options.message_bytes);
+    let unix_path = address.strip_prefix("unix:").map(ToOwned::to_owned);
     let burn = Duration::from_nanos(options.burn_ns);
     let spin = Duration::from_micros(options.spin_us);
     let slots = if options.direct {
@@ -73,49 +80,111 @@ fn main() -> anyhow::Result<()> {
     } else {
         0
     };
-    for worker in 0..options.workers.unwrap_or(options.cpus.len()).max(1) {
-        let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
-        // Port 0 is resolved once, for all.
-        address = listener.local_addr()?;
+    let (wakers, workers) = (
+        mpsc::channel(),
+        options.workers.unwrap_or(options.cpus.len()),
+    );
+    let mut dealt = Vec::new();
+    for worker in 0..workers.max(1) {
+        let source = if unix_path.is_some() {
+            let (deal, dealt_to) = mpsc::channel();
+            dealt.push(deal);
+            Source::Dealt(dealt_to, wakers.0.clone(), worker)
+        } else {
+            let cannot = || format!("cannot listen on {address}");
+            let listener = address.parse().map_err(anyhow::Error::from);
+            let listener = listener.and_then(|address| Ok(listen(address)?));
+            let listener = listener.with_context(cannot)?;
+            // Port 0 is resolved once, for all.
+            address = listener.local_addr()?.to_string();
+            Source::Listener(listener)
+        };
         let cpu = options
             .cpus
             .get(worker % options.cpus.len().max(1))
             .copied();
         thread::spawn(move || {
-            let Err(error) = pin(cpu).and_then(|()| serve(listener, buffers, slots, spin, burn));
+            let Err(error) = pin(cpu).and_then(|()| serve(source, buffers, slots, spin, burn));
             eprintln!("error: worker {worker}: {error:#}");
             process::exit(1);
         });
     }
+    if let Some(path) = &unix_path {
+        // Nothing is replaced: this is for measuring.
+        let listener = UnixListener::bind(path);
+        let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+        let mut wakers: Vec<_> = wakers.1.iter().take(dealt.len()).collect();
+        wakers.sort_by_key(|(worker, _)| *worker);
+        thread::spawn(move || deal(&listener, &dealt, &wakers));
+    }
     println!(
-        r#"{{"event":"ready","server":"floor-tcp","version":"{}","runtime":"io_uring, no WebSocket","address":"{address}","pid":{}}}"#,
+        r#"{{"event":"ready","server":"floor-tcp","version":"{}","runtime":"io_uring, no WebSocket","address":{address:?},"pid":{}}}"#,
         env!("CARGO_PKG_VERSION"),
         process::id(),
     );
     signals.forever().next();
+    if let Some(path) = unix_path {
+        fs::remove_file(&path).with_context(|| format!("cannot remove {path}"))?;
+    }
     Ok(())
 }
 
 /// The token of what is not a connection's operation. Those are called by their socket's index.
 const LISTENER: Token = Token(u64::MAX);
 
+/// Where a worker's connections come from.
+enum Source {
+    /// It accepts them.
+    Listener(TcpListener),
+    /// The thread that accepts from a Unix socket, which is told what wakes this worker.
+    Dealt(Receiver<UnixStream>, Sender<(usize, Waker)>, usize),
+}
+
+/// Accepts, and gives the connections to the workers in turn.
+fn deal(listener: &UnixListener, workers: &[Sender<UnixStream>], wakers: &[(usize, Waker)]) {
+    let in_turn = workers.iter().zip(wakers).cycle();
+    for (accepted, (worker, (_, waker))) in listener.incoming().zip(in_turn) {
+        match accepted {
+            // A worker that is gone has ended the process.
+            Ok(stream) => drop(worker.send(stream)),
+            Err(error) => {
+                eprintln!("error: cannot accept: {error}");
+                process::exit(1);
+            }
+        }
+        waker.wake();
+    }
+}
+
 /// A worker: takes completions and starts what follows from them, until the ring breaks.
 fn serve(
-    listener: TcpListener,
+    source: Source,
     buffers: Buffers,
     slots: u32,
     spin: Duration,
     weight: Duration,
 ) -> anyhow::Result<Infallible> {
     // The queues of the raw engine (`server-uring/src/raw/ring.rs`).
-    let mut ring = Ring::builder()
+    let builder = Ring::builder()
         .entries(4096)
         .cq_entries(16_384)
-        .buffers(buffers.count, buffers.bytes)
-        .direct(slots)
-        .build()?;
-    let listener = ring.adopt(listener)?;
-    ring.accept(listener, LISTENER);
+        .buffers(buffers.count, buffers.bytes);
+    let mut ring = match &source {
+        Source::Listener(_) => builder.direct(slots),
+        Source::Dealt(..) => builder.direct_adopted(slots),
+    }
+    .build()?;
+    let dealt = match source {
+        Source::Listener(listener) => {
+            let listener = ring.adopt(listener)?;
+            ring.accept(listener, LISTENER);
+            None
+        }
+        Source::Dealt(dealt, wakers, worker) => {
+            wakers.send((worker, ring.waker(LISTENER)?))?;
+            Some(dealt)
+        }
+    };
     let mut connections: Vec<Connection> = Vec::new();
     let pace = Pace::new(spin);
     let mut completions = 0;
@@ -125,13 +194,12 @@ fn serve(
         while let Some(Completion { token, event }) = ring.next_completion() {
             completions += 1;
             match event {
-                Event::Accepted(socket) => {
-                    let index = socket.index();
-                    if index >= connections.len() {
-                        connections.resize_with(index + 1, || Connection::new(socket));
+                Event::Accepted(socket) => begin(&mut ring, &mut connections, socket),
+                Event::Woken => {
+                    for stream in dealt.iter().flat_map(Receiver::try_iter) {
+                        let socket = ring.adopt(stream)?;
+                        begin(&mut ring, &mut connections, socket);
                     }
-                    connections[index] = Connection::new(socket);
-                    ring.receive(socket, Token(index as u64));
                 }
                 Event::Received(bytes) => {
                     burn(weight);
@@ -154,6 +222,15 @@ fn serve(
             }
         }
     }
+}
+
+fn begin(ring: &mut Ring, connections: &mut Vec<Connection>, socket: SocketId) {
+    let index = socket.index();
+    if index >= connections.len() {
+        connections.resize_with(index + 1, || Connection::new(socket));
+    }
+    connections[index] = Connection::new(socket);
+    ring.receive(socket, Token(index as u64));
 }
 
 /// Keeps the CPU busy for this long.

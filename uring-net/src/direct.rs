@@ -63,6 +63,11 @@ impl DirectTable {
         self.taken += 1;
     }
 
+    /// Whether [`choose`](Self::choose) would find a slot.
+    pub(crate) fn has_room(&self) -> bool {
+        self.taken < self.slots
+    }
+
     /// A slot for a socket to be adopted; `None`: there is none left.
     pub(crate) fn choose(&mut self) -> Option<u32> {
         let slot = match self.free.pop() {
@@ -135,9 +140,12 @@ mod tests {
         assert_eq!(table.choose(), Some(1));
         table.release(0);
         assert_eq!(table.choose(), Some(0));
+        assert!(table.has_room());
         assert_eq!(table.choose(), Some(2));
+        assert!(!table.has_room());
         assert_eq!(table.choose(), None);
         table.release(1);
+        assert!(table.has_room());
         assert_eq!(table.choose(), Some(1));
     }
 }

@@ -1,4 +1,4 @@
-//! A small safe API over io_uring for one thread with very many TCP sockets.
+//! A small safe API over io_uring for one thread with very many stream sockets, of TCP or Unix.
 //!
 //! The only home of `unsafe` in Ringside. A [`Ring`] owns its sockets, its receive buffers and
 //! every buffer that is being sent, so that nothing the kernel may still touch can be freed,

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -122,6 +122,13 @@ impl Ring {
         Ok(SocketId(self.sockets.insert(SocketSlot::new(handle))))
     }
 
+    /// Whether the table has a slot for a socket to be [adopted](Ring::adopt), where such sockets
+    /// move into it; one without a slot would be closed.
+    #[must_use]
+    pub fn can_adopt(&self) -> bool {
+        !self.direct.takes_adopted() || self.direct.has_room()
+    }
+
     fn move_into_table(&mut self, fd: &OwnedFd) -> io::Result<Handle> {
         let full = || io::Error::from_raw_os_error(libc::ENFILE);
         let slot = self.direct.choose().ok_or_else(full)?;
@@ -165,10 +172,17 @@ impl Ring {
         }
     }
 
-    /// Connects: [`Connected`](crate::Event::Connected), or [`Failed`](crate::Event::Failed).
-    pub fn connect(&mut self, socket: SocketId, address: SocketAddr, token: Token) -> OperationId {
+    /// Connects: [`Connected`](crate::Event::Connected), or [`Failed`](crate::Event::Failed). The
+    /// address is a `std::net::SocketAddr`, or of another family that the socket has
+    /// ([`SockAddr::unix`]).
+    pub fn connect(
+        &mut self,
+        socket: SocketId,
+        address: impl Into<SockAddr>,
+        token: Token,
+    ) -> OperationId {
         let socket = socket.0;
-        let address = Box::new(SockAddr::from(address));
+        let address = Box::new(address.into());
         self.begin(socket, token, Body::Connect { socket, address })
     }
 

@@ -14,7 +14,7 @@ use common::{
     listener, more_than_all_buffers, next, of_each_kind, pair, pattern, receive_exactly,
     reset_ends_receive, ring, settle,
 };
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use uring_net::{Completion, Event, OpKind, Ring, SendBuf, Token};
 
 const ACCEPT: Token = Token(1);
@@ -324,6 +324,37 @@ fn a_refused_connection_is_reported() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_unix_socket_connects_and_carries_bytes_both_ways() {
+    let path = std::env::temp_dir().join(format!("uring-net-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut ring = ring();
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let socket = ring.adopt(socket).unwrap();
+    ring.connect(socket, SockAddr::unix(&path).unwrap(), CONNECT);
+    let connected = next(&mut ring);
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(connected.event, Event::Connected), "{connected:?}");
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.write_all(b"to the ring").unwrap();
+    ring.receive(socket, RECEIVE);
+    let received = next(&mut ring);
+    let Event::Received(bytes) = received.event else {
+        panic!("{received:?}");
+    };
+    assert_eq!(&*bytes, b"to the ring");
+    ring.send(socket, bytes, SEND);
+    let sent = next(&mut ring);
+    assert!(
+        matches!(sent.event, Event::Sent { bytes: 11, .. }),
+        "{sent:?}"
+    );
+    let mut back = [0; 11];
+    peer.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"to the ring");
 }
 
 #[test]

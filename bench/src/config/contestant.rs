@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{Scenario, ScenarioKind, is_name, load_toml};
+use super::{Scenario, ScenarioKind, Transport, is_name, load_toml};
 
 /// A server under test: a program and its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,8 @@ pub struct Contestant {
     /// Arguments that make it this contestant; the conformance suite uses them too.
     #[serde(default)]
     pub args: Vec<String>,
-    /// Further arguments of a run; `{cpus}`, `{workers}` and `{message_bytes}` are filled in.
+    /// Further arguments of a run; `{listen}`, `{cpus}`, `{workers}` and `{message_bytes}` are
+    /// filled in.
     #[serde(default = "usual_run_args")]
     pub run_args: Vec<String>,
     /// What holds its connections where one process may not have so many files open; without it one
@@ -55,6 +56,10 @@ pub struct Contestant {
     /// foreign ones it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lowers_work: Option<bool>,
+    /// It can listen on a Unix socket (`unix:PATH` for `{listen}`); without the key ours can and
+    /// foreign ones cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unix: Option<bool>,
     /// Its protocol.
     #[serde(default)]
     pub protocol: Protocol,
@@ -105,7 +110,7 @@ pub struct Duplicate {
 fn usual_run_args() -> Vec<String> {
     [
         "--listen",
-        "127.0.0.1:0",
+        "{listen}",
         "--cpus",
         "{cpus}",
         "--workers",
@@ -114,6 +119,9 @@ fn usual_run_args() -> Vec<String> {
     .map(str::to_owned)
     .to_vec()
 }
+
+/// Where a contestant listens: the referee learns the port from the `ready` line.
+pub const ANY_PORT: &str = "127.0.0.1:0";
 
 fn yes() -> bool {
     true
@@ -139,9 +147,15 @@ impl Contestant {
         workers: u64,
         message_bytes: u64,
     ) -> Vec<String> {
-        let mut all = self.arguments(cpus, workers, message_bytes);
+        let mut all = self.arguments(ANY_PORT, cpus, workers, message_bytes);
         let processes = processes.to_string();
-        all.extend(filled(&self.scale_args, cpus, workers, message_bytes));
+        all.extend(filled(
+            &self.scale_args,
+            ANY_PORT,
+            cpus,
+            workers,
+            message_bytes,
+        ));
         for arg in &mut all {
             *arg = arg.replace("{processes}", &processes);
         }
@@ -181,6 +195,7 @@ impl Contestant {
         let skills = Skills {
             can_work: self.can_work(),
             can_lower_work: self.can_lower_work(),
+            can_unix: self.can_unix(),
         };
         plays(self.protocol, skills, self.duplicate.as_ref(), scenario)
     }
@@ -195,23 +210,36 @@ impl Contestant {
         self.lowers_work.unwrap_or(!self.foreign)
     }
 
-    /// All arguments of a run on these CPUs, with messages of this size.
-    pub fn arguments(&self, cpus: &str, workers: u64, message_bytes: u64) -> Vec<String> {
+    /// Whether it can listen on a Unix socket.
+    pub fn can_unix(&self) -> bool {
+        self.unix.unwrap_or(!self.foreign)
+    }
+
+    /// All arguments of a run at this address, on these CPUs, with messages of this size.
+    pub fn arguments(
+        &self,
+        listen: &str,
+        cpus: &str,
+        workers: u64,
+        message_bytes: u64,
+    ) -> Vec<String> {
         let all = self.args.iter().chain(&self.run_args);
-        filled(all, cpus, workers, message_bytes).collect()
+        filled(all, listen, cpus, workers, message_bytes).collect()
     }
 }
 
 /// Arguments with their placeholders filled in.
 fn filled<'a>(
     args: impl IntoIterator<Item = &'a String>,
+    listen: &str,
     cpus: &str,
     workers: u64,
     message_bytes: u64,
 ) -> impl Iterator<Item = String> {
     let (workers, message_bytes) = (workers.to_string(), message_bytes.to_string());
     args.into_iter().map(move |arg| {
-        arg.replace("{cpus}", cpus)
+        arg.replace("{listen}", listen)
+            .replace("{cpus}", cpus)
             .replace("{workers}", &workers)
             .replace("{message_bytes}", &message_bytes)
     })
@@ -224,6 +252,8 @@ pub struct Skills {
     pub can_work: bool,
     /// Less of it for a connection that asks for less.
     pub can_lower_work: bool,
+    /// Listening on a Unix socket.
+    pub can_unix: bool,
 }
 
 /// Whether a contestant of this protocol and with these skills, or the duplicate of one, has runs
@@ -239,6 +269,7 @@ pub fn plays(
         && (protocol == Protocol::Ws || scenario.fragments == 1)
         && (skills.can_work || scenario.handler_work_us().is_none())
         && (skills.can_lower_work || scenario.hot.is_none_or(|hot| hot.size_bytes.is_some()))
+        && (skills.can_unix || scenario.transport == Transport::Tcp)
         && duplicate.is_none_or(listed)
 }
 
@@ -277,18 +308,26 @@ mod tests {
     fn placeholders_are_filled_and_paths_resolved() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
-        fs::write(&file, "[x]\nabout = 'a'\nprogram = './bin/x'\nargs = ['--fast']\nrun_args = ['--cpus={cpus}', '-w', '{workers}', '-s{message_bytes}']\n").unwrap();
+        fs::write(&file, "[x]\nabout = 'a'\nprogram = './bin/x'\nargs = ['--fast']\nrun_args = ['--cpus={cpus}', '-w', '{workers}', '-s{message_bytes}', '{listen}']\n").unwrap();
         let mut contestants = load_contestants(&file).unwrap();
         assert_eq!(contestants[0].name, "x");
         assert_eq!(contestants[0].program, dir.path().join("./bin/x"));
         assert_eq!(
-            contestants[0].arguments("0-1", 2, 64),
-            ["--fast", "--cpus=0-1", "-w", "2", "-s64"]
+            contestants[0].arguments("unix:/a", "0-1", 2, 64),
+            ["--fast", "--cpus=0-1", "-w", "2", "-s64", "unix:/a"]
         );
         contestants[0].scale_args = vec!["--processes={processes}".into()];
         assert_eq!(
             contestants[0].scale_arguments("0", 53, 1, 16),
-            ["--fast", "--cpus=0", "-w", "1", "-s16", "--processes=53"]
+            [
+                "--fast",
+                "--cpus=0",
+                "-w",
+                "1",
+                "-s16",
+                ANY_PORT,
+                "--processes=53"
+            ]
         );
     }
 
@@ -306,6 +345,15 @@ mod tests {
                 && !floor.protocol.plays(ScenarioKind::Broadcast)
         );
         assert!(Protocol::Ws.plays(ScenarioKind::Broadcast));
+
+        let mut scenario = crate::test_data::scenario("unix");
+        scenario.transport = Transport::Unix;
+        assert!(!floor.plays(&scenario));
+        let listens = Contestant {
+            unix: Some(true),
+            ..floor.clone()
+        };
+        assert!(listens.plays(&scenario));
 
         let mut scenario = crate::test_data::scenario("work");
         assert!(floor.plays(&scenario));

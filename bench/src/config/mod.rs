@@ -5,9 +5,13 @@ mod options;
 mod scenario;
 mod suite;
 
-pub use contestant::{Contestant, Duplicate, Protocol, ScaleBy, Skills, load_contestants, plays};
+pub use contestant::{
+    ANY_PORT, Contestant, Duplicate, Protocol, ScaleBy, Skills, load_contestants, plays,
+};
 pub use options::{Options, ProfileOptions, Setup};
-pub use scenario::{Hot, LOWEST_RATE_PER_S, Load, Scenario, ScenarioKind, load_scenario};
+pub use scenario::{
+    Hot, LOWEST_RATE_PER_S, Load, Scenario, ScenarioKind, Transport, load_scenario,
+};
 pub use suite::{Alternation, Calibration, EqualRate, Suite, Timing, load_suite};
 
 use std::fs;

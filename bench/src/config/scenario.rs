@@ -47,6 +47,9 @@ pub struct Scenario {
     /// second; without it the next one begins when another has left.
     #[serde(default)]
     pub load: Option<Load>,
+    /// Over which stream sockets (not for scale); contestants that cannot are left out.
+    #[serde(default, skip_serializing_if = "Transport::is_tcp")]
+    pub transport: Transport,
     /// Share of the connections that send (scale only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_fraction: Option<f64>,
@@ -88,6 +91,24 @@ pub struct Scenario {
     /// Further arguments for the generator, as they are.
     #[serde(default)]
     pub generator_args: Vec<String>,
+}
+
+/// Stream sockets between server and generator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// TCP over loopback.
+    #[default]
+    Tcp,
+    /// A Unix stream socket.
+    Unix,
+}
+
+impl Transport {
+    /// The one that a scenario need not name.
+    pub fn is_tcp(&self) -> bool {
+        *self == Self::Tcp
+    }
 }
 
 /// How the hot connections differ from the others.
@@ -226,11 +247,13 @@ impl Scenario {
     /// Name of the capacity of echoes of this size over this many connections, or of connections
     /// with this many messages.
     pub fn shape_key(&self) -> String {
+        let transport = if self.transport.is_tcp() { "" } else { "-unix" };
+        let connections = self.connections;
         if self.kind == ScenarioKind::Connect {
             let (messages, size) = (self.messages, self.size_bytes);
-            return format!("capacity-connect-m{messages}-{size}b-c{}", self.connections);
+            return format!("capacity-connect-m{messages}-{size}b-c{connections}{transport}");
         }
-        format!("capacity-{}b-c{}", self.size_bytes, self.connections)
+        format!("capacity-{}b-c{connections}{transport}", self.size_bytes)
     }
 
     /// CPU time that its servers are to burn for each message, in microseconds, where it says so:
@@ -354,6 +377,10 @@ impl Scenario {
             "`active_fraction` is for scale, which needs it"
         );
         self.check_fragments()?;
+        ensure!(
+            !is_scale || self.transport.is_tcp(),
+            "scale takes no `transport`: processes share a port, and not a Unix socket"
+        );
         self.check_server_args()?;
         self.check_hot()?;
         let may_share = matches!(self.kind, ScenarioKind::Echo | ScenarioKind::Broadcast);

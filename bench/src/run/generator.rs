@@ -1,10 +1,10 @@
 //! The generator's command line for a scenario, and its record.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use loadgen::address::Address;
 use loadgen::record::Record;
 
 use crate::config::{Load, Protocol, Scenario, ScenarioKind, Timing};
@@ -27,14 +27,14 @@ pub struct Outputs {
 
 /// Where the server under test is, and what it speaks.
 #[derive(Debug, Clone, Copy)]
-pub struct Target {
+pub struct Target<'a> {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: &'a Address,
     /// Decides the URL.
     pub protocol: Protocol,
 }
 
-impl Target {
+impl Target<'_> {
     fn url(self, kind: ScenarioKind) -> String {
         let Self { address, protocol } = self;
         let path = match (protocol, kind) {
@@ -42,7 +42,12 @@ impl Target {
             (Protocol::Ws, ScenarioKind::Broadcast) => "/broadcast/ring",
             (Protocol::Ws, _) => "/ws",
         };
-        format!("{}://{address}{path}", protocol.scheme())
+        let scheme = protocol.scheme();
+        match address {
+            Address::Ip(address) => format!("{scheme}://{address}{path}"),
+            Address::Unix(at) if path.is_empty() => format!("{scheme}+unix:{}", at.display()),
+            Address::Unix(at) => format!("{scheme}+unix:{}:{path}", at.display()),
+        }
     }
 }
 
@@ -61,7 +66,7 @@ pub fn command(
     program: &Path,
     scenario: &Scenario,
     phases: Phases,
-    target: Target,
+    target: Target<'_>,
     cpus: &CpuSet,
     rate_per_s: Option<f64>,
     outputs: &Outputs,
@@ -166,7 +171,7 @@ mod tests {
             duration: Duration::from_secs(1),
         };
         let target = Target {
-            address: "127.0.0.1:4000".parse().unwrap(),
+            address: &port_4000(),
             protocol: Protocol::Ws,
         };
         let cpus = "1".parse().unwrap();
@@ -185,10 +190,24 @@ mod tests {
     #[test]
     fn a_raw_echo_has_no_path() {
         let target = Target {
-            address: "127.0.0.1:4000".parse().unwrap(),
+            address: &port_4000(),
             protocol: Protocol::Tcp,
         };
         assert_eq!(target.url(ScenarioKind::Echo), "tcp://127.0.0.1:4000");
+    }
+
+    #[test]
+    fn a_unix_socket_is_named_by_its_path() {
+        let url = |protocol| {
+            let address = &Address::Unix("/a".into());
+            Target { address, protocol }.url(ScenarioKind::Broadcast)
+        };
+        assert_eq!(url(Protocol::Ws), "ws+unix:/a:/broadcast/ring");
+        assert_eq!(url(Protocol::Tcp), "tcp+unix:/a");
+    }
+
+    fn port_4000() -> Address {
+        Address::Ip("127.0.0.1:4000".parse().unwrap())
     }
 
     #[test]

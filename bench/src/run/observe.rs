@@ -221,7 +221,7 @@ impl Testbed {
         outputs: &Outputs,
     ) -> Vec<String> {
         let target = Target {
-            address: server.address,
+            address: &server.address,
             protocol: run.contestant.protocol,
         };
         let (_, cpus) = self.cpus_of(run.scenario);

@@ -1,18 +1,19 @@
 //! A server under test as a process: from its start to its line of final counters.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use loadgen::address::Address;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use super::interrupt::Interrupt;
 use super::process::{Guarded, Launcher, POLL, describe};
-use crate::config::{Contestant, Scenario};
+use crate::config::{ANY_PORT, Contestant, Scenario, Transport};
 use crate::machine::listener::{self, Listener};
 use crate::machine::{CpuSet, proc};
 use crate::record::Layout;
@@ -25,6 +26,9 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a server may take to end after SIGTERM: its drain timeout is 5 s.
 const ENDS_WITHIN: Duration = Duration::from_secs(15);
 
+/// How a path is told from an address, in arguments and in `ready` lines.
+const UNIX: &str = "unix:";
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -34,7 +38,7 @@ pub struct Server {
     /// Its `ready` line.
     pub ready: Value,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 /// A server that has ended.
@@ -57,9 +61,13 @@ impl Server {
         scenario: Option<&Scenario>,
     ) -> Vec<String> {
         let mut command = vec![program.display().to_string()];
+        let listen = match scenario.map(|one| one.transport) {
+            Some(Transport::Unix) => new_unix_address(),
+            Some(Transport::Tcp) | None => ANY_PORT.to_owned(),
+        };
         let message_bytes = scenario.map_or(TRIAL_MESSAGE_BYTES, Scenario::largest_message_bytes);
         let (list, workers) = (cpus.to_string(), cpus.len() as u64);
-        command.extend(contestant.arguments(&list, workers, message_bytes));
+        command.extend(contestant.arguments(&listen, &list, workers, message_bytes));
         command.extend(scenario.into_iter().flat_map(|one| one.server_args.clone()));
         command
     }
@@ -85,8 +93,16 @@ impl Server {
         command
     }
 
-    /// Why it does not do the work for each message that the scenario asks for, if so.
+    /// Why it does not do what the scenario asks for, if so: listen on a Unix socket, or the work
+    /// for each message.
     pub fn shirks(&self, scenario: &Scenario) -> Option<String> {
+        if scenario.transport == Transport::Unix && self.address.ip().is_some() {
+            return Some(format!(
+                "its ready line says address {}, asked for was a Unix socket (`{{listen}}` in its \
+                 arguments)",
+                self.ready["address"]
+            ));
+        }
         let asked = scenario.handler_work_us()?;
         let declared = &self.ready["options"]["handler_work_us"];
         (declared.as_u64() != Some(asked.into())).then(|| {
@@ -131,13 +147,18 @@ impl Server {
         };
         let (ready, address) = parse_ready(&line)?;
         process.look_at_family();
-        match listener::of(address, &proc::tree(process.pid())) {
-            Listener::Own => {}
-            Listener::Other(who) => bail!(
+        // Nobody else listens at a path that has just been made up.
+        let listener = address.ip().map(|address| {
+            let listener = listener::of(address, &proc::tree(process.pid()));
+            (address, listener)
+        });
+        match listener {
+            None | Some((_, Listener::Own)) => {}
+            Some((address, Listener::Other(who))) => bail!(
                 "{who} listens at {address}, which is no process of the contestant: end it, or \
                  give the contestant another port"
             ),
-            Listener::Unseen => {
+            Some((address, Listener::Unseen)) => {
                 eprintln!("{program}: this user may not see whose socket listens at {address}")
             }
         }
@@ -164,6 +185,10 @@ impl Server {
     pub fn stop(mut self) -> Ended {
         let by_itself = self.process.try_wait();
         let (status, killed) = self.process.end(Signal::TERM, ENDS_WITHIN);
+        if let Address::Unix(path) = &self.address {
+            // A server that was killed, or does not do so itself.
+            let _ = fs::remove_file(path);
+        }
         let exit = status.map_or_else(|| "ended".to_owned(), describe);
         let lines = lines(&self.stdout);
         let final_line: Option<Value> = lines
@@ -210,18 +235,27 @@ fn lines(path: &std::path::Path) -> Vec<String> {
         .collect()
 }
 
+/// `unix:PATH`, where nothing has been before. Not in the result folder, whose path may be longer
+/// than the kernel takes for a socket.
+fn new_unix_address() -> String {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let name = format!("ringside-{}-{number}.sock", std::process::id());
+    format!("{UNIX}{}", std::env::temp_dir().join(name).display())
+}
+
 /// Only the address is required, so that servers of other stacks can enter.
-fn parse_ready(line: &str) -> Result<(Value, SocketAddr)> {
+fn parse_ready(line: &str) -> Result<(Value, Address)> {
     let wrong = || format!("the server's first line is no `ready` line: {line}");
     let ready: Value = serde_json::from_str(line).with_context(wrong)?;
     let event = ready.get("event");
     ensure!(event.is_none_or(|event| event == "ready"), wrong());
-    let address: SocketAddr = ready["address"]
-        .as_str()
-        .with_context(wrong)?
-        .parse()
-        .with_context(wrong)?;
-    ensure!(address.port() != 0, wrong());
+    let text = ready["address"].as_str().with_context(wrong)?;
+    let address = match text.strip_prefix(UNIX) {
+        Some(path) => Address::Unix(path.into()),
+        None => Address::Ip(text.parse().with_context(wrong)?),
+    };
+    ensure!(address.ip().is_none_or(|ip| ip.port() != 0), wrong());
     Ok((ready, address))
 }
 
@@ -235,7 +269,9 @@ mod tests {
             parse_ready(r#"{"event":"ready","server":"x","address":"127.0.0.1:4000","more":1}"#)
                 .unwrap();
         assert_eq!(ready["server"], "x");
-        assert_eq!(address.port(), 4000);
+        assert_eq!(address.ip().unwrap().port(), 4000);
+        let (_, address) = parse_ready(r#"{"address":"unix:/a b"}"#).unwrap();
+        assert_eq!(address, Address::Unix("/a b".into()));
         assert!(parse_ready(r#"{"address":"127.0.0.1:4000"}"#).is_ok());
         for bad in [
             "listening on 4000",

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::config::{Contestant, Options, Scenario, ScenarioKind};
+use crate::config::{Contestant, Options, Scenario, ScenarioKind, Transport};
 use crate::machine::ask::first_line;
 use crate::machine::lock::Lock;
 use crate::machine::preflight::{self, Demand, Finding};
@@ -298,8 +298,20 @@ impl Referee {
         }
     }
 
-    /// Says which contestants cannot do the work that a scenario wants of them.
+    /// Says which contestants cannot do what a scenario wants of them.
     fn announce_absent(&self) {
+        let unix = self.plan.scenarios.iter();
+        for scenario in unix.filter(|one| one.transport == Transport::Unix) {
+            let candidates = self.plan.candidates.iter().map(|one| &one.contestant);
+            let absent: Vec<_> = candidates
+                .filter(|one| !one.can_unix())
+                .map(|one| one.name.as_str())
+                .collect();
+            if !absent.is_empty() {
+                let (bout, names) = (&scenario.name, absent.join(", "));
+                eprintln!("{bout}: without {names}: no --listen unix:PATH (key `unix`)");
+            }
+        }
         let scenarios = self.plan.scenarios.iter();
         for scenario in scenarios.filter(|one| one.handler_work_us().is_some()) {
             let candidates = self.plan.candidates.iter().map(|one| &one.contestant);
@@ -439,6 +451,7 @@ fn entrant(candidate: &Candidate) -> Entrant {
         protocol: contestant.protocol,
         can_work: contestant.can_work(),
         can_lower_work: contestant.can_lower_work(),
+        can_unix: contestant.can_unix(),
         runtime: candidate.runtime.clone(),
         excluded: candidate.excluded.clone(),
         duplicate: contestant.duplicate.clone(),

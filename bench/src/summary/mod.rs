@@ -124,6 +124,9 @@ pub struct Entrant {
     /// It does less of it for a connection that asks for less.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub can_lower_work: bool,
+    /// It can listen on a Unix socket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_unix: bool,
     /// Runtime and version, from its `ready` line.
     pub runtime: Option<String>,
     /// Why it took no part.
@@ -140,6 +143,7 @@ impl Entrant {
         let skills = Skills {
             can_work: self.can_work,
             can_lower_work: self.can_lower_work,
+            can_unix: self.can_unix,
         };
         self.excluded.is_none() && plays(self.protocol, skills, duplicate, scenario)
     }

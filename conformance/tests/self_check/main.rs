@@ -141,9 +141,7 @@ fn check_the_suite() {
 fn target(defect: &str, patience: Duration) -> Target {
     let binary =
         std::env::current_exe().unwrap_or_else(|_| PathBuf::from("conformance_self_check"));
-    Target {
-        binary,
-        args: vec!["--fake".into(), defect.into()],
-        patience,
-    }
+    let mut target = Target::new(binary, &["--fake", defect]);
+    target.patience = patience;
+    target
 }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use socket2::{Domain, Socket, Type};
+use socket2::{SockAddr, Socket, Type};
 use uring_net::{Token, net::set_bind_address_no_port};
 use ws_proto::handshake::{
     Status,
@@ -15,6 +15,7 @@ use ws_proto::handshake::{
 };
 
 use crate::{
+    address::Address,
     engine::{
         arrivals::{Arrivals, Begun},
         shared::Times,
@@ -231,14 +232,14 @@ impl Opener {
         let attempt = self.attempts / self.plan.count(self.thread).max(1);
         self.attempts += 1;
         let (target, source) = self.plan.route(global, attempt);
-        let address = self.targets[target].address;
-        let socket = make_socket(address, source.map(|ip| bind_address(ip, address)))
-            .map_err(|error| socket_error(&error, address, source))?;
+        let address = &self.targets[target].address;
+        let (socket, peer) =
+            make_socket(address, source).map_err(|error| socket_error(&error, address, source))?;
         let ring = sockets.ring();
         let socket = ring
             .adopt(socket)
             .map_err(|error| format!("cannot set up a socket: {error}"))?;
-        ring.connect(socket, address, Token(u64::from(conn)));
+        ring.connect(socket, peer, Token(u64::from(conn)));
         sockets.attach(conn as usize, socket);
         self.in_flight.insert(
             conn,
@@ -347,7 +348,7 @@ impl Opener {
                 "{url}: {address} closed the connection without answering the handshake: is it a WebSocket server?"
             ),
             None => format!("{url}: {address} closed the connection in the middle of its answer"),
-            Some(error) => connect_error(error, url, *address),
+            Some(error) => connect_error(error, url, address),
         }
     }
 
@@ -411,17 +412,20 @@ fn bind_address(source: IpAddr, target: SocketAddr) -> SocketAddr {
     }
 }
 
-fn make_socket(target: SocketAddr, source: Option<SocketAddr>) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(source) = source {
-        set_bind_address_no_port(&socket)?;
-        socket.bind(&source.into())?;
+/// A socket for `target`, and where it is to connect.
+fn make_socket(target: &Address, source: Option<IpAddr>) -> io::Result<(Socket, SockAddr)> {
+    let socket = Socket::new(target.domain(), Type::STREAM, None)?;
+    if let Some(address) = target.ip() {
+        socket.set_tcp_nodelay(true)?;
+        if let Some(source) = source {
+            set_bind_address_no_port(&socket)?;
+            socket.bind(&bind_address(source, address).into())?;
+        }
     }
-    Ok(socket)
+    Ok((socket, target.to_socket_address()?))
 }
 
-fn socket_error(error: &io::Error, target: SocketAddr, source: Option<IpAddr>) -> String {
+fn socket_error(error: &io::Error, target: &Address, source: Option<IpAddr>) -> String {
     match (error.kind(), source) {
         (io::ErrorKind::AddrNotAvailable, Some(source)) => format!(
             "cannot connect from {source}: it is no address of this host; give one that `ip address` shows with --source-ips"
@@ -430,9 +434,17 @@ fn socket_error(error: &io::Error, target: SocketAddr, source: Option<IpAddr>) -
     }
 }
 
-fn connect_error(error: &io::Error, url: &str, address: SocketAddr) -> String {
+fn connect_error(error: &io::Error, url: &str, address: &Address) -> String {
     let hint = match error.kind() {
+        io::ErrorKind::ConnectionRefused if address.ip().is_none() => {
+            ": a server has left this file behind: is another one running, and is the path right?"
+        }
         io::ErrorKind::ConnectionRefused => ": is the server running, and is the port right?",
+        io::ErrorKind::NotFound => ": is the server running, and is the path right?",
+        io::ErrorKind::PermissionDenied => ": this user may not write to the socket's file",
+        io::ErrorKind::WouldBlock => {
+            ": the server's queue of connections is full (net.core.somaxconn); --connect-rate slows down"
+        }
         io::ErrorKind::AddrNotAvailable => {
             ": no free port is left for this pair of addresses; give more addresses with --source-ips"
         }
@@ -472,18 +484,26 @@ mod tests {
 
     #[test]
     fn errors_say_what_to_do() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        for (error, hint) in [
-            (io::ErrorKind::ConnectionRefused, "is the server running"),
-            (io::ErrorKind::AddrNotAvailable, "--source-ips"),
+        let address = SocketAddr::from(([127, 0, 0, 1], 1)).into();
+        let unix = Address::Unix("/a".into());
+        for (error, address, hint) in [
+            (
+                io::ErrorKind::ConnectionRefused,
+                &address,
+                "is the server running",
+            ),
+            (io::ErrorKind::AddrNotAvailable, &address, "--source-ips"),
+            (io::ErrorKind::ConnectionRefused, &unix, "left this file"),
+            (io::ErrorKind::NotFound, &unix, "is the path right"),
+            (io::ErrorKind::WouldBlock, &unix, "--connect-rate"),
         ] {
             let text = connect_error(&error.into(), "ws://a", address);
             assert!(text.contains(hint), "{text}");
         }
         let refused = io::Error::from_raw_os_error(111);
-        assert!(!connect_error(&refused, "ws://a", address).contains("os error"));
+        assert!(!connect_error(&refused, "ws://a", &address).contains("os error"));
         let absent = Some([203, 0, 113, 1].into());
-        let error = make_socket(address, absent.map(|ip| SocketAddr::new(ip, 0))).unwrap_err();
-        assert!(socket_error(&error, address, absent).contains("--source-ips"));
+        let error = make_socket(&address, absent).unwrap_err();
+        assert!(socket_error(&error, &address, absent).contains("--source-ips"));
     }
 }

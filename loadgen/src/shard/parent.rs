@@ -80,7 +80,10 @@ pub fn run(
         parent_pid: std::process::id(),
         config: config.clone(),
         plan: plan.clone(),
-        addresses: targets.iter().map(|target| target.address).collect(),
+        addresses: targets
+            .iter()
+            .map(|target| target.address.clone())
+            .collect(),
         epoch_ns,
         nonce: rand::random(),
     };

@@ -1,13 +1,11 @@
 //! What the first process and its shards tell each other: one JSON value per line.
 
-use std::{
-    io::{self, Write},
-    net::SocketAddr,
-};
+use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    address::Address,
     config::Config,
     engine::{fan_out_timing::FinishedPart, shared::ClosedSecond, worker::ThreadResult},
     plan::Plan,
@@ -24,7 +22,7 @@ pub(super) struct Job {
     pub(super) config: Config,
     pub(super) plan: Plan,
     /// The targets' addresses, resolved once for all.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<Address>,
     /// Time 0 on the system's monotonic clock; all times below count from it.
     pub(super) epoch_ns: u64,
     pub(super) nonce: u32,
@@ -147,7 +145,7 @@ mod tests {
             system_files: None,
             available_bytes: None,
         };
-        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 80)).into();
         let mut finished = assemble(PartialResults {
             config: &config,
             plan: &preflight::plan_within(&config, &[address], &machine).unwrap(),

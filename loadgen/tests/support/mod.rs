@@ -154,7 +154,10 @@ pub(crate) fn load_url(args: &str, url: &str) -> RunOutput {
         .chain([url]);
     let (config, _) = Cli::try_parse_from(line).unwrap().check().unwrap();
     let targets = target::resolve_all(&config).unwrap();
-    let addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
+    let addresses: Vec<_> = targets
+        .iter()
+        .map(|target| target.address.clone())
+        .collect();
     let plan = preflight::plan(&config, &addresses).unwrap();
     run(
         &config,

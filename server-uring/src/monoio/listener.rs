@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -10,7 +11,7 @@ use ::monoio::net::{TcpListener, TcpStream};
 use server_core::system::is_out_of_descriptors;
 
 use crate::monoio::connection;
-use crate::monoio::wake::Signal;
+use crate::monoio::wake::{Signal, wake_with_worker};
 use crate::monoio::worker::Worker;
 
 /// Accept operations in flight on each listener of a worker: with one-shot operations, connections
@@ -60,6 +61,23 @@ pub(crate) async fn accept(listener: Rc<Listener>, worker: Rc<Worker>) {
     }
 }
 
+/// Serves the connections that another thread has accepted, for ever.
+pub(crate) async fn take_over(worker: Rc<Worker>) {
+    poll_fn(|cx| {
+        for stream in worker.server.handover.take(worker.index) {
+            // monoio's type for TCP: nothing that is called on it is TCP's own, and so connections
+            // have one type.
+            match TcpStream::from_std(OwnedFd::from(stream).into()) {
+                Ok(stream) => spawn(&worker, stream),
+                Err(error) => drop(failed(&worker, &error)),
+            }
+        }
+        wake_with_worker(cx);
+        Poll::Pending
+    })
+    .await
+}
+
 /// Returns whether that was for want of descriptors.
 fn failed(worker: &Worker, error: &io::Error) -> bool {
     worker.counters().accept_errors.add(1);
@@ -73,6 +91,10 @@ fn failed(worker: &Worker, error: &io::Error) -> bool {
 fn serve(worker: &Rc<Worker>, stream: TcpStream) {
     worker.server.shortage.accepted();
     worker.counters().connections_accepted.add(1);
+    spawn(worker, stream);
+}
+
+fn spawn(worker: &Rc<Worker>, stream: TcpStream) {
     let alive = worker.server.alive.enter();
     ::monoio::spawn(connection::serve(Rc::clone(worker), stream, alive));
 }

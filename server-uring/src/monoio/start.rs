@@ -56,6 +56,9 @@ async fn begin(
     essential(index, "clock", Rc::clone(&worker).watch_time());
     ::monoio::spawn(Rc::clone(&worker).wait_for_drain());
     ::monoio::spawn(fanout::run(Rc::clone(&worker)));
+    if !server.settings.unix.is_empty() {
+        ::monoio::spawn(listener::take_over(Rc::clone(&worker)));
+    }
     for listener in listeners {
         let listener = Rc::new(Listener::new(listener)?);
         for _ in 0..listener::ACCEPTS {

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
 use std::ops::Deref;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,6 +16,7 @@ use server_core::memory_release::{self, IdleShrink};
 use server_core::options::{ACCEPT_PAUSE, LINGER_TIMEOUT, Settings};
 use server_core::sweep::IdleAction;
 use server_core::task::Signals;
+use server_core::unix::Handover;
 use server_core::workers::Shared;
 use slab::Slab;
 
@@ -28,6 +30,8 @@ pub(crate) struct Server {
     shared: Shared<MemberKey>,
     /// One for each worker.
     wakers: Vec<Arc<WorkerWaker>>,
+    /// Connections of Unix sockets.
+    pub(crate) handover: Handover,
 }
 
 impl Deref for Server {
@@ -46,8 +50,15 @@ impl Server {
             wakers: (0..settings.workers)
                 .map(WorkerWaker::new)
                 .collect::<io::Result<_>>()?,
+            handover: Handover::new(&settings),
             shared: Shared::new(settings, "raise `ulimit -n` for more", listeners)?,
         })
+    }
+
+    /// Gives a worker a connection that another thread has accepted.
+    pub(crate) fn hand_over(&self, worker: usize, stream: UnixStream) {
+        self.handover.put(worker, stream);
+        self.wakers[worker].wake_worker();
     }
 
     /// Tells every worker to stop accepting and to close its connections.

@@ -1,6 +1,8 @@
 //! The loop of a worker: waits for completions, takes them, and does what follows from them.
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 use std::{io, process};
@@ -13,7 +15,7 @@ use uring_net::{Completion, Event, OpKind, Pace};
 
 use crate::raw::connections::Connections;
 use crate::raw::fanout::FanOut;
-use crate::raw::listener::Listener;
+use crate::raw::listener::{self, Listener};
 use crate::raw::sender::{BufferPool, Reply};
 use crate::raw::waker;
 use crate::raw::worker::{CLOCK_TICK, SWEEP, Server, Worker};
@@ -23,6 +25,8 @@ struct Loop {
     worker: Worker,
     connections: Connections,
     listeners: Vec<Listener>,
+    /// Connections of Unix sockets that wait for a slot of the ring.
+    handed_over: VecDeque<UnixStream>,
     fanout: FanOut,
     pace: Pace,
     memory_release: IdleShrink,
@@ -84,6 +88,9 @@ impl Loop {
             (Event::Closed, _) if listener_at(&mut self.listeners, slot).is_none() => {
                 self.connections.remove(slot);
                 self.listeners.iter_mut().for_each(|l| l.retry(worker));
+                if !self.handed_over.is_empty() {
+                    listener::take_over(worker, &mut self.connections, &mut self.handed_over);
+                }
             }
             (Event::Accepted(socket), _) => {
                 if let Some(listener) = listener_at(&mut self.listeners, slot) {
@@ -208,18 +215,24 @@ impl Loop {
         }
     }
 
-    /// The worker was woken: there is something in its mailbox or room in another's, or the drain
-    /// begins.
+    /// The worker was woken: there is something in its mailbox or room in another's, a connection
+    /// was accepted for it, or the drain begins.
     fn wake(&mut self) {
         self.woken = true;
         self.fanout.wake();
         let worker = &mut self.worker;
+        let handed_over = worker.server.handover.take(worker.index);
+        if !handed_over.is_empty() {
+            self.handed_over.extend(handed_over);
+            listener::take_over(worker, &mut self.connections, &mut self.handed_over);
+        }
         if !worker.draining && worker.server.is_draining() {
             worker.draining = true;
             tracing::debug!(worker = worker.index, stats = ?worker.ring.stats(), "draining");
             for listener in &mut self.listeners {
                 listener.close(worker);
             }
+            self.handed_over.clear();
             for connection in self.connections.iter_mut() {
                 connection.drain(worker);
             }
@@ -233,19 +246,19 @@ fn listener_at(listeners: &mut [Listener], slot: usize) -> Option<&mut Listener>
 }
 
 /// Runs a worker, with a ring and listeners of its own, on this thread. Returns only why it could
-/// not begin; reports what wakes it.
+/// not begin; reports its index and what wakes it.
 pub(crate) fn run(
     index: usize,
     server: &Arc<Server>,
     listeners: Vec<TcpListener>,
-    report: &Report<uring_net::Waker>,
+    report: &Report<(usize, uring_net::Waker)>,
 ) -> anyhow::Error {
     let (running, waker) = match begin(index, server, listeners) {
         Ok(begun) => begun,
         Err(error) => return error,
     };
     // Nobody listens any more when another worker has failed; then the process ends anyway.
-    let _ = report.send(Ok(waker));
+    let _ = report.send(Ok((index, waker)));
     let error = running.run();
     eprintln!("error: worker {index}: its ring broke: {error}");
     process::exit(1);
@@ -265,6 +278,7 @@ fn begin(
         worker,
         connections: Connections::default(),
         listeners,
+        handed_over: VecDeque::new(),
         fanout: FanOut::default(),
         pace: Pace::new(server.spin),
         memory_release: IdleShrink::default(),

@@ -1,9 +1,12 @@
 //! Accepting connections.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use server_core::system::is_out_of_descriptors;
 use uring_net::{Ring, SocketId, Token};
 
@@ -46,11 +49,7 @@ impl Listener {
     ) {
         worker.server.shortage.accepted();
         worker.counters().connections_accepted.add(1);
-        let mut connection = Connection::new(worker, socket);
-        if worker.server.is_draining() {
-            connection.close(worker);
-        }
-        connections.insert(connection);
+        serve(worker, connections, socket);
     }
 
     /// The accept is over.
@@ -100,6 +99,41 @@ impl Listener {
     pub(crate) fn close(&mut self, worker: &mut Worker) {
         worker.ring.close(self.socket, token(self.socket));
     }
+}
+
+/// Serves connections that another thread has accepted. Where the ring's table is full they wait
+/// for one to close.
+pub(crate) fn take_over(
+    worker: &mut Worker,
+    connections: &mut Connections,
+    handed_over: &mut VecDeque<UnixStream>,
+) {
+    while worker.ring.can_adopt()
+        && let Some(stream) = handed_over.pop_front()
+    {
+        match worker.ring.adopt(stream) {
+            Ok(socket) => {
+                worker.server.shortage.accepted();
+                serve(worker, connections, socket);
+            }
+            Err(error) => {
+                worker.counters().accept_errors.add(1);
+                tracing::debug!(%error, "a connection was lost when it was accepted");
+            }
+        }
+    }
+    if !handed_over.is_empty() {
+        worker.counters().accept_errors.add(1);
+        worker.server.shortage.failed(&Errno::NFILE.into());
+    }
+}
+
+fn serve(worker: &mut Worker, connections: &mut Connections, socket: SocketId) {
+    let mut connection = Connection::new(worker, socket);
+    if worker.server.is_draining() {
+        connection.close(worker);
+    }
+    connections.insert(connection);
 }
 
 fn token(socket: SocketId) -> Token {

@@ -22,6 +22,8 @@ pub(crate) struct Sizes {
     pub(crate) cq_entries: u32,
     buffers: u16,
     pub(crate) direct_slots: u32,
+    /// They are for connections of Unix sockets, which are accepted elsewhere.
+    pub(crate) direct_adopted: bool,
 }
 
 impl Sizes {
@@ -42,6 +44,7 @@ impl Sizes {
             cq_entries,
             buffers: BUFFERS >> share,
             direct_slots,
+            direct_adopted: false,
         }
     }
 
@@ -55,12 +58,16 @@ impl Sizes {
     /// # Errors
     /// As [`uring_net::RingBuilder::build`].
     pub(crate) fn build(&self) -> Result<Ring, SetupError> {
-        Ring::builder()
+        let builder = Ring::builder()
             .entries(self.sq_entries)
             .cq_entries(self.cq_entries)
-            .buffers(self.buffers, BUFFER_BYTES)
-            .direct(self.direct_slots)
-            .build()
+            .buffers(self.buffers, BUFFER_BYTES);
+        let builder = if self.direct_adopted {
+            builder.direct_adopted(self.direct_slots)
+        } else {
+            builder.direct(self.direct_slots)
+        };
+        builder.build()
     }
 }
 

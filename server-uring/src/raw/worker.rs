@@ -11,6 +11,7 @@ use anyhow::Context;
 use server_core::counters::{LocalCounters, WorkerCounters};
 use server_core::options::Settings;
 use server_core::sweep::Activity;
+use server_core::unix::Handover;
 use server_core::workers::Shared;
 use uring_net::{Ring, SocketId, Token};
 use ws_proto::{Echo, End};
@@ -32,6 +33,8 @@ pub(crate) struct Server {
     sizes: Sizes,
     /// `--spin-us`.
     pub(crate) spin: Duration,
+    /// Connections of Unix sockets.
+    pub(crate) handover: Handover,
 }
 
 impl Deref for Server {
@@ -52,6 +55,7 @@ impl Server {
         spin: Duration,
     ) -> io::Result<Self> {
         Ok(Self {
+            handover: Handover::new(&settings),
             shared: Shared::new(
                 settings,
                 "raise `ulimit -n` for more; with --direct more --workers do, too",

@@ -136,6 +136,10 @@ fn impossible_combinations_are_named() {
             "kind = 'echo'\nconnections = 9\nload = { fraction_of_capacity = 0.5 }\nshared_cpus = 2\n",
             "measured apart",
         ),
+        (
+            "kind = 'scale'\nconnections = 9\nload = { rate = 5.0 }\nactive_fraction = 0.5\ntransport = 'unix'\n",
+            "`transport`",
+        ),
         ("kind = 'capacity'\nconnections = 9\n", "p99_limit_ms"),
         (
             "kind = 'capacity'\nconnections = 9\np99_limit_ms = 5.0\nload = { window = 1 }\n",
@@ -176,4 +180,11 @@ fn scenarios_of_one_shape_share_a_calibration() {
         load("kind = 'echo'\nconnections = 10\nload = { fraction_of_capacity = 0.8 }\n").unwrap();
     assert_eq!(half.capacity_key(), most.capacity_key());
     assert_eq!(half.capacity_key().unwrap(), "capacity-64b-c10");
+    let unix = load(
+        "kind = 'echo'\nconnections = 10\nload = { fraction_of_capacity = 0.5 }\ntransport = 'unix'\n",
+    );
+    assert_eq!(
+        unix.unwrap().capacity_key().unwrap(),
+        "capacity-64b-c10-unix"
+    );
 }

@@ -6,7 +6,7 @@ mod who_won;
 
 use super::notes::notes;
 use super::words;
-use crate::config::Protocol;
+use crate::config::{Protocol, Transport};
 use crate::stats::Spread;
 use crate::summary::{Bout, ContestantResult, Problem, Summary};
 use crate::units::{Unit, format};
@@ -91,6 +91,10 @@ fn heading(summary: &Summary, findings: &[String]) -> String {
         setting.server_cpus,
         setting.generator_cpus
     ));
+    let bouts = summary.bouts.iter();
+    let has_unix = bouts
+        .map(|bout| bout.scenario.transport)
+        .any(|transport| transport == Transport::Unix);
     for entrant in &setting.contestants {
         let runtime = match (&entrant.runtime, &entrant.excluded) {
             (_, Some(_)) => " (excluded)".to_owned(),
@@ -101,8 +105,13 @@ fn heading(summary: &Summary, findings: &[String]) -> String {
             Protocol::Ws => "",
             Protocol::Tcp => "; speaks no WebSocket, so it is in echo bouts only",
         };
+        let without_unix = if has_unix && !entrant.can_unix {
+            "; listens on no Unix socket, so it is not in bouts over one"
+        } else {
+            ""
+        };
         text.push_str(&format!(
-            "- **{}**: {}{runtime}{bouts}\n",
+            "- **{}**: {}{runtime}{bouts}{without_unix}\n",
             entrant.name, entrant.about
         ));
     }
