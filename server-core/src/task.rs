@@ -68,23 +68,12 @@ impl Signals {
 
 /// Where less of a message is missing, a copy costs less than a receive for the rest alone.
 const STRAIGHT_BYTES: usize = 16 * 1024;
-/// How much room a long message has for its rest. It is address space and becomes memory when it is
-/// written to. With less room a message of a megabyte would be moved while it grows.
-const STRAIGHT_ROOM_BYTES: usize = 1024 * 1024;
-
 /// A long message of which the rest is awaited, to be received straight into it.
 pub fn lend(session: &mut Session) -> Option<Unfinished> {
-    let missing = session.missing();
-    if missing < STRAIGHT_BYTES {
+    if session.missing() < STRAIGHT_BYTES {
         return None;
     }
-    let Unfinished { mut bytes, most } = session.lend_message()?;
-    let room = missing.min(STRAIGHT_ROOM_BYTES);
-    if most >= room {
-        return Some(Unfinished { bytes, most });
-    }
-    bytes.reserve_exact(room);
-    Some(Unfinished { bytes, most: room })
+    session.lend_message()
 }
 
 /// Does what others tell the task of an echo; appends what is to be sent to `out`.

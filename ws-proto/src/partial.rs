@@ -9,8 +9,8 @@ use crate::{
 };
 
 /// Room that a lent message has for what is announced but has not arrived. It is address space and
-/// becomes memory when it is written to.
-const RESERVED_BYTES: usize = 256 << 10;
+/// becomes memory when it is written to. A message of a MiB is not moved.
+const RESERVED_BYTES: usize = (1 << 20) + (4 << 10);
 /// How often as much room as before a message gets that is lent again.
 const LENT_GROWTH: usize = 4;
 
