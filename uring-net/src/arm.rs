@@ -19,9 +19,9 @@ use io_uring::{opcode, squeue};
 
 use crate::completion::{OpKind, Token, ended};
 use crate::ids::{OperationId, Target, UserData};
-use crate::kernel::BUFFER_GROUP;
+use crate::kernel::{BUFFER_GROUP, LARGE_BUFFER_GROUP};
 use crate::net::LINGER_OFF;
-use crate::op::{AcceptMode, Body, Handle, Op, ReceiveMode, ReceiveState};
+use crate::op::{AcceptMode, Body, Destination, Handle, Op, ReceiveMode, ReceiveState};
 use crate::ring::Ring;
 use crate::slab::Key;
 
@@ -54,16 +54,25 @@ impl Ring {
         let Some(file) = File::of(&slot.handle) else {
             return;
         };
-        let state = match slot.mode {
-            ReceiveMode::Poll => polled,
-            ReceiveMode::Multishot => ReceiveState::Armed,
+        let (state, entry) = match slot.mode {
+            ReceiveMode::Poll => (polled, polled_receive(file, polled)),
+            ReceiveMode::Multishot => (ReceiveState::Armed, multishot(file, BUFFER_GROUP)),
+            ReceiveMode::Large => (ReceiveState::Armed, multishot(file, LARGE_BUFFER_GROUP)),
+            ReceiveMode::Once => (ReceiveState::Single, receive_one(file, 0)),
+            ReceiveMode::Into => match self.destinations.get_mut(&key) {
+                Some(bytes) => (ReceiveState::Single, receive_into(file, bytes)),
+                None => return,
+            },
         };
-        let entry = receive(file, state).user_data(UserData::new(Target::Receive, key).0);
+        let name = UserData::new(Target::Receive, key);
+        let entry = entry.flags(file.flags).user_data(name.0);
         slot.receive = state;
         slot.in_flight += 1;
         self.in_flight += 1;
-        // SAFETY: the entry points to no memory. The buffers it selects from belong to the
-        // registered pool, which outlives the operation.
+        // SAFETY: the buffers that the entry selects from belong to a registered pool, which
+        // outlives the operation. The memory that it may point to instead is the spare capacity of
+        // a vector in `self.destinations`, which is removed only when this operation's completion is
+        // taken, and nobody reads or writes it before; `Ring::drop` waits for that or leaks it.
         unsafe { self.kernel.push(&entry) };
     }
 
@@ -273,20 +282,31 @@ impl File {
     }
 }
 
-/// The entry that puts a receive into `state`.
-#[inline]
-fn receive(file: File, state: ReceiveState) -> squeue::Entry {
-    let entry = match state {
+fn multishot(file: File, group: u16) -> squeue::Entry {
+    opcode::RecvMulti::new(file.number, group).build()
+}
+
+/// The entry of a receive by polls: the poll, or the receive when it has fired.
+fn polled_receive(file: File, state: ReceiveState) -> squeue::Entry {
+    match state {
         ReceiveState::Watching => opcode::PollAdd::new(file.number, SOMETHING_TO_RECEIVE).build(),
         // The poll may have been wrong: never waits, for that is what costs memory.
-        ReceiveState::Reading => opcode::Recv::new(file.number, ptr::null_mut(), 0)
-            .buf_group(BUFFER_GROUP)
-            .flags(libc::MSG_DONTWAIT)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT),
-        _ => opcode::RecvMulti::new(file.number, BUFFER_GROUP).build(),
-    };
-    entry.flags(file.flags)
+        _ => receive_one(file, libc::MSG_DONTWAIT),
+    }
+}
+
+fn receive_one(file: File, flags: i32) -> squeue::Entry {
+    opcode::Recv::new(file.number, ptr::null_mut(), 0)
+        .buf_group(BUFFER_GROUP)
+        .flags(flags)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+}
+
+fn receive_into(file: File, destination: &mut Destination) -> squeue::Entry {
+    let room = destination.bytes.spare_capacity_mut();
+    let len = room.len().min(destination.most).min(PIECE as usize);
+    opcode::Recv::new(file.number, room.as_mut_ptr().cast(), len as u32).build()
 }
 
 /// The entry of an operation; `direct` says where an accept puts its connections.

@@ -3,10 +3,13 @@
 //! Who may touch buffer `id` when: the kernel, from the moment its entry is published in the ring
 //! until a completion names `id`; then the one [`ReceivedBuf`] made from that completion; its drop
 //! publishes `id` again. The memory itself is kept by every lease.
+//!
+//! Only as many buffers are in circulation as the traffic needs. The kernel takes them in turn, so
+//! that with all of them each receive would write to memory that has left the cache.
 
 #![expect(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::{self, NonNull};
@@ -59,15 +62,32 @@ impl Drop for Mapping {
 pub(crate) struct BufferPool {
     entries: Mapping,
     memory: Mapping,
+    /// What the kernel calls the first of them.
+    first_id: u16,
     count: u16,
     size: u32,
     tail: Cell<u16>,
     leased: Cell<u16>,
+    /// The buffers below this number are in circulation.
+    circulating: Cell<u16>,
+    /// Those that are not; one above the number that is out still comes here when it is back.
+    resting: RefCell<Vec<u16>>,
+    /// The kernel had so few at least since the last look at it.
+    fewest: Cell<u16>,
+    /// Turns until the next look.
+    patience: Cell<u16>,
+    /// The circulation has grown in this turn.
+    grown: Cell<bool>,
 }
 
+/// The fewest buffers in circulation, if there are so many.
+const LEAST_CIRCULATING: u16 = 32;
+/// Turns in which at least half of the buffers are not needed before they rest.
+const TURNS_BEFORE_REST: u16 = 1024;
+
 impl BufferPool {
-    /// `count` is a power of two, at most 32,768. All buffers are provided at once.
-    pub(crate) fn new(count: u16, size: u32) -> io::Result<Self> {
+    /// `count` is a power of two, at most 32,768. The kernel calls the buffers `first_id` and so on.
+    pub(crate) fn new(first_id: u16, count: u16, size: u32) -> io::Result<Self> {
         debug_assert!(count.is_power_of_two());
         let bytes = usize::from(count)
             .checked_mul(size as usize)
@@ -75,26 +95,64 @@ impl BufferPool {
         let pool = Self {
             entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
             memory: Mapping::new(bytes)?,
+            first_id,
             count,
             size,
             tail: Cell::new(0),
             leased: Cell::new(0),
+            circulating: Cell::new(0),
+            resting: RefCell::new((0..count).collect()),
+            fewest: Cell::new(0),
+            patience: Cell::new(TURNS_BEFORE_REST),
+            grown: Cell::new(false),
         };
-        for id in 0..count {
-            pool.provide(id);
-        }
+        pool.circulate(LEAST_CIRCULATING.min(count));
         Ok(pool)
+    }
+
+    /// Has `number` buffers circulate: at once where they rest, else when they are back.
+    fn circulate(&self, number: u16) {
+        self.circulating.set(number);
+        self.resting.borrow_mut().retain(|&id| {
+            let rests = id >= number;
+            if !rests {
+                self.provide(id);
+            }
+            rests
+        });
+        self.fewest.set(number);
+        self.patience.set(TURNS_BEFORE_REST);
+    }
+
+    /// A receive has found none: more will circulate, if there are more.
+    pub(crate) fn grow(&self) {
+        let now = self.circulating.get();
+        if now < self.count && !self.grown.replace(true) {
+            self.circulate(now * 2);
+        }
+    }
+
+    /// A turn begins: what was not needed for long rests.
+    #[inline]
+    pub(crate) fn turn(&self) {
+        self.grown.set(false);
+        self.patience.set(self.patience.get() - 1);
+        if self.patience.get() == 0 {
+            let now = self.circulating.get();
+            let spare = self.fewest.get() > now / 2 && now > LEAST_CIRCULATING;
+            self.circulate(if spare { now / 2 } else { now });
+        }
     }
 
     pub(crate) fn entries_address(&self) -> u64 {
         self.entries.start.as_ptr() as u64
     }
 
-    /// How many buffers are not leased: an upper bound of what the kernel has to give (completions
-    /// not yet taken hold some, too).
+    /// How many buffers in circulation are not leased: an upper bound of what the kernel has to give
+    /// (completions not yet taken hold some, too).
     #[inline]
     pub(crate) fn free(&self) -> usize {
-        usize::from(self.count - self.leased.get())
+        usize::from(self.circulating.get().saturating_sub(self.leased.get()))
     }
 
     /// The first byte of buffer `id`.
@@ -127,7 +185,7 @@ impl BufferPool {
             let entry = base.add(usize::from(tail & (self.count - 1)));
             (*entry).set_addr(address);
             (*entry).set_len(self.size);
-            (*entry).set_bid(id);
+            (*entry).set_bid(self.first_id + id);
         }
         let tail = tail.wrapping_add(1);
         self.tail.set(tail);
@@ -140,18 +198,21 @@ impl BufferPool {
         }
     }
 
-    /// Takes buffer `id` with `len` bytes received.
+    /// Takes the buffer that the kernel calls `name` with `len` bytes received.
     ///
     /// # Safety
-    /// A completion has named `id` since it was last provided, and no lease has been made for that
+    /// A completion has named it since it was last provided, and no lease has been made for that
     /// completion yet.
     #[inline]
-    pub(crate) unsafe fn lease(self: &Rc<Self>, id: u16, len: u32) -> ReceivedBuf {
+    pub(crate) unsafe fn lease(self: &Rc<Self>, name: u16, len: u32) -> ReceivedBuf {
+        let id = name.wrapping_sub(self.first_id);
         assert!(
             id < self.count && len <= self.size,
             "the kernel stays inside a buffer"
         );
         self.leased.set(self.leased.get() + 1);
+        let left = self.circulating.get().saturating_sub(self.leased.get());
+        self.fewest.set(self.fewest.get().min(left));
         ReceivedBuf {
             pool: Rc::clone(self),
             start: 0,
@@ -226,7 +287,11 @@ impl Drop for ReceivedBuf {
     #[inline]
     fn drop(&mut self) {
         self.pool.leased.set(self.pool.leased.get() - 1);
-        self.pool.provide(self.id);
+        if self.id < self.pool.circulating.get() {
+            self.pool.provide(self.id);
+        } else {
+            self.pool.resting.borrow_mut().push(self.id);
+        }
     }
 }
 
@@ -236,7 +301,7 @@ mod tests {
 
     #[test]
     fn leases_are_counted_narrowed_and_given_back() {
-        let pool = Rc::new(BufferPool::new(4, 16).unwrap());
+        let pool = Rc::new(BufferPool::new(0, 4, 16).unwrap());
         assert_eq!(pool.free(), 4);
         // SAFETY: no kernel knows this pool, and the ids differ.
         let (mut first, mut second) = unsafe { (pool.lease(1, 10), pool.lease(3, 16)) };
@@ -256,9 +321,61 @@ mod tests {
         assert_eq!(pool.free(), 4);
     }
 
+    /// Leases so many buffers, as if the kernel had taken them in the order of their numbers.
+    fn lease_all(pool: &Rc<BufferPool>, ids: Range<u16>) -> Vec<ReceivedBuf> {
+        // SAFETY: no kernel knows this pool, and no two leases have one number.
+        ids.map(|id| unsafe { pool.lease(id, 1) }).collect()
+    }
+
+    #[test]
+    fn as_many_buffers_circulate_as_are_needed() {
+        let pool = Rc::new(BufferPool::new(0, 256, 16).unwrap());
+        assert_eq!((pool.free(), pool.tail.get()), (32, 32));
+        let leases = lease_all(&pool, 0..32);
+        pool.grow();
+        pool.grow();
+        assert_eq!((pool.free(), pool.tail.get()), (32, 64), "once in a turn");
+        drop(leases);
+        for _ in 0..4 {
+            pool.turn();
+            pool.grow();
+        }
+        assert_eq!(pool.free(), 256, "there are no more");
+        assert_eq!(pool.tail.get(), 256 + 32, "each that was leased, again");
+        // All of them needed from time to time: they stay.
+        for turn in 0..3 * TURNS_BEFORE_REST {
+            pool.turn();
+            if turn % 100 == 0 {
+                drop(lease_all(&pool, 0..256));
+            }
+        }
+        assert_eq!(pool.circulating.get(), 256);
+    }
+
+    #[test]
+    fn buffers_rest_that_were_not_needed_for_long() {
+        let pool = Rc::new(BufferPool::new(0, 64, 16).unwrap());
+        pool.grow();
+        assert_eq!(pool.circulating.get(), 64);
+        let high = lease_all(&pool, 60..64);
+        for _ in 0..2 * TURNS_BEFORE_REST {
+            pool.turn();
+        }
+        assert_eq!(pool.circulating.get(), 32, "not below the least");
+        let before = pool.tail.get();
+        drop(high);
+        assert_eq!(pool.tail.get(), before, "they rest when they are back");
+        pool.grow();
+        assert_eq!(
+            pool.tail.get(),
+            before + 4,
+            "the others were never taken out"
+        );
+    }
+
     #[test]
     fn a_lease_outlives_its_ring_end() {
-        let pool = Rc::new(BufferPool::new(1, 8).unwrap());
+        let pool = Rc::new(BufferPool::new(0, 1, 8).unwrap());
         // SAFETY: no kernel knows this pool, and this is its only lease.
         let lease = unsafe { pool.lease(0, 8) };
         drop(pool);

@@ -9,11 +9,12 @@ use io_uring::{IoUring, opcode};
 use crate::buffers::BufferPool;
 use crate::direct::Holds;
 use crate::error::{Cause, KernelVersion, SetupError, Step};
-use crate::kernel::Kernel;
+use crate::kernel::{BUFFER_GROUP, Kernel};
+use crate::large::LargeSize;
 use crate::ring::Ring;
 
 /// The most buffers a group can have.
-const MAX_BUFFERS: u16 = 1 << 15;
+pub(crate) const MAX_BUFFERS: u16 = 1 << 15;
 
 /// The most slots for direct sockets that a ring can have (the kernel's `IORING_MAX_FIXED_FILES`),
 /// whatever the limit on open files.
@@ -40,6 +41,7 @@ pub struct RingBuilder {
     cq_entries: u32,
     buffer_count: u16,
     buffer_size: u32,
+    large: LargeSize,
     direct_slots: u32,
     holds: Holds,
 }
@@ -51,6 +53,7 @@ impl Default for RingBuilder {
             cq_entries: 16_384,
             buffer_count: 256,
             buffer_size: 4096,
+            large: LargeSize::default(),
             direct_slots: 0,
             holds: Holds::default(),
         }
@@ -79,6 +82,15 @@ impl RingBuilder {
     pub fn buffers(mut self, count: u16, size: u32) -> Self {
         self.buffer_count = count;
         self.buffer_size = size;
+        self
+    }
+
+    /// Buffers for [`Ring::receive_large`]: `count` (rounded up to a power of two, at most 32,768)
+    /// of `size` bytes each, which exist from the first of those calls on until
+    /// [`Ring::shrink_to_fit`] finds none in use. 0, the default: there are none.
+    #[must_use]
+    pub fn large_buffers(mut self, count: u16, size: u32) -> Self {
+        self.large = LargeSize { count, size };
         self
     }
 
@@ -125,12 +137,12 @@ impl RingBuilder {
         // are registered. (That would harm nothing: no request has been submitted that could use
         // them.)
         self.register_table(&kernel)?;
-        let count = self.buffer_count.clamp(1, MAX_BUFFERS).next_power_of_two();
-        let pool = BufferPool::new(count, self.buffer_size.max(1)).map_err(at(Step::Buffers))?;
+        let count = power_of_two(self.buffer_count);
+        let pool = BufferPool::new(0, count, self.buffer_size.max(1)).map_err(at(Step::Buffers))?;
         // SAFETY: the pool's mapping is page-aligned and holds `count` entries that name buffers of
         // the pool. `Ring::drop` unregisters before it lets go of the pool, or leaks it; when this
         // fails, nothing was registered.
-        unsafe { kernel.register_buffers(pool.entries_address(), count) }
+        unsafe { kernel.register_buffers(pool.entries_address(), count, BUFFER_GROUP) }
             .map_err(at(Step::BufferRing))?;
         let params = kernel.params();
         let setup = Setup {
@@ -141,7 +153,7 @@ impl RingBuilder {
             direct_slots: self.direct_slots,
             direct_adopted: self.holds == Holds::Adopted,
         };
-        Ok(Ring::new(kernel, pool, setup, self.holds))
+        Ok(Ring::new(kernel, pool, self.large, setup, self.holds))
     }
 
     fn register_table(&self, kernel: &Kernel) -> Result<(), SetupError> {
@@ -183,6 +195,11 @@ impl RingBuilder {
             result => result,
         }
     }
+}
+
+/// How many buffers a group has of which `count` are asked for.
+pub(crate) fn power_of_two(count: u16) -> u16 {
+    count.clamp(1, MAX_BUFFERS).next_power_of_two()
 }
 
 fn at(step: Step) -> impl FnOnce(io::Error) -> SetupError {

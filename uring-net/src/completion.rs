@@ -36,6 +36,14 @@ pub enum Event {
     Connected,
     /// Bytes arrived, in stream order. More will come. Never empty.
     Received(ReceivedBuf),
+    /// Bytes arrived and were appended to the vector that was given to
+    /// [`Ring::receive_into`](crate::Ring::receive_into); the receive is over.
+    ReceivedInto {
+        /// That vector.
+        bytes: Vec<u8>,
+        /// How many bytes are new. Never 0.
+        received: usize,
+    },
     /// The peer ended its side of the stream; the receive is over.
     Eof,
     /// The bytes were handed to the kernel; the buffer is the caller's again.

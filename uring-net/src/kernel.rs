@@ -18,6 +18,8 @@ const MEMORY_PATIENCE: Duration = Duration::from_millis(1);
 
 /// The buffer group of the one provided-buffer ring.
 pub(crate) const BUFFER_GROUP: u16 = 0;
+/// The group of the large ones.
+pub(crate) const LARGE_BUFFER_GROUP: u16 = 1;
 
 /// A completion as the kernel writes it.
 #[derive(Debug, Clone, Copy)]
@@ -110,16 +112,21 @@ impl Kernel {
     /// `entries` is the address of `count` page-aligned entries that stay mapped until
     /// [`unregister_buffers`](Self::unregister_buffers) or the end of this ring, and so do the
     /// buffers they name.
-    pub(crate) unsafe fn register_buffers(&self, entries: u64, count: u16) -> io::Result<()> {
+    pub(crate) unsafe fn register_buffers(
+        &self,
+        entries: u64,
+        count: u16,
+        group: u16,
+    ) -> io::Result<()> {
         // SAFETY: the caller's promise is the one asked for.
         unsafe {
             self.submitter
-                .register_buf_ring_with_flags(entries, count, BUFFER_GROUP, 0)
+                .register_buf_ring_with_flags(entries, count, group, 0)
         }
     }
 
-    pub(crate) fn unregister_buffers(&self) -> io::Result<()> {
-        self.submitter.unregister_buf_ring(BUFFER_GROUP)
+    pub(crate) fn unregister_buffers(&self, group: u16) -> io::Result<()> {
+        self.submitter.unregister_buf_ring(group)
     }
 
     /// Registers a table of `slots` empty slots for files.

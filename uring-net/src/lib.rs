@@ -44,6 +44,7 @@ mod direct;
 mod error;
 mod ids;
 mod kernel;
+mod large;
 mod op;
 mod pace;
 mod reap;

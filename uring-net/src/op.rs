@@ -48,6 +48,12 @@ pub(crate) enum ReceiveMode {
     Poll,
     /// A receive waits: 864 bytes.
     Multishot,
+    /// The same, into large buffers.
+    Large,
+    /// One receive, which waits, into one buffer.
+    Once,
+    /// One receive, which waits, into the caller's memory.
+    Into,
 }
 
 /// Where a socket's receive stands.
@@ -61,6 +67,9 @@ pub(crate) enum ReceiveState {
     Watching,
     /// The kernel holds a receive of what is there now.
     Reading,
+    /// The kernel holds one receive, after which the receive is over: into a buffer of the ring or
+    /// of the caller.
+    Single,
     /// The kernel holds a multishot that the ring has cancelled, to go on by polls: no event says
     /// so.
     Switching,
@@ -89,11 +98,24 @@ impl SocketSlot {
         }
     }
 
+    /// Whether no receive of it is in flight or waits for a buffer.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.receive == ReceiveState::Off
+    }
+
     /// Whether it has been given to the kernel to close.
     #[inline]
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.handle, Handle::Gone | Handle::Leaving(_))
     }
+}
+
+/// The caller's memory that a receive fills.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) bytes: Vec<u8>,
+    /// How many bytes may be appended.
+    pub(crate) most: usize,
 }
 
 /// What the ring keeps of an operation that is not a receive or a close.

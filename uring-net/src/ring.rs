@@ -1,7 +1,7 @@
 //! The ring: starting, cancelling and waiting. Receiving is in [`crate::receive`]; completions are
 //! taken in [`crate::reap`].
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
 use std::net::Shutdown;
@@ -18,8 +18,9 @@ use crate::clock::{Clock, timespec};
 use crate::completion::{Completion, OpKind, SendBuf, Token, clamp, ended, shut_down};
 use crate::direct::{DirectTable, Holds};
 use crate::ids::{OperationId, SocketId, Target, UserData};
-use crate::kernel::Kernel;
-use crate::op::{Body, Handle, Op, ReceiveState, SocketSlot};
+use crate::kernel::{BUFFER_GROUP, Kernel};
+use crate::large::{LargeBuffers, LargeSize};
+use crate::op::{Body, Destination, Handle, Op, ReceiveState, SocketSlot};
 use crate::slab::{Key, Slab};
 use crate::stats::Stats;
 use crate::waker::{Wake, Waker};
@@ -51,6 +52,9 @@ pub struct Ring {
     pub(crate) wake: Option<Wake>,
     /// Receives that wait for a buffer.
     pub(crate) starved: VecDeque<Key>,
+    pub(crate) large: LargeBuffers,
+    /// Memory that receives in flight fill.
+    pub(crate) destinations: HashMap<Key, Destination>,
     /// Shutdowns of direct sockets that wait for others to give back their descriptors, and how
     /// many the kernel holds.
     pub(crate) waiting_shutdowns: VecDeque<Key>,
@@ -70,7 +74,13 @@ pub struct Ring {
 }
 
 impl Ring {
-    pub(crate) fn new(kernel: Kernel, pool: BufferPool, setup: Setup, holds: Holds) -> Self {
+    pub(crate) fn new(
+        kernel: Kernel,
+        pool: BufferPool,
+        large: LargeSize,
+        setup: Setup,
+        holds: Holds,
+    ) -> Self {
         Self {
             kernel,
             sockets: Slab::new(),
@@ -79,6 +89,8 @@ impl Ring {
             pool: Rc::new(pool),
             wake: None,
             starved: VecDeque::new(),
+            large: LargeBuffers::new(large),
+            destinations: HashMap::new(),
             waiting_shutdowns: VecDeque::new(),
             shutdowns: 0,
             ready: VecDeque::new(),
@@ -414,6 +426,8 @@ impl Ring {
     /// Frees what memory was needed for more sockets and operations than there are now. Costs time
     /// for each of those there once were: for when most have gone.
     pub fn shrink_to_fit(&mut self) {
+        self.release_large_buffers();
+        self.destinations.shrink_to_fit();
         self.sockets.shrink_to_fit();
         self.ops.shrink_to_fit();
         self.direct.shrink_to_fit();
@@ -468,6 +482,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         self.dying = true;
         self.starved.clear();
+        self.large.starved.clear();
         self.drop_waiting_shutdowns();
         let patience = Instant::now() + DROP_PATIENCE;
         while self.in_flight > 0 {
@@ -486,14 +501,17 @@ impl Drop for Ring {
         }
         if self.in_flight > 0 {
             mem::forget(mem::replace(&mut self.ops, Slab::new()));
+            mem::forget(mem::take(&mut self.destinations));
             mem::forget(self.wake.take());
         }
         if self.direct.exists() {
             // The kernel would do it, too, but some time later; peers are to see the end at once.
             let _ = self.kernel.unregister_table();
         }
-        if self.in_flight > 0 || self.kernel.unregister_buffers().is_err() {
+        let in_use = self.in_flight > 0;
+        if in_use || self.kernel.unregister_buffers(BUFFER_GROUP).is_err() {
             mem::forget(Rc::clone(&self.pool));
         }
+        self.large.end(&self.kernel, in_use);
     }
 }

@@ -105,6 +105,11 @@ impl<T> Slab<T> {
         self.free.shrink_to_fit();
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        let entries = self.chunks.iter().flatten();
+        entries.filter_map(|entry| entry.value.as_ref())
+    }
+
     #[inline]
     fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
         let index = index as usize;

@@ -152,13 +152,17 @@ fn refuses_to_start(ring: &mut Ring, socket: SocketId) {
     ring.receive(socket, OTHER);
     ring.receive_by_poll(socket, OTHER);
     for _ in 0..2 {
-        match next(ring) {
-            Completion {
-                token: OTHER,
-                event: Event::Failed { error, .. },
-            } => assert_eq!(error.raw_os_error(), Some(libc::EBUSY)),
-            other => panic!("{other:?}"),
-        }
+        assert_busy(&next(ring));
+    }
+}
+
+fn assert_busy(completion: &Completion) {
+    match completion {
+        Completion {
+            token: OTHER,
+            event: Event::Failed { error, .. },
+        } => assert_eq!(error.raw_os_error(), Some(libc::EBUSY)),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -398,4 +402,176 @@ fn a_ring_that_is_dropped_with_armed_polls_leaves_nothing_behind() {
         }
     }
     assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn a_receive_goes_on_into_large_buffers_and_back_without_a_loss() {
+    let sizes = Ring::builder().buffers(8, 512).large_buffers(4, 100_000);
+    for mut ring in of_each_kind(&sizes) {
+        let (socket, mut peer) = pair(&mut ring);
+        let sent = pattern(1 << 20);
+        let copy = sent.clone();
+        let writer = thread::spawn(move || {
+            peer.write_all(&copy).unwrap();
+            peer
+        });
+        ring.receive(socket, RECEIVE);
+        let mut all = Vec::new();
+        let (mut pieces, mut largest) = (0, 0);
+        while all.len() < sent.len() {
+            let Event::Received(bytes) = next(&mut ring).event else {
+                panic!("only bytes come");
+            };
+            all.extend_from_slice(&bytes);
+            largest = largest.max(bytes.len());
+            pieces += 1;
+            match pieces % 10 {
+                3 => drop(ring.receive_large(socket, RECEIVE)),
+                9 => ring.receive_by_multishot(socket),
+                _ => {}
+            }
+        }
+        assert!(all == sent);
+        assert!(largest > 512, "{largest}: no large buffer was used");
+        drop(writer.join().unwrap());
+    }
+}
+
+#[test]
+fn large_buffers_that_are_all_leased_are_waited_for() {
+    let sizes = Ring::builder().large_buffers(2, 1000);
+    for mut ring in of_each_kind(&sizes) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive_large(socket, RECEIVE);
+        peer.write_all(&pattern(5000)).unwrap();
+        let mut leases = Vec::new();
+        for completion in settle(&mut ring) {
+            let Event::Received(bytes) = completion.event else {
+                panic!("only bytes come");
+            };
+            leases.push(bytes);
+        }
+        assert_eq!(leases.len(), 2, "as many as there are buffers");
+        let first: Vec<u8> = leases.drain(..).flat_map(|lease| lease.to_vec()).collect();
+        let rest = receive_exactly(&mut ring, RECEIVE, 3000);
+        assert!([first, rest].concat() == pattern(5000));
+        // In use by a receive: they stay.
+        ring.shrink_to_fit();
+        peer.write_all(b"more").unwrap();
+        assert_eq!(receive_exactly(&mut ring, RECEIVE, 4), b"more");
+        ring.receive_by_poll(socket, RECEIVE);
+        settle(&mut ring);
+        ring.shrink_to_fit();
+        ring.receive_large(socket, OTHER);
+        peer.write_all(b"again").unwrap();
+        assert_eq!(receive_exactly(&mut ring, OTHER, 5), b"again");
+    }
+}
+
+#[test]
+fn without_large_buffers_ordinary_ones_are_used() {
+    for mut ring in of_each_kind(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive_large(socket, RECEIVE);
+        peer.write_all(b"hello").unwrap();
+        assert_eq!(receive_exactly(&mut ring, RECEIVE, 5), b"hello");
+    }
+}
+
+#[test]
+fn a_receive_of_one_piece_is_over_after_it() {
+    for mut ring in of_each_kind(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        for piece in [&b"one"[..], b"two"] {
+            ring.receive_once(socket, RECEIVE);
+            ring.receive_once(socket, OTHER);
+            assert_busy(&next(&mut ring));
+            peer.write_all(piece).unwrap();
+            assert_eq!(receive_exactly(&mut ring, RECEIVE, piece.len()), piece);
+        }
+        peer.write_all(b"unread").unwrap();
+        assert!(settle(&mut ring).is_empty(), "nothing is asked for");
+        ring.receive_once(socket, RECEIVE);
+        assert_eq!(receive_exactly(&mut ring, RECEIVE, 6), b"unread");
+        let receive = ring.receive_once(socket, RECEIVE);
+        ring.submit().unwrap();
+        ring.cancel(receive);
+        assert_cancelled(&settle(&mut ring));
+        ring.receive_once(socket, RECEIVE);
+        drop(peer);
+        assert_eof(&next(&mut ring), RECEIVE);
+    }
+}
+
+#[test]
+fn bytes_are_received_behind_what_a_vector_holds() {
+    for mut ring in of_each_kind(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        let mut bytes = Vec::with_capacity(100);
+        bytes.extend_from_slice(b"begin ");
+        ring.receive_into(socket, bytes, 50, RECEIVE);
+        refuses_to_start(&mut ring, socket);
+        peer.write_all(&[b'x'; 70]).unwrap();
+        let Completion { token, event } = next(&mut ring);
+        let Event::ReceivedInto { bytes, received } = event else {
+            panic!("{event:?}");
+        };
+        assert_eq!((token, received, bytes.len()), (RECEIVE, 50, 56));
+        assert_eq!(bytes, [b"begin ".to_vec(), vec![b'x'; 50]].concat());
+        // As far as there is room: a vector does not grow.
+        let full = Vec::with_capacity(15);
+        let room = full.capacity();
+        ring.receive_into(socket, full, usize::MAX, RECEIVE);
+        let Event::ReceivedInto { bytes, received } = next(&mut ring).event else {
+            panic!("no bytes");
+        };
+        assert_eq!((received, bytes.capacity()), (room.min(20), room));
+        ring.receive_into(socket, Vec::new(), 10, RECEIVE);
+        let event = next(&mut ring).event;
+        assert!(matches!(&event, Event::Failed { .. }), "{event:?}");
+    }
+}
+
+#[test]
+fn a_receive_into_memory_ends_as_others_do() {
+    for mut ring in of_each_kind(&Ring::builder()) {
+        let room = || Vec::with_capacity(1 << 16);
+        let (socket, mut peer) = pair(&mut ring);
+        let receive = ring.receive_into(socket, room(), 100, RECEIVE);
+        ring.submit().unwrap();
+        ring.cancel(receive);
+        assert_cancelled(&settle(&mut ring));
+        peer.write_all(b"later").unwrap();
+        assert_eq!(receive_exactly_into(&mut ring, socket), b"later");
+        ring.receive_into(socket, room(), 100, RECEIVE);
+        ring.submit().unwrap();
+        ring.close(socket, CLOSE);
+        let events = settle(&mut ring);
+        assert!(
+            matches!(
+                &events[..],
+                [Completion {
+                    token: CLOSE,
+                    event: Event::Closed
+                }]
+            ),
+            "{events:?}"
+        );
+        let (socket, peer) = pair(&mut ring);
+        ring.receive_into(socket, room(), 100, RECEIVE);
+        drop(peer);
+        assert_eof(&next(&mut ring), RECEIVE);
+        let (socket, _peer) = pair(&mut ring);
+        ring.receive_into(socket, room(), 100, RECEIVE);
+        // Dropped with the ring, when the kernel has let go of it.
+        ring.submit().unwrap();
+    }
+}
+
+fn receive_exactly_into(ring: &mut Ring, socket: SocketId) -> Vec<u8> {
+    ring.receive_into(socket, Vec::with_capacity(100), 100, RECEIVE);
+    match next(ring).event {
+        Event::ReceivedInto { bytes, .. } => bytes,
+        event => panic!("{event:?}"),
+    }
 }
