@@ -51,6 +51,11 @@ impl MemberSession {
         self.session.state() == State::Open
     }
 
+    /// Payload bytes of the frame at hand that have not arrived.
+    pub fn missing(&self) -> usize {
+        self.session.missing()
+    }
+
     /// Whether nothing of what the peer sends matters any more.
     pub fn is_closed(&self) -> bool {
         self.session.state() == State::Closed

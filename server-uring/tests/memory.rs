@@ -24,6 +24,12 @@ fn raw() {
 }
 
 #[test]
+fn raw_long_messages() {
+    let args = &["--engine", "raw"];
+    long_messages_leave_nothing_behind(&Target::new(env!("CARGO_BIN_EXE_server-uring"), args));
+}
+
+#[test]
 fn raw_direct() {
     with(&["--engine", "raw", "--direct=on"], "/ws");
 }

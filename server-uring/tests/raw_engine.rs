@@ -35,6 +35,7 @@ in_both_tables! {
     more_than_all_buffers_at_once
     more_completions_than_the_queue_holds
     peers_that_do_not_read_hold_no_buffers
+    messages_that_grow_and_shrink_come_back
     connections_that_end_in_the_middle_leave_nothing
     a_drain_does_not_wait_for_stuck_sends
 }
@@ -248,6 +249,30 @@ fn peers_that_do_not_read_hold_no_buffers(direct: &str) {
     other.expect_alive();
     drop(stuck);
     server.await_metric("connections_open", 1);
+    server.terminate().expect_clean();
+}
+
+/// The messages of all connections grow beyond a buffer, beyond a large buffer, and are short again
+/// for so long that they are received as before.
+fn messages_that_grow_and_shrink_come_back(direct: &str) {
+    let server = start(direct, &[]);
+    let mut clients: Vec<Raw> = (0..40).map(|_| server.upgraded("/ws")).collect();
+    let short = [100; 20];
+    for _ in 0..2 {
+        for len in [20_000, 60_000, 70_000, 300_000, 1_100_000, 5_000]
+            .into_iter()
+            .chain(short)
+        {
+            for (i, client) in clients.iter_mut().enumerate() {
+                client.send(&wire::binary(&pattern(i, len)));
+            }
+            for (i, client) in clients.iter_mut().enumerate() {
+                client.expect(BINARY | 0x80, &pattern(i, len));
+            }
+        }
+    }
+    drop(clients);
+    server.await_metric("connections_open", 0);
     server.terminate().expect_clean();
 }
 

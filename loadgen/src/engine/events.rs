@@ -44,7 +44,8 @@ impl<T: Traffic> Worker<T> {
                     self.ended(conn, Some(&error));
                 }
             }
-            Event::Cancelled { .. }
+            Event::ReceivedInto { .. }
+            | Event::Cancelled { .. }
             | Event::ShutDown
             | Event::Accepted(_)
             | Event::TimedOut

@@ -15,7 +15,7 @@ use server_core::sweep::{Activity, Phase};
 use server_core::system::is_out_of_descriptors;
 use server_core::work::HandlerWork;
 use uring_net::{OpKind, ReceivedBuf, SendBuf, SocketId, Token};
-use ws_proto::{CloseCode, Reply, Role, Session, State};
+use ws_proto::{CloseCode, Echo, Reply, Role, Session, State};
 
 use crate::raw::clock::Deadline;
 use crate::raw::member::Member;
@@ -120,6 +120,7 @@ impl Connection {
     /// Bytes have arrived.
     #[inline]
     pub(crate) fn received(&mut self, worker: &mut Worker, bytes: ReceivedBuf) {
+        self.sender.received();
         if self.stage == Stage::Open {
             self.note_activity(worker);
         }
@@ -133,6 +134,18 @@ impl Connection {
             (Stage::Closing | Stage::Lingering, _) => self.discard(worker, bytes.len()),
             (Stage::Open | Stage::Closed, _) => {}
         }
+    }
+
+    /// Bytes have arrived where they belong, in `message`.
+    pub(crate) fn received_into(&mut self, worker: &mut Worker, message: Vec<u8>, received: usize) {
+        self.sender.received();
+        let (Stage::Open, Serving::Echo(session)) = (self.stage, &mut self.serving) else {
+            return self.discard(worker, received);
+        };
+        self.activity.touch(worker.tick);
+        session.take_back(message);
+        let echo = session.echo(&mut [], &mut self.sender.pending);
+        self.reply(worker, received, &echo, None);
     }
 
     /// The peer is alive. A busy one, heard of within two rounds of the sweep (its request counts),
@@ -161,20 +174,36 @@ impl Connection {
         };
         let received = bytes.len();
         let echo = session.echo(&mut bytes, &mut self.sender.pending);
-        worker.count_echo(received, &echo);
+        let missing = session.missing();
+        self.sender.adapt(&mut worker.ring, received, missing);
+        self.reply(worker, received, &echo, Some(bytes));
+    }
+
+    /// Sends what an echo of `received` bytes has made, in `bytes` or behind what is pending.
+    #[inline]
+    fn reply(
+        &mut self,
+        worker: &mut Worker,
+        received: usize,
+        echo: &Echo,
+        bytes: Option<ReceivedBuf>,
+    ) {
+        worker.count_echo(received, echo);
         self.work.run(echo.messages);
-        match echo.reply {
-            Reply::None => {}
-            Reply::InPlace(range) => {
-                bytes.narrow(range);
+        match (&echo.reply, bytes) {
+            (Reply::InPlace(range), Some(mut bytes)) => {
+                bytes.narrow(range.clone());
                 self.sender.reply(worker, bytes);
             }
-            Reply::Spilled => self.sender.flush(worker),
+            (Reply::Spilled, _) => self.sender.flush(worker),
+            _ => {}
         }
         if echo.end.is_some() {
             self.linger(worker);
         } else if self.sender.pending.len() > HOLD_BYTES {
             self.sender.stop_receiving(&mut worker.ring);
+        } else if self.sender.is_silent() && self.sender.is_idle() {
+            self.read_on(worker);
         }
     }
 
@@ -337,10 +366,23 @@ impl Connection {
     /// Receives again, if it was stopped and nothing is in the way any more.
     #[inline]
     fn read_on(&mut self, worker: &mut Worker) {
-        match (self.stage, &self.serving) {
+        match (self.stage, &mut self.serving) {
             (Stage::Closed, _) => {}
             (Stage::Open, Serving::Member(member)) if member.is_waiting() => {}
+            (Stage::Open, Serving::Echo(session)) => {
+                self.sender.receive_message(worker, session);
+            }
             _ => self.sender.receive(&mut worker.ring),
+        }
+    }
+
+    /// Receives more of a long message: its turn has come.
+    pub(crate) fn receive_rest(&mut self, worker: &mut Worker) {
+        if let (Stage::Open, Serving::Echo(session)) = (self.stage, &mut self.serving) {
+            self.sender.receive_rest(&mut worker.ring, session);
+        } else {
+            self.sender.received();
+            self.read_on(worker);
         }
     }
 
@@ -472,6 +514,8 @@ impl Connection {
             .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         if self.discarded as usize > LINGER_BYTES {
             self.close(worker);
+        } else if self.stage == Stage::Lingering {
+            self.read_on(worker);
         }
     }
 

@@ -20,6 +20,9 @@ use crate::raw::sender::{BufferPool, Reply};
 use crate::raw::waker;
 use crate::raw::worker::{CLOCK_TICK, SWEEP, Server, Worker};
 
+/// Long messages of which more is received in one turn.
+const LONG_MESSAGES_PER_TURN: usize = 1;
+
 /// The loop of a worker and everything in it.
 struct Loop {
     worker: Worker,
@@ -44,7 +47,7 @@ impl Loop {
         self.worker.sweep_later();
         let mut last = 0;
         loop {
-            let work_left = self.fanout.is_busy();
+            let work_left = self.fanout.is_busy() || !self.worker.long_messages.is_empty();
             if let Err(error) = self.pace.wait(&mut self.worker.ring, last, work_left) {
                 return error;
             }
@@ -72,6 +75,7 @@ impl Loop {
         }
         self.fanout.run(&mut self.worker, &mut self.connections);
         self.send_replies();
+        self.receive_long_messages();
         self.worker.hand_over_counters();
         completions
     }
@@ -83,6 +87,9 @@ impl Loop {
         let connection = self.connections.at(slot);
         match (event, connection) {
             (Event::Received(bytes), Some(connection)) => connection.received(worker, bytes),
+            (Event::ReceivedInto { bytes, received }, Some(connection)) => {
+                connection.received_into(worker, bytes, received);
+            }
             (Event::Sent { buf, bytes }, Some(connection)) => connection.sent(worker, buf, bytes),
             (Event::Eof, Some(connection)) => connection.eof(worker),
             (Event::Closed, _) if listener_at(&mut self.listeners, slot).is_none() => {
@@ -138,6 +145,19 @@ impl Loop {
         for Reply { socket, first } in self.replies.drain(..) {
             if let Some(connection) = self.connections.find(socket) {
                 connection.start(&mut self.worker, first);
+            }
+        }
+    }
+
+    /// Has some of the long messages received that wait for it. What is received in one turn is to
+    /// be in the cache still when it is unmasked and sent.
+    fn receive_long_messages(&mut self) {
+        for _ in 0..LONG_MESSAGES_PER_TURN {
+            let Some(socket) = self.worker.long_messages.pop_front() else {
+                return;
+            };
+            if let Some(connection) = self.connections.find(socket) {
+                connection.receive_rest(&mut self.worker);
             }
         }
     }

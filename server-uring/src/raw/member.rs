@@ -121,6 +121,8 @@ impl Member {
             self.held.extend_from_slice(&bytes);
         } else {
             self.take_in(worker, sender, &mut bytes);
+            let missing = self.session.missing();
+            sender.adapt(&mut worker.ring, bytes.len(), missing);
         }
     }
 

@@ -11,7 +11,13 @@ const CQ_ENTRIES: u32 = 16_384;
 /// never waits for the peer.
 const BUFFERS: u16 = 512;
 /// Size of one of them: a page. Longer messages come in pieces.
-const BUFFER_BYTES: u32 = 4096;
+pub(crate) const BUFFER_BYTES: u32 = 4096;
+/// Buffers for connections whose messages do not fit into those. They exist only while there is
+/// such a connection.
+const LARGE_BUFFERS: u16 = 256;
+/// Size of one of them: a message of 128 KiB and its header. Of a longer one what is missing is
+/// received straight into the message.
+pub(crate) const LARGE_BUFFER_BYTES: u32 = (64 << 10) + BUFFER_BYTES;
 /// The most workers on one CPU among which the sizes above are shared.
 const MOST_SHARERS: usize = 16;
 
@@ -21,6 +27,7 @@ pub(crate) struct Sizes {
     sq_entries: u32,
     pub(crate) cq_entries: u32,
     buffers: u16,
+    large_buffers: u16,
     pub(crate) direct_slots: u32,
     /// They are for connections of Unix sockets, which are accepted elsewhere.
     pub(crate) direct_adopted: bool,
@@ -43,6 +50,7 @@ impl Sizes {
             sq_entries: (SQ_ENTRIES >> share).min(cq_entries),
             cq_entries,
             buffers: BUFFERS >> share,
+            large_buffers: LARGE_BUFFERS >> share,
             direct_slots,
             direct_adopted: false,
         }
@@ -61,7 +69,8 @@ impl Sizes {
         let builder = Ring::builder()
             .entries(self.sq_entries)
             .cq_entries(self.cq_entries)
-            .buffers(self.buffers, BUFFER_BYTES);
+            .buffers(self.buffers, BUFFER_BYTES)
+            .large_buffers(self.large_buffers, LARGE_BUFFER_BYTES);
         let builder = if self.direct_adopted {
             builder.direct_adopted(self.direct_slots)
         } else {

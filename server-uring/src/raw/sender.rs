@@ -5,7 +5,9 @@ use std::net::Shutdown;
 use bytes::Bytes;
 use server_core::outbox::LARGEST_PIECE;
 use uring_net::{OperationId, ReceivedBuf, Ring, SendBuf, SocketId, Token};
+use ws_proto::{Session, Unfinished};
 
+use crate::raw::ring::{BUFFER_BYTES, LARGE_BUFFER_BYTES};
 use crate::raw::worker::Worker;
 
 /// Replies that may wait behind a send in flight. Beyond it the connection is not read until they
@@ -14,6 +16,9 @@ pub(crate) const HOLD_BYTES: usize = 64 * 1024;
 /// Turns after which a send that has not completed waits for the peer: what the socket takes at
 /// once completes in the next.
 const TURNS_OF_A_PROMPT_SEND: u32 = 1;
+
+/// So many pieces of short messages in a row say that the long ones are over.
+const SHORTER_PIECES: u8 = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sending {
@@ -31,6 +36,12 @@ enum Receiving {
     Poll,
     /// By a multishot.
     Multishot,
+    /// By a multishot into large buffers.
+    Large,
+    /// One piece: the begin of a message, or the rest of a long one straight into its place.
+    Single,
+    /// Its turn to receive the rest of a long message has not come.
+    Queued,
     /// Being cancelled; what arrives before that is so is still to be taken.
     Stopping,
     /// Stopped.
@@ -39,12 +50,26 @@ enum Receiving {
     Ended,
 }
 
+/// How long a peer's messages are: what it is received from by when it is busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lengths {
+    /// They fit into a buffer: a multishot.
+    Ordinary,
+    /// They fit into a large buffer: a multishot into those.
+    Large,
+    /// They fit into none: one piece, then the rest straight into the message.
+    Long,
+}
+
 /// One end of a TCP connection.
 #[derive(Debug)]
 pub(crate) struct Sender {
     pub(crate) socket: SocketId,
     sending: Sending,
     receiving: Receiving,
+    lengths: Lengths,
+    /// Shorter pieces in a row after which the lengths are what those are.
+    patience: u8,
     /// The turn in which the send in flight was started.
     since: u32,
     /// Where in its buffer the send in flight ends; there may be more behind.
@@ -67,6 +92,8 @@ impl Sender {
             socket,
             sending: Sending::Idle,
             receiving: Receiving::Poll,
+            lengths: Lengths::Ordinary,
+            patience: 0,
             since: 0,
             end: 0,
             pending: Vec::new(),
@@ -216,9 +243,95 @@ impl Sender {
     /// Restarts receiving, if it was stopped, by a multishot: a peer that had to be paused is
     /// active.
     pub(crate) fn receive(&mut self, ring: &mut Ring) {
-        if self.receiving == Receiving::Off {
+        if self.receiving != Receiving::Off {
+            return;
+        }
+        if self.lengths == Lengths::Ordinary {
             self.receiving = Receiving::Multishot;
             ring.receive(self.socket, self.token());
+        } else {
+            self.receiving = Receiving::Large;
+            ring.receive_large(self.socket, self.token());
+        }
+    }
+
+    /// As [`receive`](Self::receive) for an echo. For what is missing of a long message it queues.
+    pub(crate) fn receive_message(&mut self, worker: &mut Worker, session: &Session) {
+        if self.receiving != Receiving::Off || self.lengths != Lengths::Long {
+            self.receive(&mut worker.ring);
+        } else if session.missing() > 0 {
+            self.receiving = Receiving::Queued;
+            worker.long_messages.push_back(self.socket);
+        } else {
+            self.receiving = Receiving::Single;
+            worker.ring.receive_once(self.socket, self.token());
+        }
+    }
+
+    /// Receives what is missing of a long message straight into it: its turn has come.
+    pub(crate) fn receive_rest(&mut self, ring: &mut Ring, session: &mut Session) {
+        if self.receiving != Receiving::Queued {
+            return;
+        }
+        self.receiving = Receiving::Single;
+        match session.lend_message() {
+            Some(Unfinished { bytes, most }) => {
+                ring.receive_into(self.socket, bytes, most, self.token())
+            }
+            None => ring.receive_once(self.socket, self.token()),
+        };
+    }
+
+    /// A receive has given a piece.
+    #[inline]
+    pub(crate) fn received(&mut self) {
+        if matches!(self.receiving, Receiving::Single | Receiving::Queued) {
+            self.receiving = Receiving::Off;
+        }
+    }
+
+    /// Whether nothing will be received before it is asked for.
+    #[inline]
+    pub(crate) fn is_silent(&self) -> bool {
+        self.receiving == Receiving::Off
+    }
+
+    /// Receives as it fits a peer that has sent a piece of `bytes` bytes, after which `missing`
+    /// bytes of a message are still to come.
+    #[inline]
+    pub(crate) fn adapt(&mut self, ring: &mut Ring, bytes: usize, missing: usize) {
+        let now = if missing > LARGE_BUFFER_BYTES as usize {
+            Lengths::Long
+        } else if missing > 0 || bytes > BUFFER_BYTES as usize {
+            Lengths::Large
+        } else {
+            Lengths::Ordinary
+        };
+        if now != Lengths::Ordinary || self.lengths != Lengths::Ordinary {
+            self.adapt_to(ring, now);
+        }
+    }
+
+    fn adapt_to(&mut self, ring: &mut Ring, now: Lengths) {
+        if now < self.lengths && self.patience > 0 {
+            self.patience -= 1;
+            return;
+        }
+        self.lengths = now;
+        self.patience = SHORTER_PIECES;
+        match (now, self.receiving) {
+            (Lengths::Long, Receiving::Poll | Receiving::Multishot | Receiving::Large) => {
+                self.stop_receiving(ring);
+            }
+            (Lengths::Large, Receiving::Poll | Receiving::Multishot) => {
+                self.receiving = Receiving::Large;
+                ring.receive_large(self.socket, self.token());
+            }
+            (Lengths::Ordinary, Receiving::Large) => {
+                self.receiving = Receiving::Multishot;
+                ring.receive_by_multishot(self.socket);
+            }
+            _ => {}
         }
     }
 
@@ -233,15 +346,19 @@ impl Sender {
 
     /// The peer is silent.
     pub(crate) fn receive_by_poll(&mut self, ring: &mut Ring) {
-        if self.receiving == Receiving::Multishot {
+        if matches!(self.receiving, Receiving::Multishot | Receiving::Large) {
             self.receiving = Receiving::Poll;
+            self.lengths = Lengths::Ordinary;
             ring.receive_by_poll(self.socket, self.token());
         }
     }
 
     /// Stops receiving. What the kernel has already put into buffers still arrives.
     pub(crate) fn stop_receiving(&mut self, ring: &mut Ring) {
-        if matches!(self.receiving, Receiving::Poll | Receiving::Multishot) {
+        if matches!(
+            self.receiving,
+            Receiving::Poll | Receiving::Multishot | Receiving::Large
+        ) {
             self.receiving = Receiving::Stopping;
             ring.cancel(OperationId::receive_of(self.socket));
         }

@@ -1,5 +1,6 @@
 //! Workers: what they share, and what each of them is to its connections.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::ops::Deref;
@@ -92,6 +93,8 @@ pub(crate) struct Worker {
     pub(crate) replies: Vec<Reply>,
     /// Members whose messages wait for a mailbox.
     pub(crate) publishers: Vec<SocketId>,
+    /// Connections that wait for their turn to receive the rest of a long message.
+    pub(crate) long_messages: VecDeque<SocketId>,
     pub(crate) buffer_pool: BufferPool,
     pub(crate) draining: bool,
     /// What others than this worker call to wake it.
@@ -123,6 +126,7 @@ impl Worker {
             clock: Clock::default(),
             replies: Vec::new(),
             publishers: Vec::new(),
+            long_messages: VecDeque::new(),
             buffer_pool: BufferPool::default(),
             draining: false,
             waker: waker::of_this_thread(index, waker.clone()),
@@ -164,6 +168,7 @@ impl Worker {
         self.clock.watched.shrink_to_fit();
         self.replies.shrink_to_fit();
         self.publishers.shrink_to_fit();
+        self.long_messages.shrink_to_fit();
     }
 
     /// Has the next tick of the sweep come. Late ones are made up for.
