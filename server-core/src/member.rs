@@ -51,9 +51,9 @@ impl MemberSession {
         self.session.state() == State::Open
     }
 
-    /// Payload bytes of the frame at hand that have not arrived.
-    pub fn missing(&self) -> usize {
-        self.session.missing()
+    /// Its WebSocket.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Whether nothing of what the peer sends matters any more.

@@ -87,7 +87,7 @@ impl RingBuilder {
 
     /// Buffers for [`Ring::receive_large`]: `count` (rounded up to a power of two, at most 32,768)
     /// of `size` bytes each, which exist from the first of those calls on until
-    /// [`Ring::shrink_to_fit`] finds none in use. 0, the default: there are none.
+    /// [`Ring::release_buffers`] finds none in use. 0, the default: there are none.
     #[must_use]
     pub fn large_buffers(mut self, count: u16, size: u32) -> Self {
         self.large = LargeSize { count, size };

@@ -94,8 +94,9 @@ impl Ring {
         self.receive_as(socket, mode, token)
     }
 
-    /// Gives the memory of the large buffers back, if no socket is received from into them.
-    pub(crate) fn release_large_buffers(&mut self) {
+    /// Gives the memory of the large buffers back, if no socket is received from into them. For when
+    /// much traffic has ended.
+    pub fn release_buffers(&mut self) {
         let in_use = self.sockets.iter().any(|slot| {
             let ending = [ReceiveState::Switching, ReceiveState::Cancelling];
             slot.mode == ReceiveMode::Large || ending.contains(&slot.receive)

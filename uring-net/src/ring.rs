@@ -426,7 +426,7 @@ impl Ring {
     /// Frees what memory was needed for more sockets and operations than there are now. Costs time
     /// for each of those there once were: for when most have gone.
     pub fn shrink_to_fit(&mut self) {
-        self.release_large_buffers();
+        self.release_buffers();
         self.destinations.shrink_to_fit();
         self.sockets.shrink_to_fit();
         self.ops.shrink_to_fit();

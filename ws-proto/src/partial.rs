@@ -61,6 +61,14 @@ impl Partial {
         }
     }
 
+    /// Payload bytes of the open frame, if it is a data frame.
+    pub(crate) fn announced(&self) -> usize {
+        match &self.frame {
+            Some(frame) if !frame.is_control => frame.len,
+            _ => 0,
+        }
+    }
+
     /// Takes what was received straight into the message, then as much of `input` as belongs to the
     /// open frame, unmasks and keeps it; how much of `input` that was.
     pub(crate) fn take_payload(
@@ -143,6 +151,8 @@ pub(crate) struct OpenFrame {
     pub(crate) fin: bool,
     pub(crate) is_control: bool,
     pub(crate) opcode: u8,
+    /// Payload bytes in all.
+    len: usize,
     /// Payload bytes to come.
     pub(crate) missing: usize,
     /// The key for the next of them.
@@ -155,6 +165,7 @@ impl OpenFrame {
             fin: header.fin,
             is_control: header.is_control(),
             opcode: header.opcode,
+            len: header.payload_len,
             missing: header.payload_len,
             key: header.key,
         }

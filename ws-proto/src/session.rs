@@ -310,6 +310,14 @@ impl Session {
         self.partial.as_ref().map_or(0, |partial| partial.missing())
     }
 
+    /// Payload bytes of that frame in all, as its header says; 0 between frames.
+    #[must_use]
+    pub fn announced(&self) -> usize {
+        self.partial
+            .as_ref()
+            .map_or(0, |partial| partial.announced())
+    }
+
     /// The message of which a data frame is half received, to receive more of it straight into its
     /// place. Give it back with [`take_back`](Self::take_back), before any further input. `None`
     /// where nothing is [`missing`](Self::missing).

@@ -174,8 +174,9 @@ impl Connection {
         };
         let received = bytes.len();
         let echo = session.echo(&mut bytes, &mut self.sender.pending);
-        let missing = session.missing();
-        self.sender.adapt(&mut worker.ring, received, missing);
+        let frames = echo.messages + echo.pings + echo.pongs;
+        let ring = &mut worker.ring;
+        self.sender.adapt(ring, received, frames, session);
         self.reply(worker, received, &echo, Some(bytes));
     }
 

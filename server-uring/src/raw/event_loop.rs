@@ -206,6 +206,7 @@ impl Loop {
             memory_release::Step::Collect => {}
         }
         self.worker.buffer_pool = BufferPool::default();
+        self.worker.ring.release_buffers();
         memory_release::collect();
     }
 

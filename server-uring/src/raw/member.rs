@@ -120,22 +120,24 @@ impl Member {
         if is_waiting {
             self.held.extend_from_slice(&bytes);
         } else {
-            self.take_in(worker, sender, &mut bytes);
-            let missing = self.session.missing();
-            sender.adapt(&mut worker.ring, bytes.len(), missing);
+            let frames = self.take_in(worker, sender, &mut bytes);
+            let session = self.session.session();
+            sender.adapt(&mut worker.ring, bytes.len(), frames, session);
         }
     }
 
-    /// Takes in `received`, when there is nothing to be published.
+    /// Takes in `received`, when there is nothing to be published. How many messages, pings and
+    /// pongs that were.
     pub(crate) fn take_in(
         &mut self,
         worker: &mut Worker,
         sender: &mut Sender,
         received: &mut [u8],
-    ) {
-        self.take(worker, received);
+    ) -> u64 {
+        let frames = self.take(worker, received);
         self.answer(worker, sender);
         self.publish(worker, sender);
+        frames
     }
 
     /// Sees to it that the replies to what was taken in are sent. While too many of them wait, the
@@ -150,12 +152,14 @@ impl Member {
         }
     }
 
-    fn take(&mut self, worker: &mut Worker, received: &mut [u8]) {
+    fn take(&mut self, worker: &mut Worker, received: &mut [u8]) -> u64 {
         let counters = worker.server.counters.worker(worker.index);
         let taken = self.session.take_in(received, counters);
         worker.local_counters.add(&taken.counts);
         self.over |= taken.over;
         self.outbox.push_control(taken.pongs);
+        let counts = &taken.counts;
+        counts.messages_received + counts.pings_received + counts.pongs_received
     }
 
     /// Publishes what waits for it, and takes in what was held back meanwhile.

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use bytes::Bytes;
 use server_core::outbox::LARGEST_PIECE;
 use uring_net::{OperationId, ReceivedBuf, Ring, SendBuf, SocketId, Token};
-use ws_proto::{Session, Unfinished};
+use ws_proto::{MAX_HEADER_BYTES, Session, Unfinished};
 
 use crate::raw::ring::{BUFFER_BYTES, LARGE_BUFFER_BYTES};
 use crate::raw::worker::Worker;
@@ -296,13 +296,15 @@ impl Sender {
         self.receiving == Receiving::Off
     }
 
-    /// Receives as it fits a peer that has sent a piece of `bytes` bytes, after which `missing`
-    /// bytes of a message are still to come.
+    /// Receives as it fits a peer that has sent a piece of `bytes` bytes in which `frames` frames
+    /// ended; the `session` knows what is still to come.
     #[inline]
-    pub(crate) fn adapt(&mut self, ring: &mut Ring, bytes: usize, missing: usize) {
-        let now = if missing > LARGE_BUFFER_BYTES as usize {
+    pub(crate) fn adapt(&mut self, ring: &mut Ring, bytes: usize, frames: u64, session: &Session) {
+        // A large piece of short frames only makes more wait at a time.
+        let is_large = bytes as u64 > u64::from(BUFFER_BYTES) * frames.max(1);
+        let now = if session.missing() > LARGE_BUFFER_BYTES as usize {
             Lengths::Long
-        } else if missing > 0 || bytes > BUFFER_BYTES as usize {
+        } else if is_large || session.announced() > BUFFER_BYTES as usize - MAX_HEADER_BYTES {
             Lengths::Large
         } else {
             Lengths::Ordinary
