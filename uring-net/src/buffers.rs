@@ -18,7 +18,7 @@ use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::completion::clamp;
 
@@ -130,6 +130,23 @@ impl BufferPool {
         if now < self.count && !self.grown.replace(true) {
             self.circulate(now * 2);
         }
+    }
+
+    /// Gives the memory of the buffers back, unless one is leased; it comes again when it is written
+    /// to.
+    ///
+    /// # Safety
+    /// There is no completion, taken or not, for which no lease has been made yet, and the kernel
+    /// writes to no buffer while this runs.
+    pub(crate) unsafe fn release(&self) {
+        if self.leased.get() > 0 {
+            return;
+        }
+        let Mapping { start, len } = &self.memory;
+        // SAFETY: the range is the whole mapping. What becomes zeroes is looked at by nobody:
+        // nothing is leased, and by the caller's promise no buffer holds anything. An error leaves
+        // the memory as it is.
+        let _ = unsafe { madvise(start.as_ptr().cast(), *len, Advice::LinuxDontNeed) };
     }
 
     /// A turn begins: what was not needed for long rests.

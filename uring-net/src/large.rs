@@ -94,9 +94,22 @@ impl Ring {
         self.receive_as(socket, mode, token)
     }
 
-    /// Gives the memory of the large buffers back, if no socket is received from into them. For when
-    /// much traffic has ended.
+    /// Gives the memory of the receive buffers back, if none is leased, and lets go of the large ones
+    /// if no socket is received from into them. For when much traffic has ended; does nothing
+    /// while there are completions to take.
     pub fn release_buffers(&mut self) {
+        if self.has_completions() {
+            return;
+        }
+        for pool in [Some(&self.pool), self.large.pool.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            // SAFETY: every completion has been taken, which made the lease of its buffer. With
+            // DEFER_TASKRUN (`RingBuilder::set_up`) the kernel receives only within this thread's
+            // calls of `io_uring_enter`.
+            unsafe { pool.release() };
+        }
         let in_use = self.sockets.iter().any(|slot| {
             let ending = [ReceiveState::Switching, ReceiveState::Cancelling];
             slot.mode == ReceiveMode::Large || ending.contains(&slot.receive)

@@ -455,13 +455,17 @@ fn large_buffers_that_are_all_leased_are_waited_for() {
         let first: Vec<u8> = leases.drain(..).flat_map(|lease| lease.to_vec()).collect();
         let rest = receive_exactly(&mut ring, RECEIVE, 3000);
         assert!([first, rest].concat() == pattern(5000));
-        // In use by a receive: they stay.
-        ring.shrink_to_fit();
+        // In use by a receive: they stay, and what has not been taken is kept.
+        peer.write_all(b"kept").unwrap();
+        ring.wait(1, Some(Instant::now() + PATIENCE)).unwrap();
+        ring.release_buffers();
+        assert_eq!(receive_exactly(&mut ring, RECEIVE, 4), b"kept");
+        ring.release_buffers();
         peer.write_all(b"more").unwrap();
         assert_eq!(receive_exactly(&mut ring, RECEIVE, 4), b"more");
         ring.receive_by_poll(socket, RECEIVE);
         settle(&mut ring);
-        ring.shrink_to_fit();
+        ring.release_buffers();
         ring.receive_large(socket, OTHER);
         peer.write_all(b"again").unwrap();
         assert_eq!(receive_exactly(&mut ring, OTHER, 5), b"again");
