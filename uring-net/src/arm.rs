@@ -71,8 +71,8 @@ impl Ring {
         self.in_flight += 1;
         // SAFETY: the buffers that the entry selects from belong to a registered pool, which
         // outlives the operation. The memory that it may point to instead is the spare capacity of
-        // a vector in `self.destinations`, which is removed only when this operation's completion is
-        // taken, and nobody reads or writes it before; `Ring::drop` waits for that or leaks it.
+        // a vector in `self.destinations`, which is removed only when this operation's completion
+        // is taken, and nobody reads or writes it before; `Ring::drop` waits for that or leaks it.
         unsafe { self.kernel.push(&entry) };
     }
 

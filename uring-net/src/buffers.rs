@@ -86,7 +86,8 @@ const LEAST_CIRCULATING: u16 = 32;
 const TURNS_BEFORE_REST: u16 = 1024;
 
 impl BufferPool {
-    /// `count` is a power of two, at most 32,768. The kernel calls the buffers `first_id` and so on.
+    /// `count` is a power of two, at most 32,768. The kernel calls the buffers `first_id` and so
+    /// on.
     pub(crate) fn new(first_id: u16, count: u16, size: u32) -> io::Result<Self> {
         debug_assert!(count.is_power_of_two());
         let bytes = usize::from(count)
@@ -132,8 +133,8 @@ impl BufferPool {
         }
     }
 
-    /// Gives the memory of the buffers back, unless one is leased; it comes again when it is written
-    /// to.
+    /// Gives the memory of the buffers back, unless one is leased; it comes again when it is
+    /// written to.
     ///
     /// # Safety
     /// There is no completion, taken or not, for which no lease has been made yet, and the kernel
@@ -165,8 +166,8 @@ impl BufferPool {
         self.entries.start.as_ptr() as u64
     }
 
-    /// How many buffers in circulation are not leased: an upper bound of what the kernel has to give
-    /// (completions not yet taken hold some, too).
+    /// How many buffers in circulation are not leased: an upper bound of what the kernel has to
+    /// give (completions not yet taken hold some, too).
     #[inline]
     pub(crate) fn free(&self) -> usize {
         usize::from(self.circulating.get().saturating_sub(self.leased.get()))

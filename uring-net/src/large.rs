@@ -94,8 +94,8 @@ impl Ring {
         self.receive_as(socket, mode, token)
     }
 
-    /// Gives the memory of the receive buffers back, if none is leased, and lets go of the large ones
-    /// if no socket is received from into them. For when much traffic has ended; does nothing
+    /// Gives the memory of the receive buffers back, if none is leased, and lets go of the large
+    /// ones if no socket is received from into them. For when much traffic has ended; does nothing
     /// while there are completions to take.
     pub fn release_buffers(&mut self) {
         if self.has_completions() {

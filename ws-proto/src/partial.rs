@@ -1,7 +1,7 @@
 //! What of a frame or message has arrived and waits for the rest.
 
 use crate::{
-    Kind,
+    Kind, Session,
     frame::{Header, KEY_BYTES, MAX_HEADER_BYTES},
     mask::{mask, rotate},
     utf8,
@@ -40,6 +40,47 @@ pub struct Unfinished {
     /// How many bytes may be appended at most: they belong to the message, and there is room for
     /// them.
     pub most: usize,
+}
+
+/// Receiving straight into a message.
+impl Session {
+    /// Payload bytes of the data frame at hand that have not arrived; 0 between frames.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.missing())
+    }
+
+    /// Payload bytes of that frame in all, as its header says; 0 between frames.
+    #[must_use]
+    pub fn announced(&self) -> usize {
+        self.partial
+            .as_ref()
+            .map_or(0, |partial| partial.announced())
+    }
+
+    /// The message of which a data frame is half received, to receive more of it straight into its
+    /// place. Give it back with [`take_back`](Self::take_back), before any further input. `None`
+    /// where nothing is [`missing`](Self::missing).
+    pub fn lend_message(&mut self) -> Option<Unfinished> {
+        let max = self.limits.max_message_bytes as usize;
+        self.partial.as_mut()?.lend(max)
+    }
+
+    /// Takes the bytes of an [`Unfinished`] back with what was appended to them. They are unmasked
+    /// and checked by the next call of [`receive`](Self::receive) or [`echo`](Self::echo), whose
+    /// own input may be empty.
+    pub fn take_back(&mut self, bytes: Vec<u8>) {
+        if let Some(partial) = &mut self.partial {
+            partial.take_back(bytes);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_untouched(&self) -> bool {
+        self.partial
+            .as_ref()
+            .is_some_and(|partial| partial.has_untouched())
+    }
 }
 
 impl Partial {

@@ -5,7 +5,7 @@ use crate::{
     frame::{self, BINARY, Expect, FIN, Plain, TEXT},
     intake::{Payload, Step},
     mask::{mask, random_key},
-    partial::{Partial, Unfinished},
+    partial::Partial,
     utf8,
     violation::Rule,
 };
@@ -302,44 +302,6 @@ impl Session {
     #[inline]
     pub fn is_idle(&self) -> bool {
         self.partial.is_none()
-    }
-
-    /// Payload bytes of the data frame at hand that have not arrived; 0 between frames.
-    #[must_use]
-    pub fn missing(&self) -> usize {
-        self.partial.as_ref().map_or(0, |partial| partial.missing())
-    }
-
-    /// Payload bytes of that frame in all, as its header says; 0 between frames.
-    #[must_use]
-    pub fn announced(&self) -> usize {
-        self.partial
-            .as_ref()
-            .map_or(0, |partial| partial.announced())
-    }
-
-    /// The message of which a data frame is half received, to receive more of it straight into its
-    /// place. Give it back with [`take_back`](Self::take_back), before any further input. `None`
-    /// where nothing is [`missing`](Self::missing).
-    pub fn lend_message(&mut self) -> Option<Unfinished> {
-        let max = self.limits.max_message_bytes as usize;
-        self.partial.as_mut()?.lend(max)
-    }
-
-    /// Takes the bytes of an [`Unfinished`] back with what was appended to them. They are unmasked
-    /// and checked by the next call of [`receive`](Self::receive) or [`echo`](Self::echo), whose
-    /// own input may be empty.
-    pub fn take_back(&mut self, bytes: Vec<u8>) {
-        if let Some(partial) = &mut self.partial {
-            partial.take_back(bytes);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn has_untouched(&self) -> bool {
-        self.partial
-            .as_ref()
-            .is_some_and(|partial| partial.has_untouched())
     }
 
     /// Whether input matters and nothing is half received: the next byte begins a frame and a
