@@ -501,7 +501,14 @@ fn a_receive_of_one_piece_is_over_after_it() {
         ring.submit().unwrap();
         ring.cancel(receive);
         assert_cancelled(&settle(&mut ring));
+        // One that goes on by polls is not over after a piece.
         ring.receive_once(socket, RECEIVE);
+        ring.submit().unwrap();
+        ring.receive_by_poll(socket, RECEIVE);
+        for piece in [&b"four"[..], b"five"] {
+            peer.write_all(piece).unwrap();
+            assert_eq!(receive_exactly(&mut ring, RECEIVE, 4), piece);
+        }
         drop(peer);
         assert_eof(&next(&mut ring), RECEIVE);
     }

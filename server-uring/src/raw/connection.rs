@@ -160,7 +160,12 @@ impl Connection {
 
     /// Receives by a poll again from a peer that was silent for two rounds of the sweep.
     pub(crate) fn downgrade_receive(&mut self, worker: &mut Worker) {
-        if self.stage == Stage::Open && !worker.is_busy(&self.activity) {
+        let is_between_messages = match &self.serving {
+            Serving::Echo(session) => session.missing() == 0,
+            Serving::Member(_) => true,
+            Serving::Handshake(_) => false,
+        };
+        if self.stage == Stage::Open && is_between_messages && !worker.is_busy(&self.activity) {
             self.sender.receive_by_poll(&mut worker.ring);
         }
     }

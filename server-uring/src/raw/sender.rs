@@ -346,9 +346,12 @@ impl Sender {
         }
     }
 
-    /// The peer is silent.
+    /// The peer is silent, with nothing of a message missing.
     pub(crate) fn receive_by_poll(&mut self, ring: &mut Ring) {
-        if matches!(self.receiving, Receiving::Multishot | Receiving::Large) {
+        if matches!(
+            self.receiving,
+            Receiving::Multishot | Receiving::Large | Receiving::Single
+        ) {
             self.receiving = Receiving::Poll;
             self.lengths = Lengths::Ordinary;
             ring.receive_by_poll(self.socket, self.token());
