@@ -110,10 +110,12 @@ impl Ring {
             // calls of `io_uring_enter`.
             unsafe { pool.release() };
         }
-        let in_use = self.sockets.iter().any(|slot| {
-            let ending = [ReceiveState::Switching, ReceiveState::Cancelling];
-            slot.mode == ReceiveMode::Large || ending.contains(&slot.receive)
-        });
+        // Those that starved may have another mode by now: they are fed from here all the same.
+        let in_use = !self.large.starved.is_empty()
+            || self.sockets.iter().any(|slot| {
+                let ending = [ReceiveState::Switching, ReceiveState::Cancelling];
+                slot.mode == ReceiveMode::Large || ending.contains(&slot.receive)
+            });
         if !in_use {
             self.large.end(&self.kernel, false);
         }
