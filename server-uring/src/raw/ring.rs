@@ -14,10 +14,10 @@ const BUFFERS: u16 = 512;
 pub(crate) const BUFFER_BYTES: u32 = 4096;
 /// Buffers for connections whose messages do not fit into those. They exist only while there is
 /// such a connection.
-const LARGE_BUFFERS: u16 = 128;
+const LARGE_BUFFERS: u16 = 256;
 /// Size of one of them: a message of 128 KiB and its header. Of a longer one what is missing is
 /// received straight into the message.
-pub(crate) const LARGE_BUFFER_BYTES: u32 = (64 << 10) + BUFFER_BYTES;
+pub(crate) const LARGE_BUFFER_BYTES: u32 = (128 << 10) + BUFFER_BYTES;
 /// The most workers on one CPU among which the sizes above are shared.
 const MOST_SHARERS: usize = 16;
 
