@@ -455,15 +455,20 @@ mod tests {
             ),
         ] {
             let target = resolve(url, &config(url), known.clone()).unwrap();
-            let Protocol::WebSocket(request) = target.protocol else {
-                panic!("{url}");
-            };
-            let mut written = Vec::new();
-            request.write(&Key::generate(), &mut written);
-            let written = String::from_utf8(written).unwrap();
+            let written = request_of(target);
             let lines: Vec<&str> = written.lines().collect();
             assert_eq!(lines[..2], [first_line, host], "{url}");
         }
+    }
+
+    /// The opening request to a WebSocket target, as written.
+    fn request_of(target: Target) -> String {
+        let Protocol::WebSocket(request) = target.protocol else {
+            panic!("{target:?}");
+        };
+        let mut written = Vec::new();
+        request.write(&Key::generate(), &mut written);
+        String::from_utf8(written).unwrap()
     }
 
     // RFC 6455 section 4.1: request-target, request-host
@@ -480,12 +485,7 @@ mod tests {
         ] {
             let target = resolve_all(&config(url)).unwrap().remove(0);
             assert_eq!(target.address, Address::Unix(path.into()), "{url}");
-            let Protocol::WebSocket(request) = target.protocol else {
-                panic!("{url}");
-            };
-            let mut written = Vec::new();
-            request.write(&Key::generate(), &mut written);
-            let written = String::from_utf8(written).unwrap();
+            let written = request_of(target);
             let lines: Vec<&str> = written.lines().collect();
             assert_eq!(lines[..2], [first_line, "Host: localhost"], "{url}");
         }

@@ -27,6 +27,19 @@ fn assert_eof(completion: &Completion, expected: Token) {
     );
 }
 
+fn assert_closed(events: &[Completion]) {
+    assert!(
+        matches!(
+            events,
+            [Completion {
+                token: CLOSE,
+                event: Event::Closed
+            }]
+        ),
+        "{events:?}"
+    );
+}
+
 fn assert_cancelled(events: &[Completion]) {
     assert!(
         matches!(
@@ -102,16 +115,7 @@ fn close_ends_it_silently_whether_it_watches_or_takes() {
             }
             ring.close(socket, CLOSE);
             let events = settle(&mut ring);
-            assert!(
-                matches!(
-                    &events[..],
-                    [Completion {
-                        token: CLOSE,
-                        event: Event::Closed
-                    }]
-                ),
-                "{events:?}"
-            );
+            assert_closed(&events);
             // With unread bytes a reset, otherwise an orderly end: either way the kernel holds no
             // reference any more.
             let end = peer.read(&mut [0; 8]);
@@ -558,16 +562,7 @@ fn a_receive_into_memory_ends_as_others_do() {
         ring.submit().unwrap();
         ring.close(socket, CLOSE);
         let events = settle(&mut ring);
-        assert!(
-            matches!(
-                &events[..],
-                [Completion {
-                    token: CLOSE,
-                    event: Event::Closed
-                }]
-            ),
-            "{events:?}"
-        );
+        assert_closed(&events);
         let (socket, peer) = pair(&mut ring);
         ring.receive_into(socket, room(), 100, RECEIVE);
         drop(peer);
