@@ -68,12 +68,21 @@ impl Signals {
 
 /// Where less of a message is missing, a copy costs less than a receive for the rest alone.
 const STRAIGHT_BYTES: usize = 16 * 1024;
+/// After a message longer than a read buffer, so much of the next is received first: a piece that
+/// may have to be copied, and tells where the rest can be received straight into its place.
+pub const FIRST_PIECE_BYTES: usize = 1024;
+
 /// A long message of which the rest is awaited, to be received straight into it.
 pub fn lend(session: &mut Session) -> Option<Unfinished> {
-    if session.missing() < STRAIGHT_BYTES {
+    if !is_long(session) {
         return None;
     }
     session.lend_message()
+}
+
+/// Whether there is such a message.
+pub fn is_long(session: &Session) -> bool {
+    session.missing() >= STRAIGHT_BYTES
 }
 
 /// Does what others tell the task of an echo; appends what is to be sent to `out`.

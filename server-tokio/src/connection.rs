@@ -12,9 +12,9 @@ use server_core::admission::{Admitted, Permit, Upgrade};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::member::MemberSession;
-use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
+use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
 use server_core::sweep::Phase;
-use server_core::task::{self, Ending, Signals, Turn};
+use server_core::task::{self, Ending, FIRST_PIECE_BYTES, Signals, Turn};
 use server_core::work::HandlerWork;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
@@ -176,6 +176,8 @@ struct Echo {
     session: Session,
     unsent: Unsent,
     turn: Turn,
+    /// The last message was longer than the thread's buffer, and the next may be; so may the first.
+    expects_long: bool,
     /// For each message.
     work: HandlerWork,
 }
@@ -186,6 +188,7 @@ impl Echo {
             session: Session::new(Role::Server, worker.server.settings.limits),
             unsent: Unsent::new(response, 0),
             turn: Turn::GoOn,
+            expects_long: true,
             work,
         };
         if !early.is_empty() {
@@ -246,12 +249,19 @@ impl Echo {
     /// How much was read.
     fn take_turn(&mut self, worker: &Worker, handle: &ConnectionHandle) -> io::Result<usize> {
         if let Some(Unfinished { mut bytes, most }) = task::lend(&mut self.session) {
+            self.expects_long = self.session.announced() > READ_BUFFER_BYTES;
             let outcome = handle.try_read_buf(&mut (&mut bytes).limit(most));
             self.session.take_back(bytes);
             return outcome.and_then(|n| self.take(worker, handle, &mut [], n));
         }
         with_scratch(|buf| {
-            let n = handle.try_read(buf)?;
+            let most = if self.expects_long {
+                FIRST_PIECE_BYTES
+            } else {
+                READ_BUFFER_BYTES
+            };
+            let n = handle.try_read(&mut buf[..most])?;
+            self.expects_long = false;
             self.take(worker, handle, &mut buf[..n], 0)
         })
     }

@@ -86,10 +86,11 @@ impl ReadBuffer {
         std::mem::take(&mut self.buf)
     }
 
-    /// A receive went past the buffers, straight into a long message. What comes next is bulky
-    /// until it turns out not to be.
+    /// A receive went past the buffers, straight into a long message, or the next one will. What
+    /// comes is bulky until it turns out not to be.
     pub(crate) fn pass(&mut self) {
         self.end_receive(LARGEST, false);
+        self.buf = Vec::new();
     }
 
     /// The buffer is back, and `received` bytes came with it.
@@ -196,6 +197,8 @@ mod tests {
         for _ in 0..3 {
             let capacity = buf.capacity();
             read_buffer.put(buf, capacity, &buffer_pool);
+            // The first piece of the next.
+            read_buffer.put(Vec::with_capacity(1024), 1024, &buffer_pool);
             read_buffer.pass();
             assert!(read_buffer.is_bulky() && !read_buffer.more);
             assert_eq!(read_buffer.buf.capacity(), 0);

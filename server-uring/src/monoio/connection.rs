@@ -15,9 +15,9 @@ use server_core::admission::{Admitted, Upgrade};
 use server_core::endpoints::Endpoint;
 use server_core::lifecycle::AliveGuard;
 use server_core::member::MemberSession;
-use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT};
+use server_core::options::{LINGER_BYTES, LINGER_TIMEOUT, READ_BUFFER_BYTES};
 use server_core::sweep::Phase;
-use server_core::task::{self, Ending, Signals, Turn};
+use server_core::task::{self, Ending, FIRST_PIECE_BYTES, Signals, Turn};
 use server_core::work::HandlerWork;
 use ws_proto::{Reply, Role, Session, State, Unfinished};
 
@@ -174,6 +174,8 @@ struct Echo<'a> {
     /// For each message.
     work: HandlerWork,
     read_buffer: ReadBuffer,
+    /// The last message was longer than a large buffer, and the next may be.
+    expects_long: bool,
     /// To be sent before the next receive.
     unsent: Vec<u8>,
 }
@@ -192,6 +194,7 @@ impl<'a> Echo<'a> {
             session: Session::new(Role::Server, worker.server.settings.limits),
             work,
             read_buffer: ReadBuffer::new(),
+            expects_long: false,
             unsent: response,
         };
         let mut turn = Turn::GoOn;
@@ -265,11 +268,12 @@ impl<'a> Echo<'a> {
                 sent?;
                 buf = back.unwrap_or_default();
             }
-            if buf.capacity() == 0 {
-                self.read_buffer.pass();
-            } else {
+            if buf.capacity() > 0 {
                 self.read_buffer
                     .put(buf, received, &self.worker.buffer_pool);
+            }
+            if received == 0 || task::is_long(&self.session) {
+                self.read_buffer.pass();
             }
             if turn == Turn::GoOn && self.read_buffer.is_bulky() != socket.is_whole() {
                 return Ok(turn);
@@ -322,9 +326,15 @@ impl<'a> Echo<'a> {
             }
         }
         if let Some(unfinished) = task::lend(&mut self.session) {
+            self.expects_long = self.session.announced() > READ_BUFFER_BYTES;
             return Box::pin(self.receive_straight(stream, unfinished)).await;
         }
-        let read = pin!(stream.read(self.worker.buffer_pool.take()));
+        let buf = if std::mem::take(&mut self.expects_long) {
+            Vec::with_capacity(FIRST_PIECE_BYTES)
+        } else {
+            self.worker.buffer_pool.take()
+        };
+        let read = pin!(stream.read(buf));
         let outcome = self.handle.unless_expired(read).await;
         outcome
             .map(bytes_or_end)
