@@ -70,7 +70,7 @@ impl Signals {
 const STRAIGHT_BYTES: usize = 16 * 1024;
 /// After a message longer than a read buffer, so much of the next is received first: a piece that
 /// may have to be copied, and tells where the rest can be received straight into its place.
-pub const FIRST_PIECE_BYTES: usize = 1024;
+pub const FIRST_PIECE_BYTES: usize = 4096;
 
 /// A long message of which the rest is awaited, to be received straight into it.
 pub fn lend(session: &mut Session) -> Option<Unfinished> {

@@ -176,7 +176,7 @@ struct Echo {
     session: Session,
     unsent: Unsent,
     turn: Turn,
-    /// The last message was longer than the thread's buffer, and the next may be; so may the first.
+    /// The last message was longer than the thread's buffer, and the next may be.
     expects_long: bool,
     /// For each message.
     work: HandlerWork,
@@ -188,7 +188,7 @@ impl Echo {
             session: Session::new(Role::Server, worker.server.settings.limits),
             unsent: Unsent::new(response, 0),
             turn: Turn::GoOn,
-            expects_long: true,
+            expects_long: false,
             work,
         };
         if !early.is_empty() {

@@ -198,7 +198,7 @@ mod tests {
             let capacity = buf.capacity();
             read_buffer.put(buf, capacity, &buffer_pool);
             // The first piece of the next.
-            read_buffer.put(Vec::with_capacity(1024), 1024, &buffer_pool);
+            read_buffer.put(Vec::with_capacity(4096), 4096, &buffer_pool);
             read_buffer.pass();
             assert!(read_buffer.is_bulky() && !read_buffer.more);
             assert_eq!(read_buffer.buf.capacity(), 0);
