@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds in release what the suite needs, checks the machine and runs the bouts:
-# scripts/bench.sh [--suite smoke|quick|standard|scale|peers|large|questions] [--help]
+# scripts/bench.sh [--suite smoke|quick|standard|scale|peers|large|broadcast|questions] [--help]
 # Arguments go to the referee (bench/). Needs a Rust toolchain and a C compiler (mimalloc).
 # The last line printed is the result folder.
 set -euo pipefail
@@ -30,6 +30,7 @@ for argument in "$@"; do
     case "$option $value" in
         "--suite peers" | "--suite "*/peers.toml | "--suite large" | "--suite "*/large.toml | \
             "--suite questions" | "--suite "*/questions.toml | \
+            "--suite broadcast" | "--suite "*/broadcast.toml | \
             "--contestants peer-"* | "--contestants "*,peer-*)
             peers=yes
             ;;

@@ -62,13 +62,14 @@ mod duration {
 mod tests {
     use super::*;
 
-    const SUITES: [&str; 7] = [
+    const SUITES: [&str; 8] = [
         "smoke",
         "quick",
         "standard",
         "scale",
         "peers",
         "large",
+        "broadcast",
         "questions",
     ];
 

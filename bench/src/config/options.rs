@@ -11,8 +11,8 @@ use crate::machine::CpuSet;
 /// How to run a suite.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 pub struct Options {
-    /// smoke, quick, standard, scale, peers, large, questions, pull-request, referee, or the path
-    /// of a TOML file
+    /// smoke, quick, standard, scale, peers, large, broadcast, questions, pull-request, referee, or
+    /// the path of a TOML file
     #[arg(long, value_name = "SUITE", default_value = "quick")]
     pub suite: String,
     /// Contestants, in the order of tables [default: those marked so in the file]

@@ -275,7 +275,8 @@ mod tests {
         assert!(
             message.contains("no suite `endless`")
                 && message.contains(
-                    "large, peers, pull-request, questions, quick, referee, scale, smoke, standard"
+                    "broadcast, large, peers, pull-request, questions, quick, referee, scale, \
+                     smoke, standard"
                 ),
             "{message}"
         );
