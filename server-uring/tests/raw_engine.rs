@@ -14,7 +14,7 @@ use conformance::{Target, wire};
 use rustix::process::Signal;
 
 /// Size of a receive buffer: see `raw/ring.rs`. The size of the pool is in the ready line.
-const BUFFER_BYTES: usize = 4096;
+const BUFFER_BYTES: usize = 4096 + 64;
 
 const BINARY: u8 = 2;
 
