@@ -16,6 +16,13 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
+    /// Adds `n` where one thread adds and all others only read: without the price of an atomic
+    /// addition, which is some twenty cycles.
+    #[inline]
+    pub fn add_alone(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
     /// Takes over a sum that is kept elsewhere.
     pub fn set(&self, sum: u64) {
         self.0.store(sum, Relaxed);
@@ -46,7 +53,7 @@ macro_rules! counters {
                 self.bytes_received.get() + self.bytes_sent.get()
             }
 
-            /// Counts what an echo made of `received` bytes.
+            /// Counts what an echo made of `received` bytes; by the worker's own thread.
             #[inline]
             pub fn count_echo(&self, received: usize, echo: &Echo) {
                 let mut local = LocalCounters::default();
@@ -128,12 +135,13 @@ macro_rules! local_counters {
                 $(self.$field += other.$field;)*
             }
 
-            /// Adds everything to the counters that others see, and begins anew.
+            /// Adds everything to the counters that others see, and begins anew. These belong to
+            /// the thread: no other may add to the same of them.
             #[inline]
             pub fn hand_over(&mut self, counters: &WorkerCounters) {
                 let sums = std::mem::take(self);
                 $(if sums.$field > 0 {
-                    counters.$field.add(sums.$field);
+                    counters.$field.add_alone(sums.$field);
                 })*
             }
         }
@@ -176,8 +184,8 @@ impl Counters {
         }
     }
 
-    /// Counters of worker `index`. Any thread may add to them; it is merely slower for two at a
-    /// time.
+    /// Counters of worker `index`. Any thread may add to them, it is merely slower for two at a
+    /// time; but to those of [`LocalCounters`] only the worker's own thread may.
     pub fn worker(&self, index: usize) -> &WorkerCounters {
         &self.workers[index]
     }

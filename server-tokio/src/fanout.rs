@@ -33,8 +33,8 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 for (_, handle) in members {
                     deliver(&worker, handle, &delivery.frames, &mut sent);
                 }
-                worker.counters().messages_sent.add(sent.messages);
-                worker.counters().bytes_sent.add(sent.bytes);
+                worker.counters().messages_sent.add_alone(sent.messages);
+                worker.counters().bytes_sent.add_alone(sent.bytes);
                 if members.len() == STRIDE {
                     tokio::task::yield_now().await;
                 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BufMut;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use server_core::listen;
 use server_core::outbox::Outbox;
 use server_core::sweep::{Activity, Phase};
@@ -24,15 +24,17 @@ pub(crate) enum Wake {
     Signalled(Signals),
 }
 
-/// A connection as others see it.
+/// A connection as others see it. In this order, so that what an echo touches lies in one cache
+/// line: the descriptor, the way to tokio's entry for the socket, activity and signals.
+#[repr(C)]
 pub(crate) struct ConnectionHandle {
     stream: TcpStream,
+    pub(crate) activity: Activity,
+    signals: AtomicU8,
+    phase: AtomicU8,
     /// Of the connection's task, which is the same at every poll: there is no need to register it
     /// again and again.
     task: Waker,
-    signals: AtomicU8,
-    phase: AtomicU8,
-    pub(crate) activity: Activity,
     outbox: Mutex<Outbox>,
 }
 
@@ -114,7 +116,7 @@ impl ConnectionHandle {
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let mut got = None;
         let outcome = self.stream.try_io(Interest::READABLE, || {
-            let n = rustix::io::read(&self.stream, &mut *buf)?;
+            let (n, _) = recv(&self.stream, &mut *buf, RecvFlags::empty())?;
             got = Some(n);
             if n > 0 && n < buf.len() {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -144,7 +146,7 @@ impl ConnectionHandle {
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         let outcome = self.stream.try_io(Interest::WRITABLE, || {
-            sent = self.stream.try_write(bytes)?;
+            sent = send(&self.stream, bytes, SendFlags::NOSIGNAL)?;
             if sent < bytes.len() {
                 return Err(io::ErrorKind::WouldBlock.into());
             }

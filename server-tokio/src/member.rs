@@ -126,8 +126,8 @@ impl Member<'_> {
 
     fn flush(&self) -> io::Result<()> {
         let (messages, bytes) = self.handle.flush()?;
-        self.worker.counters().messages_sent.add(messages);
-        self.worker.counters().bytes_sent.add(bytes);
+        self.worker.counters().messages_sent.add_alone(messages);
+        self.worker.counters().bytes_sent.add_alone(bytes);
         Ok(())
     }
 

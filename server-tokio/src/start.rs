@@ -8,7 +8,7 @@ use server_core::program::Sockets;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::listener::Home;
-use crate::worker::{Server, Worker};
+use crate::worker::{self, Server, Worker};
 use crate::{fanout, listener};
 
 /// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run
@@ -23,6 +23,7 @@ pub(crate) fn multi(server: &Arc<Server>, sockets: Sockets<'_>) -> anyhow::Resul
         .on_thread_start(move || {
             let index = started.fetch_add(1, Ordering::Relaxed);
             settings.pin_worker(index);
+            worker::enter_thread(index);
         })
         .on_thread_park(server.collector())
         .build()
@@ -65,6 +66,7 @@ pub(crate) fn per_core(server: &Arc<Server>, sockets: Sockets<'_>) -> anyhow::Re
             .name(format!("worker-{index}"))
             .spawn(move || {
                 worker.server.settings.pin_worker(index);
+                worker::enter_thread(index);
                 runtime.spawn(Arc::clone(&worker).sweep());
                 runtime.spawn(fanout::run(Arc::clone(&worker)));
                 let workers: Arc<[_]> = Arc::new([worker]);

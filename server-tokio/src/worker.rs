@@ -19,6 +19,11 @@ use tokio::sync::{Notify, watch};
 use crate::handle::ConnectionHandle;
 use crate::scratch::free_scratch;
 
+/// Called once by each thread of a runtime, before it serves: it is the thread `index` of all.
+pub(crate) fn enter_thread(index: usize) {
+    THREAD.set(index);
+}
+
 /// What all workers share.
 pub(crate) struct Server {
     shared: Shared<Arc<ConnectionHandle>>,
@@ -32,6 +37,10 @@ pub(crate) struct Server {
 }
 
 thread_local! {
+    /// Which of the counters are this thread's: tasks of a work-stealing runtime run on any thread,
+    /// whichever worker's connection they serve, and counting costs less where no other thread
+    /// counts.
+    static THREAD: Cell<usize> = const { Cell::new(0) };
     /// How often this thread has been asked to collect, and has.
     static COLLECTED: Cell<usize> = const { Cell::new(0) };
 }
@@ -109,8 +118,9 @@ impl Worker {
         })
     }
 
+    /// Those of the thread that calls, of all the threads of a runtime.
     pub(crate) fn counters(&self) -> &WorkerCounters {
-        self.server.counters.worker(self.index)
+        self.server.counters.worker(THREAD.get())
     }
 
     pub(crate) fn tick(&self) -> u32 {
@@ -171,7 +181,7 @@ impl Worker {
 
     /// When most connections have left, or much traffic has ended.
     fn give_memory_back(&self, memory_release: &mut IdleShrink) {
-        let traffic = self.counters().traffic_bytes();
+        let traffic = self.server.counters.worker(self.index).traffic_bytes();
         let mut connections = self.lock();
         match memory_release.step(connections.handles.len(), traffic, Instant::now()) {
             memory_release::Step::Keep => return,
