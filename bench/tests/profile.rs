@@ -134,6 +134,12 @@ fn a_profile_from_its_first_check_to_its_files() {
     let list = bench("list", &stage.path("out"));
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     assert!(list.contains("profiles only: closed"), "{list}");
+    let root = folder.ancestors().nth(2).unwrap();
+    let message = stderr(&bench("report", root));
+    assert!(
+        message.contains("profiles/SCENARIO/profile.html"),
+        "{message}"
+    );
 }
 
 fn pid(stage: &Stage, file: &str) -> u32 {

@@ -60,9 +60,9 @@ pub enum Command {
         #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
         fragments: u64,
         /// Fraction of the connections that are hot, between 0 and 1; the latency of the others is
-        /// recorded apart. Their messages differ by --hot-size. Without it it is for servers that
-        /// do work for each message (--handler-work-us): the hot ones ask for the target as given,
-        /// the others with `work=0` in its query
+        /// recorded apart; needs --rate. Their messages differ by --hot-size. Without it it is for
+        /// servers that do work for each message (--handler-work-us): the hot ones ask for the
+        /// target as given, the others with `work=0` in its query
         #[arg(long, value_name = "FRACTION", requires = "rate")]
         hot: Option<f64>,
         /// Fraction of the messages that go to hot connections, between 0 and 1 [default: as --hot]

@@ -106,6 +106,12 @@ impl Plan {
                     plan.check_ports(*address, &shards, &sources, ports)?;
                     sources
                 }
+                Address::Unix(_) if !config.source_ips.is_empty() => {
+                    return Err(format!(
+                        "{target} is a Unix socket, to which nothing connects from an address: leave out \
+                         --source-ips"
+                    ));
+                }
                 Address::Unix(_) => Sources::Kernel,
             };
             plan.sources.push(sources);
@@ -425,6 +431,10 @@ mod tests {
         // 100,000 are more than the ports of one source address: of TCP they need several.
         let both = plan("idle -c 100k", &[LOCAL, "unix:/a"]).unwrap();
         assert!(both.route(0, 0).1.is_some() && both.route(1, 0).1.is_none());
+        for targets in [&["unix:/a"][..], &[LOCAL, "unix:/a"]] {
+            let error = plan("echo --source-ips 127.0.0.2", targets).unwrap_err();
+            assert!(error.contains("/a is a Unix socket"), "{error}");
+        }
     }
 
     #[test]

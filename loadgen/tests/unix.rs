@@ -88,5 +88,7 @@ fn a_path_without_a_server_says_so() {
     let args = "echo -c 1 -d 100ms --warmup 0s -q";
     invalid_because(&load_url(args, &url).record, "is the path right");
     drop(UnixListener::bind(&path).unwrap());
-    invalid_because(&load_url(args, &url).record, "left this file behind");
+    invalid_because(&load_url(args, &url).record, "no server listens there");
+    let url = format!("ws+unix:{}:/ws", folder.path().display());
+    invalid_because(&load_url(args, &url).record, "no server listens there");
 }

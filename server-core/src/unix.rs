@@ -90,6 +90,9 @@ impl UnixSocket {
         bind().map_err(|error: io::Error| {
             refused(match error.kind() {
                 ErrorKind::NotFound => "its folder does not exist: make it first".into(),
+                ErrorKind::NotADirectory => {
+                    "there is a file where its folder would be: choose another path".into()
+                }
                 ErrorKind::PermissionDenied => {
                     "not allowed to make a file there: choose another folder, or its owner".into()
                 }
@@ -122,7 +125,8 @@ fn make_way(path: &Path) -> Result<(), String> {
     };
     if !found.file_type().is_socket() {
         return Err(
-            "there is a file that is no socket: remove it yourself, or choose another path".into(),
+            "there is a file or folder, no socket: remove it yourself, or choose another path"
+                .into(),
         );
     }
     match ask(path) {

@@ -73,6 +73,11 @@ fn main() -> anyhow::Result<()> {
     let mut address = options.listen;
     let buffers = Buffers::holding(options.message_bytes);
     let unix_path = address.strip_prefix("unix:").map(ToOwned::to_owned);
+    // The kernel would choose a name that nobody knows.
+    anyhow::ensure!(
+        unix_path.as_deref() != Some(""),
+        "--listen unix: names no path"
+    );
     let burn = Duration::from_nanos(options.burn_ns);
     let spin = Duration::from_micros(options.spin_us);
     let slots = if options.direct {

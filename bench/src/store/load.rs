@@ -123,6 +123,14 @@ pub fn look(root: &Path) -> Result<(Summary, Vec<String>)> {
 
 fn summary_of(root: &Path) -> Result<PathBuf> {
     let path = root.join("summary.json");
+    let has_profiles = root.join(profiles::FOLDER).is_dir();
+    ensure!(
+        path.is_file() || !has_profiles,
+        "{} has profiles and no bouts: open {}/SCENARIO/{} in it; `bench profile --into` adds a profile to a result",
+        root.display(),
+        profiles::FOLDER,
+        profiles::PAGE
+    );
     ensure!(
         path.is_file(),
         "{} is no result folder: it has no summary.json (an interrupted suite can be finished with --resume)",

@@ -437,7 +437,7 @@ fn socket_error(error: &io::Error, target: &Address, source: Option<IpAddr>) -> 
 fn connect_error(error: &io::Error, url: &str, address: &Address) -> String {
     let hint = match error.kind() {
         io::ErrorKind::ConnectionRefused if address.ip().is_none() => {
-            ": a server has left this file behind: is another one running, and is the path right?"
+            ": no server listens there: is it running, and is the path right?"
         }
         io::ErrorKind::ConnectionRefused => ": is the server running, and is the port right?",
         io::ErrorKind::NotFound => ": is the server running, and is the path right?",
