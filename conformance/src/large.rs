@@ -1,18 +1,21 @@
 //! Large messages, whole and in fragments, cut where a server may go over from one way of receiving
 //! to another: nothing is lost, doubled or out of order there.
 
-use super::client::Raw;
+use std::ops::RangeInclusive;
+
+use super::client::{Raw, upgrade_request};
 use super::frames::pattern;
 use super::harness::{Server, Target};
 use super::wire::{self, BINARY, CONTINUATION, FIN, PING, PONG, TEXT};
 
 /// Sizes on both sides of what a receive buffer or a piece of a message may hold.
-const SIZES: [usize; 9] = [
+const SIZES: [usize; 10] = [
     4096,
     16 << 10,
     65_535,
     65_536,
     128 << 10,
+    132 << 10,
     (256 << 10) + 1,
     512 << 10,
     1 << 20,
@@ -20,9 +23,28 @@ const SIZES: [usize; 9] = [
 ];
 /// How much of a stream arrives before there is a pause: within a header, right behind one, and
 /// around the sizes of buffers.
-const CUTS: [usize; 15] = [
-    1, 2, 9, 13, 14, 15, 4096, 4103, 16_384, 65_535, 65_536, 65_550, 262_144, 524_288, 1_048_580,
+const CUTS: [usize; 16] = [
+    1, 2, 9, 13, 14, 15, 4096, 4103, 16_384, 65_535, 65_536, 65_550, 135_168, 262_144, 524_288,
+    1_048_580,
 ];
+
+/// Sizes of the servers' buffers and pieces: of what is received at once, of what has room in a
+/// message before it is moved, of what is sent at once.
+const BOUNDARIES: [usize; 9] = [
+    4096,
+    16 << 10,
+    64 << 10,
+    128 << 10,
+    132 << 10,
+    256 << 10,
+    512 << 10,
+    1 << 20,
+    (1 << 20) + 4096,
+];
+/// How far from a boundary a payload ends: headers have up to 14 bytes, those of replies up to 10.
+const AROUND: RangeInclusive<isize> = -15..=1;
+/// Between fragments, in an echo.
+const PING_BODY: &[u8] = b"between";
 
 /// A client, and another whose echo shows that the server has had its turn.
 struct Pair {
@@ -48,6 +70,104 @@ impl Pair {
             sent = cut;
         }
         self.raw.send(&bytes[sent..]);
+    }
+}
+
+/// Payloads of any size, of which each is the begin of one and the same.
+struct Prefixes {
+    plain: Vec<u8>,
+    /// Masked once for all of them.
+    masked: Vec<u8>,
+}
+
+impl Prefixes {
+    fn new() -> Self {
+        let plain = pattern((1 << 20) + 8192);
+        let frame = wire::binary(&plain);
+        let masked = frame[frame.len() - plain.len()..].to_vec();
+        Self { plain, masked }
+    }
+
+    fn frame(&self, first: u8, len: usize) -> Vec<u8> {
+        let mut frame = wire::header(first, len);
+        frame.extend_from_slice(&self.masked[..len]);
+        frame
+    }
+}
+
+/// Whole messages around every boundary, in an echo and in a room. The large and the small take
+/// turns, so that a server which goes over from one way of receiving to another goes back, too.
+pub fn sizes_around_every_boundary(target: &Target) {
+    let server = target.start(&[]);
+    let payloads = Prefixes::new();
+    for path in ["/ws", "/broadcast/large"] {
+        let mut raw = server.upgraded(path);
+        for by in AROUND {
+            for boundary in BOUNDARIES {
+                let size = boundary.saturating_add_signed(by);
+                let mut bytes = payloads.frame(FIN | BINARY, size);
+                bytes.extend(wire::text("and a short one"));
+                raw.send(&bytes);
+                raw.expect(BINARY, &payloads.plain[..size]);
+                raw.expect(TEXT, b"and a short one");
+            }
+        }
+        for _ in 0..100 {
+            raw.expect_alive();
+        }
+    }
+}
+
+/// Fragments that end around every boundary, pings between them.
+pub fn fragments_around_every_boundary(target: &Target) {
+    let server = target.start(&[]);
+    let payloads = Prefixes::new();
+    let mut raw = server.upgraded("/ws");
+    for by in [-14, -10, -8, -4, -1, 0, 1] {
+        for boundary in BOUNDARIES {
+            let size = boundary.saturating_add_signed(by);
+            for fragments in [&[size, 1][..], &[1, size], &[size / 2, 0, size - size / 2]] {
+                let mut bytes = Vec::new();
+                let mut message = Vec::new();
+                for (at, &len) in fragments.iter().enumerate() {
+                    let opcode = if at == 0 { BINARY } else { CONTINUATION };
+                    let is_last = at + 1 == fragments.len();
+                    bytes.extend(payloads.frame(if is_last { FIN } else { 0 } | opcode, len));
+                    message.extend_from_slice(&payloads.plain[..len]);
+                    if !is_last {
+                        bytes.extend(wire::masked(FIN | PING, PING_BODY));
+                    }
+                }
+                bytes.extend(wire::text("and a short one"));
+                raw.send(&bytes);
+                for _ in 1..fragments.len() {
+                    raw.expect(PONG, PING_BODY);
+                }
+                raw.expect(BINARY, &message);
+                raw.expect(TEXT, b"and a short one");
+            }
+        }
+    }
+}
+
+/// A message that begins in the buffer of the request.
+pub fn long_messages_right_behind_the_request(target: &Target) {
+    let server = target.start(&[]);
+    let payloads = Prefixes::new();
+    for path in ["/ws", "/broadcast/eager-and-large"] {
+        let request = upgrade_request(path, "");
+        for boundary in BOUNDARIES {
+            for size in [boundary - request.len() - 14, boundary] {
+                let mut bytes = request.clone().into_bytes();
+                bytes.extend(payloads.frame(FIN | BINARY, size));
+                bytes.extend(wire::text("and a short one"));
+                let mut raw = server.raw();
+                raw.send(&bytes);
+                raw.expect_101();
+                raw.expect(BINARY, &payloads.plain[..size]);
+                raw.expect(TEXT, b"and a short one");
+            }
+        }
     }
 }
 
@@ -83,7 +203,7 @@ pub fn fragments_cut_at_every_boundary(target: &Target) {
                 let fin = if at == last { FIN } else { 0 };
                 bytes.extend(wire::masked(fin | opcode, part));
                 if at % 7 == 1 && at < last {
-                    bytes.extend(wire::masked(FIN | PING, b"between"));
+                    bytes.extend(wire::masked(FIN | PING, PING_BODY));
                     pings += 1;
                 }
             }
@@ -91,7 +211,7 @@ pub fn fragments_cut_at_every_boundary(target: &Target) {
             for cuts in [&[][..], &CUTS, &CUTS[4..], &CUTS[6..9]] {
                 pair.send(&bytes, cuts);
                 for _ in 0..pings {
-                    pair.raw.expect(PONG, b"between");
+                    pair.raw.expect(PONG, PING_BODY);
                 }
                 pair.raw.expect(BINARY, &message);
                 pair.raw.expect(TEXT, b"and a short one");

@@ -148,6 +148,9 @@ macro_rules! conformance_list {
                 full connections_do_not_mix
             }
             large {
+                full sizes_around_every_boundary: alone
+                full fragments_around_every_boundary
+                full long_messages_right_behind_the_request: alone
                 full messages_cut_at_every_boundary
                 full fragments_cut_at_every_boundary
                 full characters_across_every_boundary

@@ -145,6 +145,7 @@ pub fn what_is_no_socket_is_left_alone(target: &Target) {
     fs::write(&place.0, "mine").unwrap_or_else(|e| panic!("cannot write: {e}"));
     refused(&place.0, "no socket", target);
     assert_eq!(fs::read_to_string(&place.0).ok().as_deref(), Some("mine"));
+    refused(&place.0.join("a.sock"), "where its folder would be", target);
     refused(&new_socket_path().join("a.sock"), "folder", target);
     refused(Path::new(&"x".repeat(108)), "107", target);
 }

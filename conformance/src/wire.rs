@@ -27,9 +27,16 @@ pub const SAMPLE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// A masked frame with the given first byte (FIN, RSV bits and opcode) and the shortest length
 /// encoding.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(payload.len() + 14);
+    let mut out = header(first, payload.len());
+    push_masked(payload, &mut out);
+    out
+}
+
+/// The header of [`masked`] for a payload of so many bytes, with room for them; the key is its end.
+pub fn header(first: u8, payload_len: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload_len + 14);
     out.push(first);
-    match payload.len() {
+    match payload_len {
         n @ 0..=125 => out.push(0x80 | n as u8),
         n @ 126..=0xffff => {
             out.push(0x80 | 126);
@@ -40,7 +47,7 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
             out.extend_from_slice(&(n as u64).to_be_bytes());
         }
     }
-    push_masked(payload, &mut out);
+    out.extend_from_slice(&MASK);
     out
 }
 
@@ -73,6 +80,7 @@ pub fn long_header(first: u8, claimed: u64) -> Vec<u8> {
 pub fn with_16_bit_length(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first, 0x80 | 126];
     out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    out.extend_from_slice(&MASK);
     push_masked(payload, &mut out);
     out
 }
@@ -81,6 +89,7 @@ pub fn with_16_bit_length(first: u8, payload: &[u8]) -> Vec<u8> {
 pub fn with_64_bit_length(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first, 0x80 | 127];
     out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+    out.extend_from_slice(&MASK);
     push_masked(payload, &mut out);
     out
 }
@@ -94,7 +103,6 @@ pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn push_masked(payload: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&MASK);
     out.extend(
         payload
             .iter()
