@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::client::{Raw, upgrade_request};
+use super::client::{Raw, eventually, upgrade_request};
 use super::frames::pattern;
 use super::harness::{Server, Target};
 use super::wire::{self, BINARY, CONTINUATION, FIN, PING, PONG, TEXT};
@@ -232,6 +232,31 @@ pub fn characters_across_every_boundary(target: &Target) {
             pair.raw.expect(TEXT, text.as_bytes());
         }
     }
+}
+
+/// A peer pays for memory with bytes: what it announces and does not send costs next to nothing.
+pub fn announcements_cost_no_memory(target: &Target) {
+    const CLIENTS: usize = 300;
+    const ANNOUNCED: u64 = 1 << 20;
+    const SENT: [u8; 200] = [b'x'; 200];
+    let server = target.start(&["--workers", "2"]);
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| server.upgraded("/ws")).collect();
+    clients.iter_mut().for_each(Raw::expect_alive);
+    let resident = server.resident_bytes();
+    let before = server.metrics().get("bytes_received") as usize;
+    let header = wire::long_header(FIN | BINARY, ANNOUNCED);
+    let mut sent = 0;
+    // The second time into what the server has made ready for the rest.
+    for part in [[&header[..], &SENT].concat(), SENT.to_vec()] {
+        clients.iter_mut().for_each(|client| client.send(&part));
+        sent += part.len() * CLIENTS;
+        eventually(server.patience, "all bytes are received", || {
+            let received = server.metrics().get("bytes_received") as usize - before;
+            (received >= sent).then_some(())
+        });
+    }
+    let grown = server.resident_bytes().saturating_sub(resident);
+    assert!(grown < (CLIENTS as u64) * ANNOUNCED / 32, "{grown} bytes");
 }
 
 /// A byte that is not UTF-8 ends the connection wherever it is in a long text.

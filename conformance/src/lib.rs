@@ -154,6 +154,7 @@ macro_rules! conformance_list {
                 full messages_cut_at_every_boundary
                 full fragments_cut_at_every_boundary
                 full characters_across_every_boundary
+                full announcements_cost_no_memory: alone
                 full bad_utf8_late_in_a_text_gets_1007
             }
             violations {
