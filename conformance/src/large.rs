@@ -30,8 +30,9 @@ const CUTS: [usize; 16] = [
 
 /// Sizes of the servers' buffers and pieces: of what is received at once, of what has room in a
 /// message before it is moved, of what is sent at once.
-const BOUNDARIES: [usize; 9] = [
+const BOUNDARIES: [usize; 10] = [
     4096,
+    4096 + 64,
     16 << 10,
     64 << 10,
     128 << 10,
