@@ -35,6 +35,38 @@ pub fn deliver_on_close(socket: RawFd) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &LINGER_OFF)
 }
 
+/// Sends what a socket takes at once.
+///
+/// By number, as in [`deliver_on_close`].
+///
+/// # Errors
+/// What `send` says; [`WouldBlock`](io::ErrorKind::WouldBlock) where the socket takes nothing.
+pub fn send_now(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the kernel reads the bytes during the call; a number that is no socket's is an error.
+    let sent = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Appends what a socket has received to `buf`, at most `most` bytes and no more than it has spare
+/// capacity for. 0 is the end of the stream, unless there was room for nothing.
+///
+/// By number, as in [`deliver_on_close`].
+///
+/// # Errors
+/// What `recv` says; [`WouldBlock`](io::ErrorKind::WouldBlock) where there is nothing.
+pub fn receive_now(socket: RawFd, buf: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    let spare = buf.spare_capacity_mut();
+    let (start, room) = (spare.as_mut_ptr(), spare.len().min(most));
+    // SAFETY: the kernel writes to spare capacity alone, during the call; a number that is no
+    // socket's is an error.
+    let received = unsafe { libc::recv(socket, start.cast(), room, libc::MSG_DONTWAIT) };
+    let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has initialised so many bytes of the spare capacity.
+    unsafe { buf.set_len(buf.len() + received) };
+    Ok(received)
+}
+
 fn set_option<T>(socket: RawFd, level: i32, option: i32, value: &T) -> io::Result<()> {
     // SAFETY: the value is initialised and of the size given, and the kernel copies it; a number
     // that is no socket's is an error.
@@ -56,6 +88,7 @@ fn set_option<T>(socket: RawFd, level: i32, option: i32, value: &T) -> io::Resul
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use socket2::{Domain, Socket, Type};
@@ -69,6 +102,28 @@ mod tests {
         deliver_on_close(socket.as_raw_fd()).unwrap();
         assert_eq!(socket.linger().unwrap(), None);
         assert!(deliver_on_close(-1).is_err());
+    }
+
+    #[test]
+    fn sends_and_receives_take_what_there_is_and_never_wait() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, peer) = (ours.as_raw_fd(), theirs.as_raw_fd());
+        let mut buf = Vec::with_capacity(8);
+        let nothing = receive_now(ours, &mut buf, 8).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(send_now(peer, b"0123456789").unwrap(), 10);
+        assert_eq!(receive_now(ours, &mut buf, 3).unwrap(), 3);
+        assert_eq!(receive_now(ours, &mut buf, 100).unwrap(), 5);
+        assert_eq!((&buf[..], buf.capacity()), (&b"01234567"[..], 8));
+        let full = loop {
+            if let Err(error) = send_now(ours, &[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        drop(theirs);
+        buf.clear();
+        assert!(send_now(ours, b"x").is_err());
     }
 
     #[test]

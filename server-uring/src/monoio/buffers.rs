@@ -5,7 +5,8 @@
 //! burst. So each connection waits with a buffer of the size of its recent bursts, 256 bytes to
 //! begin with; when that is filled there is more, and the next receive borrows one of the worker's
 //! large buffers. An echo of [bulky](ReadBuffer::is_bulky) bursts waits for readiness, without a
-//! buffer: there the other operation is a small part of the cost, and the memory is not.
+//! buffer, and then receives past the ring: so all such echoes of a worker share one large buffer,
+//! which stays in the cache. Through the ring each would need its own until the end of the batch.
 
 use std::cell::RefCell;
 use std::io;
@@ -27,7 +28,7 @@ const SPARES: usize = 16;
 pub(crate) struct BufferPool(RefCell<Vec<Vec<u8>>>);
 
 impl BufferPool {
-    /// A large buffer, for a receive that does not wait. [`ReadBuffer::put`] brings it back.
+    /// A large buffer, empty, for a receive that does not wait. [`ReadBuffer::put`] brings it back.
     pub(crate) fn take(&self) -> Vec<u8> {
         let spare = self.0.borrow_mut().pop();
         spare.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_BYTES))
@@ -38,7 +39,8 @@ impl BufferPool {
         self.0.take();
     }
 
-    fn put(&self, buf: Vec<u8>) {
+    fn put(&self, mut buf: Vec<u8>) {
+        buf.clear();
         let mut buffer_pool = self.0.borrow_mut();
         if buffer_pool.len() < SPARES {
             buffer_pool.push(buf);

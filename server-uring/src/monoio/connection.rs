@@ -7,7 +7,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use ::monoio::BufResult;
-use ::monoio::buf::IoBufMut;
 use ::monoio::io::{AsyncReadRent, AsyncWriteRent, Splitable};
 use ::monoio::net::TcpStream;
 use ::monoio::net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf};
@@ -315,7 +314,11 @@ impl<'a> Echo<'a> {
             };
             match wake {
                 // Where this is an error, the receive has it, too.
-                Wake::Ready(_) => break,
+                Wake::Ready(_) => match self.receive_now() {
+                    Ok(buf) => return Ok(ControlFlow::Continue(buf)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return Ok(ControlFlow::Break(Turn::Eof)),
+                },
                 Wake::Signalled(signals) => {
                     let turn = Box::pin(self.handle_signals(stream, signals)).await?;
                     if turn != Turn::GoOn {
@@ -325,42 +328,28 @@ impl<'a> Echo<'a> {
                 Wake::Expired => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
-        if let Some(unfinished) = task::lend(&mut self.session) {
-            self.expects_long = self.session.announced() > READ_BUFFER_BYTES;
-            return Box::pin(self.receive_straight(stream, unfinished)).await;
-        }
-        let buf = if std::mem::take(&mut self.expects_long) {
-            Vec::with_capacity(FIRST_PIECE_BYTES)
-        } else {
-            self.worker.buffer_pool.take()
-        };
-        let read = pin!(stream.read(buf));
-        let outcome = self.handle.unless_expired(read).await;
-        outcome
-            .map(bytes_or_end)
-            .ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 
-    /// Receives more of a long message straight into it, of what is there. The buffer is empty: no
-    /// memory is held by it.
-    async fn receive_straight(
-        &mut self,
-        stream: &mut TcpStream,
-        Unfinished { bytes, most }: Unfinished,
-    ) -> io::Result<ControlFlow<Turn, Vec<u8>>> {
-        let start = bytes.len();
-        let read = pin!(stream.read(bytes.slice_mut(start..start + most)));
-        let Some(outcome) = self.handle.unless_expired(read).await else {
-            return Err(io::ErrorKind::TimedOut.into());
+    /// Receives what is there. More of a long message goes straight into it; the buffer is empty
+    /// then, and holds no memory.
+    fn receive_now(&mut self) -> io::Result<Vec<u8>> {
+        if let Some(Unfinished { mut bytes, most }) = task::lend(&mut self.session) {
+            self.expects_long = self.session.announced() > READ_BUFFER_BYTES;
+            let outcome = self.handle.receive_now(&mut bytes, most);
+            self.session.take_back(bytes);
+            if let Ok(received) = outcome {
+                self.worker.counters().bytes_received.add(received as u64);
+            }
+            return filled((outcome, Vec::new()));
+        }
+        let most = if std::mem::take(&mut self.expects_long) {
+            FIRST_PIECE_BYTES
+        } else {
+            READ_BUFFER_BYTES
         };
-        let Ok(rest) = filled(outcome) else {
-            return Ok(ControlFlow::Break(Turn::Eof));
-        };
-        let bytes = rest.into_inner();
-        let received = (bytes.len() - start) as u64;
-        self.worker.counters().bytes_received.add(received);
-        self.session.take_back(bytes);
-        Ok(ControlFlow::Continue(Vec::new()))
+        let mut buf = self.worker.buffer_pool.take();
+        let outcome = self.handle.receive_now(&mut buf, most);
+        filled((outcome, buf))
     }
 
     /// Does what others ask for.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ::monoio::buf::IoBuf;
 use ::monoio::io::AsyncWriteRent;
 use ::monoio::net::tcp::TcpOwnedWriteHalf;
+use bytes::Bytes;
 use server_core::counters::{Counters, WorkerCounters};
 use server_core::options::LINGER_TIMEOUT;
 use server_core::outbox::Outbox;
@@ -229,15 +230,42 @@ impl ConnectionHandle {
         .await
     }
 
+    /// Receives what is there, as [`uring_net::net::receive_now`].
+    pub(crate) fn receive_now(&self, buf: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        uring_net::net::receive_now(self.descriptor, buf, most)
+    }
+
+    /// As the writer, sends what the socket takes at once: mostly all of it, and then neither the
+    /// ring nor a task has a part in it.
+    fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        match uring_net::net::send_now(self.descriptor, bytes) {
+            Ok(n) => {
+                self.context.counters().bytes_sent.add(n as u64);
+                if self.deadline.get().is_some() {
+                    self.deadline.set(Some(Instant::now() + LINGER_TIMEOUT));
+                }
+                Ok(n)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     /// As the writer, sends `range` of `buf`. Gives the buffer back, but on expiry: then the kernel
     /// still holds it.
-    pub(crate) async fn send<B: IoBuf>(
+    pub(crate) async fn send<B: IoBuf + AsRef<[u8]>>(
         &self,
         socket: &mut impl AsyncWriteRent,
         mut buf: B,
         range: Range<usize>,
     ) -> (io::Result<()>, Option<B>) {
         let mut at = range.start;
+        if !range.is_empty() {
+            match self.send_at_once(&buf.as_ref()[range.clone()]) {
+                Ok(n) => at += n,
+                Err(error) => return (Err(error), Some(buf)),
+            }
+        }
         while at < range.end {
             let write = pin!(socket.write(buf.slice(at..range.end)));
             let Some((result, slice)) = self.unless_expired(write).await else {
@@ -304,12 +332,22 @@ impl ConnectionHandle {
         }
     }
 
-    /// Sends `frames` past the empty outbox, if nobody is writing.
+    /// Sends `frames` past the empty outbox, if nobody is writing. What the socket does not take at
+    /// once, or breaks on, is for a writer.
     pub(crate) fn send_now(self: &Rc<Self>, frames: &Frames) -> bool {
         let Some(socket) = self.take_socket() else {
             return false;
         };
-        ::monoio::spawn(write(Rc::clone(self), socket, Some(frames.clone())));
+        let sent = self.send_at_once(&frames.bytes).unwrap_or(0);
+        if sent == frames.bytes.len() {
+            self.return_socket(socket);
+            let counters = self.context.counters();
+            counters.messages_sent.add(frames.messages.into());
+        } else {
+            let mut rest = frames.clone();
+            rest.bytes = Bytes::slice(&frames.bytes, sent..);
+            ::monoio::spawn(write(Rc::clone(self), socket, Some(rest)));
+        }
         true
     }
 }
