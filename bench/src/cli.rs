@@ -124,6 +124,9 @@ pub enum Command {
     BuiltFrom {
         /// The tree.
         root: PathBuf,
+        /// How, where that is not the release profile alone: a word or two.
+        #[arg(long)]
+        build: Option<String>,
     },
     /// Becomes a command that dies with its parent (used by the referee itself)
     #[command(hide = true)]

@@ -31,7 +31,9 @@ fn main() -> ExitCode {
         Some(Command::Docs { list, check }) => exit(docs(&list, check)),
         Some(Command::Gate { dir, config }) => exit(gate(&dir, &config)),
         Some(Command::Schema { document }) => print(document.text().map_err(Into::into)),
-        Some(Command::BuiltFrom { root }) => print(note_revision(&root).map(|()| String::new())),
+        Some(Command::BuiltFrom { root, build }) => {
+            print(note_revision(&root, build).map(|()| String::new()))
+        }
         Some(Command::Exec {
             parent,
             cpus,
@@ -63,9 +65,9 @@ fn read_consistent(dir: &Path) -> Result<Results> {
     Ok(results)
 }
 
-fn note_revision(root: &Path) -> Result<()> {
+fn note_revision(root: &Path, build: Option<String>) -> Result<()> {
     let own = std::env::current_exe().context("cannot find this program's own path")?;
-    revision::note(root, own.parent().unwrap_or(Path::new(".")))
+    revision::note(root, own.parent().unwrap_or(Path::new(".")), build)
 }
 
 fn compared(a: &Path, b: &Path, force: bool) -> Result<String> {

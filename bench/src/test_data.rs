@@ -478,6 +478,7 @@ fn environment(
         revision: Revision {
             commit: Some(setting.revision.clone()),
             dirty: false,
+            build: None,
             why: None,
         },
         rustc: Some("rustc 1.95.0".to_owned()),

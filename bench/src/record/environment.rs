@@ -69,23 +69,28 @@ pub struct Revision {
     pub commit: Option<String>,
     /// Tracked files differ from it.
     pub dirty: bool,
+    /// How the binaries were built, where that is not the release profile alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// Why there is no commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
 impl Revision {
-    /// `abc1234` or `abc1234-dirty`; `unversioned` without a commit.
+    /// `abc1234`, `abc1234-dirty`, `abc1234-profile-guided`; `unversioned` without a commit.
     pub fn short(&self) -> String {
-        let Some(commit) = &self.commit else {
-            return "unversioned".to_owned();
+        let mut short = match &self.commit {
+            Some(commit) => commit.chars().take(7).collect(),
+            None => "unversioned".to_owned(),
         };
-        let short: String = commit.chars().take(7).collect();
         if self.dirty {
-            format!("{short}-dirty")
-        } else {
-            short
+            short += "-dirty";
         }
+        if let Some(build) = &self.build {
+            short += &format!("-{build}");
+        }
+        short
     }
 }
 
@@ -124,13 +129,21 @@ mod tests {
 
     #[test]
     fn revisions_in_short() {
-        let short = |commit: Option<&str>, dirty| {
-            let commit = commit.map(str::to_owned);
+        let short = |commit: Option<&str>, dirty, build: Option<&str>| {
+            let (commit, build) = (commit.map(str::to_owned), build.map(str::to_owned));
             let why = None;
-            Revision { commit, dirty, why }.short()
+            Revision {
+                commit,
+                dirty,
+                build,
+                why,
+            }
+            .short()
         };
-        assert_eq!(short(Some("abc1234def"), false), "abc1234");
-        assert_eq!(short(Some("abc1234def"), true), "abc1234-dirty");
-        assert_eq!(short(None, false), "unversioned");
+        assert_eq!(short(Some("abc1234def"), false, None), "abc1234");
+        assert_eq!(short(Some("abc1234def"), true, None), "abc1234-dirty");
+        let guided = short(Some("abc1234def"), false, Some("profile-guided"));
+        assert_eq!(guided, "abc1234-profile-guided");
+        assert_eq!(short(None, false, None), "unversioned");
     }
 }

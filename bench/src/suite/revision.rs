@@ -27,11 +27,12 @@ struct Note {
     binaries: BTreeMap<String, String>,
 }
 
-/// Notes that the binaries in `bin_dir` were built from the tree at `root`, just now.
+/// Notes that the binaries in `bin_dir` were built from the tree at `root`, just now, and how if not
+/// by the release profile alone.
 ///
 /// # Errors
 /// When they cannot be read, or the note cannot be written.
-pub fn note(root: &Path, bin_dir: &Path) -> Result<()> {
+pub fn note(root: &Path, bin_dir: &Path, build: Option<String>) -> Result<()> {
     let mut binaries = BTreeMap::new();
     for folder in [bin_dir.to_owned(), bin_dir.join("examples")] {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -43,7 +44,10 @@ pub fn note(root: &Path, bin_dir: &Path) -> Result<()> {
             }
         }
     }
-    let revision = of_tree(root);
+    let revision = Revision {
+        build,
+        ..of_tree(root)
+    };
     let path = bin_dir.join(NOTE);
     fs::write(&path, serde_json::to_vec(&Note { revision, binaries })?)
         .with_context(|| format!("cannot write {}", path.display()))
@@ -103,6 +107,7 @@ fn of_tree(root: &Path) -> Revision {
         (Ok(commit), Ok(changed)) => Revision {
             commit: Some(commit.trim().to_owned()),
             dirty: !changed.is_empty(),
+            build: None,
             why: None,
         },
         (Err(why), _) | (_, Err(why)) => unversioned(&why),
@@ -113,6 +118,7 @@ fn unversioned(why: &str) -> Revision {
     Revision {
         commit: None,
         dirty: false,
+        build: None,
         why: Some(why.to_owned()),
     }
 }
@@ -165,10 +171,11 @@ mod tests {
         let root = dir.path();
         let why = of_server(root).why.unwrap();
         assert!(why.contains("not noted"), "{why}");
-        note(root, &root.join("bin")).unwrap();
+        note(root, &root.join("bin"), None).unwrap();
         let built = Revision {
             commit: Some(commit),
             dirty: false,
+            build: None,
             why: None,
         };
         assert_eq!(of_server(root), built);
@@ -177,21 +184,24 @@ mod tests {
         build(root, "2");
         let why = of_server(root).why.unwrap();
         assert_eq!(why, "server was built after it had been noted");
-        note(root, &root.join("bin")).unwrap();
+        note(root, &root.join("bin"), None).unwrap();
         assert_eq!(
             of_server(root),
             Revision {
                 dirty: true,
-                ..built
+                ..built.clone()
             }
         );
+        note(root, &root.join("bin"), Some("profile-guided".to_owned())).unwrap();
+        let guided = of_server(root).short();
+        assert!(guided.ends_with("-dirty-profile-guided"), "{guided}");
     }
 
     #[test]
     fn a_program_that_nobody_noted_counts_if_it_is_ours() {
         let (dir, commit) = tree();
         let bin_dir = dir.path().join("bin");
-        note(dir.path(), &bin_dir).unwrap();
+        note(dir.path(), &bin_dir, None).unwrap();
         let other = bin_dir.join("other");
         fs::write(&other, "").unwrap();
         let with = |path: &Path, foreign| built_from(&bin_dir, [(path, foreign)].into_iter());

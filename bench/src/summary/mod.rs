@@ -53,7 +53,7 @@ pub struct Setting {
     pub seed: u64,
     /// When it began, UTC.
     pub started_utc: String,
-    /// Git revision, with `-dirty` if files differed from it.
+    /// Git revision, with `-dirty` if files differed from it and `-profile-guided` if built so.
     pub revision: String,
     /// The machine in one line.
     pub machine: String,
