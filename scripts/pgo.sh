@@ -71,6 +71,8 @@ load() {
 train() {
     local address="" url
     echo "training: $*" >&2
+    # Otherwise the address of the server before may be read.
+    : >"$work/ready"
     "$bin/$1" "${@:2}" --listen 127.0.0.1:0 --workers 2 >"$work/ready" 2>"$work/log" &
     server=$!
     for _ in $(seq 200); do
