@@ -27,8 +27,8 @@ struct Note {
     binaries: BTreeMap<String, String>,
 }
 
-/// Notes that the binaries in `bin_dir` were built from the tree at `root`, just now, and how if not
-/// by the release profile alone.
+/// Notes that the binaries in `bin_dir` were built from the tree at `root`, just now, and how, if
+/// not by the release profile alone.
 ///
 /// # Errors
 /// When they cannot be read, or the note cannot be written.
