@@ -55,9 +55,9 @@ fn recorder(criterion: &mut Criterion) {
                 now += 1_009;
                 // Latencies that spread over some octaves, as real ones do.
                 let sent = now - (now & 0xf_ffff).min(now);
-                stats.sent(&TIMES, sent, sent);
-                stats.reply(&TIMES, black_box(now), sent, sent);
-                stats.landed(&TIMES, now, sent);
+                stats.sent(&TIMES, sent, sent, 1);
+                stats.reply(&TIMES, black_box(now), sent, sent, 1);
+                stats.landed(&TIMES, now, sent, 1);
             });
         });
     }

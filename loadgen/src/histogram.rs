@@ -26,8 +26,14 @@ pub fn new() -> Latencies {
 /// Records a time; more than an hour counts as an hour.
 #[inline]
 pub fn record(histogram: &mut Latencies, ns: u64) {
+    record_many(histogram, ns, 1);
+}
+
+/// [Records](record) the same time `count` times.
+#[inline]
+pub fn record_many(histogram: &mut Latencies, ns: u64, count: u64) {
     // Fails only where an index does not fit a `usize`.
-    let _ = histogram.record(ns.min(MOST_NS));
+    let _ = histogram.record_n(ns.min(MOST_NS), count);
 }
 
 /// Packs a histogram for keeping (V2, uncompressed: a few bytes per distinct value).

@@ -15,6 +15,8 @@
 //! 10.3 of RFC 6455 asks for unpredictable keys to protect intermediaries from scripts that do not
 //! control the mask, which a load generator's own payload does not need.
 
+use std::ops::Range;
+
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use ws_proto::{Data, MAX_HEADER_BYTES, OpCode, append_masked, write_frame_header};
 
@@ -30,6 +32,9 @@ pub struct Payload {
     template: Vec<u8>,
     header: [u8; MAX_HEADER_BYTES],
     header_len: usize,
+    /// What a server writes before a payload that it sends back in one frame.
+    reply_header: [u8; MAX_HEADER_BYTES],
+    reply_header_len: usize,
     stamped: bool,
     masked: bool,
     /// Frames of each message.
@@ -68,10 +73,15 @@ impl Payload {
         let mut header = [0; MAX_HEADER_BYTES];
         let header_len =
             write_frame_header(OpCode::Data(Data::Binary), size, Some([0; 4]), &mut header);
+        let mut reply_header = [0; MAX_HEADER_BYTES];
+        let reply_header_len =
+            write_frame_header(OpCode::Data(Data::Binary), size, None, &mut reply_header);
         Self {
             template,
             header,
             header_len,
+            reply_header,
+            reply_header_len,
             stamped,
             masked: true,
             fragments: 1,
@@ -81,8 +91,7 @@ impl Payload {
 
     /// Frames as a server sends them, for peers that send back what they get.
     pub fn leave_unmasked(&mut self) {
-        let opcode = OpCode::Data(Data::Binary);
-        self.header_len = write_frame_header(opcode, self.template.len(), None, &mut self.header);
+        (self.header, self.header_len) = (self.reply_header, self.reply_header_len);
         self.masked = false;
     }
 
@@ -101,11 +110,15 @@ impl Payload {
         (self.template.len().min(8) * 8) as u32
     }
 
-    /// Appends a message that is not stamped, in one frame or as it is [split](Self::split).
-    pub fn write_message(&mut self, stream: u32, seq: u64, out: &mut Vec<u8>) {
-        match self.fragments {
-            1 => self.write_frame(stream, seq, 0, out),
-            _ => self.write_fragments(stream, seq, out),
+    /// Appends messages that are not stamped, each in one frame or as it is [split](Self::split).
+    pub fn write_messages(&mut self, stream: u32, numbers: Range<u64>, out: &mut Vec<u8>) {
+        let frames = (numbers.end - numbers.start) as usize;
+        out.reserve(frames * (self.header.len() + self.template.len()));
+        for seq in numbers {
+            match self.fragments {
+                1 => self.write_frame(stream, seq, 0, out),
+                _ => self.write_fragments(stream, seq, out),
+            }
         }
     }
 
@@ -154,12 +167,15 @@ impl Payload {
             true => self.keys.random::<u32>().to_ne_bytes(),
             false => [0; 4],
         };
-        out.reserve(self.header_len + self.template.len());
-        out.extend_from_slice(&self.header[..self.header_len]);
-        let start = out.len();
+        let mut header = self.header;
         if self.masked {
-            out[start - 4..].copy_from_slice(&key);
+            header[self.header_len - 4..self.header_len].copy_from_slice(&key);
         }
+        let start = out.len() + self.header_len;
+        out.reserve(header.len() + self.template.len());
+        // All of it and then less: a copy of constant length is no call.
+        out.extend_from_slice(&header);
+        out.truncate(start);
         append_masked(&self.template, key, out);
         // Each part of the label begins at a multiple of the key's length.
         let stream_key = u32::from_le_bytes(key);
@@ -176,6 +192,31 @@ impl Payload {
         if self.stamped {
             payload[16..24].copy_from_slice(&(sent_ns ^ label_key).to_le_bytes());
         }
+    }
+
+    /// How many whole frames at the front of `bytes` are the replies to messages `numbers` of
+    /// `stream`, in order and to the byte, and how many bytes these frames are.
+    #[inline]
+    pub fn count_replies(&self, stream: u32, numbers: Range<u64>, bytes: &[u8]) -> (u64, usize) {
+        let frame_len = self.reply_header_len + self.template.len();
+        let kept = u64::MAX.checked_shr(64 - self.sequence_bits()).unwrap_or(0);
+        let header = &self.reply_header[..self.reply_header_len];
+        let mut count = 0;
+        for (seq, frame) in numbers.zip(bytes.chunks_exact(frame_len)) {
+            let (start, payload) = frame.split_at(header.len());
+            // Two to ten bytes: shorter than a call.
+            if !start.iter().eq(header) {
+                break;
+            }
+            let is_it = |label: Label| {
+                label.seq == seq & kept && label.stream.is_none_or(|other| other == stream)
+            };
+            if !self.check(payload).is_ok_and(is_it) {
+                break;
+            }
+            count += 1;
+        }
+        (count, count as usize * frame_len)
     }
 
     /// Reads the label of a received message and compares the rest.
@@ -297,11 +338,39 @@ mod tests {
             let fragments = fragments.min(size);
             let mut payload = Payload::new(size, 7, false);
             let (mut whole, mut split) = (Vec::new(), Vec::new());
-            payload.write_message(stream, seq, &mut whole);
+            payload.write_messages(stream, seq..seq + 1, &mut whole);
             payload.split(fragments);
-            payload.write_message(stream, seq, &mut split);
+            payload.write_messages(stream, seq..seq + 1, &mut split);
             prop_assert_eq!(frames(&split), fragments);
             prop_assert_eq!(unmasked(split), unmasked(whole));
+        }
+
+        #[test]
+        fn replies_are_counted_up_to_the_first_that_is_another(
+            size in 0_usize..100,
+            first in 0_u64..1_000,
+            replies in 1_u64..20,
+            at: prop::sample::Index,
+            bit in 0_u8..8,
+        ) {
+            let mut payload = Payload::new(size, 7, false);
+            payload.leave_unmasked();
+            let numbers = first..first + replies;
+            let mut bytes = Vec::new();
+            payload.write_messages(3, numbers.clone(), &mut bytes);
+            let frame_len = bytes.len() / replies as usize;
+            let count = |numbers, bytes: &[u8]| {
+                let (count, taken) = payload.count_replies(3, numbers, bytes);
+                assert_eq!(taken, count as usize * frame_len);
+                count
+            };
+            prop_assert_eq!(count(numbers.clone(), &bytes), replies);
+            prop_assert_eq!(count(first..first + 1, &bytes), 1, "no more was sent");
+            let at = at.index(bytes.len());
+            let whole = (at / frame_len) as u64;
+            prop_assert_eq!(count(numbers.clone(), &bytes[..at]), whole);
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(count(numbers, &bytes), whole);
         }
 
         #[test]

@@ -12,12 +12,13 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use loadgen::{
+    check::CheckName,
     histogram::Latencies,
-    record::{Messages, Verification},
+    record::{Messages, Record, Verification},
     report::Report,
 };
 use support::{
@@ -430,12 +431,31 @@ fn raw_tcp_is_verified_like_a_websocket() {
         "echo -c 4 --window 8 -t 2 -d 500ms --warmup 100ms",
         "echo -c 4 -s 9k -r 1k -d 500ms --warmup 100ms",
     ] {
-        let record = load_url(args, &format!("tcp://{address}")).record;
-        assert!(record.is_valid(), "{:?}", record.validity);
-        assert_eq!(record.connect.completed, 4);
-        assert!(record.messages.received > 100);
-        assert_eq!(record.messages.received, record.messages.sent);
+        let on_time = Instant::now() + Duration::from_secs(60);
+        loop {
+            let record = load_url(args, &format!("tcp://{address}")).record;
+            assert_eq!(record.connect.completed, 4);
+            assert_eq!(record.messages.received, record.messages.sent);
+            // What else runs on the machine may keep the generator from its CPU: then another run
+            // shows it.
+            if was_kept_from_its_cpu(&record) && Instant::now() < on_time {
+                continue;
+            }
+            assert!(record.is_valid(), "{:?}", record.validity);
+            assert!(record.messages.received > 100);
+            break;
+        }
     }
+}
+
+/// The machine, and not the server, made the run invalid.
+fn was_kept_from_its_cpu(record: &Record) -> bool {
+    record.validity.faults().any(|check| {
+        matches!(
+            check.name,
+            CheckName::GeneratorStall | CheckName::GeneratorLagP50 | CheckName::GeneratorLagP99
+        )
+    })
 }
 
 #[test]

@@ -306,8 +306,9 @@ impl Session {
 
     /// Whether input matters and nothing is half received: the next byte begins a frame and a
     /// message.
+    #[must_use]
     #[inline]
-    pub(crate) fn is_at_frame_start(&self) -> bool {
+    pub fn is_at_frame_start(&self) -> bool {
         self.partial.is_none() && self.is_listening()
     }
 

@@ -205,7 +205,7 @@ impl Broadcast {
         self.payload
             .write_frame(publisher, seq, io.now, io.sockets.outgoing(local));
         let meant = self.meant(publisher, seq, io.now, &io.times);
-        io.stats.sent(&io.times, io.now, meant);
+        io.stats.sent(&io.times, io.now, meant, 1);
         self.published.fetch_add(1, Relaxed);
         if self.is_open_loop() {
             io.stats.scheduled(&io.times, meant, io.now);
@@ -247,7 +247,7 @@ impl Broadcast {
 
     fn delivered(&mut self, publisher: u32, seq: u64, sent: u64, io: &mut Io<'_>) {
         let meant = self.meant(publisher, seq, sent, &io.times);
-        io.stats.reply(&io.times, io.now, meant, sent);
+        io.stats.reply(&io.times, io.now, meant, sent, 1);
         if io.times.contain(meant) {
             io.stats.window.received_payload_bytes += self.payload.size() as u64;
         }
@@ -294,7 +294,7 @@ impl Broadcast {
         if !tracker.received(publisher, seq, self.thread) {
             return;
         }
-        io.stats.landed(&io.times, io.now, sent);
+        io.stats.landed(&io.times, io.now, sent, 1);
         if publisher as usize % self.plan.threads == self.thread {
             self.refill(publisher as usize / self.plan.threads, io);
         }

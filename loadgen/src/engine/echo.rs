@@ -183,6 +183,18 @@ impl Echo {
         }
     }
 
+    /// How many messages of `conn` from `seq` on, all before `end`, were sent at `sent`, and meant
+    /// to be: they are recorded at once.
+    #[inline]
+    fn alike(&self, conn: usize, seq: u64, end: u64, sent: u64) -> u64 {
+        let mut next = seq + 1;
+        // Each message of a schedule was meant for another time.
+        while next < end && self.pacer.is_none() && self.sent_at[self.slot(conn, next)] == sent {
+            next += 1;
+        }
+        next - seq
+    }
+
     fn has_room(&self, conn: usize) -> bool {
         self.streams[conn].sequence.in_flight() < self.window
     }
@@ -199,19 +211,27 @@ impl Echo {
         (self.issued, self.gave_up) = (0, false);
     }
 
-    fn send_next(&mut self, conn: usize, io: &mut Io<'_>) {
+    /// Sends the next `count` messages of `conn`.
+    fn send_next(&mut self, conn: usize, count: u64, io: &mut Io<'_>) {
         let sequence = &mut self.streams[conn].sequence;
-        let seq = sequence.sent;
-        sequence.sent += 1;
-        self.in_flight += 1;
-        let slot = self.slot(conn, seq);
-        self.sent_at[slot] = io.now;
+        let numbers = sequence.sent..sequence.sent + count;
+        sequence.sent += count;
+        self.in_flight += count;
         let name = self.name(conn);
         let is_hot = self.is_hot(conn);
         let payload = self.payloads.of_mut(is_hot);
-        payload.write_message(name, seq, io.sockets.outgoing(conn));
-        let meant = self.meant(conn, seq, io.now, &io.times);
-        io.stats.sent(&io.times, io.now, meant);
+        payload.write_messages(name, numbers.clone(), io.sockets.outgoing(conn));
+        for seq in numbers.clone() {
+            let slot = self.slot(conn, seq);
+            self.sent_at[slot] = io.now;
+        }
+        if self.pacer.is_none() {
+            return io.stats.sent(&io.times, io.now, io.now, count);
+        }
+        for seq in numbers {
+            let meant = self.meant(conn, seq, io.now, &io.times);
+            io.stats.sent(&io.times, io.now, meant, 1);
+        }
     }
 
     /// Hands out what the schedule asks for now: sent where there is room, left waiting where there
@@ -236,7 +256,7 @@ impl Echo {
                 if stream.lost {
                     // Never to be sent; `finish` counts it.
                 } else if in_turn && self.has_room(conn) {
-                    self.send_next(conn, io);
+                    self.send_next(conn, 1, io);
                     io.stats.scheduled(&io.times, meant, io.now);
                 } else {
                     self.waiting += 1;
@@ -256,11 +276,11 @@ impl Echo {
         }
     }
 
-    /// A place in the window of `conn` is free again.
-    fn refill(&mut self, conn: usize, io: &mut Io<'_>) {
+    /// `places` in the window of `conn` are free again.
+    fn refill(&mut self, conn: usize, places: u64, io: &mut Io<'_>) {
         if self.pacer.is_none() {
             if io.now < io.times.to {
-                self.send_next(conn, io);
+                self.send_next(conn, places, io);
             }
             return;
         }
@@ -270,24 +290,24 @@ impl Echo {
         let due = self.first + self.due(conn);
         while self.streams[conn].sequence.sent < due && self.has_room(conn) {
             self.waiting -= 1;
-            self.send_next(conn, io);
+            self.send_next(conn, 1, io);
         }
     }
 
-    fn settle(&mut self, conn: usize, seq: u64, sent: u64, io: &mut Io<'_>) {
-        self.in_flight -= 1;
+    /// `count` messages of `conn` from `seq` on, sent [alike](Self::alike), are answered.
+    #[inline]
+    fn settle(&mut self, conn: usize, seq: u64, count: u64, sent: u64, io: &mut Io<'_>) {
+        self.in_flight -= count;
         let meant = self.meant(conn, seq, sent, &io.times);
-        io.stats.reply(&io.times, io.now, meant, sent);
+        io.stats.reply(&io.times, io.now, meant, sent, count);
         if self.deal.is_some() && !self.is_hot(conn) {
-            io.stats.reply_of_others(&io.times, io.now, meant);
+            io.stats.reply_of_others(&io.times, io.now, meant, count);
         }
-        io.stats.landed(&io.times, io.now, sent);
-        io.stats.window.received_payload_bytes += if io.times.contain(meant) {
-            self.payload(conn).size() as u64
-        } else {
-            0
-        };
-        self.refill(conn, io);
+        io.stats.landed(&io.times, io.now, sent, count);
+        if io.times.contain(meant) {
+            let size = self.payload(conn).size() as u64;
+            io.stats.window.received_payload_bytes += size * count;
+        }
     }
 
     /// Wrong content: taken for the answer to the oldest request, so that a closed loop goes on.
@@ -303,10 +323,10 @@ impl Echo {
         let sent = self.sent_at[self.slot(conn, seq)];
         let meant = self.meant(conn, seq, sent, &io.times);
         io.stats.corrupted(&io.times, Some(meant));
-        io.stats.landed(&io.times, io.now, sent);
+        io.stats.landed(&io.times, io.now, sent, 1);
         // Garbage costs a server two bytes, whatever the size of the request that it asks for.
         if io.sockets.has_room(conn) {
-            self.refill(conn, io);
+            self.refill(conn, 1, io);
         }
     }
 
@@ -345,13 +365,15 @@ impl Echo {
                     self.overtake(conn, seq - skipped..seq);
                 }
                 let sent = self.sent_at[self.slot(conn, seq)];
-                self.settle(conn, seq, sent, io);
+                self.settle(conn, seq, 1, sent, io);
+                self.refill(conn, 1, io);
             }
             Arrival::Behind => match self.overtaken.remove(&(conn as u64, seq)) {
                 Some(sent) => {
                     self.streams[conn].sequence.missing -= 1;
                     io.stats.window.reordered += 1;
-                    self.settle(conn, seq, sent, io);
+                    self.settle(conn, seq, 1, sent, io);
+                    self.refill(conn, 1, io);
                 }
                 None => io.stats.window.duplicated += 1,
             },
@@ -372,11 +394,9 @@ impl Traffic for Echo {
         }
         let mut sent = 0;
         for conn in 0..self.streams.len() {
-            for _ in 0..self.window {
-                if !self.streams[conn].lost {
-                    self.send_next(conn, io);
-                    sent += 1;
-                }
+            if !self.streams[conn].lost {
+                self.send_next(conn, self.window, io);
+                sent += self.window;
             }
             if sent >= self.batch {
                 sent = 0;
@@ -400,6 +420,31 @@ impl Traffic for Echo {
             .start
             .saturating_add(self.pacer?.due_at_ns(self.issued));
         (due < times.to).then_some(due)
+    }
+
+    fn take_expected(&mut self, conn: usize, bytes: &[u8], io: &mut Io<'_>) -> usize {
+        let Some(stream) = self.streams.get(conn) else {
+            return 0;
+        };
+        let Sequence { sent, expected, .. } = stream.sequence;
+        let payload = self.payload(conn);
+        let numbers = expected..sent;
+        let (count, taken) = payload.count_replies(self.name(conn), numbers, bytes);
+        if count == 0 {
+            return 0;
+        }
+        let end = expected + count;
+        self.streams[conn].sequence.expected = end;
+        io.stats.totals.received += count;
+        let mut seq = expected;
+        while seq < end {
+            let sent = self.sent_at[self.slot(conn, seq)];
+            let alike = self.alike(conn, seq, end, sent);
+            self.settle(conn, seq, alike, sent, io);
+            seq += alike;
+        }
+        self.refill(conn, count, io);
+        taken
     }
 
     fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>) {

@@ -104,10 +104,17 @@ impl<T: Traffic> Worker<T> {
             now: self.now,
         };
         let takes_parts = self.traffic.takes_parts(conn);
-        let taken = match takes_parts {
+        let mut taken = match takes_parts {
             true => self.traffic.rest(conn, bytes, &mut io),
             false => 0,
         };
+        if self.sessions[conn].is_at_frame_start() {
+            let rest = &bytes[taken..];
+            taken += self.traffic.take_expected(conn, rest, &mut io);
+        }
+        if taken == bytes.len() {
+            return;
+        }
         let mut input = Input::new(&mut bytes[taken..]);
         let mut is_done = false;
         let cause = loop {

@@ -163,15 +163,15 @@ impl Stats {
         self.add(&late);
     }
 
-    /// A message was sent at `now`; it belongs where `meant` (the intended or else the actual send)
-    /// lies.
+    /// `count` messages were sent at `now`; they belong where `meant` (the intended or else the
+    /// actual send) lies.
     #[inline]
-    pub fn sent(&mut self, times: &Times, now: u64, meant: u64) {
-        self.totals.sent += 1;
+    pub fn sent(&mut self, times: &Times, now: u64, meant: u64, count: u64) {
+        self.totals.sent += count;
         if times.contain(meant) {
-            self.outstanding_ns -= i128::from(now);
-            self.window.sent += 1;
-            self.current.sent += 1;
+            self.outstanding_ns -= i128::from(now) * i128::from(count);
+            self.window.sent += count;
+            self.current.sent += count;
         }
     }
 
@@ -182,7 +182,7 @@ impl Stats {
             self.window.sent += 1;
             self.current.sent += 1;
         }
-        self.reply(times, now, begun.meant, begun.at);
+        self.reply(times, now, begun.meant, begun.at, 1);
     }
 
     /// The pongs of `pings` pings have left.
@@ -193,41 +193,41 @@ impl Stats {
         }
     }
 
-    /// The first reply to a message arrived, verified.
+    /// The first replies to `count` messages with these times arrived at `now`, verified.
     #[inline]
-    pub fn reply(&mut self, times: &Times, now: u64, meant: u64, sent: u64) {
-        self.settled_in_all += 1;
+    pub fn reply(&mut self, times: &Times, now: u64, meant: u64, sent: u64, count: u64) {
+        self.settled_in_all += count;
         if times.contain(now) {
-            self.replies_in_window += 1;
+            self.replies_in_window += count;
         }
         if now >= times.from {
-            self.current.received += 1;
+            self.current.received += count;
         }
         if times.contain(meant) {
-            self.settled += 1;
-            self.outstanding_ns += i128::from(now);
-            self.window.received += 1;
-            histogram::record(&mut self.interval, now.saturating_sub(meant));
+            self.settled += count;
+            self.outstanding_ns += i128::from(now) * i128::from(count);
+            self.window.received += count;
+            histogram::record_many(&mut self.interval, now.saturating_sub(meant), count);
             if let Some(actual) = &mut self.actual {
-                histogram::record(actual, now.saturating_sub(sent));
+                histogram::record_many(actual, now.saturating_sub(sent), count);
             }
         }
     }
 
-    /// A [reply](Self::reply) came to a connection that is not hot.
+    /// [Replies](Self::reply) came to a connection that is not hot.
     #[inline]
-    pub fn reply_of_others(&mut self, times: &Times, now: u64, meant: u64) {
+    pub fn reply_of_others(&mut self, times: &Times, now: u64, meant: u64, count: u64) {
         if times.contain(meant) {
             let others = self.others.get_or_insert_with(histogram::new);
-            histogram::record(others, now.saturating_sub(meant));
+            histogram::record_many(others, now.saturating_sub(meant), count);
         }
     }
 
-    /// A request sent at `sent` is answered. What of its flight lies inside the window counts, also
-    /// of one sent before it or answered after it: so the sum has no edges.
+    /// `count` requests sent at `sent` are answered. What of their flight lies inside the window
+    /// counts, also of one sent before it or answered after it: so the sum has no edges.
     #[inline]
-    pub fn landed(&mut self, times: &Times, now: u64, sent: u64) {
-        self.in_flight_ns += u128::from(times.overlap(sent, now));
+    pub fn landed(&mut self, times: &Times, now: u64, sent: u64, count: u64) {
+        self.in_flight_ns += u128::from(times.overlap(sent, now)) * u128::from(count);
     }
 
     /// A reply with wrong content arrived, taken for the answer to the message meant at `meant`, if
@@ -304,7 +304,7 @@ mod tests {
             (3 * SECOND_NS, 4 * SECOND_NS, 0),
         ] {
             stats.in_flight_ns = 0;
-            stats.landed(&TIMES, now, sent);
+            stats.landed(&TIMES, now, sent, 1);
             assert_eq!(stats.in_flight_ns, expected);
         }
     }
@@ -334,8 +334,8 @@ mod tests {
     fn a_reply_after_the_drain_stays_lost() {
         let (mut stats, mut late) = (Stats::new(false), Stats::new(false));
         let sent = SECOND_NS + 10;
-        stats.sent(&TIMES, sent, sent);
-        late.reply(&TIMES, 9 * SECOND_NS, sent, sent);
+        stats.sent(&TIMES, sent, sent, 1);
+        late.reply(&TIMES, 9 * SECOND_NS, sent, sent, 1);
         late.totals.received = 1;
         late.window.duplicated = 1;
         stats.add_late(late);
@@ -348,11 +348,17 @@ mod tests {
     fn warm_up_is_left_out_and_the_drain_kept() {
         let shared = Shared::new(1, Duration::ZERO, Duration::ZERO, false);
         let mut stats = Stats::new(true);
-        stats.sent(&TIMES, 20, 10);
-        stats.reply(&TIMES, SECOND_NS + 5, 10, 20);
-        stats.sent(&TIMES, SECOND_NS + 30, SECOND_NS + 10);
+        stats.sent(&TIMES, 20, 10, 1);
+        stats.reply(&TIMES, SECOND_NS + 5, 10, 20, 1);
+        stats.sent(&TIMES, SECOND_NS + 30, SECOND_NS + 10, 1);
         stats.roll(&TIMES, 3 * SECOND_NS + 50, &shared);
-        stats.reply(&TIMES, 3 * SECOND_NS + 50, SECOND_NS + 10, SECOND_NS + 30);
+        stats.reply(
+            &TIMES,
+            3 * SECOND_NS + 50,
+            SECOND_NS + 10,
+            SECOND_NS + 30,
+            1,
+        );
         let latest = stats.finish(&shared);
         assert_eq!(stats.totals.sent, 2);
         assert_eq!((stats.window.sent, stats.window.received), (1, 1));

@@ -50,6 +50,13 @@ pub trait Traffic {
     /// When [`tick`](Self::tick) has something to do again, if that is known.
     fn next_due(&self, times: &Times) -> Option<u64>;
 
+    /// Takes whole messages from the front of what has come on `conn`, one after the other, for as
+    /// long as each is to the byte what has to come next; how many of `bytes`. The way of nearly
+    /// all messages; what it leaves goes through [`message`](Self::message).
+    fn take_expected(&mut self, _conn: usize, _bytes: &[u8], _io: &mut Io<'_>) -> usize {
+        0
+    }
+
     /// A message arrived.
     fn message(&mut self, conn: usize, kind: Kind, payload: &[u8], io: &mut Io<'_>);
 

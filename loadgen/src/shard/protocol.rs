@@ -116,9 +116,9 @@ mod tests {
         for (meant, late, took) in messages {
             let (meant, sent) = (START + meant, START + meant + late);
             stats.roll(&times, sent + took, shared);
-            stats.sent(&times, meant, meant);
+            stats.sent(&times, meant, meant, 1);
             stats.scheduled(&times, meant, sent);
-            stats.reply(&times, sent + took, meant, sent);
+            stats.reply(&times, sent + took, meant, sent, 1);
             histogram::record(&mut stats.handshakes, took);
             stats.due += 1;
         }
