@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_is_appended_is_what_masking_gives() {
-        let bytes: Vec<u8> = (0..=255).collect();
+        let bytes: Vec<u8> = (0..=255).cycle().take(2 * LONG + WIDE).collect();
         for len in 0..bytes.len() {
             let mut out = b"before".to_vec();
             append_masked(&bytes[..len], KEY, &mut out);
