@@ -14,6 +14,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::{mem, ptr};
 
+use bytes::Bytes;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
@@ -103,6 +104,35 @@ impl Ring {
         // completion.
         unsafe { self.kernel.push(&entry.user_data(name.0)) };
         OperationId(name)
+    }
+
+    /// Hands a quiet send to the kernel, or says why that is not done.
+    #[inline]
+    pub(crate) fn arm_quiet_send(&mut self, key: Key, bytes: &Bytes) -> Result<(), i32> {
+        let file = self.sockets.get(key).and_then(|s| File::of(&s.handle));
+        let file = file.ok_or(libc::EBADF)?;
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        if len > PIECE {
+            return Err(libc::EMSGSIZE);
+        }
+        let is_kept = |kept: &Bytes| kept.as_ptr() == bytes.as_ptr() && kept.len() == bytes.len();
+        if !self.quiet.last().is_some_and(is_kept) {
+            self.quiet.push(bytes.clone());
+        }
+        // DONTWAIT: no kernel waits with it for the peer. WAITALL: less than everything counts as a
+        // failure, which is not skipped.
+        let entry = opcode::Send::new(file.number, bytes.as_ptr(), len)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build()
+            .flags(file.flags | squeue::Flags::SKIP_SUCCESS)
+            .user_data(UserData::new(Target::QuietSend, key).0);
+        // SAFETY: the bytes, shared and never written to, are held by `self.quiet` until the kernel
+        // has taken every entry. It runs a send that must not wait (and is not linked, drained or
+        // forced to be asynchronous) when it takes the entry, to its end, and does not look at the
+        // bytes afterwards. `Ring::drop` drops `kernel`, and with it what was not submitted, before
+        // them.
+        unsafe { self.kernel.push(&entry) };
+        Ok(())
     }
 
     /// Starts a timeout.

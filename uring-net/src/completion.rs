@@ -54,6 +54,12 @@ pub enum Event {
         /// [`Ring::send_now`](crate::Ring::send_now) maybe fewer.
         bytes: usize,
     },
+    /// Of a [quiet send](crate::Ring::send_quietly) the socket took only the first `bytes` bytes,
+    /// possibly none.
+    SentPart {
+        /// How many bytes were sent.
+        bytes: usize,
+    },
     /// The socket was shut down as asked.
     ShutDown,
     /// The socket is gone. Nothing will ever come again for it or for any operation on it.

@@ -47,6 +47,8 @@ pub(crate) enum Target {
     Close = 3,
     /// The read behind the wakers.
     Wake = 4,
+    /// A quiet send on the socket with this key.
+    QuietSend = 5,
 }
 
 /// 4 bits of target, 28 bits of index, 32 bits of generation.
@@ -69,6 +71,7 @@ impl UserData {
             2 => Target::Operation,
             3 => Target::Close,
             4 => Target::Wake,
+            5 => Target::QuietSend,
             _ => Target::Nothing,
         }
     }
@@ -98,6 +101,7 @@ mod tests {
             Target::Operation,
             Target::Close,
             Target::Wake,
+            Target::QuietSend,
         ] {
             let data = UserData::new(target, key);
             assert_eq!(data.target(), target);

@@ -198,6 +198,12 @@ impl Kernel {
         u32::try_from(len).unwrap_or(u32::MAX)
     }
 
+    /// Whether the kernel has taken every entry.
+    #[inline]
+    pub(crate) fn has_submitted_all(&self) -> bool {
+        self.spill.is_empty() && self.queued() == 0
+    }
+
     /// Hands the queue to the kernel. The spill is moved first and may not all fit.
     pub(crate) fn submit(&mut self) -> io::Result<()> {
         loop {
@@ -310,13 +316,19 @@ impl Kernel {
         unsafe { !self.ring().completion_shared().is_empty() }
     }
 
+    /// Whether completions wait in the kernel's memory for room in the queue.
+    #[inline]
+    pub(crate) fn has_overflown(&self) -> bool {
+        // SAFETY: the only SubmissionQueue at this moment.
+        unsafe { self.ring().submission_shared().cq_overflow() }
+    }
+
     /// Takes a completion. When there is none but some overflowed into the kernel's memory, fetches
     /// those.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Cqe> {
         self.pop_ready().or_else(|| {
-            // SAFETY: the only SubmissionQueue at this moment.
-            if !unsafe { self.ring().submission_shared().cq_overflow() } {
+            if !self.has_overflown() {
                 return None;
             }
             self.overflows += 1;

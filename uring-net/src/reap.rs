@@ -41,6 +41,7 @@ impl Ring {
                     None
                 }
                 Target::Wake => self.woken(cqe),
+                Target::QuietSend => self.sent_part(key, cqe),
                 Target::Nothing => None,
             };
             if completion.is_some() {
@@ -104,6 +105,19 @@ impl Ring {
             Body::Timeout { .. } if cqe.result == -libc::ETIME => Event::TimedOut,
             Body::Timeout { .. } => outcome(cqe.result, kind, Event::TimedOut),
             Body::Accept { .. } => return None,
+        };
+        Some(Completion { token, event })
+    }
+
+    /// A quiet send has not sent everything.
+    fn sent_part(&self, key: Key, cqe: Cqe) -> Option<Completion> {
+        let token = self.sockets.get(key)?.token;
+        let event = match cqe.result {
+            bytes @ 0.. => Event::SentPart {
+                bytes: bytes.unsigned_abs() as usize,
+            },
+            errno if errno == -libc::EAGAIN => Event::SentPart { bytes: 0 },
+            errno => failure(errno, OpKind::Send, None),
         };
         Some(Completion { token, event })
     }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use socket2::{SockAddr, SockRef};
 
 use crate::buffers::BufferPool;
@@ -53,6 +54,8 @@ pub struct Ring {
     /// Receives that wait for a buffer.
     pub(crate) starved: VecDeque<Key>,
     pub(crate) large: LargeBuffers,
+    /// The bytes of quiet sends that the kernel may not have been given yet.
+    pub(crate) quiet: Vec<Bytes>,
     /// Memory that receives in flight fill.
     pub(crate) destinations: HashMap<Key, Destination>,
     /// Shutdowns of direct sockets that wait for others to give back their descriptors, and how
@@ -90,6 +93,7 @@ impl Ring {
             wake: None,
             starved: VecDeque::new(),
             large: LargeBuffers::new(large),
+            quiet: Vec::new(),
             destinations: HashMap::new(),
             waiting_shutdowns: VecDeque::new(),
             shutdowns: 0,
@@ -247,6 +251,35 @@ impl Ring {
         self.begin(socket.0, token, body)
     }
 
+    /// Sends what the socket takes at once, and gives no event where that is everything: the least
+    /// that a send of the same bytes to many sockets can cost. Otherwise
+    /// [`SentPart`](crate::Event::SentPart) says how much that was, or
+    /// [`Failed`](crate::Event::Failed) why it failed (`EMSGSIZE`: more than 16 MiB), with the token
+    /// of the socket's receive.
+    ///
+    /// Start no other send on the socket until this one is [settled](Ring::has_settled): behind a
+    /// part of the bytes others could go.
+    #[inline]
+    pub fn send_quietly(&mut self, socket: SocketId, bytes: &Bytes) {
+        let outcome = match self.sockets.get(socket.0) {
+            Some(slot) if slot.exclusive.is_some() => Err(libc::EBUSY),
+            Some(_) => self.arm_quiet_send(socket.0, bytes),
+            None => Err(libc::EBADF),
+        };
+        if let Err(errno) = outcome {
+            let token = self.sockets.get(socket.0).map_or(Token(0), |s| s.token);
+            self.ready
+                .push_back(ended(token, errno, OpKind::Send, None));
+        }
+    }
+
+    /// Whether all that can be said of [quiet sends](Ring::send_quietly) has been said: the kernel
+    /// has been given them, and all completions have been taken.
+    #[must_use]
+    pub fn has_settled(&self) -> bool {
+        self.quiet.is_empty() && !self.has_completions() && !self.kernel.has_overflown()
+    }
+
     /// Shuts one or both directions down: [`ShutDown`](crate::Event::ShutDown). Wait for the last
     /// [`Sent`](crate::Event::Sent) first. One shutdown may be in flight per socket.
     ///
@@ -341,7 +374,7 @@ impl Ring {
         match operation.0.target() {
             Target::Receive => self.cancel_receive(key),
             Target::Operation => self.cancel_op(key),
-            Target::Nothing | Target::Close | Target::Wake => {}
+            Target::Nothing | Target::Close | Target::Wake | Target::QuietSend => {}
         }
     }
 
@@ -369,7 +402,9 @@ impl Ring {
     /// What `io_uring_enter` says, apart from what the ring can ride out by itself.
     pub fn submit(&mut self) -> io::Result<()> {
         self.feed_starved();
-        self.kernel.submit()
+        let outcome = self.kernel.submit();
+        self.forget_quiet_sends();
+        outcome
     }
 
     /// Hands everything that was started to the kernel and waits until `min` completions are there,
@@ -412,7 +447,17 @@ impl Ring {
             _ if !absolute => (min.min(1), 0),
             patience => (min, u32::try_from(patience.as_micros()).unwrap_or(u32::MAX)),
         };
-        self.kernel.wait(min, patience, deadline.as_ref())
+        let outcome = self.kernel.wait(min, patience, deadline.as_ref());
+        self.forget_quiet_sends();
+        outcome
+    }
+
+    /// Lets go of the bytes of quiet sends that the kernel has been given: it has sent them.
+    #[inline]
+    fn forget_quiet_sends(&mut self) {
+        if !self.quiet.is_empty() && self.kernel.has_submitted_all() {
+            self.quiet.clear();
+        }
     }
 
     /// Whether [`next_completion`](Ring::next_completion) would find something without entering the
@@ -431,6 +476,7 @@ impl Ring {
         self.sockets.shrink_to_fit();
         self.ops.shrink_to_fit();
         self.direct.shrink_to_fit();
+        self.quiet.shrink_to_fit();
         self.starved.shrink_to_fit();
         self.waiting_shutdowns.shrink_to_fit();
         self.ready.shrink_to_fit();

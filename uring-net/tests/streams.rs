@@ -8,10 +8,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use std::thread;
+use std::time::Instant;
 
 use bytes::Bytes;
 use common::{
-    listener, more_than_all_buffers, next, of_each_kind, pair, pattern, receive_exactly,
+    PATIENCE, listener, more_than_all_buffers, next, of_each_kind, pair, pattern, receive_exactly,
     reset_ends_receive, ring, settle,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -232,6 +233,81 @@ fn a_send_that_does_not_wait_says_how_much_the_socket_took() {
                 }
             ),
             "{failed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_quiet_send_speaks_only_of_what_the_socket_did_not_take() {
+    for mut ring in of_each_kind(&Ring::builder()) {
+        let (socket, mut peer) = pair(&mut ring);
+        ring.receive(socket, RECEIVE);
+        let piece = Bytes::from(pattern(100_000));
+        let mut taken = Vec::new();
+        loop {
+            ring.send_quietly(socket, &piece);
+            assert!(!ring.has_settled(), "the kernel does not know of it");
+            ring.submit().unwrap();
+            let bytes = match ring.next_completion() {
+                None => piece.len(),
+                Some(Completion {
+                    token: RECEIVE,
+                    event: Event::SentPart { bytes },
+                }) => bytes,
+                other => panic!("{other:?}"),
+            };
+            assert!(ring.has_settled());
+            taken.extend_from_slice(&piece[..bytes]);
+            if bytes < piece.len() {
+                break;
+            }
+            assert!(taken.len() < 1 << 30, "the socket takes everything");
+        }
+        let mut got = vec![0; taken.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got == taken);
+        ring.send(socket, vec![0; 64 << 20], SEND);
+        ring.send_quietly(socket, &piece);
+        let Event::Failed { error, .. } = next(&mut ring).event else {
+            panic!("two sends at a time");
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        ring.close(socket, CLOSE);
+        ring.send_quietly(socket, &piece);
+        let refused = next(&mut ring);
+        assert!(
+            matches!(&refused.event, Event::Failed { error, .. }
+                if error.raw_os_error() == Some(libc::EBADF)),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn a_quiet_send_to_a_peer_that_has_gone_fails() {
+    for mut ring in of_each_kind(&Ring::builder()) {
+        let (socket, peer) = pair(&mut ring);
+        drop(peer);
+        let bytes = Bytes::from_static(b"anyone?");
+        let deadline = Instant::now() + PATIENCE;
+        let event = loop {
+            ring.send_quietly(socket, &bytes);
+            ring.submit().unwrap();
+            if let Some(Completion { event, .. }) = ring.next_completion() {
+                break event;
+            }
+            assert!(Instant::now() < deadline, "no send has failed");
+        };
+        assert!(
+            matches!(
+                event,
+                Event::Failed {
+                    op: OpKind::Send,
+                    buf: None,
+                    ..
+                }
+            ),
+            "{event:?}"
         );
     }
 }

@@ -343,6 +343,13 @@ impl Connection {
         }
     }
 
+    /// Of a quiet send the socket took only `bytes` bytes.
+    pub(crate) fn sent_part(&mut self, worker: &mut Worker, bytes: usize) {
+        if let (Serving::Member(member), false) = (&mut self.serving, self.stage == Stage::Closed) {
+            member.send_rest(worker, &mut self.sender, bytes);
+        }
+    }
+
     /// Does what waited for everything to be sent.
     #[inline]
     fn all_is_sent(&mut self, worker: &mut Worker) {
@@ -415,9 +422,14 @@ impl Connection {
 
     fn finish_if_ended(&mut self, worker: &mut Worker) {
         let waiting = matches!(&self.serving, Serving::Member(member) if member.is_waiting());
-        if self.sender.has_ended() && self.sender.is_idle() && !waiting {
+        if !self.sender.has_ended() || waiting {
+            return;
+        }
+        if self.sender.has_sent_all(worker) {
             worker.ring.deliver_on_close(self.sender.socket);
             self.close(worker);
+        } else {
+            self.sender.flush(worker);
         }
     }
 
@@ -495,10 +507,12 @@ impl Connection {
             member.leave(worker, self.sender.socket);
         }
         self.limit(worker);
-        if self.sender.is_idle() {
+        if self.sender.has_sent_all(worker) {
             self.sender.send_on(worker, || self.serving.next());
+        } else {
+            self.sender.flush(worker);
         }
-        if self.sender.is_idle() {
+        if self.sender.has_sent_all(worker) {
             self.all_is_sent(worker);
         }
     }

@@ -47,7 +47,11 @@ impl Loop {
         self.worker.sweep_later();
         let mut last = 0;
         loop {
-            let work_left = self.fanout.is_busy() || !self.worker.long_messages.is_empty();
+            let worker = &self.worker;
+            let work_left = self.fanout.is_busy()
+                || !worker.long_messages.is_empty()
+                || !worker.replies.is_empty()
+                || worker.quiet_sends.are_unsettled();
             if let Err(error) = self.pace.wait(&mut self.worker.ring, last, work_left) {
                 return error;
             }
@@ -67,6 +71,7 @@ impl Loop {
                 completion.token == SWEEP && matches!(completion.event, Event::TimedOut);
             self.handle(completion);
         }
+        self.worker.settle_quiet_sends();
         if sweep_is_due {
             self.sweep();
         }
@@ -91,6 +96,7 @@ impl Loop {
                 connection.received_into(worker, bytes, received);
             }
             (Event::Sent { buf, bytes }, Some(connection)) => connection.sent(worker, buf, bytes),
+            (Event::SentPart { bytes }, Some(connection)) => connection.sent_part(worker, bytes),
             (Event::Eof, Some(connection)) => connection.eof(worker),
             (Event::Closed, _) if listener_at(&mut self.listeners, slot).is_none() => {
                 self.connections.remove(slot);

@@ -15,6 +15,10 @@ use crate::raw::worker::Worker;
 /// longer than this for a turn.
 const STRIDE: usize = 1024;
 
+/// Members that are sent to with one system call: the first are to have a message while the others
+/// are still being looked at.
+const AT_A_TIME: usize = 64;
+
 /// The members of all rooms on one worker, and what is on its way to them.
 #[derive(Default)]
 pub(crate) struct FanOut {
@@ -82,10 +86,15 @@ impl FanOut {
     ) -> usize {
         let members = &self.table.members(delivery.room)[from..];
         let now = &members[..limit.min(members.len())];
-        for &(_, socket) in now {
-            if let Some(connection) = connections.find(socket) {
-                connection.deliver(worker, &delivery.frames);
+        worker.quiet_sends.begin(&delivery.frames);
+        for some in now.chunks(AT_A_TIME) {
+            for &(_, socket) in some {
+                if let Some(connection) = connections.find(socket) {
+                    connection.deliver(worker, &delivery.frames);
+                }
             }
+            // An error shows at the next wait.
+            let _ = worker.ring.submit();
         }
         let (served, all) = (now.len(), now.len() == members.len());
         if !all {

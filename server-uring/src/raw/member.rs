@@ -25,6 +25,8 @@ pub(crate) struct Member {
     outbox: Outbox,
     /// Messages in the send in flight.
     in_flight: u32,
+    /// What the last quiet send has sent.
+    quiet: u32,
     /// Close frames have been exchanged, or ours tells the peer what it did wrong.
     over: bool,
     /// What arrived before the reading stopped, and how much of it has been taken in.
@@ -54,6 +56,7 @@ impl Member {
             room: Some(rooms.join(room, worker.index, id(socket), socket)),
             outbox,
             in_flight: 0,
+            quiet: 0,
             over: false,
             held: Vec::new(),
             taken: 0,
@@ -202,8 +205,11 @@ impl Member {
         }
     }
 
-    /// Sends `frames` at once when nothing is being sent, and queues them otherwise. Whether the
-    /// receiver is too slow and is to be let go: its last words are queued.
+    /// Sends `frames`, the [quiet sends] begun last, at once when nothing is being sent,
+    /// and queues them otherwise. Whether the receiver is too slow and is to be let go: its last
+    /// words are queued.
+    ///
+    /// [quiet sends]: crate::raw::quiet::QuietSends
     #[inline]
     pub(crate) fn deliver(
         &mut self,
@@ -214,10 +220,10 @@ impl Member {
         if self.outbox.has_ended() {
             return false;
         }
-        let at_once = sender.is_idle() && self.outbox.is_empty();
+        let at_once = self.outbox.is_empty() && sender.has_sent_all(worker);
         if at_once && frames.bytes.len() <= LARGEST_PIECE {
-            self.in_flight = frames.messages;
-            sender.send(worker, frames.bytes.clone().into(), frames.bytes.len());
+            self.quiet = worker.quiet_sends.count(frames);
+            sender.send_quietly(worker, &frames.bytes);
             return false;
         }
         let mut bound = worker.server.settings.send_queue;
@@ -232,8 +238,21 @@ impl Member {
         }
         if at_once {
             sender.send_on(worker, || self.next());
+        } else {
+            sender.flush(worker);
         }
         false
+    }
+
+    /// Of the last quiet send the socket took only `bytes` bytes: sends the others, before whatever
+    /// waits.
+    pub(crate) fn send_rest(&mut self, worker: &mut Worker, sender: &mut Sender, bytes: usize) {
+        if let Some(frames) = worker.quiet_sends.taken_back(self.quiet, bytes) {
+            self.in_flight = frames.messages;
+            let rest = frames.bytes.slice(bytes..);
+            let length = rest.len();
+            sender.send(worker, rest.into(), length);
+        }
     }
 
     /// Takes out what is to be sent next, when nothing is being sent.

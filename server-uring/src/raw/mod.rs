@@ -19,6 +19,7 @@ pub(crate) mod event_loop;
 pub(crate) mod fanout;
 pub(crate) mod listener;
 pub(crate) mod member;
+pub(crate) mod quiet;
 pub(crate) mod ring;
 pub(crate) mod sender;
 pub(crate) mod waker;

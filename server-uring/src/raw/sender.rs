@@ -24,6 +24,8 @@ const SHORTER_PIECES: u8 = 16;
 enum Sending {
     /// Nothing is in flight.
     Idle,
+    /// As `Idle`, if a quiet send has sent everything.
+    Quiet,
     /// To be started at the end of this turn.
     Queued,
     /// The ring has it.
@@ -70,7 +72,7 @@ pub(crate) struct Sender {
     lengths: Lengths,
     /// Shorter pieces in a row after which the lengths are what those are.
     patience: u8,
-    /// The turn in which the send in flight was started.
+    /// The turn in which the send in flight was started, or the last quiet one.
     since: u32,
     /// Where in its buffer the send in flight ends; there may be more behind.
     end: usize,
@@ -107,9 +109,25 @@ impl Sender {
         Token(self.socket.index() as u64)
     }
 
-    /// Whether nothing is being sent or about to be.
+    /// Whether nothing is being sent or about to be, as far as is known.
     pub(crate) fn is_idle(&self) -> bool {
-        self.sending == Sending::Idle
+        matches!(self.sending, Sending::Idle | Sending::Quiet)
+    }
+
+    /// Whether nothing is being sent or about to be, for certain. Otherwise it will be known after
+    /// the [start](Self::start) that a [flush](Self::flush) brings about.
+    #[inline]
+    pub(crate) fn has_sent_all(&self, worker: &Worker) -> bool {
+        match self.sending {
+            Sending::Idle => true,
+            Sending::Quiet => self.is_settled(worker),
+            Sending::Queued | Sending::InFlight => false,
+        }
+    }
+
+    #[inline]
+    fn is_settled(&self, worker: &Worker) -> bool {
+        worker.quiet_sends.is_settled(self.since, worker.turn)
     }
 
     /// Whether the send in flight found the socket full: it waits for the peer.
@@ -144,7 +162,7 @@ impl Sender {
 
     /// Sees to it that whatever waits is sent at the end of the turn.
     pub(crate) fn flush(&mut self, worker: &mut Worker) {
-        if self.sending == Sending::Idle {
+        if self.is_idle() {
             self.sending = Sending::Queued;
             worker.replies.push(Reply {
                 socket: self.socket,
@@ -154,7 +172,8 @@ impl Sender {
     }
 
     /// The end of a turn in which something was to be sent: `first`, then whatever waits here, or
-    /// what is `next` for this connection.
+    /// what is `next` for this connection. Behind a quiet send of this turn it is the end of the
+    /// next one.
     #[inline]
     pub(crate) fn start(
         &mut self,
@@ -162,6 +181,15 @@ impl Sender {
         first: Option<ReceivedBuf>,
         next: impl FnOnce() -> Option<Bytes>,
     ) {
+        if self.sending != Sending::Queued {
+            // The rest of a quiet send, then what waits.
+            return;
+        }
+        if first.is_none() && !self.is_settled(worker) {
+            let socket = self.socket;
+            worker.replies.push(Reply { socket, first });
+            return;
+        }
         self.sending = Sending::Idle;
         match first {
             Some(reply) if self.pending.is_empty() => {
@@ -200,13 +228,23 @@ impl Sender {
     /// follows by itself.
     #[inline]
     pub(crate) fn send(&mut self, worker: &mut Worker, buf: SendBuf, length: usize) {
-        debug_assert!(self.sending == Sending::Idle, "one send in flight");
+        debug_assert!(self.sending != Sending::InFlight, "one send in flight");
         self.sending = Sending::InFlight;
         self.since = worker.turn;
         self.end = length;
         worker
             .ring
             .send_range(self.socket, buf, 0..length, self.token());
+    }
+
+    /// Sends `bytes` when nothing is in flight, and learns of it only if the socket does not take
+    /// everything at once.
+    #[inline]
+    pub(crate) fn send_quietly(&mut self, worker: &mut Worker, bytes: &Bytes) {
+        debug_assert!(self.has_sent_all(worker), "one send in flight");
+        self.sending = Sending::Quiet;
+        self.since = worker.turn;
+        worker.ring.send_quietly(self.socket, bytes);
     }
 
     /// A send has completed: `sent` bytes of `buf`. Goes on with what is left of it, what waits

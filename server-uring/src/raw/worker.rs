@@ -18,6 +18,7 @@ use uring_net::{Ring, SocketId, Token};
 use ws_proto::{Echo, End};
 
 use crate::raw::clock::Clock;
+use crate::raw::quiet::QuietSends;
 use crate::raw::ring::Sizes;
 use crate::raw::sender::{BufferPool, Reply};
 use crate::raw::waker;
@@ -91,6 +92,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     /// To be sent at the end of the turn.
     pub(crate) replies: Vec<Reply>,
+    pub(crate) quiet_sends: QuietSends,
     /// Members whose messages wait for a mailbox.
     pub(crate) publishers: Vec<SocketId>,
     /// Connections that wait for their turn to receive the rest of a long message.
@@ -125,6 +127,7 @@ impl Worker {
             next_tick: Instant::now() + server.sweep.phase(index),
             clock: Clock::default(),
             replies: Vec::new(),
+            quiet_sends: QuietSends::default(),
             publishers: Vec::new(),
             long_messages: VecDeque::new(),
             buffer_pool: BufferPool::default(),
@@ -150,6 +153,12 @@ impl Worker {
         let counters = self.server.counters.worker(self.index);
         self.local_counters.hand_over(counters);
         counters.enters.set(self.ring.stats().enters);
+    }
+
+    /// All completions of this turn have been taken.
+    pub(crate) fn settle_quiet_sends(&mut self) {
+        self.quiet_sends
+            .settle(&self.ring, self.turn, &mut self.local_counters);
     }
 
     /// Has the deadline of a connection observed.
