@@ -19,9 +19,6 @@ pub(crate) async fn run(worker: Arc<Worker>) {
     let mut table = RoomTable::<Arc<ConnectionHandle>>::default();
     let mut batch = Batch::new();
     loop {
-        poll_fn(|cx| mailbox.poll_filled(cx, &mut batch)).await;
-        // Publishers that are ready, too, go first.
-        tokio::task::yield_now().await;
         poll_fn(|cx| mailbox.poll_drain(cx, &mut batch)).await;
         loop {
             let next = table.next(&mut batch);

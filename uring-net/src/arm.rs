@@ -109,8 +109,11 @@ impl Ring {
     /// Hands a quiet send to the kernel, or says why that is not done.
     #[inline]
     pub(crate) fn arm_quiet_send(&mut self, key: Key, bytes: &Bytes) -> Result<(), i32> {
-        let file = self.sockets.get(key).and_then(|s| File::of(&s.handle));
-        let file = file.ok_or(libc::EBADF)?;
+        let slot = self.sockets.get(key).ok_or(libc::EBADF)?;
+        let file = File::of(&slot.handle).ok_or(libc::EBADF)?;
+        if slot.exclusive.is_some() {
+            return Err(libc::EBUSY);
+        }
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         if len > PIECE {
             return Err(libc::EMSGSIZE);

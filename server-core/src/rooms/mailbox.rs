@@ -1,7 +1,7 @@
 //! The bounded queue in front of one worker's rooms.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
 use crate::rooms::{Frames, MemberId, Room};
 
@@ -78,27 +78,24 @@ impl<M> Mailbox<M> {
         }
     }
 
-    /// Pending while there is nothing, and then wakes `cx` when something arrives. A fan-out that
-    /// lets others go first then finds more of what is published at the same time, and it leaves in
-    /// the same writes. `batch` is the empty one of [`poll_drain`](Self::poll_drain).
-    pub fn poll_filled(&self, cx: &mut Context<'_>, batch: &mut Batch<M>) -> Poll<()> {
-        let mut inner = self.lock();
-        if !inner.entries.is_empty() {
-            return Poll::Ready(());
-        }
-        // All members of a large room may have left at once.
-        inner.entries.shrink_to(KEPT_ENTRIES);
-        batch.shrink_to(KEPT_ENTRIES);
-        inner.drainer = Some(cx.waker().clone());
-        Poll::Pending
+    /// Publications that are in it.
+    pub fn publications(&self) -> usize {
+        self.lock().publications
     }
 
     /// Takes everything out, in order, into the empty `batch`; wakes the publishers that waited.
-    /// Pending as [`poll_filled`](Self::poll_filled). One task at a time may drain.
+    /// Pending while there is nothing, and then wakes `cx` when something arrives. One task at a
+    /// time may drain.
     pub fn poll_drain(&self, cx: &mut Context<'_>, batch: &mut Batch<M>) -> Poll<()> {
         debug_assert!(batch.is_empty(), "a batch is finished before the next");
-        ready!(self.poll_filled(cx, batch));
         let mut inner = self.lock();
+        if inner.entries.is_empty() {
+            // All members of a large room may have left at once.
+            inner.entries.shrink_to(KEPT_ENTRIES);
+            batch.shrink_to(KEPT_ENTRIES);
+            inner.drainer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         std::mem::swap(&mut inner.entries, batch);
         inner.publications = 0;
         inner.bytes = 0;

@@ -24,17 +24,13 @@ pub(crate) async fn run(worker: Rc<Worker>) {
     let mut batch = Batch::new();
     loop {
         poll_fn(|cx| {
-            let filled = mailbox.poll_filled(&mut Context::from_waker(&waker), &mut batch);
-            if filled.is_pending() {
+            let drained = mailbox.poll_drain(&mut Context::from_waker(&waker), &mut batch);
+            if drained.is_pending() {
                 wake_with_worker(cx);
             }
-            filled
+            drained
         })
         .await;
-        // Publishers that are ready, too, go first.
-        ::monoio::spawn(async {}).await;
-        let drained = mailbox.poll_drain(&mut Context::from_waker(&waker), &mut batch);
-        debug_assert!(drained.is_ready(), "this task alone drains");
         loop {
             let next = table.next(&mut batch);
             for member in table.left() {

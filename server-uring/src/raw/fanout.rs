@@ -1,7 +1,8 @@
 //! A worker's fan-out: drains its mailbox in batches and gives every member one send for each
 //! batch.
 
-use std::task::{Context, Poll};
+use std::task::Context;
+use std::time::{Duration, Instant};
 
 use server_core::rooms::{Batch, Delivery, RoomTable};
 use uring_net::SocketId;
@@ -19,6 +20,10 @@ const STRIDE: usize = 1024;
 /// are still being looked at.
 const AT_A_TIME: usize = 64;
 
+/// For how long others who publish are waited for, for each member: a twentieth of what its send
+/// costs.
+const PATIENCE: Duration = Duration::from_nanos(100);
+
 /// The members of all rooms on one worker, and what is on its way to them.
 #[derive(Default)]
 pub(crate) struct FanOut {
@@ -28,6 +33,13 @@ pub(crate) struct FanOut {
     current: Option<(Delivery, usize)>,
     /// The mailbox was empty and will ring.
     listening: bool,
+    /// The mailbox has been empty since the last batch.
+    rested: bool,
+    /// Publications in the last batch, and members that one of its deliveries went to.
+    published: usize,
+    served: usize,
+    /// So many publications are waited for before the next batch is taken, until then.
+    gathering: Option<(usize, Instant)>,
 }
 
 impl FanOut {
@@ -52,6 +64,7 @@ impl FanOut {
                 Some((delivery, from)) => {
                     left -= self.deliver(worker, connections, delivery, from, left);
                 }
+                None if self.gathers(worker) => break,
                 None => self.drain(worker),
             }
         }
@@ -66,13 +79,37 @@ impl FanOut {
         Some((self.table.next(&mut self.batch)?, 0))
     }
 
+    /// Whether to wait for those who publish at the same time as others: each message that comes
+    /// too late costs as many sends again. They are as many as last time, and those whose messages
+    /// came during the last fan-out, too.
+    fn gathers(&mut self, worker: &Worker) -> bool {
+        let now = worker.server.rooms.mailbox(worker.index).publications();
+        let (expected, until) = match self.gathering {
+            Some(gathering) => gathering,
+            None if self.rested && self.published < 2 || now == 0 => return false,
+            None => {
+                let others = if self.rested { 0 } else { now };
+                (
+                    self.published + others,
+                    Instant::now() + PATIENCE * self.served as u32,
+                )
+            }
+        };
+        let gathers = now < expected && Instant::now() < until;
+        self.gathering = gathers.then_some((expected, until));
+        gathers
+    }
+
     fn drain(&mut self, worker: &Worker) {
         let mailbox = worker.server.rooms.mailbox(worker.index);
+        let published = mailbox.publications();
         let mut cx = Context::from_waker(&worker.waker);
-        self.listening = match mailbox.poll_drain(&mut cx, &mut self.batch) {
-            Poll::Ready(()) => false,
-            Poll::Pending => true,
-        };
+        self.listening = mailbox.poll_drain(&mut cx, &mut self.batch).is_pending();
+        self.rested = self.listening;
+        if published > 0 {
+            self.published = published;
+            self.served = 0;
+        }
     }
 
     /// Serves at most `limit` members, beginning with the one at `from`; how many that were.
@@ -97,6 +134,7 @@ impl FanOut {
             let _ = worker.ring.submit();
         }
         let (served, all) = (now.len(), now.len() == members.len());
+        self.served = self.served.max(from + served);
         if !all {
             self.current = Some((delivery, from + served));
         }

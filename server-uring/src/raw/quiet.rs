@@ -66,3 +66,57 @@ impl QuietSends {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use server_core::rooms::FrameBuilder;
+    use ws_proto::Kind;
+
+    use super::*;
+
+    fn frames(payloads: &[&[u8]]) -> Frames {
+        let mut builder = FrameBuilder::default();
+        for payload in payloads {
+            builder.push(Kind::Binary, payload);
+        }
+        builder.take().unwrap()
+    }
+
+    #[test]
+    fn what_the_socket_did_not_take_does_not_count() {
+        let ring = Ring::builder().build().unwrap();
+        let (mut quiet, mut counters) = (QuietSends::default(), LocalCounters::default());
+        let (two, one) = (frames(&[b"a", b"b"]), frames(&[b"c"]));
+        quiet.begin(&two);
+        quiet.count(&two);
+        let name = quiet.count(&two);
+        quiet.begin(&one);
+        quiet.count(&one);
+        assert!(quiet.are_unsettled());
+        assert_eq!(quiet.taken_back(name, 4), Some(two));
+        quiet.settle(&ring, 7, &mut counters);
+        assert_eq!(
+            (counters.messages_sent, counters.bytes_sent),
+            (3, 6 + 4 + 3)
+        );
+        assert!(!quiet.are_unsettled());
+        assert_eq!(quiet.taken_back(name, 0), None);
+    }
+
+    #[test]
+    fn a_send_is_settled_in_the_next_turn_also_when_their_number_begins_anew() {
+        let ring = Ring::builder().build().unwrap();
+        let (mut quiet, mut counters) = (QuietSends::default(), LocalCounters::default());
+        for turn in [5, u32::MAX, 0] {
+            quiet.settle(&ring, turn, &mut counters);
+            assert!(!quiet.is_settled(turn, turn));
+            let next = turn.wrapping_add(1);
+            assert!(
+                !quiet.is_settled(turn, next),
+                "completions have not been taken"
+            );
+            quiet.settle(&ring, next, &mut counters);
+            assert!(quiet.is_settled(turn, next));
+        }
+    }
+}
