@@ -46,6 +46,7 @@ impl<T: Traffic> Worker<T> {
             }
             Event::ReceivedInto { .. }
             | Event::Cancelled { .. }
+            | Event::SentPart { .. }
             | Event::ShutDown
             | Event::Accepted(_)
             | Event::TimedOut
