@@ -254,8 +254,8 @@ impl Ring {
     /// Sends what the socket takes at once, and gives no event where that is everything: the least
     /// that a send of the same bytes to many sockets can cost. Otherwise
     /// [`SentPart`](crate::Event::SentPart) says how much that was, or
-    /// [`Failed`](crate::Event::Failed) why it failed (`EMSGSIZE`: more than 16 MiB), with the token
-    /// of the socket's receive.
+    /// [`Failed`](crate::Event::Failed) why it failed (`EMSGSIZE`: more than 16 MiB), with the
+    /// token of the socket's receive.
     ///
     /// Start no other send on the socket until this one is [settled](Ring::has_settled): behind a
     /// part of the bytes others could go.
