@@ -11,6 +11,14 @@ use crate::listener::Home;
 use crate::worker::{self, Server, Worker};
 use crate::{fanout, listener};
 
+/// Sockets that one look at the driver may wake. With tokio's 1,024 the queue of a busy worker, 256
+/// tasks, overflows into the queue of all workers, from where a task is taken now and then: some
+/// connections are served again and again while others wait for tens of milliseconds.
+const EVENTS: usize = 64;
+/// Tasks between looks at the driver: more than [`EVENTS`], so that what one look has woken is
+/// served before the next.
+const EVENT_INTERVAL: u32 = 128;
+
 /// One work-stealing runtime. A worker is a share of the connections, not a thread: its tasks run
 /// wherever there is time.
 pub(crate) fn multi(server: &Arc<Server>, sockets: Sockets<'_>) -> anyhow::Result<Runtime> {
@@ -18,6 +26,8 @@ pub(crate) fn multi(server: &Arc<Server>, sockets: Sockets<'_>) -> anyhow::Resul
     let started = AtomicUsize::new(0);
     let runtime = Builder::new_multi_thread()
         .worker_threads(settings.workers)
+        .max_io_events_per_tick(EVENTS)
+        .event_interval(EVENT_INTERVAL)
         .thread_name("worker")
         .enable_all()
         .on_thread_start(move || {
