@@ -25,8 +25,8 @@ enum End {
     Reset,
 }
 
-/// Whoever reads, however slowly, is not idle: it gets its whole message, which takes more than twice
-/// the idle timeout, and is still served.
+/// Whoever reads, however slowly, is not idle: it gets its whole message, which takes more than
+/// twice the idle timeout, and is still served.
 pub fn slow_readers_are_not_idle(target: &Target) {
     const BYTES_PER_S: usize = 1 << 20;
     // Longer than a machine busy with other tests lets a reader wait for its turn.
