@@ -493,7 +493,7 @@ mod tests {
                 "is the server running",
             ),
             (io::ErrorKind::AddrNotAvailable, &address, "--source-ips"),
-            (io::ErrorKind::ConnectionRefused, &unix, "left this file"),
+            (io::ErrorKind::ConnectionRefused, &unix, "is it running"),
             (io::ErrorKind::NotFound, &unix, "is the path right"),
             (io::ErrorKind::WouldBlock, &unix, "--connect-rate"),
         ] {
