@@ -199,22 +199,13 @@ fn a_send_that_does_not_wait_says_how_much_the_socket_took() {
     for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         let piece = pattern(100_000);
-        let mut taken = Vec::new();
-        loop {
+        fill(&mut peer, &piece, || {
             ring.send_now(socket, piece.clone(), SEND);
-            let bytes = match next(&mut ring).event {
+            match next(&mut ring).event {
                 Event::Sent { buf, bytes } if *buf == *piece => bytes,
                 other => panic!("{other:?}"),
-            };
-            taken.extend_from_slice(&piece[..bytes]);
-            if bytes < piece.len() {
-                break;
             }
-            assert!(taken.len() < 1 << 30, "the socket takes everything");
-        }
-        let mut got = vec![0; taken.len()];
-        peer.read_exact(&mut got).unwrap();
-        assert!(got == taken);
+        });
         drop(peer);
         let failed = loop {
             ring.send_now(socket, b"anyone?".to_vec(), SEND);
@@ -237,14 +228,30 @@ fn a_send_that_does_not_wait_says_how_much_the_socket_took() {
     }
 }
 
+/// Has `send` send `piece`, and say how much of it the socket took, until that is not all of it.
+/// The peer receives what was taken.
+fn fill(peer: &mut TcpStream, piece: &[u8], mut send: impl FnMut() -> usize) {
+    let mut taken = Vec::new();
+    loop {
+        let bytes = send();
+        taken.extend_from_slice(&piece[..bytes]);
+        if bytes < piece.len() {
+            break;
+        }
+        assert!(taken.len() < 1 << 30, "the socket takes everything");
+    }
+    let mut got = vec![0; taken.len()];
+    peer.read_exact(&mut got).unwrap();
+    assert!(got == taken);
+}
+
 #[test]
 fn a_quiet_send_speaks_only_of_what_the_socket_did_not_take() {
     for mut ring in of_each_kind(&Ring::builder()) {
         let (socket, mut peer) = pair(&mut ring);
         ring.receive(socket, RECEIVE);
         let piece = Bytes::from(pattern(100_000));
-        let mut taken = Vec::new();
-        loop {
+        fill(&mut peer, &piece, || {
             ring.send_quietly(socket, &piece);
             assert!(!ring.has_settled(), "the kernel does not know of it");
             ring.submit().unwrap();
@@ -257,15 +264,8 @@ fn a_quiet_send_speaks_only_of_what_the_socket_did_not_take() {
                 other => panic!("{other:?}"),
             };
             assert!(ring.has_settled());
-            taken.extend_from_slice(&piece[..bytes]);
-            if bytes < piece.len() {
-                break;
-            }
-            assert!(taken.len() < 1 << 30, "the socket takes everything");
-        }
-        let mut got = vec![0; taken.len()];
-        peer.read_exact(&mut got).unwrap();
-        assert!(got == taken);
+            bytes
+        });
         ring.send(socket, vec![0; 64 << 20], SEND);
         ring.send_quietly(socket, &piece);
         let Event::Failed { error, .. } = next(&mut ring).event else {
